@@ -1,0 +1,280 @@
+//! The connection: who one is, which database and protocol one uses.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
+
+use super::options::{database, integer_32, is};
+use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command};
+use crate::resp::{Args, CommandError, Protocol, Reply};
+use crate::session::Client;
+use crate::text::integer::parse_u64;
+
+/// The version of Redis whose answers we give, for clients that look at it.
+pub const REDIS_VERSION: &str = "7.4.0";
+
+const fn row(
+    name: &'static str,
+    syntax: &'static str,
+    handler: fn(&mut Context, Args, &mut Reply) -> Outcome,
+) -> Command {
+    command(name, syntax, Handler::Session(handler))
+}
+
+/// What may be sent before the password.
+const NO_AUTH: Flags =
+    Flags::NOSCRIPT.or(Flags::ALWAYS).or(Flags::FAST).or(Flags::NO_AUTH).or(Flags::ALLOW_BUSY);
+const CLIENT: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
+
+/// The connection.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "connection", commands: &[
+    row("auth", "[username] password", auth).flags(NO_AUTH)
+        .doc("1.0.0", "O(1)", "Gives the password."),
+    command("client", "subcommand [argument ...]", Handler::Container(CLIENT_COMMANDS, None))
+        .doc("2.4.0", "depends on the subcommand", "Asks and says things about connections."),
+    row("echo", "message", echo).fast().flags(Flags::ALWAYS)
+        .doc("1.0.0", "O(1)", "Returns the message."),
+    row("hello", "[protover [AUTH username password] [SETNAME clientname]]", hello).flags(NO_AUTH)
+        .doc("6.0.0", "O(1)", "Agrees on the protocol and tells about the server."),
+    row("ping", "[message]", ping).fast()
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .doc("1.0.0", "O(1)", "Answers, so that one knows the server is there."),
+    row("quit", "[argument ...]", quit).flags(NO_AUTH)
+        .doc("1.0.0", "O(1)", "Closes the connection."),
+    row("reset", "", reset).flags(NO_AUTH)
+        .doc("6.2.0", "O(1)", "Makes the connection as if it were new."),
+    row("select", "index", select).fast().flags(Flags::ALWAYS)
+        .doc("1.0.0", "O(1)", "Changes the database of the connection."),
+] };
+
+#[rustfmt::skip]
+const CLIENT_COMMANDS: &[Command] = &[
+    row("client|getname", "", client_getname).flags(CLIENT)
+        .doc("2.6.9", "O(1)", "Returns the name of the connection."),
+    row("client|id", "", client_id).flags(CLIENT)
+        .doc("5.0.0", "O(1)", "Returns the number of the connection."),
+    row("client|info", "", client_info).flags(CLIENT).tips(&["nondeterministic_output"])
+        .doc("6.2.0", "O(1)", "Tells about the connection."),
+    row("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
+        client_list).flags(CLIENT.or(Flags::ADMIN)).tips(&["nondeterministic_output"])
+        .doc("2.4.0", "O(N) with N the number of connections", "Tells about all connections."),
+    row("client|setinfo", "<LIB-NAME libname | LIB-VER libver>", client_setinfo).flags(CLIENT)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .doc("7.2.0", "O(1)", "Says which library the client uses."),
+    row("client|setname", "connection-name", client_setname).flags(CLIENT)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .doc("2.6.9", "O(1)", "Gives the connection a name."),
+];
+
+fn ping(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    match args.len() {
+        1 => reply.simple("PONG"),
+        2 => reply.bulk(&args[1]),
+        _ => {
+            return Err(CommandError::new("ERR wrong number of arguments for 'ping' command"));
+        }
+    }
+    Ok(())
+}
+
+fn echo(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    reply.bulk(&args[1]);
+    Ok(())
+}
+
+fn quit(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    context.session.closing = true;
+    reply.ok();
+    Ok(())
+}
+
+fn select(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let count = context.server.config.database_count();
+    context.session.db = database(integer_32(&args[1])?, count)?;
+    reply.ok();
+    Ok(())
+}
+
+fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    context.session.db = 0;
+    context.session.authenticated = !context.server.wants_password();
+    context.session.client.state().name.clear();
+    speak(context, reply, Protocol::Resp2);
+    reply.simple("RESET");
+    Ok(())
+}
+
+const WRONG_PASSWORD: CommandError =
+    CommandError::new("WRONGPASS invalid username-password pair or user is disabled.");
+
+fn auth(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let (user, password): (&[u8], &[u8]) = match args.len() {
+        2 if !context.server.wants_password() => {
+            return Err(CommandError::new(
+                "ERR AUTH <password> called without any password configured for the default \
+                 user. Are you sure your configuration is correct?",
+            ));
+        }
+        2 => (b"default", &args[1]),
+        3 => (&args[1], &args[2]),
+        _ => return Err(CommandError::SYNTAX),
+    };
+    authenticate(context, user, password)?;
+    reply.ok();
+    Ok(())
+}
+
+/// There is one user, `default`, who without `requirepass` may use any password.
+fn authenticate(context: &mut Context, user: &[u8], password: &[u8]) -> Outcome {
+    let wanted = context.server.config.requirepass.get();
+    if user != b"default" || !(wanted.is_empty() || same_secret(password, wanted.as_bytes())) {
+        return Err(WRONG_PASSWORD);
+    }
+    context.session.authenticated = true;
+    Ok(())
+}
+
+/// Compares in a time that does not tell how much of the guess is right.
+fn same_secret(guess: &[u8], secret: &[u8]) -> bool {
+    let differ = |sum, (one, other): (&u8, &u8)| sum | (one ^ other);
+    guess.len() == secret.len() && guess.iter().zip(secret).fold(0, differ) == 0
+}
+
+fn hello(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let protocol = match args.get(1).map(crate::text::integer::parse_i64) {
+        None => reply.protocol,
+        Some(Some(2)) => Protocol::Resp2,
+        Some(Some(3)) => Protocol::Resp3,
+        Some(Some(_)) => return Err(CommandError::new("NOPROTO unsupported protocol version")),
+        Some(None) => {
+            return Err(CommandError::new(
+                "ERR Protocol version is not an integer or out of range",
+            ));
+        }
+    };
+    let (mut credentials, mut name) = (None, None);
+    let mut rest = args.from(2);
+    while let Some(option) = rest.next() {
+        if is(option, "AUTH") && rest.len() >= 2 {
+            credentials = rest.next().zip(rest.next());
+        } else if is(option, "SETNAME") && rest.len() >= 1 {
+            name = rest.next();
+        } else {
+            let text = [b"ERR Syntax error in HELLO option '", option, b"'"].concat();
+            return Err(text.into());
+        }
+    }
+    if let Some((user, password)) = credentials {
+        authenticate(context, user, password)?;
+    }
+    if !context.session.authenticated {
+        return Err(CommandError::new(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             select the RESP protocol version at the same time",
+        ));
+    }
+    if let Some(name) = name {
+        context.session.client.state().name = printable(name, "Client names")?.to_vec();
+    }
+    speak(context, reply, protocol);
+    reply.map(7);
+    reply.bulk(b"server");
+    reply.bulk(b"redis");
+    reply.bulk(b"version");
+    reply.bulk(REDIS_VERSION.as_bytes());
+    reply.bulk(b"proto");
+    reply.integer(if protocol == Protocol::Resp2 { 2 } else { 3 });
+    reply.bulk(b"id");
+    reply.integer(context.session.client.id as i64);
+    reply.bulk(b"mode");
+    reply.bulk(b"standalone");
+    reply.bulk(b"role");
+    reply.bulk(b"master");
+    reply.bulk(b"modules");
+    reply.array(0);
+    Ok(())
+}
+
+fn speak(context: &mut Context, reply: &mut Reply, protocol: Protocol) {
+    reply.protocol = protocol;
+    context.session.client.state().protocol = protocol;
+}
+
+/// A name that can stand in a line of CLIENT LIST.
+fn printable<'a>(name: &'a [u8], what: &str) -> Result<&'a [u8], CommandError> {
+    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        return Ok(name);
+    }
+    Err(format!("ERR {what} cannot contain spaces, newlines or special characters.").into())
+}
+
+fn client_id(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.integer(context.session.client.id as i64);
+    Ok(())
+}
+
+fn client_getname(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let state = context.session.client.state();
+    reply.bulk_or_null(Some(state.name.as_slice()).filter(|name| !name.is_empty()));
+    Ok(())
+}
+
+fn client_setname(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    context.session.client.state().name = printable(&args[2], "Client names")?.to_vec();
+    reply.ok();
+    Ok(())
+}
+
+fn client_setinfo(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let mut state = context.session.client.state();
+    if is(&args[2], "LIB-NAME") {
+        state.lib_name = printable(&args[3], "lib-name")?.to_vec();
+    } else if is(&args[2], "LIB-VER") {
+        state.lib_ver = printable(&args[3], "lib-ver")?.to_vec();
+    } else {
+        return Err([b"ERR Unrecognized option '", &args[2], b"'"].concat().into());
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn client_info(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    context.session.publish();
+    list(reply, &[context.session.client.as_ref()]);
+    Ok(())
+}
+
+fn client_list(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let mut all = context.server.clients.all();
+    match args.get(2) {
+        None => {}
+        Some(option) if is(option, "TYPE") && args.len() == 4 => {
+            let wanted = &args[3];
+            let others = ["master", "slave", "replica", "pubsub"];
+            if others.iter().any(|other| is(wanted, other)) {
+                all.clear(); // there are none of these here
+            } else if !is(wanted, "normal") {
+                return Err([b"ERR Unknown client type '", wanted, b"'"].concat().into());
+            }
+        }
+        Some(option) if is(option, "ID") && args.len() > 3 => {
+            let ids: Option<Vec<u64>> = args.from(3).map(parse_u64).collect();
+            let ids = ids.ok_or(CommandError::new("ERR Invalid client ID"))?;
+            all.retain(|client| ids.contains(&client.id));
+        }
+        Some(_) => return Err(CommandError::SYNTAX),
+    }
+    context.session.publish();
+    let all: Vec<&Client> = all.iter().map(AsRef::as_ref).collect();
+    list(reply, &all);
+    Ok(())
+}
+
+fn list(reply: &mut Reply, clients: &[&Client]) {
+    let mut text = Vec::new();
+    for client in clients {
+        text.extend(client.describe());
+        text.push(b'\n');
+    }
+    reply.verbatim(&text);
+}

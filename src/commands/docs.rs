@@ -1,0 +1,466 @@
+//! `COMMAND`: the table, as clients read it.
+//!
+//! Everything here is derived from the rows. The arguments that `COMMAND DOCS` describes one by one,
+//! and from which `redis-cli` draws its hints, are parsed from the syntax of a row:
+//!
+//! | in the syntax | is |
+//! |---|---|
+//! | `key` | an argument of that name |
+//! | `EX seconds` | an argument behind a token |
+//! | `KEEPTTL` | a token alone |
+//! | `[…]` | optional |
+//! | `a \| b` | one of several |
+//! | `key value [key value ...]` | any number of `key value` |
+
+use super::spec::{Command, Context, Family, Flags, Handler, Keys, Outcome, command};
+use super::{all, find, find_subcommand, subcommand_name};
+use crate::resp::{Args, CommandError, Reply};
+use crate::text::glob;
+
+use super::options::is;
+
+const fn row(
+    name: &'static str,
+    syntax: &'static str,
+    handler: fn(&mut Context, Args, &mut Reply) -> Outcome,
+) -> Command {
+    command(name, syntax, Handler::Session(handler)).flags(SHARED)
+}
+
+const SHARED: Flags = Flags::ALWAYS.or(Flags::CONNECTION);
+const ANY_ORDER: &[&str] = &["nondeterministic_output_order"];
+
+/// The table itself.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "server", commands: &[
+    command("command", "[subcommand] [argument ...]", Handler::Container(COMMANDS, Some(info_all)))
+        .flags(SHARED).tips(ANY_ORDER)
+        .doc("2.8.13", "O(N) with N the number of commands", "Tells about commands."),
+] };
+
+#[rustfmt::skip]
+const COMMANDS: &[Command] = &[
+    row("command|count", "", count)
+        .doc("2.8.13", "O(1)", "Returns the number of commands."),
+    row("command|docs", "[command-name [command-name ...]]", docs).tips(ANY_ORDER)
+        .doc("7.0.0", "O(N) with N the number of commands", "Explains commands to people."),
+    row("command|getkeys", "command argument [argument ...]", getkeys)
+        .doc("2.8.13", "O(N) with N the number of arguments", "Finds the keys of a command."),
+    row("command|info", "[command-name [command-name ...]]", info).tips(ANY_ORDER)
+        .doc("2.8.13", "O(N) with N the number of commands", "Describes commands to programs."),
+    row("command|list", "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]", list)
+        .tips(ANY_ORDER)
+        .doc("7.0.0", "O(N) with N the number of commands", "Lists the names of commands."),
+];
+
+/// What `HELP` of a container answers: its subcommands, their arguments and what they do.
+pub fn help(container: &Command, reply: &mut Reply) {
+    let title = container.name.to_uppercase();
+    let rows = container.subcommands();
+    reply.array(rows.len() * 2 + 3);
+    reply.simple(&format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    for row in rows {
+        let name = subcommand_name(row).to_uppercase();
+        reply.simple(format!("{name} {}", row.syntax).trim_end());
+        reply.simple(&format!("    {}", row.summary));
+    }
+    reply.simple("HELP");
+    reply.simple("    Prints this help.");
+}
+
+fn count(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.count(all().count());
+    Ok(())
+}
+
+fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let names: Vec<&str> = match args.len() {
+        2 => all().map(|(_, row)| row.name).collect(),
+        5 if is(&args[2], "FILTERBY") => {
+            let wanted = &args[4];
+            if is(&args[3], "MODULE") {
+                Vec::new() // there are no modules
+            } else if is(&args[3], "ACLCAT") {
+                let is_in = |group: &str, row: &Command| {
+                    row.categories(group).iter().any(|category| is(wanted, &category[1..]))
+                };
+                all().filter(|(group, row)| is_in(group, row)).map(|(_, row)| row.name).collect()
+            } else if is(&args[3], "PATTERN") {
+                let rows = all().flat_map(|(_, row)| std::iter::once(row).chain(row.subcommands()));
+                let names = rows.map(|row| row.name);
+                names.filter(|name| glob::matches(wanted, name.as_bytes(), true)).collect()
+            } else {
+                return Err(CommandError::SYNTAX);
+            }
+        }
+        _ => return Err(CommandError::SYNTAX),
+    };
+    reply.array(names.len());
+    names.iter().for_each(|name| reply.bulk(name.as_bytes()));
+    Ok(())
+}
+
+fn getkeys(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let inner = args.skip(2);
+    let invalid = CommandError::new("ERR Invalid command specified");
+    let command = find(&inner[0]).ok_or(invalid.clone())?;
+    let command = match inner.get(1) {
+        Some(name) if !command.subcommands().is_empty() => {
+            find_subcommand(command, name).ok_or(invalid)?
+        }
+        _ => command,
+    };
+    if command.keys[0].is_none() {
+        return Err(CommandError::new("ERR The command has no key arguments"));
+    }
+    if !command.accepts(inner.len()) {
+        return Err(CommandError::new("ERR Invalid number of arguments specified for command"));
+    }
+    let keys = command.keys_of(inner);
+    reply.array(keys.len());
+    keys.for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+fn info_all(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.array(all().count());
+    all().for_each(|(group, row)| describe(group, row, reply));
+    Ok(())
+}
+
+fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if args.len() == 2 {
+        return info_all(context, args, reply);
+    }
+    reply.array(args.len() - 2);
+    for name in args.from(2) {
+        match find_anywhere(name) {
+            Some((group, row)) => describe(group, row, reply),
+            None => reply.null(),
+        }
+    }
+    Ok(())
+}
+
+/// Finds a command, or with `container|name` a subcommand, and its group.
+fn find_anywhere(name: &[u8]) -> Option<(&'static str, &'static Command)> {
+    let named = |row: &&Command| is(name, row.name);
+    all().find_map(|(group, row)| {
+        let found = Some(row).filter(named).or_else(|| row.subcommands().iter().find(named));
+        found.map(|row| (group, row))
+    })
+}
+
+/// A command as programs read it: name, arity, flags, keys, categories, tips, key specs, subcommands.
+fn describe(group: &str, row: &Command, reply: &mut Reply) {
+    let (first, last, step) = row.key_range();
+    reply.array(10);
+    reply.bulk(row.name.as_bytes());
+    reply.integer(row.arity.into());
+    let simple_set = |reply: &mut Reply, names: &[&str]| {
+        reply.set(names.len());
+        names.iter().for_each(|name| reply.simple(name));
+    };
+    simple_set(reply, &row.flag_names());
+    reply.count(first);
+    reply.integer(last.into());
+    reply.count(step);
+    simple_set(reply, &row.categories(group));
+    reply.array(row.tips.len());
+    row.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
+    reply.array(row.keys.iter().flatten().count());
+    for keys in row.keys.iter().flatten() {
+        describe_keys(keys, reply);
+    }
+    let subcommands = row.subcommands();
+    reply.array(subcommands.len());
+    subcommands.iter().for_each(|row| describe(group, row, reply));
+}
+
+/// A key spec: its flags, where the keys begin, and how to go on from there.
+fn describe_keys(keys: &Keys, reply: &mut Reply) {
+    reply.map(3);
+    reply.bulk(b"flags");
+    let flags: Vec<&str> = keys.access.split(' ').collect();
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.simple(flag));
+    reply.bulk(b"begin_search");
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"index");
+    reply.bulk(b"spec");
+    reply.map(1);
+    reply.bulk(b"index");
+    reply.count(keys.first);
+    reply.bulk(b"find_keys");
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"range");
+    reply.bulk(b"spec");
+    reply.map(3);
+    reply.bulk(b"lastkey");
+    // Here Redis counts from the first key, but from the end when negative.
+    reply.integer(if keys.last < 0 {
+        keys.last.into()
+    } else {
+        i64::from(keys.last) - keys.first as i64
+    });
+    reply.bulk(b"keystep");
+    reply.count(keys.step);
+    reply.bulk(b"limit");
+    reply.integer(0);
+}
+
+fn docs(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let rows: Vec<(&str, &Command)> = match args.len() {
+        2 => all().collect(),
+        _ => args.from(2).filter_map(find_anywhere).collect(),
+    };
+    reply.map(rows.len());
+    rows.iter().for_each(|(group, row)| explain(group, row, reply));
+    Ok(())
+}
+
+/// A command as people read it.
+fn explain(group: &str, row: &Command, reply: &mut Reply) {
+    let arguments =
+        if row.subcommands().is_empty() { parse_syntax(row.syntax) } else { Vec::new() };
+    let sections = usize::from(!arguments.is_empty()) + usize::from(!row.subcommands().is_empty());
+    reply.bulk(row.name.as_bytes());
+    reply.map(4 + sections);
+    for (title, text) in [
+        ("summary", row.summary),
+        ("since", row.since),
+        ("group", group),
+        ("complexity", row.complexity),
+    ] {
+        reply.bulk(title.as_bytes());
+        reply.bulk(text.as_bytes());
+    }
+    if !arguments.is_empty() {
+        reply.bulk(b"arguments");
+        reply.array(arguments.len());
+        arguments.iter().for_each(|argument| argument.explain(reply));
+    }
+    if !row.subcommands().is_empty() {
+        reply.bulk(b"subcommands");
+        reply.map(row.subcommands().len());
+        row.subcommands().iter().for_each(|row| explain(group, row, reply));
+    }
+}
+
+/// An argument, or several that belong together.
+#[derive(Clone, Debug, PartialEq)]
+struct Argument {
+    name: String,
+    /// Redis's name for what it is.
+    kind: &'static str,
+    token: Option<String>,
+    optional: bool,
+    multiple: bool,
+    /// Of a `block` its parts, of a `oneof` its alternatives.
+    inner: Vec<Argument>,
+}
+
+impl Argument {
+    fn new(name: &str, kind: &'static str) -> Argument {
+        let (optional, multiple, inner) = (false, false, Vec::new());
+        Argument { name: name.into(), kind, token: None, optional, multiple, inner }
+    }
+
+    /// Puts several together to one, unless it is one.
+    fn group(mut parts: Vec<Argument>, kind: &'static str) -> Argument {
+        if parts.len() == 1 {
+            return parts.remove(0);
+        }
+        let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+        let name = match names[0] {
+            "nx" | "fnx" => "condition".into(),
+            "seconds" => "expiration".into(),
+            _ => names.join("-"),
+        };
+        let mut group = Argument::new(&name, kind);
+        // `AUTH username password`: the token belongs to all of it.
+        if kind == "block" && parts[0].kind == "pure-token" {
+            let token = parts.remove(0);
+            group.name = token.name;
+            group.token = token.token;
+        }
+        group.inner = parts;
+        group
+    }
+
+    fn explain(&self, reply: &mut Reply) {
+        let flags = [("optional", self.optional), ("multiple", self.multiple)];
+        let flags: Vec<&str> = flags.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        let is_key = self.kind == "key";
+        let fields = [is_key, self.token.is_some(), !flags.is_empty(), !self.inner.is_empty()];
+        reply.map(2 + fields.iter().filter(|is| **is).count());
+        reply.bulk(b"name");
+        reply.bulk(self.name.as_bytes());
+        reply.bulk(b"type");
+        reply.bulk(self.kind.as_bytes());
+        if is_key {
+            reply.bulk(b"key_spec_index");
+            reply.integer(i64::from(self.name.starts_with("dest") || self.name.starts_with("new")));
+        }
+        if let Some(token) = &self.token {
+            reply.bulk(b"token");
+            reply.bulk(token.as_bytes());
+        }
+        if !flags.is_empty() {
+            reply.bulk(b"flags");
+            reply.set(flags.len());
+            flags.iter().for_each(|flag| reply.simple(flag));
+        }
+        if !self.inner.is_empty() {
+            reply.bulk(b"arguments");
+            reply.array(self.inner.len());
+            self.inner.iter().for_each(|argument| argument.explain(reply));
+        }
+    }
+}
+
+/// The arguments that a syntax describes.
+fn parse_syntax(syntax: &str) -> Vec<Argument> {
+    let mut spaced = String::new();
+    for c in syntax.chars() {
+        match c {
+            '[' | ']' | '<' | '>' => spaced.extend([' ', c, ' ']),
+            c => spaced.push(c),
+        }
+    }
+    sequence(&mut spaced.split_whitespace().peekable())
+}
+
+type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
+
+/// Arguments up to a closing bracket, a bar or the end.
+fn sequence(words: &mut Words) -> Vec<Argument> {
+    let mut found: Vec<Argument> = Vec::new();
+    while let Some(word) = words.next_if(|word| !matches!(*word, "]" | ">" | "|")) {
+        match word {
+            "..." => {}
+            "[" => {
+                let mut option = alternatives(words);
+                if !repeat(&mut found, &option) {
+                    option.optional = true;
+                    found.push(option);
+                }
+            }
+            "<" => {
+                let choice = alternatives(words);
+                found.push(choice);
+            }
+            word if is_token(word) => {
+                let mut token = Argument::new(&word.to_lowercase(), "pure-token");
+                token.token = Some(word.into());
+                found.push(token);
+            }
+            word => {
+                let argument = Argument::new(word, kind_of(word));
+                found.push(argument);
+            }
+        }
+    }
+    join_tokens(found)
+}
+
+/// What stands in brackets, and the closing bracket.
+fn alternatives(words: &mut Words) -> Argument {
+    let mut choices = Vec::new();
+    loop {
+        choices.push(Argument::group(sequence(words), "block"));
+        if words.next() != Some("|") {
+            return Argument::group(choices, "oneof");
+        }
+    }
+}
+
+/// `key value [key value ...]`: the bracket says that what stands before it may come again.
+fn repeat(found: &mut Vec<Argument>, option: &Argument) -> bool {
+    let again = if option.kind == "block" { option.inner.clone() } else { vec![option.clone()] };
+    if !found.ends_with(&again) {
+        return false;
+    }
+    let mut all = Argument::group(found.split_off(found.len() - again.len()), "block");
+    all.multiple = true;
+    if all.kind == "block" {
+        all.name = "data".into();
+    }
+    found.push(all);
+    true
+}
+
+/// `EX seconds` is one argument with a token; `AUTH username password` is a block with one.
+fn join_tokens(found: Vec<Argument>) -> Vec<Argument> {
+    if found.len() != 2 || found[0].kind != "pure-token" {
+        return found;
+    }
+    let [token, mut argument]: [Argument; 2] = match found.try_into() {
+        Ok(pair) => pair,
+        Err(found) => return found,
+    };
+    argument.token = token.token;
+    vec![argument]
+}
+
+/// Capitals, with digits and dashes.
+fn is_token(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// Redis's name for what an argument is, which its name tells.
+fn kind_of(name: &str) -> &'static str {
+    match name {
+        "key" | "newkey" | "source" | "destination" => "key",
+        "pattern" => "pattern",
+        _ if name.starts_with("unix-time") => "unix-time",
+        "seconds" | "milliseconds" | "count" | "cursor" | "offset" | "start" | "end" | "db"
+        | "index" | "index1" | "index2" | "decrement" | "protover" | "client-id" => "integer",
+        _ => "string",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The arguments in a short form: `name:kind`, `?` optional, `*` multiple, `(inner)`.
+    fn short(arguments: &[Argument]) -> String {
+        let one = |a: &Argument| {
+            let token = a.token.as_ref().map(|token| format!("{token}=")).unwrap_or_default();
+            let inner =
+                if a.inner.is_empty() { "".into() } else { format!("({})", short(&a.inner)) };
+            let marks = [if a.optional { "?" } else { "" }, if a.multiple { "*" } else { "" }];
+            format!("{token}{}:{}{}{inner}", a.name, a.kind, marks.concat())
+        };
+        arguments.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn arguments_are_read_from_the_syntax() {
+        let cases = [
+            ("key", "key:key"),
+            ("key [key ...]", "key:key*"),
+            ("key value [key value ...]", "data:block*(key:key value:string)"),
+            (
+                "cursor [MATCH pattern] [COUNT count]",
+                "cursor:integer MATCH=pattern:pattern? COUNT=count:integer?",
+            ),
+            (
+                "key [NX | XX] [EX seconds | KEEPTTL]",
+                "key:key condition:oneof?(NX=nx:pure-token XX=xx:pure-token) \
+              expiration:oneof?(EX=seconds:integer KEEPTTL=keepttl:pure-token)",
+            ),
+            (
+                "[protover [AUTH username password]]",
+                "protover-auth:block?(protover:string AUTH=auth:block?(username:string password:string))",
+            ),
+        ];
+        for (syntax, expected) in cases {
+            let found = short(&parse_syntax(syntax)).replace("protover:integer", "protover:string");
+            assert_eq!(found, expected, "{syntax}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Expiry: when keys end. The rows of the table, then their handlers.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=generic>. Whatever
+//! unit and condition a client used, the log gets `PEXPIREAT` with the deadline, or `DEL` if that
+//! had passed already.
+
+use super::options::{TimeUnit, integer, invalid_expire_time, is};
+use super::spec::{Change, Effect, Family, Handler, Outcome, command};
+use crate::resp::{Args, CommandError, Reply};
+use crate::store::{Entry, ReadView, WriteView};
+
+/// The deadlines.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "generic", commands: &[
+    command("expire", "key seconds [NX | XX | GT | LT]", Handler::Write(expire))
+        .key("RW update").fast()
+        .doc("1.0.0", "O(1)", "Lets a key expire in so many seconds."),
+    command("expireat", "key unix-time-seconds [NX | XX | GT | LT]", Handler::Write(expireat))
+        .key("RW update").fast()
+        .doc("1.2.0", "O(1)", "Lets a key expire at a Unix time in seconds."),
+    command("expiretime", "key", Handler::Read(expiretime)).key("RO access").fast()
+        .doc("7.0.0", "O(1)", "Returns the Unix time in seconds at which a key expires."),
+    command("persist", "key", Handler::Write(persist)).key("RW update").fast()
+        .doc("2.2.0", "O(1)", "Lets a key no longer expire."),
+    command("pexpire", "key milliseconds [NX | XX | GT | LT]", Handler::Write(pexpire))
+        .key("RW update").fast()
+        .doc("2.6.0", "O(1)", "Lets a key expire in so many milliseconds."),
+    command("pexpireat", "key unix-time-milliseconds [NX | XX | GT | LT]",
+            Handler::Write(pexpireat)).key("RW update").fast()
+        .doc("2.6.0", "O(1)", "Lets a key expire at a Unix time in milliseconds."),
+    command("pexpiretime", "key", Handler::Read(pexpiretime)).key("RO access").fast()
+        .doc("7.0.0", "O(1)", "Returns the Unix time in milliseconds at which a key expires."),
+    command("pttl", "key", Handler::Read(pttl)).key("RO access").fast()
+        .tips(&["nondeterministic_output"])
+        .doc("2.6.0", "O(1)", "Returns in how many milliseconds a key expires."),
+    command("ttl", "key", Handler::Read(ttl)).key("RO access").fast()
+        .tips(&["nondeterministic_output"])
+        .doc("1.0.0", "O(1)", "Returns in how many seconds a key expires."),
+] };
+
+fn expire(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    set_deadline(view, args, reply, TimeUnit::EX, "expire")
+}
+
+fn pexpire(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    set_deadline(view, args, reply, TimeUnit::PX, "pexpire")
+}
+
+fn expireat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    set_deadline(view, args, reply, TimeUnit::EXAT, "expireat")
+}
+
+fn pexpireat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    set_deadline(view, args, reply, TimeUnit::PXAT, "pexpireat")
+}
+
+fn set_deadline(
+    view: &mut WriteView,
+    args: Args,
+    reply: &mut Reply,
+    unit: TimeUnit,
+    name: &str,
+) -> Change {
+    let condition = Condition::parse(args.from(3))?;
+    // Other than with SET, a time that has passed is no error: it ends the key.
+    let deadline_ms = unit.deadline_ms(integer(&args[2])?, view.now_ms());
+    let deadline_ms = deadline_ms.ok_or_else(|| invalid_expire_time(name))?;
+    let key = &args[1];
+    let old = view.entry(key).map(Entry::deadline_ms);
+    let changes = old.is_some_and(|old_ms| condition.holds(old_ms, deadline_ms));
+    reply.integer(i64::from(changes));
+    if !changes {
+        return Ok(Effect::None);
+    }
+    if view.has_passed(deadline_ms) {
+        view.remove(key);
+        return Ok(Effect::replay(&[b"DEL", key]));
+    }
+    view.set_deadline_ms(key, Some(deadline_ms));
+    Ok(Effect::replay(&[b"PEXPIREAT", key, deadline_ms.to_string().as_bytes()]))
+}
+
+/// What the options of EXPIRE and its kin want of the old deadline.
+#[derive(Default)]
+struct Condition {
+    /// NX: there is none.
+    absent: bool,
+    /// XX: there is one.
+    present: bool,
+    /// GT: it is earlier than the new one. None at all is later than any.
+    earlier: bool,
+    /// LT: it is later than the new one.
+    later: bool,
+}
+
+impl Condition {
+    fn parse<'a>(options: impl Iterator<Item = &'a [u8]>) -> Result<Condition, CommandError> {
+        let mut condition = Condition::default();
+        for option in options {
+            let wanted = match option {
+                _ if is(option, "NX") => &mut condition.absent,
+                _ if is(option, "XX") => &mut condition.present,
+                _ if is(option, "GT") => &mut condition.earlier,
+                _ if is(option, "LT") => &mut condition.later,
+                _ => return Err(unsupported(option)),
+            };
+            *wanted = true;
+        }
+        let Condition { absent, present, earlier, later } = condition;
+        if absent && (present || earlier || later) {
+            let text = "ERR NX and XX, GT or LT options at the same time are not compatible";
+            return Err(CommandError::new(text));
+        }
+        if earlier && later {
+            let text = "ERR GT and LT options at the same time are not compatible";
+            return Err(CommandError::new(text));
+        }
+        Ok(condition)
+    }
+
+    fn holds(&self, old_ms: Option<i64>, new_ms: i64) -> bool {
+        (!self.absent || old_ms.is_none())
+            && (!self.present || old_ms.is_some())
+            && (!self.earlier || old_ms.is_some_and(|old_ms| old_ms < new_ms))
+            && (!self.later || old_ms.is_none_or(|old_ms| old_ms > new_ms))
+    }
+}
+
+/// As Redis prints it: up to a zero byte.
+fn unsupported(option: &[u8]) -> CommandError {
+    let shown = option.split(|&byte| byte == 0).next().unwrap_or_default();
+    [b"ERR Unsupported option ".as_slice(), shown].concat().into()
+}
+
+fn persist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let key = &args[1];
+    let expires = view.entry(key).and_then(Entry::deadline_ms).is_some();
+    if expires {
+        view.set_deadline_ms(key, None);
+    }
+    reply.integer(i64::from(expires));
+    Ok(Effect::if_changed(expires))
+}
+
+fn ttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    answer(view, args, reply, |deadline_ms| to_seconds(deadline_ms - view.now_ms()))
+}
+
+fn pttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    answer(view, args, reply, |deadline_ms| deadline_ms - view.now_ms())
+}
+
+fn expiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    answer(view, args, reply, to_seconds)
+}
+
+fn pexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    answer(view, args, reply, |deadline_ms| deadline_ms)
+}
+
+/// Replies what is to be said of the key's deadline, or that there is none, or no key.
+fn answer(view: &ReadView, args: Args, reply: &mut Reply, said: impl Fn(i64) -> i64) -> Outcome {
+    reply.integer(match view.entry(&args[1]).map(Entry::deadline_ms) {
+        None => -2,
+        Some(None) => -1,
+        Some(Some(deadline_ms)) => said(deadline_ms),
+    });
+    Ok(())
+}
+
+/// To the nearest second. (Half a second is added to the remainder, as the sum might not fit.)
+fn to_seconds(ms: i64) -> i64 {
+    ms / 1000 + (ms % 1000 + 500) / 1000
+}

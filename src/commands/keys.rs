@@ -1,0 +1,485 @@
+//! Keys of any type, and whole databases: the rows of the table, then their handlers.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=generic> and
+//! <https://redis.io/docs/latest/commands/?group=server>.
+//!
+//! What goes through all keys (KEYS, SCAN, RANDOMKEY, DBSIZE) locks one shard at a time, so it
+//! stops nobody else for longer than one shard takes, and sees each shard at a moment of its own.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::options::{ScanOptions, Scanned, cursor, database, integer_32, is, reply_page};
+use super::spec::{Change, Effect, Family, Flags, Handler, Outcome, command};
+use crate::resp::{Args, CommandError, Reply};
+use crate::store::key::{HashedKey, POSITION_BITS};
+use crate::store::shard::Table;
+use crate::store::{Entry, ReadAll, ReadView, SHARDS, Value, WriteAll, WriteView};
+use crate::text::glob;
+
+/// The keys.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "generic", commands: &[
+    command("copy", "source destination [DB destination-db] [REPLACE]", Handler::Write(copy))
+        .keys(1, 1, 1, "RO access").keys(2, 2, 1, "OW update").flags(Flags::DENYOOM)
+        .doc("6.2.0", "O(N) with N the number of fields of a hash, O(1) for a string",
+             "Lets a second key hold what a key holds."),
+    command("del", "key [key ...]", Handler::Write(del)).every_key("RM delete")
+        .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .doc("1.0.0", "O(N) with N the number of keys", "Removes keys."),
+    command("exists", "key [key ...]", Handler::Read(exists)).every_key("RO").fast()
+        .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .doc("1.0.0", "O(N) with N the number of keys", "Returns how many of the keys are there."),
+    command("keys", "pattern", Handler::ReadAll(keys)).flags(Flags::DANGEROUS)
+        .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
+        .doc("1.0.0", "O(N) with N the number of keys in the database",
+             "Returns all keys whose names match a pattern."),
+    command("move", "key db", Handler::Write(r#move)).key("RW access update").fast()
+        .doc("1.0.0", "O(1)", "Takes a key to another database."),
+    command("randomkey", "", Handler::ReadAll(randomkey))
+        .tips(&["request_policy:all_shards", "nondeterministic_output"])
+        .doc("1.0.0", "O(1)", "Returns a key, chosen by lot."),
+    command("rename", "key newkey", Handler::Write(rename))
+        .keys(1, 1, 1, "RW access delete").keys(2, 2, 1, "OW update")
+        .doc("1.0.0", "O(1)", "Gives a key a new name, whether it is taken or not."),
+    command("renamenx", "key newkey", Handler::Write(renamenx))
+        .keys(1, 1, 1, "RW access delete").keys(2, 2, 1, "OW insert").fast()
+        .doc("1.0.0", "O(1)", "Gives a key a new name, unless it is taken."),
+    command("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]", Handler::ReadAll(scan))
+        .tips(&["nondeterministic_output", "request_policy:special"])
+        .doc("2.8.0", "O(1) for a call, O(N) for all calls until the cursor is back at 0, with N \
+                       the number of keys in the database",
+             "Returns some keys of the database, and a cursor to the next ones."),
+    command("touch", "key [key ...]", Handler::Read(exists)).every_key("RO").fast()
+        .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .doc("3.2.1", "O(N) with N the number of keys",
+             "Returns how many of the keys are there, like EXISTS: nothing is evicted here, so \
+              no time of use is kept."),
+    command("type", "key", Handler::Read(r#type)).key("RO").fast()
+        .doc("1.0.0", "O(1)", "Returns the type of what a key holds."),
+    command("unlink", "key [key ...]", Handler::Write(del)).every_key("RM delete").fast()
+        .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .doc("4.0.0", "O(1) for each key; another thread frees what is large",
+             "Removes keys, like DEL: here both leave it to another thread to free what is large."),
+] };
+
+/// The whole databases.
+#[rustfmt::skip]
+pub static WHOLE: Family = Family { group: "server", commands: &[
+    command("dbsize", "", Handler::ReadAll(dbsize)).flags(Flags::KEYSPACE).fast()
+        .tips(&["request_policy:all_shards", "response_policy:agg_sum"])
+        .doc("1.0.0", "O(1)", "Returns the number of keys in the database."),
+    command("flushall", "[ASYNC | SYNC]", Handler::WriteAll(flushall))
+        .flags(Flags::KEYSPACE.or(Flags::DANGEROUS))
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .doc("1.0.0", "O(1); another thread frees the N keys of all databases",
+             "Removes all keys of all databases."),
+    command("flushdb", "[ASYNC | SYNC]", Handler::WriteAll(flushdb))
+        .flags(Flags::KEYSPACE.or(Flags::DANGEROUS))
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .doc("1.0.0", "O(1); another thread frees the N keys of the database",
+             "Removes all keys of the database."),
+    command("swapdb", "index1 index2", Handler::WriteAll(swapdb))
+        .flags(Flags::KEYSPACE.or(Flags::DANGEROUS)).fast()
+        .doc("4.0.0", "O(1)", "Exchanges two databases."),
+] };
+
+const SAME_OBJECT: CommandError =
+    CommandError::new("ERR source and destination objects are the same");
+
+fn exists(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    reply.count(args.from(1).filter(|key| view.contains(key)).count());
+    Ok(())
+}
+
+fn r#type(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    reply.simple(view.get(&args[1]).map_or("none", Value::type_name));
+    Ok(())
+}
+
+fn del(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let removed = args.from(1).filter(|key| view.remove(key)).count();
+    reply.count(removed);
+    Ok(Effect::if_changed(removed > 0))
+}
+
+fn rename(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let (key, new_key) = (&args[1], &args[2]);
+    if !view.contains(key) {
+        return Err(CommandError::NO_SUCH_KEY);
+    }
+    reply.ok();
+    Ok(Effect::if_changed(key != new_key && give_name(view, key, new_key)))
+}
+
+fn renamenx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let (key, new_key) = (&args[1], &args[2]);
+    if !view.contains(key) {
+        return Err(CommandError::NO_SUCH_KEY);
+    }
+    let renamed = !view.contains(new_key) && give_name(view, key, new_key);
+    reply.integer(i64::from(renamed));
+    Ok(Effect::if_changed(renamed))
+}
+
+/// Gives a key another name; says whether it was there.
+fn give_name(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
+    let Some(entry) = view.take(key) else {
+        return false;
+    };
+    let deadline_ms = entry.deadline_ms();
+    view.insert(new_key, entry.value, deadline_ms);
+    true
+}
+
+fn r#move(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let key = &args[1];
+    let target = database(integer_32(&args[2])?, view.database_count())?;
+    if target == view.db {
+        return Err(SAME_OBJECT);
+    }
+    let mut moved = false;
+    if view.contains(key)
+        && !in_database(view, target, |view| view.contains(key))
+        && let Some(entry) = view.take(key)
+    {
+        let deadline_ms = entry.deadline_ms();
+        in_database(view, target, |view| {
+            view.insert(key, entry.value, deadline_ms);
+        });
+        moved = true;
+    }
+    reply.integer(i64::from(moved));
+    Ok(Effect::if_changed(moved))
+}
+
+fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let (source, destination) = (&args[1], &args[2]);
+    let (mut target, mut replace) = (view.db, false);
+    let mut options = args.from(3);
+    while let Some(option) = options.next() {
+        if is(option, "REPLACE") {
+            replace = true;
+        } else if is(option, "DB")
+            && let Some(index) = options.next()
+        {
+            target = database(integer_32(index)?, view.database_count())?;
+        } else {
+            return Err(CommandError::SYNTAX);
+        }
+    }
+    if target == view.db && source == destination {
+        return Err(SAME_OBJECT);
+    }
+    let is_taken = |view: &mut WriteView| view.contains(destination);
+    let may = view.contains(source) && (!in_database(view, target, is_taken) || replace);
+    let copied = view.entry(source).filter(|_| may);
+    let copied = copied.map(|entry| (entry.value.clone(), entry.deadline_ms()));
+    reply.integer(i64::from(copied.is_some()));
+    let Some((value, deadline_ms)) = copied else {
+        return Ok(Effect::None);
+    };
+    in_database(view, target, |view| {
+        view.insert(destination, value, deadline_ms);
+    });
+    Ok(Effect::AsReceived)
+}
+
+/// Does something in another database.
+fn in_database<T>(view: &mut WriteView, db: usize, act: impl FnOnce(&mut WriteView) -> T) -> T {
+    let own = std::mem::replace(&mut view.db, db);
+    let result = act(view);
+    view.db = own;
+    result
+}
+
+fn keys(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
+    let pattern = &args[1];
+    let open = reply.open_array();
+    let mut count = 0;
+    all.visit(0, |_, table| {
+        for (key, entry) in table.iter() {
+            if glob::matches(pattern, key.bytes(), false) && all.is_live(entry) {
+                reply.bulk(key.bytes());
+                count += 1;
+            }
+        }
+        true
+    });
+    reply.close_array(&open, count);
+    Ok(())
+}
+
+fn dbsize(all: &ReadAll, _: Args, reply: &mut Reply) -> Outcome {
+    let mut keys = 0;
+    all.visit(0, |_, table| {
+        keys += table.len();
+        true
+    });
+    reply.count(keys);
+    Ok(())
+}
+
+fn randomkey(all: &ReadAll, _: Args, reply: &mut Reply) -> Outcome {
+    reply.bulk_or_null(choose(all).as_deref());
+    Ok(())
+}
+
+/// Enough keys to choose one of. See [`choose`].
+const CANDIDATES: u64 = 64;
+
+/// Chooses a key by lot.
+///
+/// The candidates are all keys of a shard chosen by lot; while these are fewer than [`CANDIDATES`],
+/// those of the next shard too. So a large database costs one shard; in one so small that most
+/// shards are empty a key does not profit from a long gap before it; and with fewer keys than
+/// that, all of them have the same chance.
+fn choose(all: &ReadAll) -> Option<Vec<u8>> {
+    // The hash of a number under a random key is a random number, and the best that std offers.
+    let random = RandomState::new();
+    let start = (random.hash_one(0u64) % SHARDS as u64) as usize;
+    let (mut seen, mut chosen) = (0u64, None);
+    let mut consider = |table: &Table| {
+        for (key, _) in table.iter().filter(|(_, entry)| all.is_live(entry)) {
+            seen += 1;
+            // The n-th displaces the one before with a chance of 1/n: so all have the same.
+            if random.hash_one(seen).is_multiple_of(seen) {
+                chosen = Some(key.bytes().to_vec());
+            }
+        }
+        seen < CANDIDATES
+    };
+    let mut enough = false;
+    all.visit(start, |_, table| {
+        enough = !consider(table);
+        !enough
+    });
+    if !enough {
+        all.visit(0, |shard, table| shard < start && consider(table));
+    }
+    chosen
+}
+
+fn scan(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
+    let cursor = cursor(&args[1])?;
+    let options = ScanOptions::parse(args.from(2), Scanned::Keys)?;
+    let mut found = Vec::new();
+    let next = walk(all, cursor, options.count, |key, entry| {
+        let of_type = |name| is(name, entry.value.type_name());
+        if options.matches(key) && options.type_name.is_none_or(of_type) && all.is_live(entry) {
+            found.push(key.to_vec());
+        }
+    });
+    reply_page(reply, next, &found);
+    Ok(())
+}
+
+/// Visits about `count` keys from the cursor on and returns the cursor for the next call. A walk
+/// begins with 0 and is finished when 0 comes back.
+///
+/// A cursor is a place in an order of all keys, present or not: by shard and, within it, by
+/// position, which are both bits of the hash of the key. It says that what comes before it was
+/// visited. No key ever changes its place, so one that is there from the first call to the last is
+/// visited, and just once, whatever is added and removed in between. Keys of the same position are
+/// never parted.
+///
+/// A call costs about `count` plus the size of the last shard, since the keys in a shard are in no
+/// order. Over empty shards it just goes on: passing all of them takes less than a millisecond, and
+/// a small database would otherwise need thousands of calls.
+fn walk(all: &ReadAll, cursor: u64, count: usize, mut visitor: impl FnMut(&[u8], &Entry)) -> u64 {
+    let first = (cursor >> POSITION_BITS) as usize;
+    let first_position = cursor & ((1 << POSITION_BITS) - 1);
+    let (mut left, mut next) = (count, 0);
+    all.visit(first.min(SHARDS), |shard, table| {
+        let cursor_at = |position| ((shard as u64) << POSITION_BITS) + position;
+        if left == 0 && !table.is_empty() {
+            next = cursor_at(0);
+            return false;
+        }
+        let start = if shard == first { first_position } else { 0 };
+        let mut keys: Vec<_> = table
+            .iter()
+            .map(|(key, entry)| (HashedKey::new(key.bytes()).position(), key, entry))
+            .filter(|(position, ..)| *position >= start)
+            .collect();
+        let ends_here = keys.len() > left;
+        let mut end = u64::MAX;
+        if ends_here {
+            end = keys.select_nth_unstable_by_key(left - 1, |(position, ..)| *position).1.0 + 1;
+            next = cursor_at(end);
+        }
+        for (_, key, entry) in keys.iter().filter(|(position, ..)| *position < end) {
+            visitor(key.bytes(), entry);
+        }
+        left = left.saturating_sub(keys.len());
+        !ends_here
+    });
+    next
+}
+
+fn flushall(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
+    check_flush_option(args)?;
+    all.flush_all();
+    reply.ok();
+    Ok(Effect::AsReceived)
+}
+
+fn flushdb(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
+    check_flush_option(args)?;
+    all.flush();
+    reply.ok();
+    Ok(Effect::AsReceived)
+}
+
+/// Nothing, or one word on who is to free the memory, which is always another thread.
+fn check_flush_option(args: Args) -> Result<(), CommandError> {
+    let understood = match args.get(1) {
+        None => true,
+        Some(option) => args.len() == 2 && (is(option, "ASYNC") || is(option, "SYNC")),
+    };
+    if understood { Ok(()) } else { Err(CommandError::SYNTAX) }
+}
+
+fn swapdb(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
+    let index = |arg, error| integer_32(arg).map_err(|_| CommandError::new(error));
+    let one = index(&args[1], "ERR invalid first DB index")?;
+    let other = index(&args[2], "ERR invalid second DB index")?;
+    let one = database(one, all.database_count())?;
+    let other = database(other, all.database_count())?;
+    all.swap(one, other);
+    reply.ok();
+    Ok(Effect::if_changed(one != other))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::store::Keyspace;
+
+    fn keyspace() -> Keyspace {
+        Keyspace::new(Arc::new(Config::new()))
+    }
+
+    fn set(keyspace: &Keyspace, name: &str, deadline_ms: Option<i64>) {
+        let key = name.as_bytes();
+        let mut view = keyspace.write(0, [key].into_iter());
+        view.insert(key, Value::String(Vec::new()), deadline_ms);
+    }
+
+    fn remove(keyspace: &Keyspace, name: &str) {
+        let key = name.as_bytes();
+        keyspace.write(0, [key].into_iter()).remove(key);
+    }
+
+    /// Walks to the end and counts how often each key came; `between` happens between two calls.
+    fn walk_through(
+        keyspace: &Keyspace,
+        count: usize,
+        mut between: impl FnMut(),
+    ) -> HashMap<Vec<u8>, usize> {
+        let mut visits = HashMap::new();
+        let mut cursor = 0;
+        loop {
+            let mut visited = 0;
+            cursor = walk(&ReadAll::new(keyspace, 0), cursor, count, |key, _| {
+                *visits.entry(key.to_vec()).or_default() += 1;
+                visited += 1;
+            });
+            assert!(visited <= count);
+            assert!(cursor < 1 << 53, "exact as a double");
+            if cursor == 0 {
+                return visits;
+            }
+            between();
+        }
+    }
+
+    #[test]
+    fn a_scan_without_changes_returns_each_key_once() {
+        for keys in [0, 1, 10, 3000, 40_000] {
+            let keyspace = keyspace();
+            (0..keys).for_each(|n| set(&keyspace, &n.to_string(), None));
+            for count in [if keys > 3000 { 100 } else { 1 }, 10, keys.max(1), usize::MAX] {
+                let visits = walk_through(&keyspace, count, || ());
+                assert_eq!(visits.len(), keys);
+                assert!(visits.values().all(|&times| times == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_returns_every_key_that_is_there_throughout() {
+        let keyspace = keyspace();
+        for n in 0..2000 {
+            set(&keyspace, &format!("stays {n}"), None);
+            set(&keyspace, &format!("goes {n}"), None);
+        }
+        let mut round = 0;
+        let visits = walk_through(&keyspace, 20, || {
+            for n in round * 20..(round + 1) * 20 {
+                remove(&keyspace, &format!("goes {n}"));
+                set(&keyspace, &format!("comes {}", n % 4000), None);
+            }
+            round += 1;
+        });
+        assert!(visits.values().all(|&times| times == 1));
+        for n in 0..2000 {
+            assert!(visits.contains_key(format!("stays {n}").as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_scan_goes_on_within_a_shard_where_it_stopped() {
+        let shard_of = |name: &String| HashedKey::new(name.as_bytes()).shard();
+        let keyspace = keyspace();
+        let names = (0..2_000_000).map(|n| n.to_string());
+        let names: Vec<String> = names.filter(|name| shard_of(name) == SHARDS - 1).collect();
+        names.iter().for_each(|name| set(&keyspace, name, None));
+        assert!(names.len() > 50);
+        for count in [1, 7, names.len() - 1, names.len(), names.len() + 1] {
+            let visits = walk_through(&keyspace, count, || ());
+            assert!(visits.len() == names.len() && visits.values().all(|&times| times == 1));
+        }
+    }
+
+    #[test]
+    fn a_scan_ends_whatever_cursor_a_client_invents() {
+        let keyspace = keyspace();
+        (0..100).for_each(|n| set(&keyspace, &n.to_string(), None));
+        let all = ReadAll::new(&keyspace, 0);
+        for cursor in [1 << 53, u64::MAX, (1 << 53) + 1, 1 << 63] {
+            assert_eq!(walk(&all, cursor, 10, |_, _| unreachable!("behind the end")), 0);
+        }
+        let last = (1 << 53) - 1;
+        assert_eq!(walk(&all, last, usize::MAX, |_, _| ()), 0);
+        let mut visited = 0;
+        assert_eq!(walk(&all, 1, usize::MAX, |_, _| visited += 1), 0);
+        assert_eq!(visited, 100);
+    }
+
+    #[test]
+    fn every_live_key_is_chosen_about_as_often_as_any_other() {
+        let keyspace = keyspace();
+        assert_eq!(choose(&ReadAll::new(&keyspace, 0)), None);
+        // Fewer than there are candidates, and more.
+        for keys in [5, 80] {
+            for n in 0..keys {
+                set(&keyspace, &n.to_string(), None);
+                set(&keyspace, &format!("expired {n}"), Some(1));
+            }
+            let mut times: HashMap<Vec<u8>, u32> = HashMap::new();
+            for _ in 0..keys * 40 {
+                let key = choose(&ReadAll::new(&keyspace, 0)).unwrap_or_default();
+                *times.entry(key).or_default() += 1;
+            }
+            assert_eq!(times.len(), keys);
+            for n in 0..keys {
+                let times = times.get(n.to_string().as_bytes());
+                assert!(times.is_some_and(|times| (5..200).contains(times)));
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The server: its settings, what it can tell of itself, the time, its end.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=server>. `INFO` tells
+//! only what is known to be true here; fields of Redis's that would have to be invented are left out.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::connection::REDIS_VERSION;
+use super::options::is;
+use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command};
+use crate::resp::{Args, CommandError, Reply};
+use crate::session::Server;
+use crate::store::now_ms;
+
+const fn row(
+    name: &'static str,
+    syntax: &'static str,
+    handler: fn(&mut Context, Args, &mut Reply) -> Outcome,
+) -> Command {
+    command(name, syntax, Handler::Session(handler))
+}
+
+const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
+
+/// The server.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "server", commands: &[
+    command("config", "subcommand [argument ...]", Handler::Container(CONFIG_COMMANDS, None))
+        .doc("2.0.0", "depends on the subcommand", "Shows and changes settings."),
+    row("info", "[section [section ...]]", info).flags(Flags::ALWAYS.or(Flags::DANGEROUS))
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .doc("1.0.0", "O(1)", "Tells about the server."),
+    row("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
+        .flags(ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY))
+        .doc("1.0.0", "O(1)", "Syncs the log to the disk and ends the server."),
+    row("time", "", time).fast().flags(Flags::ALWAYS).tips(&["nondeterministic_output"])
+        .doc("2.6.0", "O(1)", "Returns the Unix time in seconds and microseconds."),
+] };
+
+#[rustfmt::skip]
+const CONFIG_COMMANDS: &[Command] = &[
+    row("config|get", "parameter [parameter ...]", config_get).flags(ADMIN)
+        .doc("2.0.0", "O(N) with N the number of settings",
+             "Returns the settings whose names match a pattern."),
+    row("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .doc("2.0.0", "O(N) with N the number of settings", "Changes settings: all of them or none."),
+];
+
+fn time(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    reply.array(2);
+    reply.bulk(now.as_secs().to_string().as_bytes());
+    reply.bulk(now.subsec_micros().to_string().as_bytes());
+    Ok(())
+}
+
+fn config_get(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let patterns: Vec<&[u8]> = args.from(2).collect();
+    let settings = context.server.config.matching(&patterns);
+    reply.map(settings.len());
+    for (name, value) in settings {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    Ok(())
+}
+
+fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if !args.len().is_multiple_of(2) {
+        return Err(CommandError::SYNTAX);
+    }
+    let names = args.from(2).step_by(2);
+    let pairs: Vec<(&[u8], &[u8])> = names.zip(args.from(3).step_by(2)).collect();
+    context.server.config.set(&pairs).map_err(|why| format!("ERR {why}"))?;
+    reply.ok();
+    Ok(())
+}
+
+fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
+    let (mut save, mut nosave, mut abort, mut force, mut others) =
+        (false, false, false, false, false);
+    for option in args.from(1) {
+        match option.to_ascii_uppercase().as_slice() {
+            b"SAVE" => save = true,
+            b"NOSAVE" => nosave = true,
+            b"ABORT" => abort = true,
+            b"FORCE" => force = true,
+            b"NOW" => others = true,
+            _ => return Err(CommandError::SYNTAX),
+        }
+    }
+    if (save && nosave) || (abort && (save || nosave || force || others)) {
+        return Err(CommandError::SYNTAX);
+    }
+    if abort {
+        return Err(CommandError::new("ERR No shutdown in progress."));
+    }
+    match context.server.aof.sync() {
+        Err(error) if !force => {
+            eprintln!("Not ending: the log cannot be synced: {error}");
+            Err(CommandError::new("ERR Errors trying to SHUTDOWN. Check logs."))
+        }
+        _ => {
+            eprintln!("Ending at a client's wish");
+            std::process::exit(0)
+        }
+    }
+}
+
+/// A section of INFO: its title, and what writes its lines.
+type Section = (&'static str, fn(&Server, &mut String) -> std::fmt::Result);
+
+const SECTIONS: &[Section] = &[
+    ("Server", server_section),
+    ("Clients", clients_section),
+    ("Memory", memory_section),
+    ("Persistence", persistence_section),
+    ("Stats", stats_section),
+    ("Replication", replication_section),
+    ("CPU", cpu_section),
+    ("Keyspace", keyspace_section),
+];
+
+fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let everything = |arg: &[u8]| ["all", "default", "everything"].iter().any(|name| is(arg, name));
+    let wanted =
+        |title: &str| args.len() == 1 || args.from(1).any(|arg| everything(arg) || is(arg, title));
+    let mut text = String::new();
+    for (title, write) in SECTIONS.iter().filter(|(title, _)| wanted(title)) {
+        let gap = if text.is_empty() { "" } else { "\r\n" };
+        // Writing to a String does not fail.
+        let written =
+            write!(text, "{gap}# {title}\r\n").and_then(|()| write(context.server, &mut text));
+        written.unwrap_or_default();
+    }
+    reply.verbatim(text.as_bytes());
+    Ok(())
+}
+
+fn server_section(server: &Server, text: &mut String) -> std::fmt::Result {
+    let uptime = server.started.elapsed().as_secs();
+    write!(text, "redis_version:{REDIS_VERSION}\r\n")?;
+    write!(text, "server_name:respite\r\n")?;
+    write!(text, "respite_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;
+    write!(text, "redis_mode:standalone\r\n")?;
+    write!(text, "os:{} {}\r\n", std::env::consts::OS, std::env::consts::ARCH)?;
+    write!(text, "arch_bits:{}\r\n", usize::BITS)?;
+    write!(text, "process_id:{}\r\n", std::process::id())?;
+    write!(text, "run_id:{}\r\n", server.run_id)?;
+    write!(text, "tcp_port:{}\r\n", server.port.load(Relaxed))?;
+    write!(text, "server_time_usec:{}\r\n", now_ms() * 1000)?;
+    write!(text, "uptime_in_seconds:{uptime}\r\n")?;
+    write!(text, "uptime_in_days:{}\r\n", uptime / 86_400)
+}
+
+fn clients_section(server: &Server, text: &mut String) -> std::fmt::Result {
+    write!(text, "connected_clients:{}\r\n", server.clients.count())?;
+    write!(text, "maxclients:{}\r\n", server.config.maxclients.load(Relaxed))
+}
+
+fn memory_section(_: &Server, text: &mut String) -> std::fmt::Result {
+    if let Some((now, peak)) = resident_bytes() {
+        write!(text, "used_memory_rss:{now}\r\nused_memory_peak_rss:{peak}\r\n")?;
+    }
+    Ok(())
+}
+
+/// What the process has in memory now, and the most it ever had, where Linux tells.
+fn resident_bytes() -> Option<(u64, u64)> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kb| kb * 1024)
+    };
+    Some((field("VmRSS:")?, field("VmHWM:")?))
+}
+
+fn persistence_section(server: &Server, text: &mut String) -> std::fmt::Result {
+    let status = if server.aof.failure().is_none() { "ok" } else { "err" };
+    let (bytes, base_bytes) = server.aof.size();
+    write!(text, "loading:{}\r\n", u8::from(server.is_loading()))?;
+    write!(text, "aof_enabled:{}\r\n", u8::from(server.aof.is_enabled()))?;
+    if server.aof.is_enabled() {
+        write!(text, "aof_last_write_status:{status}\r\n")?;
+        write!(text, "aof_current_size:{bytes}\r\naof_base_size:{base_bytes}\r\n")?;
+    }
+    Ok(())
+}
+
+fn stats_section(server: &Server, text: &mut String) -> std::fmt::Result {
+    let stats = &server.stats;
+    write!(text, "total_connections_received:{}\r\n", stats.connections.get())?;
+    write!(text, "total_commands_processed:{}\r\n", stats.commands.get())?;
+    write!(text, "total_net_input_bytes:{}\r\n", stats.input_bytes.get())?;
+    write!(text, "total_net_output_bytes:{}\r\n", stats.output_bytes.get())?;
+    write!(text, "rejected_connections:{}\r\n", stats.rejected_connections.get())?;
+    write!(text, "expired_keys:{}\r\n", stats.expired_keys.get())
+}
+
+fn replication_section(_: &Server, text: &mut String) -> std::fmt::Result {
+    write!(text, "role:master\r\nconnected_slaves:0\r\n")
+}
+
+/// User and system time of the process, where Linux tells. It counts in hundredths of a second.
+fn cpu_section(_: &Server, text: &mut String) -> std::fmt::Result {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
+        return Ok(());
+    };
+    let Some((_, fields)) = stat.rsplit_once(')') else {
+        return Ok(());
+    };
+    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).flat_map(str::parse).collect();
+    if let [user, system] = ticks[..] {
+        write!(text, "used_cpu_sys:{:.6}\r\n", system / 100.0)?;
+        write!(text, "used_cpu_user:{:.6}\r\n", user / 100.0)?;
+    }
+    Ok(())
+}
+
+fn keyspace_section(server: &Server, text: &mut String) -> std::fmt::Result {
+    let mut totals = vec![(0, 0); server.config.database_count()];
+    server.keyspace.visit(0, |_, shard| {
+        for (db, (keys, volatile)) in totals.iter_mut().enumerate() {
+            if let Some(table) = shard.table(db) {
+                *keys += table.len();
+                *volatile += table.volatile();
+            }
+        }
+        true
+    });
+    for (db, (keys, volatile)) in totals.iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
+        write!(text, "db{db}:keys={keys},expires={volatile}\r\n")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! What a row of the command table is, and all that follows from it.
+//!
+//! A row says the name, the syntax, which kind of handler, where the keys are, some flags, since when
+//! Redis has it and what it does. Derived from that, here and nowhere else: the arity (from the
+//! syntax), the error when it is not met, which shards to lock, whether to log, the ACL categories,
+//! and what `COMMAND` and its subcommands answer.
+//!
+//! What a handler may do is its type. [`Handler::Read`] gets a view that cannot change anything;
+//! [`Handler::Write`] must say with its [`Effect`] what the log gets, so no change is forgotten.
+
+use crate::resp::{Args, CommandError, Reply};
+use crate::session::{Server, Session};
+use crate::store::{ReadAll, ReadView, WriteAll, WriteView, WrongType};
+
+/// What a handler that changes nothing returns. Its reply is in the [`Reply`] it was given; after an
+/// error, whatever it had put there is taken back.
+pub type Outcome = Result<(), CommandError>;
+/// What a handler returns that may change something.
+pub type Change = Result<Effect, CommandError>;
+
+/// What a write did, as the log must say it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing changed; nothing is logged.
+    None,
+    /// The command itself, as it came, gives the same change whenever it is replayed.
+    AsReceived,
+    /// These commands do, encoded: what depended on the moment is in them as its result.
+    Replay(Vec<u8>),
+}
+
+impl Effect {
+    /// One command to replay.
+    pub fn replay(args: &[&[u8]]) -> Effect {
+        let mut record = Vec::new();
+        crate::resp::request::encode(&mut record, args);
+        Effect::Replay(record)
+    }
+
+    /// As received, if there was a change.
+    pub fn if_changed(changed: bool) -> Effect {
+        if changed { Effect::AsReceived } else { Effect::None }
+    }
+}
+
+/// What a handler for a connection or the server gets.
+pub struct Context<'a> {
+    /// What all connections share.
+    pub server: &'a Server,
+    /// The connection.
+    pub session: &'a mut Session,
+}
+
+/// The function that carries a command out, and with it the kind of the command.
+#[derive(Clone, Copy)]
+pub enum Handler {
+    /// Reads its keys.
+    Read(fn(&ReadView, Args, &mut Reply) -> Outcome),
+    /// May change its keys.
+    Write(fn(&mut WriteView, Args, &mut Reply) -> Change),
+    /// Reads the whole keyspace, shard by shard.
+    ReadAll(fn(&ReadAll, Args, &mut Reply) -> Outcome),
+    /// Changes the whole keyspace, which is locked for it.
+    WriteAll(fn(&mut WriteAll, Args, &mut Reply) -> Change),
+    /// Concerns the connection or the server, and no keys.
+    Session(fn(&mut Context, Args, &mut Reply) -> Outcome),
+    /// Is one of these subcommands, by the next argument. Alone, without any, it may be something
+    /// itself (`COMMAND`).
+    Container(&'static [Command], Option<fn(&mut Context, Args, &mut Reply) -> Outcome>),
+}
+
+/// Where keys stand among the arguments, and what is done with them (Redis calls this a key spec).
+#[derive(Clone, Copy)]
+pub struct Keys {
+    /// The number of the first one.
+    pub first: usize,
+    /// The number of the last one; negative from the end, -1 being the last argument.
+    pub last: i32,
+    /// From one to the next.
+    pub step: usize,
+    /// Redis's flags of a key spec, separated by spaces: `RO access`.
+    pub access: &'static str,
+}
+
+/// Flags that a row sets; those that follow from its handler are added when they are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Flags(u32);
+
+/// The names of the flags in the order of their bits. Those behind `allow_busy` are not Redis's
+/// flags, but put the command into an ACL category that nothing else tells.
+const FLAG_NAMES: [&str; 13] = [
+    "denyoom",
+    "admin",
+    "noscript",
+    "loading",
+    "stale",
+    "fast",
+    "no_auth",
+    "no_multi",
+    "allow_busy",
+    "dangerous",
+    "keyspace",
+    "read",
+    "connection",
+];
+/// How many of them are flags.
+const SHOWN_FLAGS: usize = 9;
+
+impl Flags {
+    /// None.
+    pub const NONE: Flags = Flags(0);
+    /// Refused by a server whose memory is full; told, though this one has no such limit.
+    pub const DENYOOM: Flags = Flags(1 << 0);
+    /// For administrators.
+    pub const ADMIN: Flags = Flags(1 << 1);
+    /// Not for scripts.
+    pub const NOSCRIPT: Flags = Flags(1 << 2);
+    /// Works while the log is being replayed.
+    pub const LOADING: Flags = Flags(1 << 3);
+    /// Works on a replica that has lost its master.
+    pub const STALE: Flags = Flags(1 << 4);
+    /// Takes constant or logarithmic time.
+    pub const FAST: Flags = Flags(1 << 5);
+    /// Works before the password was given.
+    pub const NO_AUTH: Flags = Flags(1 << 6);
+    /// Not inside a transaction.
+    pub const NO_MULTI: Flags = Flags(1 << 7);
+    /// Works while a script runs.
+    pub const ALLOW_BUSY: Flags = Flags(1 << 8);
+    /// In the category of what may do harm.
+    pub const DANGEROUS: Flags = Flags(1 << 9);
+    /// In the category of the keyspace, though not in the group.
+    pub const KEYSPACE: Flags = Flags(1 << 10);
+    /// In the category of reads, though it has no key.
+    pub const READ: Flags = Flags(1 << 11);
+    /// In the category of connections, though not in the group.
+    pub const CONNECTION: Flags = Flags(1 << 12);
+    /// What commands about the connection share.
+    pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
+
+    /// These and those.
+    pub const fn or(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether all of those are among these.
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A row of the table.
+#[derive(Clone, Copy)]
+pub struct Command {
+    /// The name in small letters; of a subcommand with its container's before it: `client|id`.
+    pub name: &'static str,
+    /// The arguments, as Redis's documentation writes them: `key value [NX | XX]`.
+    pub syntax: &'static str,
+    /// The number of arguments, the name included; negative: at least so many.
+    pub arity: i32,
+    /// What carries it out.
+    pub handler: Handler,
+    /// Where its keys are.
+    pub keys: [Option<Keys>; 2],
+    flags: Flags,
+    /// The version of Redis that first had it.
+    pub since: &'static str,
+    /// What it costs.
+    pub complexity: &'static str,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+    /// Redis's tips for clients of clusters.
+    pub tips: &'static [&'static str],
+}
+
+/// A row. The arity is counted from the syntax.
+pub const fn command(name: &'static str, syntax: &'static str, handler: Handler) -> Command {
+    let words = if has_bar(name) { 2 } else { 1 };
+    Command {
+        name,
+        syntax,
+        arity: count_arity(syntax, words),
+        handler,
+        keys: [None; 2],
+        flags: Flags::NONE,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "",
+        tips: &[],
+    }
+}
+
+impl Command {
+    /// Its only key is the first argument.
+    pub const fn key(self, access: &'static str) -> Command {
+        self.keys(1, 1, 1, access)
+    }
+
+    /// All of its arguments are keys.
+    pub const fn every_key(self, access: &'static str) -> Command {
+        self.keys(1, -1, 1, access)
+    }
+
+    /// Its keys stand there. A second call adds keys that are used in another way.
+    pub const fn keys(
+        mut self,
+        first: usize,
+        last: i32,
+        step: usize,
+        access: &'static str,
+    ) -> Command {
+        let place = if self.keys[0].is_some() { 1 } else { 0 };
+        self.keys[place] = Some(Keys { first, last, step, access });
+        self
+    }
+
+    /// Sets flags.
+    pub const fn flags(mut self, flags: Flags) -> Command {
+        self.flags = self.flags.or(flags);
+        self
+    }
+
+    /// It is fast.
+    pub const fn fast(self) -> Command {
+        self.flags(Flags::FAST)
+    }
+
+    /// Redis's tips.
+    pub const fn tips(mut self, tips: &'static [&'static str]) -> Command {
+        self.tips = tips;
+        self
+    }
+
+    /// What people read about it.
+    pub const fn doc(
+        mut self,
+        since: &'static str,
+        complexity: &'static str,
+        summary: &'static str,
+    ) -> Command {
+        self.since = since;
+        self.complexity = complexity;
+        self.summary = summary;
+        self
+    }
+
+    /// Whether the row sets all of those flags.
+    pub const fn has(&self, flags: Flags) -> bool {
+        self.flags.has(flags)
+    }
+
+    /// Whether so many arguments, the name included, are right.
+    pub fn accepts(&self, args: usize) -> bool {
+        let arity = self.arity.unsigned_abs() as usize;
+        if self.arity >= 0 { args == arity } else { args >= arity }
+    }
+
+    /// The rows of its subcommands.
+    pub fn subcommands(&self) -> &'static [Command] {
+        match self.handler {
+            Handler::Container(rows, _) => rows,
+            _ => &[],
+        }
+    }
+
+    /// Where its keys are, as one range: first, last, step; all 0 without keys.
+    pub fn key_range(&self) -> (usize, i32, usize) {
+        match self.keys {
+            [Some(keys), None] => (keys.first, keys.last, keys.step),
+            [Some(keys), Some(more)] => (keys.first, more.last, keys.step),
+            _ => (0, 0, 0),
+        }
+    }
+
+    /// The keys among the arguments.
+    pub fn keys_of<'a>(&self, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let (first, last, step) = self.key_range();
+        let end = match last {
+            0 => 0,
+            1.. => (last as usize + 1).min(args.len()),
+            _ => (args.len() + 1).saturating_sub(last.unsigned_abs() as usize),
+        };
+        args.from(first).take(end.saturating_sub(first)).step_by(step.max(1))
+    }
+
+    /// Its flags, as `COMMAND INFO` shows them.
+    pub fn flag_names(&self) -> Vec<&'static str> {
+        let kind = match self.handler {
+            Handler::Read(_) | Handler::ReadAll(_) => Some("readonly"),
+            Handler::Write(_) | Handler::WriteAll(_) => Some("write"),
+            _ => None,
+        };
+        let set = |&(bit, _): &(usize, &&str)| self.has(Flags(1 << bit));
+        let own = FLAG_NAMES[..SHOWN_FLAGS].iter().enumerate().filter(set).map(|(_, name)| *name);
+        kind.into_iter().chain(own).collect()
+    }
+
+    /// The ACL categories it is in, as `COMMAND INFO` shows them.
+    pub fn categories(&self, group: &str) -> Vec<&'static str> {
+        let reads = matches!(self.handler, Handler::Read(_) | Handler::ReadAll(_));
+        let writes = matches!(self.handler, Handler::Write(_) | Handler::WriteAll(_));
+        let container = matches!(self.handler, Handler::Container(..));
+        let admin = self.has(Flags::ADMIN);
+        let fast = self.has(Flags::FAST);
+        let all = [
+            ("@keyspace", group == "generic" || self.has(Flags::KEYSPACE)),
+            ("@read", reads || self.has(Flags::READ)),
+            ("@write", writes),
+            ("@hash", group == "hash"),
+            ("@string", group == "string"),
+            ("@admin", admin),
+            ("@fast", fast),
+            ("@slow", !fast),
+            ("@dangerous", admin || self.has(Flags::DANGEROUS)),
+            ("@connection", (group == "connection" && !container) || self.has(Flags::CONNECTION)),
+        ];
+        all.into_iter().filter(|(_, is_in)| *is_in).map(|(name, _)| name).collect()
+    }
+}
+
+/// A family of commands: a file of this folder.
+pub struct Family {
+    /// Redis's name for the group.
+    pub group: &'static str,
+    /// Its rows.
+    pub commands: &'static [Command],
+}
+
+const fn has_bar(name: &str) -> bool {
+    let mut at = 0;
+    while at < name.len() {
+        if name.as_bytes()[at] == b'|' {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// Counts what is not in brackets; anything in brackets makes the number a least one. Of
+/// alternatives in `<a | b>`, which one has to choose from, the first counts.
+const fn count_arity(syntax: &str, name_words: i32) -> i32 {
+    let bytes = syntax.as_bytes();
+    let (mut words, mut depth, mut at) = (name_words, 0, 0);
+    let (mut optional, mut in_word, mut skipping) = (false, false, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'[' => {
+                depth += 1;
+                optional = true;
+            }
+            b']' => depth -= 1,
+            b'|' if depth == 0 => skipping = true,
+            b'>' => skipping = false,
+            _ => {}
+        }
+        let part = !matches!(bytes[at], b' ' | b'[' | b']' | b'<' | b'>' | b'|');
+        if part && !in_word && depth == 0 && !skipping {
+            words += 1;
+        }
+        in_word = part;
+        at += 1;
+    }
+    if optional { -words } else { words }
+}
+
+impl From<WrongType> for CommandError {
+    fn from(_: WrongType) -> CommandError {
+        CommandError::WRONG_TYPE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count_arity;
+
+    #[test]
+    fn the_arity_follows_from_the_syntax() {
+        assert_eq!(count_arity("", 1), 1);
+        assert_eq!(count_arity("key", 1), 2);
+        assert_eq!(count_arity("key [key ...]", 1), -2);
+        assert_eq!(count_arity("key value [NX | XX] [EX seconds | PX milliseconds]", 1), -3);
+        assert_eq!(count_arity("<LIB-NAME name | LIB-VER version>", 2), 4);
+        assert_eq!(count_arity("[ON | OFF]", 2), -2);
+    }
+}

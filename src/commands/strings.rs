@@ -1,0 +1,493 @@
+//! Strings: the rows of the table, then their handlers.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=string>.
+
+use super::options::{TimeUnit, integer, is, positive_deadline, wrong_number_of_args};
+use super::spec::{Change, Command, Effect, Family, Flags, Handler, Outcome, command};
+use crate::resp::{Args, CommandError, Reply};
+use crate::store::{ReadView, Value, WriteView};
+use crate::text::integer::write_i64;
+use crate::text::long_double::LongDouble;
+
+const WRITE_FAST: Flags = Flags::DENYOOM.or(Flags::FAST);
+
+const fn read(
+    name: &'static str,
+    syntax: &'static str,
+    handler: fn(&ReadView, Args, &mut Reply) -> Outcome,
+) -> Command {
+    command(name, syntax, Handler::Read(handler))
+}
+
+const fn write(
+    name: &'static str,
+    syntax: &'static str,
+    handler: fn(&mut WriteView, Args, &mut Reply) -> Change,
+) -> Command {
+    command(name, syntax, Handler::Write(handler))
+}
+
+/// The strings.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "string", commands: &[
+    write("append", "key value", append).key("RW insert").flags(WRITE_FAST)
+        .doc("2.0.0", "O(1)", "Appends a string to the value of a key."),
+    write("decr", "key", decr).key("RW access update").flags(WRITE_FAST)
+        .doc("1.0.0", "O(1)", "Subtracts one from the integer value of a key."),
+    write("decrby", "key decrement", decrby).key("RW access update").flags(WRITE_FAST)
+        .doc("1.0.0", "O(1)", "Subtracts a number from the integer value of a key."),
+    read("get", "key", get).key("RO access").fast()
+        .doc("1.0.0", "O(1)", "Returns the string value of a key."),
+    write("getdel", "key", getdel).key("RW access delete").fast()
+        .doc("6.2.0", "O(1)", "Returns the string value of a key and deletes the key."),
+    write("getex", "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
+                    PXAT unix-time-milliseconds | PERSIST]", getex)
+        .key("RW access update").fast()
+        .doc("6.2.0", "O(1)", "Returns the string value of a key and sets or removes its expiration."),
+    read("getrange", "key start end", getrange).key("RO access")
+        .doc("2.4.0", "O(N) with N the length of the answer",
+             "Returns a part of the string value of a key."),
+    write("getset", "key value", getset).key("RW access update").flags(WRITE_FAST)
+        .doc("1.0.0", "O(1)", "Sets the string value of a key and returns the old one."),
+    write("incr", "key", incr).key("RW access update").flags(WRITE_FAST)
+        .doc("1.0.0", "O(1)", "Adds one to the integer value of a key."),
+    write("incrby", "key increment", incrby).key("RW access update").flags(WRITE_FAST)
+        .doc("1.0.0", "O(1)", "Adds a number to the integer value of a key."),
+    write("incrbyfloat", "key increment", incrbyfloat).key("RW access update").flags(WRITE_FAST)
+        .doc("2.6.0", "O(1)", "Adds a number to the floating-point value of a key."),
+    read("mget", "key [key ...]", mget).every_key("RO access").fast()
+        .tips(&["request_policy:multi_shard"])
+        .doc("1.0.0", "O(N) with N the number of keys", "Returns the string values of the keys."),
+    write("mset", "key value [key value ...]", mset).keys(1, -1, 2, "OW update")
+        .flags(Flags::DENYOOM)
+        .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
+        .doc("1.0.1", "O(N) with N the number of keys", "Sets the string values of the keys."),
+    write("msetnx", "key value [key value ...]", msetnx).keys(1, -1, 2, "OW insert")
+        .flags(Flags::DENYOOM)
+        .tips(&["request_policy:multi_shard", "response_policy:agg_min"])
+        .doc("1.0.1", "O(N) with N the number of keys",
+             "Sets the string values of the keys, if none of them is there."),
+    write("psetex", "key milliseconds value", psetex).key("OW update").flags(Flags::DENYOOM)
+        .doc("2.6.0", "O(1)", "Sets the string value of a key and its expiration in milliseconds."),
+    write("set", "key value [NX | XX | IFEQ value | IFNE value] [GET] [EX seconds | PX milliseconds | \
+                  EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]", set)
+        .key("RW access update variable_flags").flags(Flags::DENYOOM)
+        .doc("1.0.0", "O(1)", "Sets the string value of a key, whatever it held before."),
+    write("setex", "key seconds value", setex).key("OW update").flags(Flags::DENYOOM)
+        .doc("2.0.0", "O(1)", "Sets the string value of a key and its expiration in seconds."),
+    write("setnx", "key value", setnx).key("OW insert").flags(WRITE_FAST)
+        .doc("1.0.0", "O(1)", "Sets the string value of a key, if the key is not there."),
+    write("setrange", "key offset value", setrange).key("RW update").flags(Flags::DENYOOM)
+        .doc("2.2.0", "O(N) with N the length of the new part",
+             "Overwrites a part of the string value of a key."),
+    read("strlen", "key", strlen).key("RO").fast()
+        .doc("2.2.0", "O(1)", "Returns the length of the string value of a key."),
+    read("substr", "key start end", getrange).key("RO access")
+        .doc("1.0.0", "O(N) with N the length of the answer", "The old name of GETRANGE."),
+] };
+
+fn string(bytes: &[u8]) -> Value {
+    Value::String(bytes.to_vec())
+}
+
+fn get(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    reply.bulk_or_null(view.string(&args[1])?);
+    Ok(())
+}
+
+fn mget(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    reply.array(args.len() - 1);
+    for key in args.from(1) {
+        reply.bulk_or_null(view.string(key).unwrap_or(None));
+    }
+    Ok(())
+}
+
+fn strlen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    reply.count(view.string(&args[1])?.map_or(0, <[u8]>::len));
+    Ok(())
+}
+
+fn getrange(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    let (start, end) = (integer(&args[2])?, integer(&args[3])?);
+    let value = view.string(&args[1])?.unwrap_or_default();
+    let length = value.len() as i64;
+    // A negative index counts from the end; one before the beginning means the beginning, but both
+    // before it in the wrong order mean nothing.
+    let from_end = |index: i64| {
+        if index < 0 { (index + length).max(0) } else { index }
+    };
+    let inverted = start < 0 && end < 0 && start > end;
+    let (start, end) = (from_end(start), from_end(end).min(length - 1));
+    let is_empty = inverted || start > end || length == 0;
+    reply.bulk(if is_empty { b"" } else { &value[start as usize..=end as usize] });
+    Ok(())
+}
+
+/// What the options of SET and GETEX say about the deadline.
+#[derive(Clone, Copy, PartialEq, Default)]
+enum Expiry<'a> {
+    #[default]
+    Unsaid,
+    /// KEEPTTL
+    Keep,
+    /// PERSIST
+    Remove,
+    At(TimeUnit, &'a [u8]),
+}
+
+impl<'a> Expiry<'a> {
+    /// Takes an option that is about expiry, `rest` standing behind it. One may be said again, the
+    /// last counts; two may not be mixed.
+    fn take(
+        &mut self,
+        option: &'a [u8],
+        mut rest: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), CommandError> {
+        let unit = TimeUnit::from_option(option);
+        let fits = match (*self, unit) {
+            (Expiry::Unsaid, _) => true,
+            (Expiry::At(before, _), Some(now)) => before == now,
+            (Expiry::Keep, None) => is(option, "KEEPTTL"),
+            (Expiry::Remove, None) => is(option, "PERSIST"),
+            _ => false,
+        };
+        *self = match unit {
+            _ if !fits => return Err(CommandError::SYNTAX),
+            Some(unit) => Expiry::At(unit, rest.next().ok_or(CommandError::SYNTAX)?),
+            None if is(option, "KEEPTTL") => Expiry::Keep,
+            None if is(option, "PERSIST") => Expiry::Remove,
+            None => return Err(CommandError::SYNTAX),
+        };
+        Ok(())
+    }
+
+    /// The deadline that it gives, if it gives one.
+    fn deadline_ms(self, now_ms: i64, command: &str) -> Result<Option<i64>, CommandError> {
+        match self {
+            Expiry::At(unit, number) => positive_deadline(unit, number, now_ms, command).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Under which condition SET sets.
+#[derive(Clone, Copy, PartialEq, Default)]
+enum Condition<'a> {
+    #[default]
+    None,
+    Absent,
+    Present,
+    Equal(&'a [u8]),
+    Unequal(&'a [u8]),
+}
+
+impl Condition<'_> {
+    fn holds(self, view: &WriteView, key: &[u8]) -> Result<bool, CommandError> {
+        Ok(match self {
+            Condition::None => true,
+            Condition::Absent => !view.contains(key),
+            Condition::Present => view.contains(key),
+            Condition::Equal(expected) => view.string(key)? == Some(expected),
+            Condition::Unequal(expected) => view.string(key)? != Some(expected),
+        })
+    }
+}
+
+/// What the options of SET say.
+#[derive(Default)]
+struct SetOptions<'a> {
+    condition: Condition<'a>,
+    get: bool,
+    expiry: Expiry<'a>,
+}
+
+impl<'a> SetOptions<'a> {
+    fn parse(args: Args<'a>) -> Result<SetOptions<'a>, CommandError> {
+        let mut options = SetOptions::default();
+        let mut rest = args.from(3);
+        while let Some(option) = rest.next() {
+            let condition = match option.to_ascii_uppercase().as_slice() {
+                b"GET" => {
+                    options.get = true;
+                    continue;
+                }
+                b"NX" => Condition::Absent,
+                b"XX" => Condition::Present,
+                b"IFEQ" => Condition::Equal(rest.next().ok_or(CommandError::SYNTAX)?),
+                b"IFNE" => Condition::Unequal(rest.next().ok_or(CommandError::SYNTAX)?),
+                b"PERSIST" => return Err(CommandError::SYNTAX), // it belongs to GETEX
+                _ => {
+                    options.expiry.take(option, rest.by_ref())?;
+                    continue;
+                }
+            };
+            // NX may be said twice; two conditions may not.
+            let again = options.condition == condition && !matches!(condition, Condition::Equal(_));
+            if options.condition != Condition::None && !again {
+                return Err(CommandError::SYNTAX);
+            }
+            options.condition = condition;
+        }
+        Ok(options)
+    }
+}
+
+fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let key = &args[1];
+    if args.len() == 3 {
+        view.insert(key, string(&args[2]), None);
+        reply.ok();
+        return Ok(Effect::AsReceived);
+    }
+    let options = SetOptions::parse(args)?;
+    let deadline_ms = options.expiry.deadline_ms(view.now_ms(), "set")?;
+    if options.get {
+        reply.bulk_or_null(view.string(key)?);
+    }
+    let holds = options.condition.holds(view, key)?;
+    match (options.get, holds) {
+        (false, true) => reply.ok(),
+        (false, false) => reply.null(),
+        (true, _) => {}
+    }
+    if !holds {
+        return Ok(Effect::None);
+    }
+    let kept = view.entry(key).and_then(|entry| entry.deadline_ms());
+    let kept = kept.filter(|_| options.expiry == Expiry::Keep);
+    Ok(store(view, key, &args[2], deadline_ms.or(kept)))
+}
+
+/// Stores a string with a deadline, which may have passed already. What is logged is the deadline.
+fn store(view: &mut WriteView, key: &[u8], value: &[u8], deadline_ms: Option<i64>) -> Effect {
+    let Some(deadline_ms) = deadline_ms else {
+        view.insert(key, string(value), None);
+        return Effect::replay(&[b"SET", key, value]);
+    };
+    if view.has_passed(deadline_ms) {
+        return match view.remove(key) {
+            true => Effect::replay(&[b"DEL", key]),
+            false => Effect::None,
+        };
+    }
+    view.insert(key, string(value), Some(deadline_ms));
+    Effect::replay(&[b"SET", key, value, b"PXAT", deadline_ms.to_string().as_bytes()])
+}
+
+fn setnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let absent = !view.contains(&args[1]);
+    if absent {
+        view.insert(&args[1], string(&args[2]), None);
+    }
+    reply.integer(i64::from(absent));
+    Ok(Effect::if_changed(absent))
+}
+
+fn setex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    set_with_time(view, args, reply, TimeUnit::EX, "setex")
+}
+
+fn psetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    set_with_time(view, args, reply, TimeUnit::PX, "psetex")
+}
+
+fn set_with_time(
+    view: &mut WriteView,
+    args: Args,
+    reply: &mut Reply,
+    unit: TimeUnit,
+    name: &str,
+) -> Change {
+    let deadline_ms = positive_deadline(unit, &args[2], view.now_ms(), name)?;
+    reply.ok();
+    Ok(store(view, &args[1], &args[3], Some(deadline_ms)))
+}
+
+fn getset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    reply.bulk_or_null(view.string(&args[1])?);
+    view.insert(&args[1], string(&args[2]), None);
+    Ok(Effect::replay(&[b"SET", &args[1], &args[2]]))
+}
+
+fn getdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    reply.bulk_or_null(view.string(&args[1])?);
+    let removed = view.remove(&args[1]);
+    Ok(if removed { Effect::replay(&[b"DEL", &args[1]]) } else { Effect::None })
+}
+
+fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let key = &args[1];
+    let mut expiry = Expiry::Unsaid;
+    let mut rest = args.from(2);
+    while let Some(option) = rest.next() {
+        if is(option, "KEEPTTL") {
+            return Err(CommandError::SYNTAX); // it belongs to SET
+        }
+        expiry.take(option, rest.by_ref())?;
+    }
+    let value = view.string(key)?;
+    reply.bulk_or_null(value);
+    let Some(old_deadline_ms) = view.entry(key).map(|entry| entry.deadline_ms()) else {
+        return Ok(Effect::None);
+    };
+    match expiry.deadline_ms(view.now_ms(), "getex")? {
+        Some(deadline_ms) if view.has_passed(deadline_ms) => {
+            view.remove(key);
+            Ok(Effect::replay(&[b"DEL", key]))
+        }
+        Some(deadline_ms) => {
+            view.set_deadline_ms(key, Some(deadline_ms));
+            Ok(Effect::replay(&[b"PEXPIREAT", key, deadline_ms.to_string().as_bytes()]))
+        }
+        None if expiry == Expiry::Remove && old_deadline_ms.is_some() => {
+            view.set_deadline_ms(key, None);
+            Ok(Effect::replay(&[b"PERSIST", key]))
+        }
+        None => Ok(Effect::None),
+    }
+}
+
+fn mset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    set_pairs(view, args)?;
+    reply.ok();
+    Ok(Effect::AsReceived)
+}
+
+fn msetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let free = pairs(args)?.all(|(key, _)| !view.contains(key));
+    if free {
+        set_pairs(view, args)?;
+    }
+    reply.integer(i64::from(free));
+    Ok(Effect::if_changed(free))
+}
+
+fn set_pairs(view: &mut WriteView, args: Args) -> Result<(), CommandError> {
+    for (key, value) in pairs(args)? {
+        view.insert(key, string(value), None);
+    }
+    Ok(())
+}
+
+/// The keys and values of MSET and MSETNX.
+fn pairs<'a>(args: Args<'a>) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])>, CommandError> {
+    if args.len().is_multiple_of(2) {
+        return Err(wrong_number_of_args(args));
+    }
+    Ok(args.from(1).step_by(2).zip(args.from(2).step_by(2)))
+}
+
+fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let (key, more, limit) = (&args[1], &args[2], view.string_limit());
+    let length = match view.string_mut(key)? {
+        Some(value) if value.len() + more.len() > limit => return Err(CommandError::TOO_LONG),
+        Some(value) => {
+            value.extend_from_slice(more);
+            value.len()
+        }
+        None => {
+            view.insert(key, string(more), None);
+            more.len()
+        }
+    };
+    reply.count(length);
+    Ok(Effect::AsReceived)
+}
+
+fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let (key, part, limit) = (&args[1], &args[3], view.string_limit());
+    let offset = integer(&args[2])?;
+    let offset =
+        usize::try_from(offset).map_err(|_| CommandError::new("ERR offset is out of range"))?;
+    let old = view.string(key)?.map(<[u8]>::len);
+    if part.is_empty() {
+        reply.count(old.unwrap_or(0));
+        return Ok(Effect::None);
+    }
+    let end = offset.checked_add(part.len()).filter(|&end| end <= limit);
+    let end = end.ok_or(CommandError::TOO_LONG)?;
+    if old.is_none() {
+        view.insert(key, Value::String(vec![0; end]), None);
+    }
+    if let Some(value) = view.string_mut(key)? {
+        grow(value, end);
+        value[offset..end].copy_from_slice(part);
+        reply.count(value.len());
+    }
+    Ok(Effect::AsReceived)
+}
+
+/// Fills a string up with zeros. Far beyond its end that costs nothing: the kernel gives memory of
+/// zeros, page by page as it is touched.
+fn grow(value: &mut Vec<u8>, length: usize) {
+    if length > value.capacity().saturating_mul(2) {
+        let old = std::mem::replace(value, vec![0; length]);
+        value[..old.len()].copy_from_slice(&old);
+    } else if length > value.len() {
+        value.resize(length, 0);
+    }
+}
+
+fn incr(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    add(view, args, reply, 1)
+}
+
+fn decr(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    add(view, args, reply, -1)
+}
+
+fn incrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    add(view, args, reply, integer(&args[2])?)
+}
+
+fn decrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let decrement = integer(&args[2])?;
+    let increment =
+        decrement.checked_neg().ok_or(CommandError::new("ERR decrement would overflow"))?;
+    add(view, args, reply, increment)
+}
+
+fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> Change {
+    let key = &args[1];
+    let mut digits = Vec::with_capacity(20);
+    let value = match view.string_mut(key)? {
+        Some(value) => {
+            let sum = integer(value)?
+                .checked_add(increment)
+                .ok_or(CommandError::new("ERR increment or decrement would overflow"))?;
+            write_i64(&mut digits, sum);
+            value.clear();
+            value.extend_from_slice(&digits);
+            sum
+        }
+        None => {
+            write_i64(&mut digits, increment);
+            view.insert(key, Value::String(digits), None);
+            increment
+        }
+    };
+    reply.integer(value);
+    Ok(Effect::AsReceived)
+}
+
+fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let key = &args[1];
+    let old = view.string(key)?.unwrap_or(b"0");
+    let old = LongDouble::parse(old).ok_or(CommandError::NOT_A_FLOAT)?;
+    let increment = LongDouble::parse(&args[2]).ok_or(CommandError::NOT_A_FLOAT)?;
+    let sum = old + increment;
+    if !sum.is_finite() {
+        return Err(CommandError::new("ERR increment would produce NaN or Infinity"));
+    }
+    let mut digits = Vec::new();
+    sum.write_to(&mut digits);
+    reply.bulk(&digits);
+    // The sum is logged, not the increment: another machine might add in another precision.
+    let effect = Effect::replay(&[b"SET", key, &digits, b"KEEPTTL"]);
+    match view.string_mut(key)? {
+        Some(value) => *value = digits,
+        None => view.insert(key, Value::String(digits), None),
+    }
+    Ok(effect)
+}

@@ -1,0 +1,457 @@
+//! The settings: one table, from which the command line, the configuration file, `CONFIG GET` and
+//! `CONFIG SET` are all derived.
+//!
+//! A setting is a row of [`SETTINGS`] and a field of [`Config`]. The fields are atomics (or small
+//! locks for text), because every connection thread reads them while `CONFIG SET` changes them;
+//! nobody waits for anybody, and a change is seen by the next command that looks.
+//!
+//! Names, ranges, defaults and the texts of errors are Redis's (its `redis.conf` and the CONFIG SET
+//! documentation), apart from three defaults: `appendonly yes`, `appendfilename storage.aof` and
+//! `bind 127.0.0.1 -::1`.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock};
+
+use crate::text::{glob, integer};
+
+/// Text that `CONFIG SET` may replace.
+#[derive(Default)]
+pub struct Text(RwLock<String>);
+
+impl Text {
+    /// A copy of the text.
+    pub fn get(&self) -> String {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn set(&self, text: String) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+}
+
+/// The current value of every setting. What each means stands in its row of [`SETTINGS`].
+#[derive(Default)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub port: AtomicI64,
+    pub bind: Text,
+    pub unixsocket: Text,
+    pub dir: Text,
+    pub appendonly: AtomicBool,
+    pub appendfilename: Text,
+    pub appendfsync: AtomicUsize,
+    pub requirepass: Text,
+    pub databases: AtomicI64,
+    pub maxclients: AtomicI64,
+    pub timeout: AtomicI64,
+    pub loglevel: AtomicUsize,
+    pub hash_max_listpack_entries: AtomicI64,
+    pub hash_max_listpack_value: AtomicI64,
+    pub proto_max_bulk_len: AtomicI64,
+}
+
+/// How a setting is stored, read and shown.
+enum Kind {
+    Integer {
+        at: fn(&Config) -> &AtomicI64,
+        min: i64,
+        max: i64,
+    },
+    /// An integer of bytes, which may be written with a unit (`64mb`).
+    Memory {
+        at: fn(&Config) -> &AtomicI64,
+        min: i64,
+        max: i64,
+    },
+    YesNo(fn(&Config) -> &AtomicBool),
+    /// One of a list of words; the number of the word is stored.
+    Choice(fn(&Config) -> &AtomicUsize, &'static [&'static str]),
+    Text(fn(&Config) -> &Text),
+}
+
+/// When `CONFIG SET` may change a setting.
+enum Change {
+    Live,
+    /// Only at the start: `CONFIG SET` refuses.
+    AtStart,
+    /// Redis guards these with `enable-protected-configs`; `CONFIG SET` refuses.
+    Protected,
+}
+
+/// A row of the table of settings.
+pub struct Setting {
+    /// The name, as in `redis.conf`.
+    pub name: &'static str,
+    /// An older name by which Redis still knows it, or nothing.
+    alias: &'static str,
+    /// The value it has unless told otherwise.
+    pub default: &'static str,
+    /// What it is for, in half a sentence.
+    pub summary: &'static str,
+    kind: Kind,
+    change: Change,
+}
+
+use Change::{AtStart, Live, Protected};
+
+const fn row(
+    name: &'static str,
+    default: &'static str,
+    change: Change,
+    kind: Kind,
+    summary: &'static str,
+) -> Setting {
+    Setting { name, alias: "", default, summary, kind, change }
+}
+
+const fn integer(at: fn(&Config) -> &AtomicI64, min: i64, max: i64) -> Kind {
+    Kind::Integer { at, min, max }
+}
+
+impl Setting {
+    const fn or(mut self, alias: &'static str) -> Setting {
+        self.alias = alias;
+        self
+    }
+}
+
+/// The values of `appendfsync`, in the order of [`FsyncPolicy`].
+const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
+const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
+
+/// When the log is synced to the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FsyncPolicy {
+    /// Once a second, by a thread.
+    EverySecond,
+    /// Before every reply that shows a change.
+    Always,
+    /// When the operating system pleases.
+    No,
+}
+
+/// The table of settings.
+#[rustfmt::skip]
+pub static SETTINGS: &[Setting] = &[
+    row("port", "6379", AtStart, integer(|c| &c.port, 0, 65535),
+        "TCP port; 0 picks a free one"),
+    row("bind", "127.0.0.1 -::1", AtStart, Kind::Text(|c| &c.bind),
+        "addresses to listen on, `*` for all; one behind `-` may be missing"),
+    row("unixsocket", "", AtStart, Kind::Text(|c| &c.unixsocket),
+        "path of a Unix socket to listen on as well"),
+    row("dir", ".", Protected, Kind::Text(|c| &c.dir),
+        "directory of the log"),
+    row("appendonly", "yes", AtStart, Kind::YesNo(|c| &c.appendonly),
+        "whether changes are logged and replayed at the start"),
+    row("appendfilename", "storage.aof", AtStart, Kind::Text(|c| &c.appendfilename),
+        "name of the log"),
+    row("appendfsync", "everysec", Live, Kind::Choice(|c| &c.appendfsync, FSYNC_POLICIES),
+        "when the log is synced: `always` before replying, `everysec`, or `no`"),
+    row("requirepass", "", Live, Kind::Text(|c| &c.requirepass),
+        "password that clients must give; empty for none"),
+    row("databases", "16", AtStart, integer(|c| &c.databases, 1, 65536),
+        "number of databases"),
+    row("maxclients", "10000", Live, integer(|c| &c.maxclients, 1, u32::MAX as i64),
+        "connections served at once"),
+    row("timeout", "0", Live, integer(|c| &c.timeout, 0, i32::MAX as i64),
+        "seconds after which an idle connection is closed; 0 for never"),
+    row("loglevel", "notice", Live, Kind::Choice(|c| &c.loglevel, LOG_LEVELS),
+        "least severity that is printed"),
+    row("hash-max-listpack-entries", "512", Live,
+        integer(|c| &c.hash_max_listpack_entries, 0, i64::MAX),
+        "most fields that a hash keeps in its compact form").or("hash-max-ziplist-entries"),
+    row("hash-max-listpack-value", "64", Live,
+        integer(|c| &c.hash_max_listpack_value, 0, i64::MAX),
+        "longest field or value (bytes) of the compact form").or("hash-max-ziplist-value"),
+    row("proto-max-bulk-len", "512mb", Live,
+        Kind::Memory { at: |c| &c.proto_max_bulk_len, min: 1 << 20, max: i64::MAX },
+        "longest argument and longest string value, in bytes"),
+];
+
+/// A value that has passed the checks of its row.
+enum Parsed {
+    Integer(i64),
+    YesNo(bool),
+    Choice(usize),
+    Text(String),
+}
+
+impl Setting {
+    fn find(name: &str) -> Option<&'static Setting> {
+        let is = |known: &str| !known.is_empty() && known.eq_ignore_ascii_case(name);
+        SETTINGS.iter().find(|setting| is(setting.name) || is(setting.alias))
+    }
+
+    fn parse(&self, text: &str) -> Result<Parsed, String> {
+        match self.kind {
+            Kind::Integer { min, max, .. } => {
+                let value = integer::parse_i64(text.as_bytes())
+                    .ok_or("argument couldn't be parsed into an integer")?;
+                Parsed::within(value, min, max)
+            }
+            Kind::Memory { min, max, .. } => {
+                let value = parse_memory(text).ok_or("argument must be a memory value")?;
+                Parsed::within(value, min, max)
+            }
+            Kind::YesNo(_) if text.eq_ignore_ascii_case("yes") => Ok(Parsed::YesNo(true)),
+            Kind::YesNo(_) if text.eq_ignore_ascii_case("no") => Ok(Parsed::YesNo(false)),
+            Kind::YesNo(_) => Err("argument must be 'yes' or 'no'".into()),
+            Kind::Choice(_, words) => {
+                let is = |word: &&str| word.eq_ignore_ascii_case(text);
+                words.iter().position(is).map(Parsed::Choice).ok_or_else(|| {
+                    format!("argument(s) must be one of the following: {}", words.join(", "))
+                })
+            }
+            Kind::Text(_) => Ok(Parsed::Text(text.into())),
+        }
+    }
+
+    fn store(&self, config: &Config, value: Parsed) {
+        match (&self.kind, value) {
+            (Kind::Integer { at, .. } | Kind::Memory { at, .. }, Parsed::Integer(value)) => {
+                at(config).store(value, Relaxed);
+            }
+            (Kind::YesNo(at), Parsed::YesNo(value)) => at(config).store(value, Relaxed),
+            (Kind::Choice(at, _), Parsed::Choice(value)) => at(config).store(value, Relaxed),
+            (Kind::Text(at), Parsed::Text(value)) => at(config).set(value),
+            _ => unreachable!("a setting's parser gives its own kind"),
+        }
+    }
+
+    fn show(&self, config: &Config) -> String {
+        match self.kind {
+            Kind::Integer { at, .. } | Kind::Memory { at, .. } => {
+                at(config).load(Relaxed).to_string()
+            }
+            Kind::YesNo(at) => if at(config).load(Relaxed) { "yes" } else { "no" }.into(),
+            Kind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
+            Kind::Text(at) => at(config).get(),
+        }
+    }
+}
+
+impl Parsed {
+    fn within(value: i64, min: i64, max: i64) -> Result<Parsed, String> {
+        if (min..=max).contains(&value) {
+            return Ok(Parsed::Integer(value));
+        }
+        Err(format!("argument must be between {min} and {max} inclusive"))
+    }
+}
+
+/// Bytes, with Redis's units: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` of 1024.
+fn parse_memory(text: &str) -> Option<i64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let unit = match text[digits..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    text[..digits].parse::<i64>().ok()?.checked_mul(unit)
+}
+
+impl Config {
+    /// All settings at their defaults.
+    pub fn new() -> Config {
+        let config = Config::default();
+        for setting in SETTINGS {
+            if let Ok(value) = setting.parse(setting.default) {
+                setting.store(&config, value);
+            }
+        }
+        config
+    }
+
+    /// Takes the command line: an optional configuration file, then `--name value …`, which win.
+    ///
+    /// # Errors
+    /// A text for the person who typed it, naming the setting (and the file's line).
+    pub fn from_args(args: &[String]) -> Result<Config, String> {
+        let config = Config::new();
+        let mut rest = args;
+        if let Some((path, behind)) = args.split_first().filter(|(first, _)| !is_option(first)) {
+            config.load_file(path)?;
+            rest = behind;
+        }
+        while let Some((option, behind)) = rest.split_first() {
+            let name = option.strip_prefix("--").unwrap_or_default();
+            let values = behind.iter().position(|arg| is_option(arg)).unwrap_or(behind.len());
+            config
+                .set_at_start(name, &behind[..values])
+                .map_err(|why| format!("bad setting '{option}': {why}"))?;
+            rest = &behind[values..];
+        }
+        Ok(config)
+    }
+
+    /// A configuration file: a setting a line, `#` before comments, quotes around what needs them.
+    fn load_file(&self, path: &str) -> Result<(), String> {
+        let bytes = std::fs::read(path)
+            .map_err(|error| format!("can't read the configuration file '{path}': {error}"))?;
+        for (number, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            let line = line.trim_ascii();
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            let at = |why: &str| {
+                let line = String::from_utf8_lossy(line);
+                format!("{path}, line {}: '{line}': {why}", number + 1)
+            };
+            let words = crate::text::split_quoted(line).ok_or_else(|| at("unbalanced quotes"))?;
+            let mut words = words.into_iter().map(String::from_utf8);
+            let name = words.next().and_then(Result::ok).unwrap_or_default();
+            let values: Result<Vec<String>, _> = words.collect();
+            let values = values.map_err(|_| at("not UTF-8"))?;
+            self.set_at_start(&name, &values).map_err(|why| at(&why))?;
+        }
+        Ok(())
+    }
+
+    fn set_at_start(&self, name: &str, values: &[String]) -> Result<(), String> {
+        let setting = Setting::find(name).ok_or("unknown setting")?;
+        // Only `bind` takes several words; Redis refuses two values elsewhere as well.
+        if values.is_empty() || (values.len() > 1 && setting.name != "bind") {
+            return Err("wrong number of arguments".into());
+        }
+        setting.store(self, setting.parse(&values.join(" "))?);
+        Ok(())
+    }
+
+    /// `CONFIG GET`: the settings whose names match any of the patterns, with their values. A name
+    /// that is no pattern is shown as it was asked for.
+    pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
+        let is_pattern = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
+        let shown = |name: &str| {
+            let wanted = |pattern: &&&[u8]| glob::matches(pattern, name.as_bytes(), true);
+            let pattern = patterns.iter().find(wanted).filter(|_| !name.is_empty())?;
+            let as_asked = !is_pattern(pattern);
+            Some(if as_asked { String::from_utf8_lossy(pattern).into() } else { name.to_string() })
+        };
+        let names = |setting: &'static Setting| [(setting.name, setting), (setting.alias, setting)];
+        let found = SETTINGS.iter().flat_map(names);
+        found.filter_map(|(name, setting)| Some((shown(name)?, setting.show(self)))).collect()
+    }
+
+    /// `CONFIG SET`: changes all the settings or, when one is refused, none.
+    ///
+    /// # Errors
+    /// Redis's text, without the `ERR`.
+    pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
+        let refuse = |setting: &Setting, why: &str| {
+            let name = setting.name;
+            format!("CONFIG SET failed (possibly related to argument '{name}') - {why}")
+        };
+        // As in Redis, all names are looked at before any value.
+        let mut settings: Vec<&'static Setting> = Vec::new();
+        for (name, _) in pairs {
+            let name = String::from_utf8_lossy(name);
+            let setting = Setting::find(&name).ok_or_else(|| {
+                format!("Unknown option or number of arguments for CONFIG SET - '{name}'")
+            })?;
+            match setting.change {
+                AtStart => return Err(refuse(setting, "can't set immutable config")),
+                Protected => return Err(refuse(setting, "can't set protected config")),
+                Live => {}
+            }
+            if settings.iter().any(|other| std::ptr::eq(*other, setting)) {
+                return Err(refuse(setting, "duplicate parameter"));
+            }
+            settings.push(setting);
+        }
+        let mut values = Vec::new();
+        for (setting, (_, value)) in settings.iter().zip(pairs) {
+            let value = std::str::from_utf8(value).map_err(|_| "argument is not UTF-8".to_string());
+            let value = value.and_then(|value| setting.parse(value));
+            values.push(value.map_err(|why| refuse(setting, &why))?);
+        }
+        for (setting, value) in settings.iter().zip(values) {
+            setting.store(self, value);
+        }
+        Ok(())
+    }
+
+    /// When to sync the log.
+    pub fn fsync_policy(&self) -> FsyncPolicy {
+        match FSYNC_POLICIES[self.appendfsync.load(Relaxed)] {
+            "always" => FsyncPolicy::Always,
+            "no" => FsyncPolicy::No,
+            _ => FsyncPolicy::EverySecond,
+        }
+    }
+
+    /// Where the log is.
+    pub fn log_path(&self) -> PathBuf {
+        PathBuf::from(self.dir.get()).join(self.appendfilename.get())
+    }
+
+    /// The number of databases.
+    pub fn database_count(&self) -> usize {
+        self.databases.load(Relaxed) as usize
+    }
+}
+
+fn is_option(arg: &str) -> bool {
+    arg.starts_with("--")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Result<Config, String> {
+        Config::from_args(&line.split_whitespace().map(String::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_default_is_a_value_its_own_row_accepts() {
+        for setting in SETTINGS {
+            assert!(setting.parse(setting.default).is_ok(), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_setting_takes_all_the_words_up_to_the_next_option() {
+        let config = args("--bind 127.0.0.1 ::1 --port 0").unwrap_or_default();
+        assert_eq!(config.bind.get(), "127.0.0.1 ::1");
+        assert_eq!(config.port.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn an_error_at_the_start_names_the_setting() {
+        let refused = |line| args(line).err().unwrap_or_default();
+        assert_eq!(refused("--prot 1"), "bad setting '--prot': unknown setting");
+        let text = "bad setting '--port': argument couldn't be parsed into an integer";
+        assert_eq!(refused("--port x"), text);
+        assert_eq!(refused("--port 1 2"), "bad setting '--port': wrong number of arguments");
+        assert_eq!(refused("--port"), "bad setting '--port': wrong number of arguments");
+    }
+
+    #[test]
+    fn config_set_changes_all_or_nothing() {
+        let config = Config::new();
+        assert!(config.set(&[(b"timeout", b"5"), (b"maxclients", b"x")]).is_err());
+        assert_eq!(config.timeout.load(Relaxed), 0);
+        assert!(config.set(&[(b"timeout", b"5"), (b"MAXCLIENTS", b"7")]).is_ok());
+        assert_eq!(config.timeout.load(Relaxed), 5);
+    }
+
+    #[test]
+    fn memory_takes_units_of_1000_and_1024() {
+        assert_eq!(parse_memory("1k"), Some(1000));
+        assert_eq!(parse_memory("1Kb"), Some(1024));
+        assert_eq!(parse_memory("2gb"), Some(2 << 30));
+        assert_eq!(parse_memory("2x"), None);
+        assert_eq!(parse_memory("9999999999gb"), None);
+    }
+}

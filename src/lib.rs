@@ -1,0 +1,67 @@
+//! Respite: an in-memory database that speaks the Redis protocol, with a blocking thread per
+//! connection and nothing but the standard library.
+//!
+//! This page is the map. Whoever reads the modules in the order given here knows the whole server.
+//!
+//! # Reading order and layers
+//!
+//! Higher uses lower, never back; a test walks the source and says so.
+//!
+//! | layer | what it owns |
+//! |---|---|
+//! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
+//! | [`config`], [`stats`], [`socket`] | the table of settings; counters; a client's socket |
+//! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
+//! | [`store`] | the keyspace: shards and their locks, views, values, expiry |
+//! | [`aof`] | the log: append, flush, sync, replay; its format is specified there |
+//! | [`session`] | one connection's state, the registry of all, what they share |
+//! | [`commands`] | the command table: a file per family, rows on top and handlers below |
+//! | [`dispatch`] | from arguments to effect: look up, check, lock, run, log, unlock |
+//! | [`server`] | listeners, the connection thread, the threads in the background |
+//!
+//! # The life of one SET
+//!
+//! 1. [`server`] accepted the connection and gave it a thread. `Connection::run` waits in
+//!    `BufReader::fill_buf`; `*3 $3 SET $1 k $1 v` arrives.
+//! 2. [`resp::Request::feed`] takes the bytes, however they were cut, and makes [`resp::Args`].
+//! 3. [`dispatch::execute`] finds the row in the table ([`commands::find`]) and checks the arity, the
+//!    password, whether the log is being replayed and whether it can be written.
+//! 4. [`store::Keyspace::write`] hashes the key and locks its shard for writing.
+//! 5. The handler, `set` in [`commands::strings`], gets a [`store::WriteView`]: it puts the value in,
+//!    says `+OK` to the [`resp::Reply`], and returns the [`commands::Effect`] `AsReceived`.
+//! 6. The dispatcher encodes the command again and [`aof::Aof::append`]s it, *while the shard is
+//!    still locked*, so the log's order is memory's order. The shard remembers the log position behind
+//!    the record, and so does the session. Then the lock goes.
+//! 7. When the read buffer holds no further command, `Connection::send` first has the log flushed as
+//!    far as its replies show ([`aof::Aof::flush_to`]; under `appendfsync always` also
+//!    [`aof::Aof::sync_to`]), then writes all replies with one call.
+//! 8. Within a second a thread syncs the log to the disk.
+//!
+//! A `GET` of that key from another connection meets the shard's log position in step 4, so its reply
+//! waits for the same flush: nobody ever sees what a crash could take back.
+//!
+//! # Lock order
+//!
+//! Shards in ascending index, then the log, then the registry of clients, then one client's state.
+//! Only [`store::keyspace`] takes the first, only [`aof::writer`] the second, only [`session`] the
+//! rest, so the order can be checked in these three files. A sync has a lock of its own, taken
+//! with no other held.
+//!
+//! # Errors
+//!
+//! Three families, three fates. A [`resp::CommandError`] is a reply, and the connection goes on. A
+//! [`resp::ProtocolError`] is a reply, then the connection is closed. An I/O error closes it. A panic
+//! ends its connection only, unless data was locked for writing: then it ends the process, because
+//! the log is right and memory may not be.
+
+pub mod aof;
+pub mod commands;
+pub mod config;
+pub mod dispatch;
+pub mod resp;
+pub mod server;
+pub mod session;
+pub mod socket;
+pub mod stats;
+pub mod store;
+pub mod text;

@@ -1,0 +1,50 @@
+//! The program: settings, then the server, then nothing more to do but wait.
+
+use std::process::ExitCode;
+
+use respite::config::{Config, SETTINGS};
+use respite::server;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("--help" | "-h") => {
+            print!("{}", help());
+            return ExitCode::SUCCESS;
+        }
+        Some("--version" | "-v") => {
+            println!("Respite {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    match Config::from_args(&args).and_then(server::start) {
+        Ok(server) => {
+            println!(
+                "Listening on port :{}",
+                server.port.load(std::sync::atomic::Ordering::SeqCst)
+            );
+            loop {
+                std::thread::park();
+            }
+        }
+        Err(why) => {
+            eprintln!("respite: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from(
+        "Respite, an in-memory database that speaks the Redis protocol.\n\n\
+         Usage: respite [redis.conf] [--name value ...]\n\n\
+         Settings, each with its default:\n",
+    );
+    for setting in SETTINGS {
+        let named = format!("--{} {:?}", setting.name, setting.default);
+        text.push_str(&format!("  {named:38} {}\n", setting.summary));
+    }
+    text.push_str("\n  --help       this text\n  --version    the version\n");
+    text
+}

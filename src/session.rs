@@ -1,0 +1,263 @@
+//! Who is connected: the state of one connection, the registry of all, and what they share.
+//!
+//! A [`Session`] belongs to its connection's thread. What others may see of it (`CLIENT LIST`) is its
+//! [`Client`] in the registry, brought up to date once per batch of commands, not once per command.
+//!
+//! Locks: the registry, then a client's state; both below everything else, held for a few copies.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::aof::Aof;
+use crate::config::Config;
+use crate::resp::Protocol;
+use crate::socket::Socket;
+use crate::stats::Stats;
+use crate::store::{Garbage, Keyspace};
+
+/// What all connections share.
+pub struct Server {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The data.
+    pub keyspace: Keyspace,
+    /// The log.
+    pub aof: Aof,
+    /// Who is connected.
+    pub clients: Clients,
+    /// What happened.
+    pub stats: Stats,
+    /// The log is being replayed: only commands that do not need the data are answered.
+    pub loading: AtomicBool,
+    /// The TCP port that is really listened on, 0 without one.
+    pub port: AtomicU16,
+    /// When the process started.
+    pub started: Instant,
+    /// Tells this run of the server from others: 40 hexadecimal digits.
+    pub run_id: String,
+    garbage: Sender<Garbage>,
+}
+
+impl Server {
+    /// A server that serves nobody yet. What takes long to free goes to `garbage`.
+    pub fn new(config: Arc<Config>, aof: Aof, garbage: Sender<Garbage>) -> Server {
+        Server {
+            keyspace: Keyspace::new(config.clone()),
+            config,
+            aof,
+            clients: Clients::default(),
+            stats: Stats::default(),
+            loading: AtomicBool::new(false),
+            port: AtomicU16::new(0),
+            started: Instant::now(),
+            run_id: run_id(),
+            garbage,
+        }
+    }
+
+    /// Has the garbage freed by the thread for that.
+    pub fn discard(&self, garbage: Garbage) {
+        if !garbage.is_empty() {
+            // Without the thread (there is always one but in tests) it is freed right here.
+            self.garbage.send(garbage).unwrap_or_default();
+        }
+    }
+
+    /// Whether the log is still being replayed.
+    pub fn is_loading(&self) -> bool {
+        self.loading.load(Relaxed)
+    }
+
+    /// Whether a connection has to give a password before anything else.
+    pub fn wants_password(&self) -> bool {
+        !self.config.requirepass.is_empty()
+    }
+}
+
+/// 160 random bits, from the randomness that the standard library takes for its hash maps.
+fn run_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let random = || RandomState::new().hash_one(0u8);
+    format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
+}
+
+/// The state of one connection.
+pub struct Session {
+    /// What others see of it.
+    pub client: Arc<Client>,
+    /// The database that it has selected.
+    pub db: usize,
+    /// Whether it has given the password, or there was none when it connected.
+    pub authenticated: bool,
+    /// It is to be closed once its replies are sent.
+    pub closing: bool,
+    /// The highest log position of anything that its unsent replies show.
+    pub seen: u64,
+    /// The command it was last given, as `CLIENT LIST` shows it.
+    pub last_command: &'static str,
+    /// Where its records are encoded for the log; kept so that it need not be reserved each time.
+    pub scratch: Cell<Vec<u8>>,
+}
+
+impl Session {
+    /// A new connection.
+    pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
+        Session {
+            client,
+            db: 0,
+            authenticated,
+            closing: false,
+            seen: 0,
+            last_command: "NULL",
+            scratch: Cell::default(),
+        }
+    }
+
+    /// Brings what others see up to date.
+    pub fn publish(&self) {
+        let mut state = self.client.state();
+        state.db = self.db;
+        state.last_command = self.last_command;
+        state.last_active = Instant::now();
+    }
+}
+
+/// What others see of a connection.
+pub struct Client {
+    /// Its number, never given twice.
+    pub id: u64,
+    /// Its connection; the replay of the log has none.
+    socket: Option<Arc<Socket>>,
+    connected: Instant,
+    state: Mutex<ClientState>,
+}
+
+/// The part of [`Client`] that changes.
+pub struct ClientState {
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_ver: Vec<u8>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    db: usize,
+    last_active: Instant,
+    last_command: &'static str,
+}
+
+impl Client {
+    fn new(id: u64, socket: Option<Arc<Socket>>) -> Client {
+        let now = Instant::now();
+        let state = ClientState {
+            name: Vec::new(),
+            lib_name: Vec::new(),
+            lib_ver: Vec::new(),
+            protocol: Protocol::Resp2,
+            db: 0,
+            last_active: now,
+            last_command: "NULL",
+        };
+        Client { id, socket, connected: now, state: Mutex::new(state) }
+    }
+
+    /// Ends the connection, from any thread.
+    pub fn close(&self) {
+        self.socket.iter().for_each(|socket| socket.close());
+    }
+
+    /// Seconds since it last sent something.
+    pub fn idle_seconds(&self) -> u64 {
+        self.state().last_active.elapsed().as_secs()
+    }
+
+    /// The part that changes.
+    pub fn state(&self) -> MutexGuard<'_, ClientState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its line in `CLIENT LIST`, without an end: the fields of Redis's that mean something here.
+    pub fn describe(&self) -> Vec<u8> {
+        let state = self.state();
+        let socket = self.socket.as_deref();
+        let (addr, laddr) = socket.map(Socket::addresses).unwrap_or_default();
+        let fd = socket.map_or(-1, Socket::fd);
+        let is_unix = matches!(socket, Some(Socket::Unix(_)));
+        let mut line =
+            format!("id={} addr={addr} laddr={laddr} fd={fd} name=", self.id).into_bytes();
+        line.extend_from_slice(&state.name);
+        let rest = format!(
+            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 events=r cmd={} user=default \
+             redir=-1 resp={} lib-name=",
+            self.connected.elapsed().as_secs(),
+            state.last_active.elapsed().as_secs(),
+            if is_unix { "U" } else { "N" },
+            state.db,
+            state.last_command,
+            if state.protocol == Protocol::Resp2 { 2 } else { 3 },
+        );
+        line.extend_from_slice(rest.as_bytes());
+        line.extend_from_slice(&state.lib_name);
+        line.extend_from_slice(b" lib-ver=");
+        line.extend_from_slice(&state.lib_ver);
+        line
+    }
+}
+
+/// The registry of connections, by id.
+#[derive(Default)]
+pub struct Clients {
+    connected: Mutex<BTreeMap<u64, Arc<Client>>>,
+    last_id: AtomicU64,
+}
+
+impl Clients {
+    /// Enters a connection.
+    pub fn enter(&self, socket: Arc<Socket>) -> Arc<Client> {
+        let id = self.last_id.fetch_add(1, SeqCst) + 1;
+        let client = Arc::new(Client::new(id, Some(socket)));
+        self.lock().insert(id, client.clone());
+        client
+    }
+
+    /// Somebody who is not connected: the replay of the log.
+    pub fn nobody(&self) -> Arc<Client> {
+        Arc::new(Client::new(0, None))
+    }
+
+    /// What takes the connection out again when it is dropped.
+    pub fn entry(&self, id: u64) -> ClientEntry<'_> {
+        ClientEntry { clients: self, id }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// All of them, the oldest first.
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place in the registry, as long as it lasts.
+pub struct ClientEntry<'a> {
+    clients: &'a Clients,
+    id: u64,
+}
+
+impl Drop for ClientEntry<'_> {
+    fn drop(&mut self) {
+        self.clients.lock().remove(&self.id);
+    }
+}

@@ -1,0 +1,792 @@
+//! The value type of a hash: fields and their values, all of them arbitrary bytes.
+//!
+//! A hash has one of two forms, and a field with its value is written the same way in both, as a
+//! *record*: `[length of name][name][length of value][value]`, lengths as varints.
+//!
+//! - **Packed**, for small hashes: the records one behind the other in a single byte string, in the
+//!   order in which the fields were first set. There is nothing else, so ten fields of ten bytes each
+//!   cost 244 bytes, and a search is a walk through memory that fits a few cache lines.
+//! - **Indexed**, for large ones: each record is an allocation of its own, numbered by its place in a
+//!   vector, and a hash table finds the number. A vector and not a `HashMap`, because `HSCAN` and
+//!   `HRANDFIELD` need what a `HashMap` does not offer: to continue at a position, and to take the
+//!   n-th field, at a cost that does not depend on the size of the hash.
+//!
+//! What always holds:
+//!
+//! - A field occurs once.
+//! - A packed hash became no larger than the limits that were in force at its last `set`. The first
+//!   `set` that goes past them makes the hash indexed, and it stays so even if it shrinks, as in
+//!   Redis: a hash that hovers around the limit would otherwise be rebuilt again and again.
+//! - Indexed fields have the numbers `0..len` without gaps. A removal moves the last field into the
+//!   hole and nothing else moves; `scan` rests on that.
+//!
+//! Nothing here locks or knows of keys, time or the log: the keyspace owns the hash and guards it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::sync::LazyLock;
+
+/// How large a packed hash may become: `hash-max-listpack-entries` and `hash-max-listpack-value`.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedLimits {
+    /// The most fields.
+    pub entries: usize,
+    /// The longest name or value.
+    pub value_bytes: usize,
+}
+
+/// Fields and their values; see the module's opening words.
+#[derive(Clone, Debug, Default)]
+pub struct Hash {
+    form: Form,
+}
+
+/// The indexed form is boxed, so that the many small hashes do not pay for its two vectors.
+#[derive(Clone, Debug)]
+enum Form {
+    Packed(Packed),
+    Indexed(Box<Indexed>),
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Form::Packed(Packed::default())
+    }
+}
+
+impl Hash {
+    /// An empty hash, packed.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The number of fields.
+    pub fn len(&self) -> usize {
+        match &self.form {
+            Form::Packed(packed) => packed.count,
+            Form::Indexed(indexed) => indexed.entries.len(),
+        }
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What `OBJECT ENCODING` calls `listpack`; the other form is its `hashtable`.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.form, Form::Packed(_))
+    }
+
+    /// The value of a field.
+    pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
+        match &self.form {
+            Form::Packed(packed) => packed.records().find(|(name, _)| *name == field),
+            Form::Indexed(indexed) => indexed.get(hash_bytes(field), field),
+        }
+        .map(|(_, value)| value)
+    }
+
+    /// Whether the field is there.
+    pub fn contains(&self, field: &[u8]) -> bool {
+        self.get(field).is_some()
+    }
+
+    /// Returns whether the field is new. An old field keeps its place in the order.
+    pub fn set(&mut self, field: &[u8], value: &[u8], limits: PackedLimits) -> bool {
+        // Checked before the change, so that a huge value is never copied into the packed bytes.
+        if field.len().max(value.len()) > limits.value_bytes {
+            self.make_indexed();
+        }
+        match &mut self.form {
+            Form::Packed(packed) => {
+                let is_new = packed.set(field, value);
+                // Also after an overwrite: the limit may have been lowered since (Redis does so too).
+                if packed.count > limits.entries {
+                    self.make_indexed();
+                }
+                is_new
+            }
+            Form::Indexed(indexed) => indexed.set(hash_bytes(field), field, value),
+        }
+    }
+
+    /// Returns whether the field was there.
+    pub fn remove(&mut self, field: &[u8]) -> bool {
+        match &mut self.form {
+            Form::Packed(packed) => packed.remove(field),
+            Form::Indexed(indexed) => indexed.remove(hash_bytes(field), field),
+        }
+    }
+
+    /// All fields with their values: in the order of first setting while packed, in no particular
+    /// order later.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let (packed, indexed): (&[u8], &[Entry]) = match &self.form {
+            Form::Packed(packed) => (&packed.bytes, &[]),
+            Form::Indexed(indexed) => (&[], &indexed.entries),
+        };
+        Records { rest: packed }.chain(indexed.iter().map(Entry::pair))
+    }
+
+    /// The `n`-th field in the order of `iter`. Any fixed numbering serves a random choice; this one
+    /// is free in the indexed form, and the packed form is too short for its walk to matter.
+    pub fn nth(&self, n: usize) -> Option<(&[u8], &[u8])> {
+        match &self.form {
+            Form::Packed(packed) => packed.records().nth(n),
+            Form::Indexed(indexed) => indexed.entries.get(n).map(Entry::pair),
+        }
+    }
+
+    /// Visits about `count` fields and returns the cursor for the next call. A scan begins with 0
+    /// and is finished when 0 comes back. A field that is there from the first call to the last is
+    /// visited at least once, whatever is added and removed in between.
+    ///
+    /// That is why an indexed hash is scanned *downwards*: cursor `c` says that the numbers below
+    /// `c` are still to be visited, and 0 at the start stands for the end of the vector. Between two
+    /// calls a field changes its number only when a removal moves it from the end into a hole, so
+    /// only to a smaller number. A field that is still to be visited hence stays below `c`. One that
+    /// was visited may come below `c` and be visited again, which the protocol allows. (Upwards, a
+    /// removal behind the cursor would carry an unvisited field past it.)
+    ///
+    /// A packed hash is visited whole in one call, as in Redis. It never gives out a cursor other
+    /// than 0, so its change of form between two calls cannot upset a scan.
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], &[u8])) -> u64 {
+        match &self.form {
+            Form::Packed(packed) => {
+                packed.records().for_each(|(name, value)| visit(name, value));
+                0
+            }
+            Form::Indexed(indexed) => {
+                let len = indexed.entries.len();
+                // The hash may have shrunk since, and a client may send any number.
+                let end = match cursor {
+                    0 => len,
+                    _ => cursor.min(len as u64) as usize,
+                };
+                // A count of 0 would return its own cursor for ever.
+                let start = end.saturating_sub(count.max(1));
+                for (name, value) in indexed.entries[start..end].iter().rev().map(Entry::pair) {
+                    visit(name, value);
+                }
+                start as u64
+            }
+        }
+    }
+
+    fn make_indexed(&mut self) {
+        if let Form::Packed(packed) = &self.form {
+            let mut indexed = Box::new(Indexed::default());
+            for (name, value) in packed.records() {
+                indexed.set(hash_bytes(name), name, value);
+            }
+            self.form = Form::Indexed(indexed);
+        }
+    }
+}
+
+/// Keyed with random bits at the start of the process, so that no client can choose fields that
+/// collide. One key for all hashes: a key in each would cost every one of them 16 bytes. The low 32
+/// bits are enough, for fields are numbered with 32 bits too.
+fn hash_bytes(bytes: &[u8]) -> u32 {
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEYS.hash_one(bytes) as u32
+}
+
+/// `bytes` holds exactly `count` records.
+///
+/// A boxed slice has no spare capacity. The allocator rounds sizes up anyway and grows a block in
+/// place where it can, so a reserve of our own would cost memory and save little.
+#[derive(Clone, Debug, Default)]
+struct Packed {
+    bytes: Box<[u8]>,
+    count: usize,
+}
+
+impl Packed {
+    fn records(&self) -> Records<'_> {
+        Records { rest: &self.bytes }
+    }
+
+    /// Where the record of `field` lies in `bytes`.
+    fn find(&self, field: &[u8]) -> Option<Range<usize>> {
+        let mut records = self.records();
+        let mut start = 0;
+        while let Some((name, _)) = records.next() {
+            let end = self.bytes.len() - records.rest.len();
+            if name == field {
+                return Some(start..end);
+            }
+            start = end;
+        }
+        None
+    }
+
+    fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
+        let old = self.find(field);
+        let is_new = old.is_none();
+        let end = self.bytes.len();
+        self.replace(old.unwrap_or(end..end), &record(field, value));
+        self.count += usize::from(is_new);
+        is_new
+    }
+
+    fn remove(&mut self, field: &[u8]) -> bool {
+        let Some(old) = self.find(field) else {
+            return false;
+        };
+        self.replace(old, &[]);
+        self.count -= 1;
+        true
+    }
+
+    fn replace(&mut self, old: Range<usize>, new: &[u8]) {
+        let mut bytes = std::mem::take(&mut self.bytes).into_vec();
+        // `splice` by itself would double the capacity.
+        bytes.reserve_exact(new.len().saturating_sub(old.len()));
+        bytes.splice(old, new.iter().copied());
+        self.bytes = bytes.into_boxed_slice();
+    }
+}
+
+/// A hash table by linear hashing (Litwin, 1980): there are always as many buckets as entries, and
+/// each bucket is a chain of entries, linked by their numbers.
+///
+/// An ordinary table doubles when it is full and moves every entry at once: with ten million fields
+/// all clients of this keyspace shard would wait for half a second. Here each new field adds one
+/// bucket at the end, and only one chain, about one entry, has to be divided between the new bucket
+/// and the one that stood in for it. A removal merges the last bucket back. So every operation has a
+/// small bound, the table shrinks by itself, and there are neither tombstones nor load factors.
+///
+/// - `buckets.len() == entries.len()`.
+/// - Each entry is in exactly one chain, that of `bucket_of` its hash.
+#[derive(Clone, Debug, Default)]
+struct Indexed {
+    entries: Vec<Entry>,
+    /// The number of the first entry of each chain, or `NONE`.
+    buckets: Vec<u32>,
+}
+
+/// The part of the hash that is kept decides nearly every comparison without a look at the record,
+/// and lets entries move between buckets without it.
+#[derive(Clone, Debug)]
+struct Entry {
+    record: Box<[u8]>,
+    hash: u32,
+    /// The number of the next entry in the chain, or `NONE`.
+    next: u32,
+}
+
+impl Entry {
+    fn pair(&self) -> Pair<'_> {
+        split_record(&self.record).0
+    }
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The caller hands in the hash of the field, so that tests can make fields collide.
+impl Indexed {
+    fn get(&self, hash: u32, field: &[u8]) -> Option<Pair<'_>> {
+        let number = self.find(hash, field)?;
+        Some(self.entries[number as usize].pair())
+    }
+
+    fn set(&mut self, hash: u32, field: &[u8], value: &[u8]) -> bool {
+        let record = record(field, value).into_boxed_slice();
+        if let Some(number) = self.find(hash, field) {
+            self.entries[number as usize].record = record;
+            return false;
+        }
+        let number = self.entries.len() as u32;
+        assert!(number != NONE, "a hash has less than 2^32 fields");
+        self.add_bucket();
+        let next = NONE;
+        self.entries.push(Entry { record, hash, next });
+        self.link(number);
+        true
+    }
+
+    fn remove(&mut self, hash: u32, field: &[u8]) -> bool {
+        let Some(number) = self.find(hash, field) else {
+            return false;
+        };
+        *self.link_to(number) = self.entries[number as usize].next;
+        let last = self.entries.len() as u32 - 1;
+        if number != last {
+            *self.link_to(last) = number;
+        }
+        self.entries.swap_remove(number as usize);
+        self.remove_bucket();
+
+        // Far below the half where a vector grows, so that neither undoes the other's work.
+        if self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.entries.len() * 2);
+            self.buckets.shrink_to(self.buckets.len() * 2);
+        }
+        true
+    }
+
+    fn find(&self, hash: u32, field: &[u8]) -> Option<u32> {
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let mut number = self.buckets[self.bucket_of(hash)];
+        while number != NONE {
+            let entry = &self.entries[number as usize];
+            if entry.hash == hash && entry.pair().0 == field {
+                return Some(number);
+            }
+            number = entry.next;
+        }
+        None
+    }
+
+    /// The place that holds the number of this entry: its bucket, or its predecessor in the chain.
+    fn link_to(&mut self, number: u32) -> &mut u32 {
+        let bucket = self.bucket_of(self.entries[number as usize].hash);
+        if self.buckets[bucket] == number {
+            return &mut self.buckets[bucket];
+        }
+        let mut before = self.buckets[bucket] as usize;
+        while self.entries[before].next != number {
+            before = self.entries[before].next as usize;
+        }
+        &mut self.entries[before].next
+    }
+
+    /// As many low bits of the hash as it takes to number all buckets. Where that names a bucket
+    /// that is not there yet, the one without the highest bit stands in for it.
+    fn bucket_of(&self, hash: u32) -> usize {
+        let mask = self.buckets.len().next_power_of_two() - 1;
+        let bucket = hash as usize & mask;
+        if bucket < self.buckets.len() { bucket } else { bucket & (mask >> 1) }
+    }
+
+    fn add_bucket(&mut self) {
+        let new = self.buckets.len();
+        self.buckets.push(NONE);
+        if new > 0 {
+            let stand_in = new & !(1 << new.ilog2());
+            let chain = std::mem::replace(&mut self.buckets[stand_in], NONE);
+            self.link_chain(chain);
+        }
+    }
+
+    fn remove_bucket(&mut self) {
+        if let Some(chain) = self.buckets.pop() {
+            self.link_chain(chain);
+        }
+    }
+
+    /// Puts each entry of a chain where it belongs now.
+    fn link_chain(&mut self, mut number: u32) {
+        while number != NONE {
+            let next = self.entries[number as usize].next;
+            self.link(number);
+            number = next;
+        }
+    }
+
+    fn link(&mut self, number: u32) {
+        let entry = self.entries[number as usize].hash;
+        let bucket = self.bucket_of(entry);
+        self.entries[number as usize].next = self.buckets[bucket];
+        self.buckets[bucket] = number;
+    }
+}
+
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+/// Walks through records that lie one behind the other.
+struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Pair<'a>;
+
+    fn next(&mut self) -> Option<Pair<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (pair, rest) = split_record(self.rest);
+        self.rest = rest;
+        Some(pair)
+    }
+}
+
+/// With exactly the capacity it needs, so that boxing it copies nothing.
+fn record(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let len = varint_len(name.len()) + name.len() + varint_len(value.len()) + value.len();
+    let mut record = Vec::with_capacity(len);
+    for part in [name, value] {
+        push_varint(&mut record, part.len());
+        record.extend_from_slice(part);
+    }
+    record
+}
+
+/// The first record and what lies behind it.
+fn split_record(bytes: &[u8]) -> (Pair<'_>, &[u8]) {
+    let (name, rest) = split_part(bytes);
+    let (value, rest) = split_part(rest);
+    ((name, value), rest)
+}
+
+fn split_part(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let (len, rest) = split_varint(bytes);
+    rest.split_at(len)
+}
+
+// A varint holds seven bits in each byte, the lowest first; the top bit says that more follow.
+
+fn varint_len(n: usize) -> usize {
+    let bits = usize::BITS - (n | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+fn push_varint(bytes: &mut Vec<u8>, mut n: usize) {
+    while n >= 0x80 {
+        bytes.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n as u8);
+}
+
+fn split_varint(mut bytes: &[u8]) -> (usize, &[u8]) {
+    let (mut n, mut shift) = (0, 0);
+    loop {
+        let byte = bytes[0];
+        bytes = &bytes[1..];
+        n |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return (n, bytes);
+        }
+        shift += 7;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{HashMap, HashSet};
+
+    const NEVER_PACKED: PackedLimits = PackedLimits { entries: 0, value_bytes: 0 };
+    const ALWAYS_PACKED: PackedLimits =
+        PackedLimits { entries: usize::MAX, value_bytes: usize::MAX };
+    const BOTH: [PackedLimits; 2] = [NEVER_PACKED, ALWAYS_PACKED];
+
+    /// splitmix64: a failure is repeated by its seed.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) % bound as u64) as usize
+        }
+
+        /// Often empty, often binary.
+        fn bytes(&mut self, longest: usize) -> Vec<u8> {
+            let len = self.below(longest + 1);
+            (0..len).map(|_| self.below(256) as u8).collect()
+        }
+    }
+
+    type Model = HashMap<Vec<u8>, Vec<u8>>;
+
+    fn limits(entries: usize, value_bytes: usize) -> PackedLimits {
+        PackedLimits { entries, value_bytes }
+    }
+
+    fn owned((name, value): Pair) -> (Vec<u8>, Vec<u8>) {
+        (name.to_vec(), value.to_vec())
+    }
+
+    fn names_in_order(hash: &Hash) -> Vec<&[u8]> {
+        hash.iter().map(|(name, _)| name).collect()
+    }
+
+    fn assert_sound(indexed: &Indexed) {
+        assert_eq!(indexed.buckets.len(), indexed.entries.len());
+        let mut met = HashSet::new();
+        for (bucket, first) in indexed.buckets.iter().enumerate() {
+            let mut number = *first;
+            while number != NONE {
+                assert!(met.insert(number), "an entry is in one chain, once");
+                let entry = &indexed.entries[number as usize];
+                assert_eq!(indexed.bucket_of(entry.hash), bucket);
+                number = entry.next;
+            }
+        }
+        assert_eq!(met.len(), indexed.entries.len());
+    }
+
+    fn assert_equals_model(hash: &Hash, model: &Model) {
+        if let Form::Indexed(indexed) = &hash.form {
+            assert_sound(indexed);
+        }
+        assert_eq!(hash.len(), model.len());
+        assert_eq!(hash.is_empty(), model.is_empty());
+        // With equal lengths this also shows that no field occurs twice.
+        assert_eq!(&hash.iter().map(owned).collect::<Model>(), model);
+        for (n, pair) in hash.iter().enumerate() {
+            assert_eq!(hash.nth(n), Some(pair));
+        }
+        assert_eq!(hash.nth(hash.len()), None);
+        for (name, value) in model {
+            assert_eq!(hash.get(name), Some(value.as_slice()));
+        }
+    }
+
+    #[test]
+    fn a_hash_behaves_like_a_map_whatever_its_form_and_changes() {
+        for seed in 0..300 {
+            let mut random = Random(seed);
+            let limits = limits(random.below(20), random.below(6));
+            let alphabet: Vec<_> = (0..60).map(|_| random.bytes(5)).collect();
+            let (mut hash, mut model) = (Hash::new(), Model::new());
+            let mut was_indexed = false;
+            for step in 0..400 {
+                // Waves of growth and of removal, so that the index grows and shrinks.
+                let removals = if step / 100 % 2 == 0 { 2 } else { 8 };
+                let name = &alphabet[random.below(alphabet.len())];
+                if random.below(10) < removals {
+                    assert_eq!(hash.remove(name), model.remove(name).is_some());
+                } else {
+                    let value = random.bytes(6);
+                    let is_new = hash.set(name, &value, limits);
+                    assert_eq!(is_new, model.insert(name.clone(), value).is_none());
+                    assert!(!hash.is_packed() || hash.len() <= limits.entries);
+                }
+                assert!(!(was_indexed && hash.is_packed()), "the change is final");
+                was_indexed = !hash.is_packed();
+                let name = &alphabet[random.below(alphabet.len())];
+                assert_eq!(hash.get(name), model.get(name).map(Vec::as_slice));
+                assert_eq!(hash.contains(name), model.contains_key(name));
+                if step % 10 == 9 {
+                    assert_equals_model(&hash, &model);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fields_whose_hashes_collide_are_told_apart() {
+        // All homes in one slot; around the end of the table; and a few overlapping clusters.
+        let hashings: [fn(u8) -> u32; 3] =
+            [|_| 5, |n| u32::MAX - u32::from(n % 2), |n| u32::from(n % 5)];
+        for (seed, hash_of) in (0..60).flat_map(|seed| hashings.map(|h| (seed, h))) {
+            let mut random = Random(seed);
+            let fields = 1 + random.below(40);
+            let (mut indexed, mut model) = (Indexed::default(), HashMap::new());
+            for _ in 0..300 {
+                let n = random.below(fields) as u8;
+                if random.below(2) == 0 {
+                    let is_new = indexed.set(hash_of(n), &[n], b"value");
+                    assert_eq!(is_new, model.insert(n, ()).is_none());
+                } else {
+                    let was_there = indexed.remove(hash_of(n), &[n]);
+                    assert_eq!(was_there, model.remove(&n).is_some());
+                }
+                assert_sound(&indexed);
+                assert_eq!(indexed.entries.len(), model.len());
+                let n = random.below(fields) as u8;
+                let found = indexed.get(hash_of(n), &[n]).is_some();
+                assert_eq!(found, model.contains_key(&n));
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_is_that_of_first_setting_and_an_overwrite_keeps_its_place() {
+        let mut hash = Hash::new();
+        for (name, value) in [("a", "1"), ("b", "2"), ("c", "3"), ("a", "longer"), ("b", "")] {
+            hash.set(name.as_bytes(), value.as_bytes(), ALWAYS_PACKED);
+        }
+        assert_eq!(names_in_order(&hash), [b"a", b"b", b"c"]);
+        assert_eq!(hash.get(b"a"), Some(b"longer".as_slice()));
+        assert!(hash.remove(b"a"));
+        assert!(hash.set(b"a", b"again", ALWAYS_PACKED));
+        assert_eq!(names_in_order(&hash), [b"b", b"c", b"a"]);
+    }
+
+    #[test]
+    fn one_field_over_the_limit_makes_the_hash_indexed_for_good() {
+        let mut hash = Hash::new();
+        for n in 0..3 {
+            hash.set(&[n], b"", limits(3, 64));
+        }
+        hash.set(&[0], b"overwritten", limits(3, 64));
+        assert!(hash.is_packed());
+        hash.set(&[3], b"", limits(3, 64));
+        assert!(!hash.is_packed());
+        for n in 0..4 {
+            assert!(hash.remove(&[n]));
+        }
+        assert!(hash.is_empty() && !hash.is_packed());
+    }
+
+    #[test]
+    fn a_name_or_a_value_over_the_limit_makes_the_hash_indexed() {
+        for (name, value, packed) in
+            [("12345", "12345", true), ("123456", "", false), ("", "123456", false)]
+        {
+            let mut hash = Hash::new();
+            hash.set(b"old", b"value", limits(9, 5));
+            hash.set(name.as_bytes(), value.as_bytes(), limits(9, 5));
+            assert_eq!(hash.is_packed(), packed);
+            assert_eq!(hash.get(b"old"), Some(b"value".as_slice()));
+            assert_eq!(hash.get(name.as_bytes()), Some(value.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn an_overwrite_under_a_lowered_limit_makes_the_hash_indexed() {
+        let mut hash = Hash::new();
+        hash.set(b"a", b"", limits(2, 64));
+        hash.set(b"b", b"", limits(2, 64));
+        assert!(!hash.set(b"a", b"", limits(1, 64)));
+        assert!(!hash.is_packed());
+    }
+
+    #[test]
+    fn names_and_values_of_any_length_and_content_come_back_unchanged() {
+        for limits in BOTH {
+            let (mut hash, mut model) = (Hash::new(), Model::new());
+            for len in [0, 1, 127, 128, 255, 16_383, 16_384, 2_097_151, 2_097_152] {
+                for (name_len, value_len) in [(len, 3), (len + 1, len)] {
+                    let name = vec![0xff; name_len];
+                    let value: Vec<u8> = (0..value_len).map(|n| n as u8).collect();
+                    hash.set(&name, &value, limits);
+                    model.insert(name, value);
+                }
+            }
+            assert_equals_model(&hash, &model);
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_varint_is_known_beforehand() {
+        for bits in 0..usize::BITS {
+            for n in [(1 << bits) - 1, 1 << bits, usize::MAX >> bits] {
+                let mut bytes = Vec::new();
+                push_varint(&mut bytes, n);
+                assert_eq!(bytes.len(), varint_len(n));
+                assert_eq!(split_varint(&bytes), (n, [].as_slice()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_returns_every_field_that_is_there_throughout() {
+        for seed in 0..500 {
+            let mut random = Random(seed);
+            let (mut hash, limits) = (Hash::new(), limits(random.below(12), 64));
+            let stays = |n: usize| n.is_multiple_of(3);
+            let fields = 3 + random.below(300);
+            let numbers = 0..fields;
+            for n in numbers.clone() {
+                hash.set(&n.to_be_bytes(), b"", limits);
+            }
+            let mut seen = HashSet::new();
+            let (mut cursor, count) = (0, 1 + random.below(20));
+            loop {
+                let mut visited = 0;
+                cursor = hash.scan(cursor, count, |name, _| {
+                    seen.insert(name.to_vec());
+                    visited += 1;
+                });
+                assert!(visited <= count || hash.is_packed());
+                if cursor == 0 {
+                    break;
+                }
+                for _ in 0..random.below(30) {
+                    let n = random.below(2 * fields);
+                    if random.below(3) == 0 {
+                        hash.set(&n.to_be_bytes(), b"new", limits);
+                    } else if n >= fields || !stays(n) {
+                        hash.remove(&n.to_be_bytes());
+                    }
+                }
+            }
+            for n in numbers.filter(|n| stays(*n)) {
+                assert!(seen.contains(n.to_be_bytes().as_slice()), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_without_changes_returns_each_field_once() {
+        for limits in BOTH {
+            let mut hash = Hash::new();
+            for n in 0..1000_u32 {
+                hash.set(&n.to_be_bytes(), b"", limits);
+            }
+            for count in [1, 7, 1000, usize::MAX] {
+                let (mut cursor, mut names) = (0, Vec::new());
+                loop {
+                    cursor = hash.scan(cursor, count, |name, _| names.push(name.to_vec()));
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+                names.sort_unstable();
+                assert!(names.into_iter().eq((0..1000_u32).map(|n| n.to_be_bytes().to_vec())));
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_ends_whatever_cursor_and_count_a_client_invents() {
+        for limits in BOTH {
+            let mut hash = Hash::new();
+            assert_eq!(hash.scan(5, 10, |_, _| panic!("nothing to visit")), 0);
+            hash.set(b"a", b"", limits);
+            hash.set(b"b", b"", limits);
+            let mut visited = 0;
+            assert_eq!(hash.scan(u64::MAX, 10, |_, _| visited += 1), 0);
+            assert_eq!(visited, 2);
+            assert!(hash.scan(2, 0, |_, _| ()) < 2);
+            hash.remove(b"a");
+            hash.remove(b"b");
+            assert_eq!(hash.scan(7, 10, |_, _| panic!("nothing to visit")), 0);
+        }
+    }
+
+    #[test]
+    fn an_index_that_has_become_nearly_empty_shrinks() {
+        let mut hash = Hash::new();
+        for n in 0..10_000_u32 {
+            hash.set(&n.to_be_bytes(), b"", NEVER_PACKED);
+        }
+        for n in 10..10_000_u32 {
+            hash.remove(&n.to_be_bytes());
+        }
+        let Form::Indexed(indexed) = &hash.form else { panic!("packed") };
+        assert!(indexed.buckets.capacity() <= 64);
+        assert!(indexed.entries.capacity() <= 64);
+        assert_sound(indexed);
+    }
+
+    #[test]
+    fn ten_short_fields_take_244_bytes() {
+        let mut hash = Hash::new();
+        for n in 0..10 {
+            let ten_bytes = format!("field-{n:04}");
+            hash.set(ten_bytes.as_bytes(), ten_bytes.as_bytes(), ALWAYS_PACKED);
+        }
+        let Form::Packed(packed) = &hash.form else { panic!("indexed") };
+        assert_eq!(size_of::<Hash>() + packed.bytes.len(), 244);
+    }
+
+    #[test]
+    fn the_types_that_exist_once_per_hash_or_field_are_small() {
+        assert_eq!(size_of::<Hash>(), 24);
+        assert_eq!(size_of::<Entry>(), 24);
+        assert_eq!(size_of::<Indexed>(), 48);
+    }
+}

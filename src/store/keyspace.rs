@@ -1,0 +1,166 @@
+//! The keyspace: 16,384 shards, each a [`Shard`] behind an `RwLock`, and everything that locks them.
+//!
+//! Why so many: a map that grows rehashes under its lock, and its growth must not be felt (one map
+//! of 10 million keys stands still for seconds; a shard of it for half a millisecond). And clients
+//! that use different keys then rarely meet.
+//!
+//! **Lock order**: shards in ascending index, then the log, then the registry of clients. No other
+//! module calls `.read()` or `.write()` on a shard, so the order is kept here, once.
+//!
+//! A panic while a shard is locked for writing may leave it half changed. The log holds the truth,
+//! so the process ends there and then ([`Exclusive`]); a restart replays it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::key::{HashedKey, Key, SHARD_BITS};
+use super::shard::Shard;
+use super::value::Entry;
+use super::view::{Guards, ReadView, View, WriteView};
+use crate::config::Config;
+
+/// The number of shards.
+pub const SHARDS: usize = 1 << SHARD_BITS;
+
+/// All keys of all databases.
+pub struct Keyspace {
+    shards: Box<[RwLock<Shard>]>,
+    /// Per shard a moment before which nothing in it expires. Beside the locks, so that the sweeper
+    /// sees what is due without taking any.
+    earliest_ms: Box<[AtomicI64]>,
+    pub(super) config: Arc<Config>,
+    /// Off while the log is replayed. A key that has expired by now may, in the log, be given a later
+    /// deadline further on; and when it did expire, the log says so.
+    expiring: AtomicBool,
+}
+
+/// A shard locked for writing.
+pub struct Exclusive<'a>(RwLockWriteGuard<'a, Shard>);
+
+impl Deref for Exclusive<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        &self.0
+    }
+}
+
+impl DerefMut for Exclusive<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.0
+    }
+}
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("A panic while data was being changed: ending; the log holds the truth");
+            std::process::abort();
+        }
+    }
+}
+
+impl Keyspace {
+    /// An empty keyspace.
+    pub fn new(config: Arc<Config>) -> Keyspace {
+        Keyspace {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
+            config,
+            expiring: AtomicBool::new(true),
+        }
+    }
+
+    /// Lets keys expire, or not.
+    pub fn set_expiring(&self, expiring: bool) {
+        self.expiring.store(expiring, Relaxed);
+    }
+
+    pub(super) fn is_expiring(&self) -> bool {
+        self.expiring.load(Relaxed)
+    }
+
+    /// Locks the shards of the keys for reading.
+    pub fn read<'a>(&'a self, db: usize, keys: impl Keys<'a>) -> ReadView<'a> {
+        View::new(self, db, self.lock(keys, |index| self.shared(index)))
+    }
+
+    /// Locks the shards of the keys for writing.
+    pub fn write<'a>(&'a self, db: usize, keys: impl Keys<'a>) -> WriteView<'a> {
+        View::new(self, db, self.lock(keys, |index| self.exclusive(index)))
+    }
+
+    fn lock<'a, G>(&self, mut keys: impl Keys<'a>, lock: impl Fn(usize) -> G) -> Guards<G> {
+        if keys.len() == 1
+            && let Some(key) = keys.next()
+        {
+            let key = HashedKey::new(key);
+            return Guards::One { hash: key.hash(), guard: lock(key.shard()) };
+        }
+        let mut shards: Vec<usize> = keys.map(|key| HashedKey::new(key).shard()).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        Guards::Many(shards.into_iter().map(|index| (index, lock(index))).collect())
+    }
+
+    /// Shows every shard to the visitor, one after the other, until it returns false. Returns the
+    /// highest log position that was seen.
+    pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Shard) -> bool) -> u64 {
+        let mut seen = 0;
+        for index in first..SHARDS {
+            let shard = self.shared(index);
+            seen = seen.max(shard.last_record);
+            if !visitor(index, &shard) {
+                break;
+            }
+        }
+        seen
+    }
+
+    /// Locks everything for writing.
+    pub fn write_all(&self) -> Vec<Exclusive<'_>> {
+        (0..SHARDS).map(|index| self.exclusive(index)).collect()
+    }
+
+    /// Removes what has expired. For each shard in which something had, `log` gets the database and
+    /// the key of each (the shard still locked) and returns the log position behind their records;
+    /// then what was removed is dropped, without the lock.
+    pub fn sweep(&self, now_ms: i64, mut log: impl FnMut(&[(usize, Key, Entry)]) -> u64) -> usize {
+        let mut removed = 0;
+        for index in 0..SHARDS {
+            if self.earliest_ms[index].load(Relaxed) >= now_ms {
+                continue;
+            }
+            let mut shard = self.exclusive(index);
+            let (expired, earliest_ms) = shard.take_expired(now_ms);
+            self.earliest_ms[index].store(earliest_ms, Relaxed);
+            if !expired.is_empty() {
+                shard.last_record = shard.last_record.max(log(&expired));
+            }
+            drop(shard);
+            removed += expired.len();
+        }
+        removed
+    }
+
+    /// Takes note that something in the shard, which the caller has locked, expires then.
+    pub(super) fn note_deadline(&self, shard: usize, deadline_ms: Option<i64>) {
+        if let Some(deadline_ms) = deadline_ms {
+            self.earliest_ms[shard].fetch_min(deadline_ms, Relaxed);
+        }
+    }
+
+    fn shared(&self, index: usize) -> RwLockReadGuard<'_, Shard> {
+        self.shards[index].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exclusive(&self, index: usize) -> Exclusive<'_> {
+        Exclusive(self.shards[index].write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The keys of a command.
+pub trait Keys<'a>: ExactSizeIterator<Item = &'a [u8]> {}
+
+impl<'a, I: ExactSizeIterator<Item = &'a [u8]>> Keys<'a> for I {}

@@ -1,0 +1,25 @@
+//! The data: keys, values, deadlines, and the locks around them.
+//!
+//! [`keyspace`] locks, [`view`] is what handlers get of it, [`shard`] is what one lock guards,
+//! [`value`] and [`hash`] are what keys hold, [`key`] finds them. Nothing here knows commands, the
+//! log or clients: the dispatcher tells a shard the log position of its last record, and asks for it.
+
+pub mod hash;
+pub mod key;
+pub mod keyspace;
+pub mod shard;
+pub mod value;
+pub mod view;
+
+pub use hash::{Hash, PackedLimits};
+pub use keyspace::{Keyspace, SHARDS};
+pub use value::{Entry, Value};
+pub use view::{Garbage, ReadAll, ReadView, WriteAll, WriteView, WrongType};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Unix time in milliseconds.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

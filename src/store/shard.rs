@@ -1,0 +1,148 @@
+//! A shard: what one lock guards. In each database, the map of the keys whose hash picks this shard.
+//!
+//! Always true: a table counts its keys with a deadline; no empty hash is in a map; `last_record` is
+//! at least the log position of every change that the shard shows.
+
+use std::collections::HashMap;
+
+use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
+use super::value::{Entry, Value};
+
+/// A map this much larger than what is in it gives memory back.
+const SPARSE: usize = 8;
+const SMALL_MAP: usize = 64;
+
+/// The keys of one database in one shard.
+#[derive(Default)]
+pub struct Table {
+    entries: HashMap<Key, Entry, BuildPassThrough>,
+    volatile: usize,
+}
+
+impl Table {
+    /// How many keys there are, the expired that nobody has met yet included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many of them have a deadline.
+    pub fn volatile(&self) -> usize {
+        self.volatile
+    }
+
+    /// Keys and entries, in no order; the expired that nobody has met yet included.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.iter()
+    }
+
+    pub(super) fn get(&self, key: HashedKey) -> Option<&Entry> {
+        self.entries.get(&key as &dyn Lookup)
+    }
+
+    /// The value, to be changed in place.
+    pub(super) fn get_mut(&mut self, key: HashedKey) -> Option<&mut Value> {
+        self.entries.get_mut(&key as &dyn Lookup).map(|entry| &mut entry.value)
+    }
+
+    /// Puts the entry in the place of what was there, and returns that.
+    pub(super) fn insert(&mut self, key: HashedKey, entry: Entry) -> Option<Entry> {
+        self.volatile += usize::from(entry.is_volatile());
+        let old = match self.entries.get_mut(&key as &dyn Lookup) {
+            Some(place) => Some(std::mem::replace(place, entry)),
+            None => self.entries.insert(Key::new(key.bytes()), entry),
+        };
+        self.volatile -= usize::from(old.as_ref().is_some_and(Entry::is_volatile));
+        old
+    }
+
+    pub(super) fn remove(&mut self, key: HashedKey) -> Option<Entry> {
+        let old = self.entries.remove(&key as &dyn Lookup)?;
+        self.volatile -= usize::from(old.is_volatile());
+        let capacity = self.entries.capacity();
+        if capacity > SMALL_MAP && self.entries.len() * SPARSE < capacity {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+        Some(old)
+    }
+
+    /// Changes the deadline of a key that is there.
+    pub(super) fn set_deadline_ms(&mut self, key: HashedKey, deadline_ms: Option<i64>) {
+        if let Some(entry) = self.entries.get_mut(&key as &dyn Lookup) {
+            self.volatile -= usize::from(entry.is_volatile());
+            entry.set_deadline_ms(deadline_ms);
+            self.volatile += usize::from(entry.is_volatile());
+        }
+    }
+
+    /// Takes out what has expired, and returns it with the earliest deadline that is left, or the
+    /// end of time.
+    fn take_expired(&mut self, now_ms: i64) -> (Vec<(Key, Entry)>, i64) {
+        if self.volatile == 0 {
+            return (Vec::new(), i64::MAX);
+        }
+        let expired = self.entries.extract_if(|_, entry| entry.is_expired(now_ms)).collect();
+        let deadlines = self.entries.values().filter_map(Entry::deadline_ms);
+        (expired, deadlines.min().unwrap_or(i64::MAX))
+    }
+}
+
+/// What one lock guards.
+#[derive(Default)]
+pub struct Shard {
+    /// By the number of the database; those that were never used are not there.
+    tables: Vec<Table>,
+    /// The log position behind the last record about this shard. Who has read the shard may reply
+    /// only when the log is flushed as far as that.
+    pub last_record: u64,
+}
+
+impl Shard {
+    /// The keys of a database, if it was ever used here.
+    pub fn table(&self, db: usize) -> Option<&Table> {
+        self.tables.get(db)
+    }
+
+    /// The keys of a database.
+    pub(super) fn table_mut(&mut self, db: usize) -> &mut Table {
+        if db >= self.tables.len() {
+            self.tables.resize_with(db + 1, Table::default);
+        }
+        &mut self.tables[db]
+    }
+
+    /// How many databases were ever used here.
+    pub(super) fn databases(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// Takes out everything that has expired: per database the entries, and the earliest deadline
+    /// that is left in the shard.
+    pub(super) fn take_expired(&mut self, now_ms: i64) -> (Vec<(usize, Key, Entry)>, i64) {
+        let mut all = Vec::new();
+        let mut earliest_ms = i64::MAX;
+        for (db, table) in self.tables.iter_mut().enumerate() {
+            let (expired, earliest_here) = table.take_expired(now_ms);
+            all.extend(expired.into_iter().map(|(key, entry)| (db, key, entry)));
+            earliest_ms = earliest_ms.min(earliest_here);
+        }
+        (all, earliest_ms)
+    }
+
+    /// Takes a database away, leaving it empty.
+    pub(super) fn take_table(&mut self, db: usize) -> Table {
+        self.tables.get_mut(db).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Exchanges two databases.
+    pub(super) fn swap(&mut self, one: usize, other: usize) {
+        if one.max(other) >= self.tables.len() {
+            self.table_mut(one.max(other));
+        }
+        self.tables.swap(one, other);
+    }
+}

@@ -1,0 +1,415 @@
+//! What a handler sees: the keys of its command, in shards that are already locked.
+//!
+//! A view is all that a handler gets of the keyspace. [`ReadView`] and [`WriteView`] are one type
+//! over two kinds of guard: everything that reads is written once, and what changes exists only where
+//! the guard allows it, so a command that is declared as a read and changes something does not
+//! compile. Handlers cannot lock, and cannot reach a key that is not among those of their command.
+//!
+//! Expiry: a reader treats an expired key as absent. A writer that is about to change one in place
+//! removes it first, and the view remembers that, so that the log says `DEL` before it says what the
+//! command did. The clock is read at most once in the life of a view, so a command sees one moment.
+
+use std::cell::Cell;
+use std::ops::Deref;
+use std::sync::RwLockReadGuard;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::hash::{Hash, PackedLimits};
+use super::key::HashedKey;
+use super::keyspace::{Exclusive, Keyspace};
+use super::shard::{Shard, Table};
+use super::value::{Entry, Value};
+
+/// The key holds a value of another type than the command works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongType;
+
+/// Locked shards.
+pub(super) enum Guards<G> {
+    /// That of the only key of a command, whose hash is known.
+    One { hash: u64, guard: G },
+    /// Several, by ascending index.
+    Many(Vec<(usize, G)>),
+}
+
+/// Keys in locked shards. See the module's opening words.
+pub struct View<'a, G> {
+    keyspace: &'a Keyspace,
+    guards: Guards<G>,
+    /// The database that the methods mean. `COPY` and `MOVE` change it for a moment: the shard of a
+    /// key is the same in all databases.
+    pub db: usize,
+    now_ms: Cell<i64>,
+    /// Keys that had expired and were removed: `DEL`s for the log.
+    expired: Vec<(usize, Vec<u8>)>,
+    /// What takes long to free, to be dropped when the locks are gone.
+    garbage: Garbage,
+}
+
+/// What a command that only reads sees.
+pub type ReadView<'a> = View<'a, RwLockReadGuard<'a, Shard>>;
+/// What a command that may change its keys sees.
+pub type WriteView<'a> = View<'a, Exclusive<'a>>;
+
+/// What was removed and takes long to free.
+#[derive(Default)]
+pub struct Garbage {
+    values: Vec<Value>,
+    tables: Vec<Table>,
+}
+
+impl Garbage {
+    /// Whether there is nothing to free.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.tables.is_empty()
+    }
+}
+
+impl<'a, G: Deref<Target = Shard>> View<'a, G> {
+    pub(super) fn new(keyspace: &'a Keyspace, db: usize, guards: Guards<G>) -> View<'a, G> {
+        let (expired, garbage) = (Vec::new(), Garbage::default());
+        View { keyspace, guards, db, now_ms: Cell::new(0), expired, garbage }
+    }
+
+    /// The moment of this command: Unix time in milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        if self.now_ms.get() == 0 {
+            self.now_ms.set(super::now_ms());
+        }
+        self.now_ms.get()
+    }
+
+    /// Whether something that is to expire then is gone at once. (Redis's rule: a key that is there
+    /// stays through the millisecond of its deadline, one that is given this deadline does not.)
+    pub fn has_passed(&self, deadline_ms: i64) -> bool {
+        self.keyspace.is_expiring() && deadline_ms <= self.now_ms()
+    }
+
+    /// The highest log position of the shards: what the command may show is logged before it.
+    pub fn last_record(&self) -> u64 {
+        match &self.guards {
+            Guards::One { guard, .. } => guard.last_record,
+            Guards::Many(guards) => guards.iter().map(|(_, g)| g.last_record).max().unwrap_or(0),
+        }
+    }
+
+    /// What the key holds and when it expires, unless it has.
+    pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
+        let (shard, key) = self.locate(key);
+        let entry = shard.table(self.db)?.get(key)?;
+        (!self.is_expired(entry)).then_some(entry)
+    }
+
+    /// What the key holds.
+    pub fn get(&self, key: &[u8]) -> Option<&Value> {
+        self.entry(key).map(|entry| &entry.value)
+    }
+
+    /// Whether the key is there.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// The string at the key.
+    ///
+    /// # Errors
+    /// [`WrongType`] if it holds something else.
+    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    /// The hash at the key.
+    ///
+    /// # Errors
+    /// [`WrongType`] if it holds something else.
+    pub fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, WrongType> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    fn is_expired(&self, entry: &Entry) -> bool {
+        entry.deadline_ms().is_some()
+            && self.keyspace.is_expiring()
+            && entry.is_expired(self.now_ms())
+    }
+
+    fn hashed<'k>(&self, key: &'k [u8]) -> HashedKey<'k> {
+        match self.guards {
+            Guards::One { hash, .. } => HashedKey::with_hash(key, hash),
+            Guards::Many(_) => HashedKey::new(key),
+        }
+    }
+
+    fn locate<'k>(&self, key: &'k [u8]) -> (&Shard, HashedKey<'k>) {
+        let key = self.hashed(key);
+        match &self.guards {
+            Guards::One { guard, .. } => (guard, key),
+            Guards::Many(guards) => (&guards[place_of(guards, key)].1, key),
+        }
+    }
+}
+
+/// The place of a key's shard among those that are locked.
+///
+/// # Panics
+/// If it is not among them: the row of the command does not name all of its keys.
+fn place_of<G>(guards: &[(usize, G)], key: HashedKey) -> usize {
+    let found = guards.binary_search_by_key(&key.shard(), |(index, _)| *index);
+    found.unwrap_or_else(|_| unreachable!("a command may only use the keys that its row names"))
+}
+
+impl WriteView<'_> {
+    /// The string at the key, to be changed in place.
+    ///
+    /// # Errors
+    /// [`WrongType`] if it holds something else.
+    pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<&mut Vec<u8>>, WrongType> {
+        match self.value_mut(key) {
+            None => Ok(None),
+            Some(Value::String(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    /// The hash at the key, to be changed in place. Who empties it must remove the key.
+    ///
+    /// # Errors
+    /// [`WrongType`] if it holds something else.
+    pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, WrongType> {
+        match self.value_mut(key) {
+            None => Ok(None),
+            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    /// The hash at the key, a new one if the key is not there. The caller puts something into it.
+    ///
+    /// # Errors
+    /// [`WrongType`] if the key holds something else.
+    pub fn hash_or_new(&mut self, key: &[u8]) -> Result<&mut Hash, WrongType> {
+        if !self.contains(key) {
+            self.insert(key, Value::Hash(Box::default()), None);
+        }
+        self.hash_mut(key)?.ok_or(WrongType)
+    }
+
+    /// Lets the key hold the value until the deadline, whatever it held before. If that had expired,
+    /// the log must say so first: a command that is logged as received and did this because the key
+    /// was not there (SETNX) would find it when it is replayed, where nothing expires by itself.
+    pub fn insert(&mut self, key: &[u8], value: Value, deadline_ms: Option<i64>) {
+        let db = self.db;
+        let (shard, hashed) = self.locate_mut(key);
+        let old = shard.table_mut(db).insert(hashed, Entry::new(value, deadline_ms));
+        self.keyspace.note_deadline(hashed.shard(), deadline_ms);
+        if old.as_ref().is_some_and(|old| self.is_expired(old)) {
+            self.expired.push((db, key.to_vec()));
+        }
+        self.discard(old);
+    }
+
+    /// Removes the key; says whether it was there.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        let old = self.take(key);
+        let found = old.is_some();
+        self.discard(old);
+        found
+    }
+
+    /// Removes the key and returns what it held.
+    pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
+        if !self.is_live(key) {
+            return None;
+        }
+        let db = self.db;
+        let (shard, key) = self.locate_mut(key);
+        shard.table_mut(db).remove(key)
+    }
+
+    /// Lets the key, if it is there, expire at the deadline, or never.
+    pub fn set_deadline_ms(&mut self, key: &[u8], deadline_ms: Option<i64>) {
+        let db = self.db;
+        let (shard, key) = self.locate_mut(key);
+        shard.table_mut(db).set_deadline_ms(key, deadline_ms);
+        self.keyspace.note_deadline(key.shard(), deadline_ms);
+    }
+
+    /// When a hash is small enough for its compact form.
+    pub fn packed_limits(&self) -> PackedLimits {
+        let config = &self.keyspace.config;
+        PackedLimits {
+            entries: config.hash_max_listpack_entries.load(Relaxed) as usize,
+            value_bytes: config.hash_max_listpack_value.load(Relaxed) as usize,
+        }
+    }
+
+    /// The number of databases.
+    pub fn database_count(&self) -> usize {
+        self.keyspace.config.database_count()
+    }
+
+    /// The longest string that may be stored.
+    pub fn string_limit(&self) -> usize {
+        self.keyspace.config.proto_max_bulk_len.load(Relaxed) as usize
+    }
+
+    /// The keys that had expired and were removed, with their databases.
+    pub fn take_expired(&mut self) -> Vec<(usize, Vec<u8>)> {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// Takes note that the log has everything about these shards up to that position.
+    pub fn logged(&mut self, position: u64) {
+        match &mut self.guards {
+            Guards::One { guard, .. } => guard.last_record = position,
+            Guards::Many(guards) => {
+                guards.iter_mut().for_each(|(_, guard)| guard.last_record = position);
+            }
+        }
+    }
+
+    /// Unlocks; what comes back takes long to free.
+    pub fn unlock(self) -> Garbage {
+        self.garbage
+    }
+
+    fn discard(&mut self, old: Option<Entry>) {
+        if let Some(old) = old.filter(|old| old.value.is_costly_to_drop()) {
+            self.garbage.values.push(old.value);
+        }
+    }
+
+    /// Whether the key is there. If it has expired it is removed.
+    fn is_live(&mut self, key: &[u8]) -> bool {
+        let (shard, hashed) = self.locate(key);
+        let Some(entry) = shard.table(self.db).and_then(|table| table.get(hashed)) else {
+            return false;
+        };
+        if !self.is_expired(entry) {
+            return true;
+        }
+        let db = self.db;
+        let (shard, hashed) = self.locate_mut(key);
+        let old = shard.table_mut(db).remove(hashed);
+        self.discard(old);
+        self.expired.push((db, key.to_vec()));
+        false
+    }
+
+    fn value_mut(&mut self, key: &[u8]) -> Option<&mut Value> {
+        if !self.is_live(key) {
+            return None;
+        }
+        let db = self.db;
+        let (shard, key) = self.locate_mut(key);
+        shard.table_mut(db).get_mut(key)
+    }
+
+    fn locate_mut<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, HashedKey<'k>) {
+        let key = self.hashed(key);
+        match &mut self.guards {
+            Guards::One { guard, .. } => (guard, key),
+            Guards::Many(guards) => {
+                let place = place_of(guards, key);
+                (&mut guards[place].1, key)
+            }
+        }
+    }
+}
+
+/// What a command sees that reads the whole keyspace: one shard after the other, never all at once.
+pub struct ReadAll<'a> {
+    keyspace: &'a Keyspace,
+    /// The database that the command means.
+    pub db: usize,
+    now_ms: i64,
+    last_record: Cell<u64>,
+}
+
+impl<'a> ReadAll<'a> {
+    /// The whole keyspace.
+    pub fn new(keyspace: &'a Keyspace, db: usize) -> ReadAll<'a> {
+        ReadAll { keyspace, db, now_ms: super::now_ms(), last_record: Cell::new(0) }
+    }
+
+    /// The highest log position of what was visited.
+    pub fn last_record(&self) -> u64 {
+        self.last_record.get()
+    }
+
+    /// Shows the database's part of every shard, from the shard of that number on, with the shard's
+    /// number, until the visitor returns false.
+    pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Table) -> bool) {
+        let seen = self.keyspace.visit(first, |index, shard| {
+            shard.table(self.db).is_none_or(|table| visitor(index, table))
+        });
+        self.last_record.set(self.last_record.get().max(seen));
+    }
+
+    /// Whether the entry is there at the moment of this command.
+    pub fn is_live(&self, entry: &Entry) -> bool {
+        !entry.is_expired(self.now_ms)
+    }
+}
+
+/// What a command sees that changes the whole keyspace: every shard, locked.
+pub struct WriteAll<'a> {
+    keyspace: &'a Keyspace,
+    shards: Vec<Exclusive<'a>>,
+    /// The database that the command means.
+    pub db: usize,
+    garbage: Garbage,
+}
+
+impl<'a> WriteAll<'a> {
+    /// Locks the whole keyspace.
+    pub fn new(keyspace: &'a Keyspace, db: usize) -> WriteAll<'a> {
+        WriteAll { keyspace, shards: keyspace.write_all(), db, garbage: Garbage::default() }
+    }
+
+    /// The number of databases.
+    pub fn database_count(&self) -> usize {
+        self.keyspace.config.database_count()
+    }
+
+    /// Empties the database that the command means.
+    pub fn flush(&mut self) {
+        let (db, shards) = (self.db, &mut self.shards);
+        self.garbage.tables.extend(shards.iter_mut().map(|shard| shard.take_table(db)));
+    }
+
+    /// Empties all databases.
+    pub fn flush_all(&mut self) {
+        for shard in &mut self.shards {
+            let tables = (0..shard.databases()).map(|db| shard.take_table(db));
+            self.garbage.tables.extend(tables);
+        }
+    }
+
+    /// Exchanges two databases.
+    pub fn swap(&mut self, one: usize, other: usize) {
+        self.shards.iter_mut().for_each(|shard| shard.swap(one, other));
+    }
+
+    /// The highest log position of the shards.
+    pub fn last_record(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.last_record).max().unwrap_or(0)
+    }
+
+    /// Takes note that the log has everything up to that position.
+    pub fn logged(&mut self, position: u64) {
+        self.shards.iter_mut().for_each(|shard| shard.last_record = position);
+    }
+
+    /// Unlocks; what comes back takes long to free.
+    pub fn unlock(self) -> Garbage {
+        self.garbage
+    }
+}

@@ -1,0 +1,239 @@
+//! The glob patterns of `KEYS`, `SCAN MATCH` and `CONFIG GET`, over bytes rather than characters.
+//!
+//! | Pattern    | Matches                                                              |
+//! |------------|----------------------------------------------------------------------|
+//! | `*`        | any run of bytes, also an empty one                                  |
+//! | `?`        | any one byte                                                         |
+//! | `[a-c_]`   | one byte out of a class of bytes and ranges                          |
+//! | `[^a-c_]`  | one byte that is not in the class                                    |
+//! | `\x`       | the byte `x`, whatever it means elsewhere; also inside a class       |
+//! | any other  | itself                                                               |
+//!
+//! A pattern comes from a client, so two things always hold. Every sequence of bytes is a pattern:
+//! a class that is never closed ends with the pattern, a trailing backslash stands for itself. And
+//! none makes the search explode: everything but `*` matches exactly one byte, so it is enough to
+//! let the *last* star grow when the rest does not fit, since whatever an earlier star could gain
+//! by growing, the last one can gain too. The work is at most pattern length times text length.
+//!
+//! The corners are those that Redis 7.0 shows when asked; a few are odd, and each says so below.
+
+/// Whether the whole of `text` fits `pattern`.
+#[must_use]
+pub fn matches(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
+    // Redis compares nothing with an empty text, so that even `**` misses the key with the empty
+    // name; but its KEYS and SCAN take a lone `*` for "no filter" before they look.
+    if text.is_empty() {
+        return pattern.is_empty() || pattern == b"*";
+    }
+    // What follows the last star seen, and the text from which that was last tried.
+    let mut last_star: Option<(&[u8], &[u8])> = None;
+    loop {
+        if let Some(rest) = pattern.strip_prefix(b"*") {
+            if rest.is_empty() {
+                return true;
+            }
+            pattern = rest;
+            last_star = Some((rest, text));
+            continue;
+        }
+        let Some((&byte, text_rest)) = text.split_first() else {
+            // What is left of the pattern wants at least one more byte; a longer star would only
+            // leave it fewer.
+            return pattern.is_empty();
+        };
+        if let Some(rest) = match_one(pattern, byte, ignore_case) {
+            pattern = rest;
+            text = text_rest;
+            continue;
+        }
+        // The star takes one byte more, and what follows it starts again.
+        let Some((after_star, [_, tried_rest @ ..])) = last_star else {
+            return false;
+        };
+        pattern = after_star;
+        text = tried_rest;
+        last_star = Some((after_star, tried_rest));
+    }
+}
+
+/// Matches one byte against the first element of `pattern`, which is not a star, and returns the
+/// pattern after that element; `None` if the byte does not fit or there is no element.
+fn match_one(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
+    match pattern {
+        [] => None,
+        [b'?', rest @ ..] => Some(rest),
+        [b'[', class @ ..] => match_class(class, byte, ignore_case),
+        [b'\\', literal, rest @ ..] | [literal, rest @ ..] => {
+            same(*literal, byte, ignore_case).then_some(rest)
+        }
+    }
+}
+
+/// Like [`match_one`] for a class whose `[` is already taken. It is read to its end even after a
+/// member was found, because the end is where the pattern goes on.
+fn match_class(class: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
+    let (negated, mut class) = match class {
+        [b'^', members @ ..] => (true, members),
+        members => (false, members),
+    };
+    let mut found = false;
+    // The order of the arms is the meaning: an escape counts before the closing bracket, the
+    // bracket before a range, and so `[]` is an empty class while `[a-]` is a range up to `]`.
+    let rest = loop {
+        class = match class {
+            [] => break class,
+            // In Redis an escaped member keeps its case even where case is ignored.
+            [b'\\', member, rest @ ..] => {
+                found |= *member == byte;
+                rest
+            }
+            [b']', rest @ ..] => break rest,
+            [first, b'-', last, rest @ ..] => {
+                found |= in_range(*first, *last, byte, ignore_case);
+                rest
+            }
+            [member, rest @ ..] => {
+                found |= same(*member, byte, ignore_case);
+                rest
+            }
+        };
+    };
+    (found != negated).then_some(rest)
+}
+
+/// Whether `byte` lies between the ends of a range, which may stand in either order.
+///
+/// Two oddities are Redis's: bytes are ordered as C's signed `char`, 0x80 to 0xff below zero; and
+/// the ends are put in order before their case is dropped, so without case `[Z-a]` is empty.
+fn in_range(first: u8, last: u8, byte: u8, ignore_case: bool) -> bool {
+    let (low, high) =
+        if first.cast_signed() <= last.cast_signed() { (first, last) } else { (last, first) };
+    let place = |byte| fold_case(byte, ignore_case).cast_signed();
+    (place(low)..=place(high)).contains(&place(byte))
+}
+
+fn same(a: u8, b: u8, ignore_case: bool) -> bool {
+    fold_case(a, ignore_case) == fold_case(b, ignore_case)
+}
+
+fn fold_case(byte: u8, ignore_case: bool) -> u8 {
+    if ignore_case { byte.to_ascii_lowercase() } else { byte }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `yes` and `no` are texts that Redis 7.0 was seen to match and not to match.
+    fn check(pattern: &str, yes: &[&str], no: &[&str]) {
+        for (texts, expected) in [(yes, true), (no, false)] {
+            for text in texts {
+                let matched = matches(pattern.as_bytes(), text.as_bytes(), false);
+                assert_eq!(matched, expected, "{pattern} on {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_without_special_bytes_matches_only_itself() {
+        check("key", &["key"], &["", "ke", "keys", "Key"]);
+        check("", &[""], &["a"]);
+    }
+
+    #[test]
+    fn a_question_mark_takes_exactly_one_byte() {
+        check("h?llo", &["hello", "h?llo"], &["hllo", "heello"]);
+    }
+
+    #[test]
+    fn a_star_takes_any_run_of_bytes() {
+        check("h*llo", &["hllo", "heeello", "hllollo"], &["hell", "ello"]);
+        check("*a*b", &["ab", "aab", "xaybb"], &["", "a", "ba", "abx"]);
+        check("a**", &["a", "ab"], &["", "b"]);
+    }
+
+    #[test]
+    fn the_empty_text_is_matched_only_by_the_empty_pattern_and_a_lone_star() {
+        check("*", &["", "a"], &[]);
+        check("**", &["a"], &[""]);
+    }
+
+    #[test]
+    fn a_class_takes_one_of_its_bytes() {
+        check("h[ae]llo", &["hello", "hallo"], &["hillo", "hllo", "haello"]);
+        check("h[^e]llo", &["hallo", "h^llo"], &["hello", "hllo"]);
+        check("[a^]", &["a", "^"], &["b"]);
+    }
+
+    #[test]
+    fn a_range_may_be_written_in_either_order() {
+        check("[a-c]", &["a", "b", "c"], &["d", "-"]);
+        check("[c-a]", &["a", "b", "c"], &["d", "-"]);
+        check("[-a]", &["-", "a"], &["b"]);
+    }
+
+    #[test]
+    fn an_empty_class_matches_nothing_and_its_negation_any_byte() {
+        check("[]", &[], &["", "]", "a", "[]"]);
+        check("[^]", &["a", "]"], &["", "aa"]);
+    }
+
+    #[test]
+    fn a_dash_before_the_bracket_makes_a_range_up_to_the_bracket() {
+        check("[a-]", &["a", "]", "_"], &["-", "b", "\\a"]);
+        check("[a-]b]", &["_", "b"], &["_b]"]);
+    }
+
+    #[test]
+    fn a_class_that_is_not_closed_ends_with_the_pattern() {
+        check("[ab", &["a", "b"], &["[ab", "c", ""]);
+        check("[^a", &["b"], &["a"]);
+        check("x[", &[], &["x", "x["]);
+        check("x[^", &["xy"], &["x"]);
+        check("[a-", &["a", "-"], &["b"]);
+    }
+
+    #[test]
+    fn a_backslash_takes_the_next_byte_literally() {
+        check(r"\*", &["*"], &["a", r"\*"]);
+        check(r"a\bc", &["abc"], &[r"a\bc"]);
+        check(r"[\]]", &["]"], &[r"\"]);
+        check(r"[\^a]", &["^", "a"], &["b"]);
+        check(r"[\a-c]", &["a", "-", "c"], &["b"]);
+        check(r"[a-\]", &["a", r"\", "]"], &["-", "b"]);
+    }
+
+    #[test]
+    fn a_trailing_backslash_stands_for_itself() {
+        check(r"a\", &[r"a\"], &["a"]);
+        check(r"[\", &[r"\"], &["["]);
+    }
+
+    #[test]
+    fn case_is_ignored_on_request_except_for_an_escaped_member_of_a_class() {
+        assert!(matches(b"APPEND*", b"appendonly", true));
+        assert!(matches(br"\Appendonly", b"appendonly", true));
+        assert!(matches(b"[A-C]ppendonly", b"appendonly", true));
+        assert!(!matches(br"[\A]ppendonly", b"appendonly", true));
+        assert!(!matches(b"[Z-a]ppendonly", b"appendonly", true));
+        assert!(!matches(b"APPEND*", b"appendonly", false));
+    }
+
+    #[test]
+    fn ranges_order_bytes_as_signed_chars() {
+        let matched = |pattern: &[u8]| {
+            let bytes = (0..=u8::MAX).filter(|byte| matches(pattern, &[*byte], false));
+            bytes.collect::<Vec<_>>()
+        };
+        assert_eq!(matched(b"[\x01-\xff]"), [0x00, 0x01, 0xff]);
+        assert_eq!(matched(b"[\x80-\xff]"), (0x80..=0xff).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn many_stars_take_no_more_than_pattern_times_text() {
+        let text = vec![b'a'; 20_000];
+        let stars = b"a*".repeat(500);
+        assert!(matches(&stars, &text, false));
+        assert!(!matches(&[&stars[..], b"b"].concat(), &text, false));
+    }
+}

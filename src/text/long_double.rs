@@ -1,0 +1,581 @@
+//! The number type of `INCRBYFLOAT` and `HINCRBYFLOAT`: C's `long double` as x86 processors have
+//! it.
+//!
+//! Redis reads both numbers as `long double`, adds, and prints 17 decimals. An `f64` has too few
+//! bits for that: 0.1 + 0.2 would be 0.30000000000000004 rather than 0.3. Rust has no wider type,
+//! so this file builds the three operations that are needed, each exact and then rounded once (to
+//! the nearest value, a tie to the even mantissa):
+//!
+//! - [`LongDouble::parse`] writes the text as a fraction of two big integers and divides until
+//!   there are bits enough to round;
+//! - `+` aligns the two mantissas in a `u128`;
+//! - [`LongDouble::write_to`] multiplies by 10¹⁷, or prints a big integer.
+//!
+//! A value is ±mantissa × 2^exponent with a mantissa of 64 bits. Its top bit is set unless the
+//! exponent is already the least there is (zero and the subnormal numbers), so every value has one
+//! representation. There is no NaN: no text is read as one, and a sum that would be one is
+//! infinite, which callers refuse in the same words.
+
+use std::ops::Add;
+
+/// The exponent of the greatest finite values, about 1.19 × 10⁴⁹³².
+const MAX_EXPONENT: i32 = 16_383 - 63;
+/// The exponent of zero and of the least values, down to about 3.6 × 10⁻⁴⁹⁵¹.
+const MIN_EXPONENT: i32 = -16_382 - 63;
+/// Redis copies the text to a buffer of 5 KiB with a closing zero; what does not fit is no number.
+const MAX_TEXT_BYTES: usize = 5 * 1024 - 1;
+/// Beyond this an exponent, or the decimal magnitude of a number, decides the outcome by itself.
+/// It leaves room for a text that is all digits and shifts them back with its exponent.
+const EXPONENT_BOUND: i32 = 100_000;
+/// As many decimals are printed as `%.17Lf` prints.
+const DECIMALS: u32 = 17;
+
+/// A `long double`: finite, or infinite with either sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongDouble {
+    negative: bool,
+    mantissa: u64,
+    exponent: i32,
+}
+
+impl LongDouble {
+    /// There is no negative zero: nothing that is printed would tell it from this one.
+    const ZERO: LongDouble = LongDouble { negative: false, mantissa: 0, exponent: MIN_EXPONENT };
+
+    /// Reads what Redis takes for a floating point number: decimal (`-1.5e3`), hexadecimal
+    /// (`0x1.8p3`), `inf` or `infinity` in any case, with a sign or without. No spaces, no NaN, and
+    /// nothing whose value is too great or, not being zero, so small that it rounds to zero.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<LongDouble> {
+        if bytes.len() > MAX_TEXT_BYTES {
+            return None;
+        }
+        let (negative, unsigned) = split_sign(bytes);
+        if unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity") {
+            return Some(LongDouble::infinity(negative));
+        }
+        let number = match unsigned {
+            [b'0', b'x' | b'X', hexadecimal @ ..] => Numeral::parse(hexadecimal, 16)?,
+            decimal => Numeral::parse(decimal, 10)?,
+        };
+        if number.digits.is_empty() {
+            return Some(LongDouble::ZERO);
+        }
+        let rounded = number.round(negative);
+        (rounded.is_finite() && rounded.mantissa != 0).then_some(rounded)
+    }
+
+    /// Whether it may be stored; Redis refuses the rest.
+    #[must_use]
+    pub fn is_finite(self) -> bool {
+        self.exponent <= MAX_EXPONENT
+    }
+
+    /// Appends the value with 17 decimals less the trailing zeros, as Redis stores and replies it.
+    /// Never an exponent, so up to 4933 digits; never `-0`.
+    pub fn write_to(self, out: &mut Vec<u8>) {
+        let start = out.len();
+        if self.negative {
+            out.push(b'-');
+        }
+        if !self.is_finite() {
+            out.extend_from_slice(b"inf");
+        } else if self.exponent >= 0 {
+            BigUint::from(self.mantissa).shifted_left(self.exponent as u32).write_to(out);
+        } else {
+            // In units of the last decimal: times 10¹⁷ = 5¹⁷ × 2¹⁷, where the power of two only
+            // changes the shift. What lies below the point after it is rounded away.
+            let product = u128::from(self.mantissa) * 5u128.pow(DECIMALS);
+            let shift = self.exponent + DECIMALS as i32;
+            let scaled = if shift >= 0 {
+                product << shift
+            } else {
+                shift_right_to_even(product, shift.unsigned_abs())
+            };
+            if scaled == 0 {
+                out.truncate(start);
+            }
+            let (one, width) = (10u128.pow(DECIMALS), DECIMALS as usize);
+            let text = format!("{}.{:0width$}", scaled / one, scaled % one);
+            let text = text.trim_end_matches('0').trim_end_matches('.');
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    fn infinity(negative: bool) -> LongDouble {
+        LongDouble { negative, mantissa: 1 << 63, exponent: MAX_EXPONENT + 1 }
+    }
+
+    /// The value nearest to `bits` × 2^`exponent`, where the lowest bit may be sticky: set for
+    /// anything lost below it. A caller with a sticky bit brings at least 66 bits, so that it lies
+    /// below the bit that decides.
+    fn round(negative: bool, bits: u128, exponent: i32) -> LongDouble {
+        if bits == 0 {
+            return LongDouble::ZERO;
+        }
+        // Keep 64 bits, or fewer if the least exponent does not let go of more.
+        let length = (u128::BITS - bits.leading_zeros()) as i32;
+        let excess = (length - 64).max(MIN_EXPONENT - exponent);
+        let mut exponent = exponent + excess;
+        let mut mantissa = if excess > 0 {
+            shift_right_to_even(bits, excess.unsigned_abs())
+        } else {
+            bits << excess.unsigned_abs()
+        };
+        // Rounding up may carry into a 65th bit, with only zeros below it.
+        if mantissa >> 64 != 0 {
+            mantissa >>= 1;
+            exponent += 1;
+        }
+        if exponent > MAX_EXPONENT {
+            return LongDouble::infinity(negative);
+        }
+        match mantissa as u64 {
+            0 => LongDouble::ZERO,
+            mantissa => LongDouble { negative, mantissa, exponent },
+        }
+    }
+}
+
+impl Add for LongDouble {
+    type Output = LongDouble;
+
+    /// The sum; infinite when it is too great or when either number is.
+    fn add(self, other: LongDouble) -> LongDouble {
+        /// How far the mantissa with the greater exponent is moved up to make room below it.
+        const ROOM: u32 = 63;
+
+        let (high, low) =
+            if self.exponent >= other.exponent { (self, other) } else { (other, self) };
+        if !high.is_finite() {
+            return high;
+        }
+        let greater = u128::from(high.mantissa) << ROOM;
+        let smaller = shift_right_sticky(
+            u128::from(low.mantissa) << ROOM,
+            high.exponent.abs_diff(low.exponent),
+        );
+        let exponent = high.exponent - ROOM as i32;
+        if high.negative == low.negative {
+            LongDouble::round(high.negative, greater + smaller, exponent)
+        } else if greater >= smaller {
+            LongDouble::round(high.negative, greater - smaller, exponent)
+        } else {
+            LongDouble::round(low.negative, smaller - greater, exponent)
+        }
+    }
+}
+
+/// A numeral taken apart: its value is `digits` × `radix`^`scale` × 2^`binary_scale`.
+struct Numeral {
+    /// Values rather than characters, without leading zeros.
+    digits: Vec<u8>,
+    radix: u32,
+    scale: i32,
+    binary_scale: i32,
+}
+
+impl Numeral {
+    /// Digits with at most one point among them, at least one digit, perhaps an exponent.
+    fn parse(text: &[u8], radix: u32) -> Option<Numeral> {
+        let mut number = Numeral { digits: Vec::new(), radix, scale: 0, binary_scale: 0 };
+        let mut any_digit = false;
+        let mut after_point = false;
+        let mut rest = text;
+        while let [byte, tail @ ..] = rest {
+            if let Some(digit) = char::from(*byte).to_digit(radix) {
+                any_digit = true;
+                number.scale -= i32::from(after_point);
+                if digit != 0 || !number.digits.is_empty() {
+                    number.digits.push(digit as u8);
+                }
+            } else if *byte == b'.' && !after_point {
+                after_point = true;
+            } else {
+                break;
+            }
+            rest = tail;
+        }
+        if !any_digit {
+            return None;
+        }
+        match (radix, rest) {
+            (_, []) => {}
+            (10, [b'e' | b'E', exponent @ ..]) => number.scale += parse_exponent(exponent)?,
+            (16, [b'p' | b'P', exponent @ ..]) => number.binary_scale = parse_exponent(exponent)?,
+            _ => return None,
+        }
+        Some(number)
+    }
+
+    /// The nearest value. There are digits.
+    fn round(&self, negative: bool) -> LongDouble {
+        // Hopeless magnitudes first, so that the big integers stay as small as the text is short.
+        if self.radix == 10 {
+            let magnitude = self.scale + self.digits.len() as i32;
+            if magnitude > 5_000 {
+                return LongDouble::infinity(negative);
+            }
+            if magnitude < -5_000 {
+                return LongDouble::ZERO;
+            }
+        }
+        // radix^scale = (radix / 2)^scale × 2^scale for 10, and a power of two alone for 16.
+        let mut numerator = BigUint::from_digits(&self.digits, self.radix);
+        let mut denominator = BigUint::from(1);
+        let exponent = if self.radix == 10 {
+            let fives = if self.scale >= 0 { &mut numerator } else { &mut denominator };
+            fives.multiply_by_power_of_5(self.scale.unsigned_abs());
+            self.scale
+        } else {
+            4 * self.scale + self.binary_scale
+        };
+        let (bits, quotient_exponent) = divide_to_66_bits(numerator, denominator);
+        LongDouble::round(negative, bits, exponent + quotient_exponent)
+    }
+}
+
+fn split_sign(bytes: &[u8]) -> (bool, &[u8]) {
+    match bytes {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    }
+}
+
+/// A signed decimal exponent, held within `EXPONENT_BOUND` so that no later sum overflows.
+fn parse_exponent(bytes: &[u8]) -> Option<i32> {
+    let (negative, digits) = split_sign(bytes);
+    if digits.is_empty() {
+        return None;
+    }
+    let mut exponent = 0;
+    for byte in digits {
+        let digit = char::from(*byte).to_digit(10)?;
+        exponent = (exponent * 10 + digit as i32).min(EXPONENT_BOUND);
+    }
+    Some(if negative { -exponent } else { exponent })
+}
+
+/// `numerator` / `denominator` as bits × 2^exponent: at least the first 66 bits of the quotient and
+/// a sticky one below them. Long division in base two: slow per bit, but few bits are wanted, and
+/// it needs no guessing of quotient digits.
+fn divide_to_66_bits(mut numerator: BigUint, mut denominator: BigUint) -> (u128, i32) {
+    const BITS: u32 = 66;
+
+    // Make both equally long, so that the first bit of the quotient or the second is set.
+    let (above, below) = (numerator.bit_length(), denominator.bit_length());
+    if above < below {
+        numerator = numerator.shifted_left(below - above);
+    } else {
+        denominator = denominator.shifted_left(above - below);
+    }
+    let mut bits = 0;
+    // One step more for the case that the first bit is not set.
+    for _ in 0..=BITS {
+        let fits = numerator.subtract_if_it_fits(&denominator);
+        bits = bits << 1 | u128::from(fits);
+        numerator = numerator.shifted_left(1);
+    }
+    bits = bits << 1 | u128::from(!numerator.is_zero());
+    (bits, above as i32 - below as i32 - BITS as i32 - 1)
+}
+
+/// `bits` / 2^`shift`, with the lowest bit set if anything was lost.
+fn shift_right_sticky(bits: u128, shift: u32) -> u128 {
+    let kept = bits.checked_shr(shift).unwrap_or(0);
+    let lost = bits != kept.checked_shl(shift).unwrap_or(0);
+    kept | u128::from(lost)
+}
+
+/// `bits` / 2^`shift`, rounded to the nearest integer and from the middle to the even one. `bits`
+/// leaves the top two places free, which a shift by less than two needs.
+fn shift_right_to_even(bits: u128, shift: u32) -> u128 {
+    // Two places are kept below the point: the half, and whatever lies below it.
+    let quarters =
+        if shift >= 2 { shift_right_sticky(bits, shift - 2) } else { bits << (2 - shift) };
+    let (floor, quarter) = (quarters >> 2, quarters & 0b11);
+    let up = quarter == 0b11 || quarter == 0b10 && floor & 1 == 1;
+    floor + u128::from(up)
+}
+
+/// An unsigned integer of any size: limbs of 32 bits, the least first, no zero limb on top.
+struct BigUint {
+    limbs: Vec<u32>,
+}
+
+impl From<u64> for BigUint {
+    fn from(value: u64) -> BigUint {
+        let mut number = BigUint { limbs: vec![value as u32, (value >> 32) as u32] };
+        number.trim();
+        number
+    }
+}
+
+impl BigUint {
+    fn from_digits(digits: &[u8], radix: u32) -> BigUint {
+        let mut number = BigUint { limbs: Vec::new() };
+        // 16⁷ still fits a limb, and 10⁷ does.
+        for chunk in digits.chunks(7) {
+            let value = chunk.iter().fold(0, |value, digit| value * radix + u32::from(*digit));
+            number.multiply_add(radix.pow(chunk.len() as u32), value);
+        }
+        number
+    }
+
+    fn multiply_by_power_of_5(&mut self, power: u32) {
+        /// The greatest power of 5 in a limb is 5¹³.
+        const STEP: u32 = 13;
+
+        for _ in 0..power / STEP {
+            self.multiply_add(5u32.pow(STEP), 0);
+        }
+        self.multiply_add(5u32.pow(power % STEP), 0);
+    }
+
+    fn multiply_add(&mut self, factor: u32, summand: u32) {
+        let mut carry = u64::from(summand);
+        for limb in &mut self.limbs {
+            carry += u64::from(*limb) * u64::from(factor);
+            *limb = carry as u32;
+            carry >>= 32;
+        }
+        self.limbs.push(carry as u32);
+        self.trim();
+    }
+
+    fn shifted_left(mut self, shift: u32) -> BigUint {
+        self.multiply_add(1 << (shift % 32), 0);
+        self.limbs.splice(0..0, std::iter::repeat_n(0, shift as usize / 32));
+        self.trim();
+        self
+    }
+
+    fn subtract_if_it_fits(&mut self, other: &BigUint) -> bool {
+        // No zero limb on top, so the longer number is the greater one.
+        let by_length = self.limbs.len().cmp(&other.limbs.len());
+        if by_length.then_with(|| self.limbs.iter().rev().cmp(other.limbs.iter().rev())).is_lt() {
+            return false;
+        }
+        let mut borrow = false;
+        let subtrahend = other.limbs.iter().copied().chain(std::iter::repeat(0));
+        for (limb, subtrahend) in self.limbs.iter_mut().zip(subtrahend) {
+            let (difference, first) = limb.overflowing_sub(subtrahend);
+            let (difference, second) = difference.overflowing_sub(u32::from(borrow));
+            *limb = difference;
+            borrow = first || second;
+        }
+        self.trim();
+        true
+    }
+
+    /// Appends the number in decimal.
+    fn write_to(mut self, out: &mut Vec<u8>) {
+        const CHUNK: u64 = 1_000_000_000;
+
+        // Nine digits a division, the last ones first.
+        let mut chunks = Vec::new();
+        while !self.is_zero() {
+            let mut remainder = 0;
+            for limb in self.limbs.iter_mut().rev() {
+                let dividend = remainder << 32 | u64::from(*limb);
+                *limb = (dividend / CHUNK) as u32;
+                remainder = dividend % CHUNK;
+            }
+            self.trim();
+            chunks.push(remainder);
+        }
+        out.extend_from_slice(chunks.pop().unwrap_or(0).to_string().as_bytes());
+        for chunk in chunks.iter().rev() {
+            out.extend_from_slice(format!("{chunk:09}").as_bytes());
+        }
+    }
+
+    fn bit_length(&self) -> u32 {
+        let top = self.limbs.last().map_or(0, |limb| limb.leading_zeros());
+        self.limbs.len() as u32 * u32::BITS - top
+    }
+
+    fn is_zero(&self) -> bool {
+        self.limbs.is_empty()
+    }
+
+    fn trim(&mut self) {
+        while self.limbs.last() == Some(&0) {
+            self.limbs.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Option<LongDouble> {
+        LongDouble::parse(text.as_bytes())
+    }
+
+    /// What Redis 7.0 was seen to reply to `SET key a` and `INCRBYFLOAT key b`: the sum, `refused`
+    /// for one that is not finite, `invalid` for a text that is no number.
+    fn sum(a: &str, b: &str) -> String {
+        let (Some(a), Some(b)) = (parse(a), parse(b)) else {
+            return "invalid".to_owned();
+        };
+        let sum = a + b;
+        if !sum.is_finite() {
+            return "refused".to_owned();
+        }
+        let mut text = Vec::new();
+        sum.write_to(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The text that a number is kept as.
+    fn kept(text: &str) -> String {
+        sum(text, "0")
+    }
+
+    #[test]
+    fn decimal_fractions_add_up_as_people_expect() {
+        assert_eq!(sum("0.1", "0.2"), "0.3");
+        assert_eq!(sum("10.5", "0.1"), "10.6");
+        assert_eq!(sum("-0.1", "0.05"), "-0.05");
+        assert_eq!(sum("5.0e3", "200"), "5200");
+        assert_eq!(sum("1", "1e-17"), "1.00000000000000001");
+    }
+
+    #[test]
+    fn seventeen_decimals_are_printed_less_the_trailing_zeros() {
+        assert_eq!(kept("3.14159265358979323846"), "3.14159265358979324");
+        assert_eq!(kept("3.0"), "3");
+        assert_eq!(kept("100"), "100");
+        assert_eq!(kept("0.00000000000000001"), "0.00000000000000001");
+    }
+
+    #[test]
+    fn a_tie_in_the_last_decimal_is_printed_even() {
+        assert_eq!(kept("0x1p-18"), "0.00000381469726562");
+        assert_eq!(kept("0x3p-18"), "0.00001144409179688");
+    }
+
+    #[test]
+    fn zero_is_printed_without_a_sign() {
+        for zero in ["-0", "-0.0", "0e99999999999999999999", "-1e-20", "1e-4950", "0x0p-99999"] {
+            assert_eq!(kept(zero), "0", "{zero}");
+        }
+        assert_eq!(sum("1", "-1"), "0");
+    }
+
+    #[test]
+    fn a_text_is_rounded_to_64_bits_with_ties_to_even() {
+        assert_eq!(kept("18446744073709551615"), "18446744073709551615");
+        assert_eq!(kept("18446744073709551617"), "18446744073709551616");
+        assert_eq!(kept("18446744073709551619"), "18446744073709551620");
+        assert_eq!(kept("0x10000000000000001"), "18446744073709551616");
+        assert_eq!(kept("0x10000000000000003"), "18446744073709551620");
+        assert_eq!(kept("123456789012345678901234567890"), "123456789012345678899921813504");
+    }
+
+    #[test]
+    fn a_digit_thousands_of_places_away_breaks_a_tie() {
+        let above = format!("18446744073709551617.{}1", "0".repeat(3000));
+        assert_eq!(kept(&above), "18446744073709551618");
+    }
+
+    #[test]
+    fn a_sum_is_rounded_to_64_bits_with_ties_to_even() {
+        assert_eq!(sum("18446744073709551615", "0.5"), "18446744073709551616");
+        assert_eq!(sum("18446744073709551615", "0.25"), "18446744073709551615");
+        assert_eq!(sum("0x1p64", "1"), "18446744073709551616");
+        assert_eq!(sum("0x1p64", "3"), "18446744073709551620");
+        assert_eq!(sum("0x1p64", "0x1.00000001p0"), "18446744073709551618");
+        assert_eq!(sum("0x1p64", "-0x1p-1"), "18446744073709551616");
+        assert_eq!(sum("0x1p127", "-1"), "170141183460469231731687303715884105728");
+    }
+
+    #[test]
+    fn subtracting_neighbours_loses_nothing() {
+        let difference = sum("0x8000000000000001p60", "-0x8000000000000000p60");
+        assert_eq!(difference, "1152921504606846976");
+    }
+
+    #[test]
+    fn decimal_and_hexadecimal_spellings_are_read() {
+        for (text, value) in [
+            (".5", "0.5"),
+            ("5.", "5"),
+            ("+1", "1"),
+            ("00001", "1"),
+            ("1E5", "100000"),
+            ("5.e3", "5000"),
+            (".5e+1", "5"),
+            ("1e-1", "0.1"),
+            ("0x10", "16"),
+            ("-0X.8", "-0.5"),
+            ("0x1.8p-3", "0.1875"),
+        ] {
+            assert_eq!(kept(text), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_number() {
+        for text in [
+            "", ".", "-", "-.", "+-1", "1e", "1e+", ".e5", "1.2.3", "1,5", "1_0", "1f", " 1", "1 ",
+            "\t1", "1\n", "1\0", "+ 1", "0x", "0x.p1", "0x1p", "0xg", "0x1p1.5", "infinit", "nan",
+            "-nan", "nan(123)",
+        ] {
+            assert_eq!(parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn infinity_is_read_but_makes_no_sum() {
+        for infinity in ["inf", "+INF", "-inf", "Infinity"] {
+            assert_eq!(sum(infinity, "1"), "refused");
+            assert_eq!(sum("1", infinity), "refused");
+            assert_eq!(sum(infinity, "-inf"), "refused");
+        }
+    }
+
+    #[test]
+    fn a_number_too_great_is_no_number_and_a_sum_too_great_is_refused() {
+        let greatest = "1.18973149535723176502e4932";
+        for text in ["1e4933", "1.2e4932", "0x1p16384", "-1e5000", "1e99999999999999999999"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(sum(greatest, greatest), "refused");
+        assert_eq!(sum(greatest, "3.3e4912"), "refused");
+        assert_eq!(sum(greatest, "3.2e4912"), kept(greatest));
+    }
+
+    #[test]
+    fn a_number_that_only_rounds_to_zero_is_no_number() {
+        assert_eq!(parse("1.8e-4951"), None);
+        assert_eq!(parse("0x1p-16446"), None);
+        assert_eq!(parse("1e-99999999999999999999"), None);
+        // These round to the least number there is.
+        assert_eq!(parse("1.9e-4951"), parse("0x1p-16445"));
+        assert_eq!(parse("0x1.8p-16446"), parse("0x1p-16445"));
+        assert!(parse("0x1p-16445").is_some());
+    }
+
+    #[test]
+    fn a_huge_number_is_printed_to_its_last_digit() {
+        let huge = sum("1e4000", "1");
+        assert_eq!(huge.len(), 4000);
+        assert!(huge.starts_with("9999999999999999999965463873099623784932"));
+        assert!(huge.ends_with("9901340672"));
+        let huge = kept("1e4932");
+        assert_eq!(huge.len(), 4933);
+        assert!(huge.starts_with("1000000000000000000006018949387963891323"));
+        assert!(huge.ends_with("1886622720"));
+    }
+
+    #[test]
+    fn a_text_of_5120_bytes_is_no_number_whatever_it_says() {
+        assert_eq!(kept(&format!("{}1", "0".repeat(5118))), "1");
+        assert_eq!(parse(&format!("{}1", "0".repeat(5119))), None);
+        assert_eq!(kept(&format!("0.{}1e5001", "0".repeat(5000))), "1");
+    }
+}

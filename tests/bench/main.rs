@@ -1,0 +1,2 @@
+//! Placeholder until the driver is here.
+fn main() {}

@@ -1,0 +1,515 @@
+//! Commands about the connection itself: greeting, password, name, database, what the server knows of it.
+
+use crate::harness::{Client, Reply, connect, eventually, transcript};
+
+#[test]
+fn ping_and_echo_answer() {
+    transcript(
+        r#"
+        > PING
+        +PONG
+        > PING hello
+        "hello"
+        > PING ""
+        ""
+        > PING "\x00\r\n"
+        "\x00\r\n"
+        > ping
+        +PONG
+        > PING a b
+        -ERR wrong number of arguments for 'ping' command
+        > ECHO hello
+        "hello"
+        > ECHO ""
+        ""
+        > ECHO
+        -ERR wrong number of arguments for 'echo' command
+        > ECHO a b
+        -ERR wrong number of arguments for 'echo' command
+        "#,
+    );
+}
+
+/// What the server says of itself, by key.
+fn greeting(reply: Reply, key: &str) -> Reply {
+    let items = reply.into_items();
+    let pair = items.chunks_exact(2).find(|pair| pair[0] == Reply::Bulk(key.into()));
+    pair.unwrap_or_else(|| panic!("HELLO says no {key}"))[1].clone()
+}
+
+#[test]
+fn hello_says_who_is_there_and_chooses_the_protocol() {
+    let mut c = connect();
+    let id = c.integer("CLIENT ID");
+    for (command, protocol) in [("HELLO", 2), ("HELLO 3", 3), ("HELLO", 3), ("HELLO 2", 2)] {
+        let reply = c.reply(command);
+        assert_eq!(matches!(reply, Reply::Map(_)), protocol == 3, "{command}: {reply}");
+        let keys = reply.clone().into_items().into_iter().step_by(2);
+        let keys: Vec<String> = keys.map(Reply::into_text).collect();
+        let expected = ["server", "version", "proto", "id", "mode", "role", "modules"];
+        assert_eq!(keys, expected);
+        let says = |key| greeting(reply.clone(), key).to_string();
+        assert_eq!(says("server"), "\"redis\"");
+        assert_eq!(says("proto"), format!(":{protocol}"));
+        assert_eq!(says("id"), format!(":{id}"));
+        assert_eq!(says("mode"), "\"standalone\"");
+        assert_eq!(says("role"), "\"master\"");
+        assert_eq!(says("modules"), "[]");
+    }
+}
+
+#[test]
+fn hello_rejects_other_protocols_and_options() {
+    transcript(
+        r#"
+        > HELLO 1
+        -NOPROTO unsupported protocol version
+        > HELLO 4
+        -NOPROTO unsupported protocol version
+        > HELLO 0
+        -NOPROTO unsupported protocol version
+        > HELLO -1
+        -NOPROTO unsupported protocol version
+        > HELLO abc
+        -ERR Protocol version is not an integer or out of range
+        > HELLO 2.0
+        -ERR Protocol version is not an integer or out of range
+        > HELLO ""
+        -ERR Protocol version is not an integer or out of range
+        > HELLO 99999999999999999999
+        -ERR Protocol version is not an integer or out of range
+        > HELLO AUTH default x
+        -ERR Protocol version is not an integer or out of range
+        > HELLO 3 FOO
+        -ERR Syntax error in HELLO option 'FOO'
+        > HELLO 3 AUTH
+        -ERR Syntax error in HELLO option 'AUTH'
+        > HELLO 3 AUTH default
+        -ERR Syntax error in HELLO option 'AUTH'
+        > HELLO 3 SETNAME
+        -ERR Syntax error in HELLO option 'SETNAME'
+        > HELLO 3 SETNAME "a b"
+        -ERR Client names cannot contain spaces, newlines or special characters.
+        > HELLO 3 AUTH bob x
+        -WRONGPASS invalid username-password pair or user is disabled.
+        > HELLO 4 AUTH bob x
+        -NOPROTO unsupported protocol version
+        > GET missing
+        nil
+        "#,
+    );
+}
+
+#[test]
+fn hello_sets_the_name() {
+    let mut c = connect();
+    c.reply("HELLO 2 SETNAME first");
+    c.expect("CLIENT GETNAME", "\"first\"");
+    c.reply("HELLO 3 setname second");
+    c.expect("CLIENT GETNAME", "\"second\"");
+    c.reply("HELLO");
+    c.expect("CLIENT GETNAME", "\"second\"");
+    c.reply("HELLO 3 AUTH default anything SETNAME third");
+    c.expect("CLIENT GETNAME", "\"third\"");
+}
+
+#[test]
+fn without_a_password_auth_is_an_error_except_by_name() {
+    transcript(
+        r#"
+        > AUTH x
+        -ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?
+        > AUTH ""
+        -ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?
+        > AUTH default x
+        +OK
+        > AUTH default ""
+        +OK
+        > AUTH bob x
+        -WRONGPASS invalid username-password pair or user is disabled.
+        > AUTH Default x
+        -WRONGPASS invalid username-password pair or user is disabled.
+        > AUTH
+        -ERR wrong number of arguments for 'auth' command
+        > AUTH a b c
+        -ERR syntax error
+        "#,
+    );
+}
+
+#[test]
+fn a_password_shuts_out_who_does_not_know_it() {
+    let mut c = connect();
+    c.expect("CONFIG SET requirepass secret", "+OK");
+    c.expect("PING", "+PONG");
+    c.transcript(
+        r#"
+        stranger> PING
+        -NOAUTH Authentication required.
+        stranger> GET k
+        -NOAUTH Authentication required.
+        stranger> ECHO x
+        -NOAUTH Authentication required.
+        stranger> CLIENT ID
+        -NOAUTH Authentication required.
+        stranger> COMMAND COUNT
+        -NOAUTH Authentication required.
+        stranger> CONFIG GET requirepass
+        -NOAUTH Authentication required.
+        stranger> SELECT 1
+        -NOAUTH Authentication required.
+        stranger> GET
+        -ERR wrong number of arguments for 'get' command
+        stranger> CONFIG NOSUCH
+        -ERR unknown subcommand 'NOSUCH'. Try CONFIG HELP.
+        stranger> AUTH wrong
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> AUTH default wrong
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> AUTH bob secret
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> AUTH secre
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> AUTH secrets
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> AUTH ""
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> AUTH
+        -ERR wrong number of arguments for 'auth' command
+        stranger> PING
+        -NOAUTH Authentication required.
+        stranger> AUTH secret
+        +OK
+        stranger> PING
+        +PONG
+        stranger> AUTH wrong
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> PING
+        +PONG
+        friend> AUTH default secret
+        +OK
+        friend> GET k
+        nil
+        leaving> QUIT
+        +OK
+        resetting> RESET
+        +RESET
+        "#,
+    );
+    c.expect("CONFIG SET requirepass \"\"", "+OK");
+    c.another().expect("PING", "+PONG");
+}
+
+#[test]
+fn hello_can_bring_the_password() {
+    let mut c = connect();
+    c.expect("CONFIG SET requirepass secret", "+OK");
+    c.transcript(
+        r#"
+        stranger> HELLO 4
+        -NOPROTO unsupported protocol version
+        stranger> HELLO abc
+        -ERR Protocol version is not an integer or out of range
+        stranger> HELLO 3 FOO
+        -ERR Syntax error in HELLO option 'FOO'
+        stranger> HELLO 3 AUTH default wrong
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> HELLO 3 AUTH bob secret
+        -WRONGPASS invalid username-password pair or user is disabled.
+        stranger> PING
+        -NOAUTH Authentication required.
+        "#,
+    );
+    let mut stranger = c.another();
+    if c.redis_at_least("7.2") {
+        let error = "-NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+                     HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+                     select the RESP protocol version at the same time";
+        for hello in ["HELLO", "HELLO 2", "HELLO 3", "HELLO 3 SETNAME me"] {
+            stranger.expect(hello, error);
+        }
+    }
+    let reply = stranger.reply("HELLO 3 AUTH default secret SETNAME me");
+    assert_eq!(greeting(reply, "proto"), Reply::Integer(3));
+    stranger.expect("CLIENT GETNAME", "\"me\"");
+    stranger.expect("GET missing", "_");
+}
+
+#[test]
+fn reset_makes_the_connection_as_new() {
+    let mut c = connect();
+    c.expect("SET k zero", "+OK");
+    c.reply("HELLO 3 SETNAME me");
+    c.transcript(
+        r#"
+        > SELECT 3
+        +OK
+        > GET k
+        _
+        > RESET
+        +RESET
+        > GET k
+        "zero"
+        > GET missing
+        nil
+        > CLIENT GETNAME
+        nil
+        > RESET
+        +RESET
+        > RESET now
+        -ERR wrong number of arguments for 'reset' command
+        "#,
+    );
+    c.expect("CONFIG SET requirepass secret", "+OK");
+    c.expect("PING", "+PONG");
+    c.expect("RESET", "+RESET");
+    c.expect("PING", "-NOAUTH Authentication required.");
+    c.expect("AUTH secret", "+OK");
+    c.expect("PING", "+PONG");
+}
+
+// ---- CLIENT ------------------------------------------------------------------------------------------
+
+#[test]
+fn client_ids_grow() {
+    let mut c = connect();
+    let first = c.integer("CLIENT ID");
+    assert_eq!(c.integer("client id"), first);
+    let mut other = c.another();
+    assert!(other.integer("CLIENT ID") > first);
+}
+
+#[test]
+fn client_setname_takes_printable_words() {
+    transcript(
+        r#"
+        > CLIENT GETNAME
+        nil
+        > CLIENT SETNAME worker:1
+        +OK
+        > CLIENT GETNAME
+        "worker:1"
+        > client setname !~
+        +OK
+        > CLIENT GETNAME
+        "!~"
+        > CLIENT SETNAME "a b"
+        -ERR Client names cannot contain spaces, newlines or special characters.
+        > CLIENT SETNAME "a\n"
+        -ERR Client names cannot contain spaces, newlines or special characters.
+        > CLIENT SETNAME "\x7f"
+        -ERR Client names cannot contain spaces, newlines or special characters.
+        > CLIENT SETNAME "\xc3\xa9"
+        -ERR Client names cannot contain spaces, newlines or special characters.
+        > CLIENT SETNAME "a\x00"
+        -ERR Client names cannot contain spaces, newlines or special characters.
+        > CLIENT GETNAME
+        "!~"
+        other> CLIENT GETNAME
+        nil
+        > CLIENT SETNAME ""
+        +OK
+        > CLIENT GETNAME
+        nil
+        "#,
+    );
+}
+
+#[test]
+fn client_setinfo_names_the_library() {
+    let mut c = connect();
+    if !c.redis_at_least("7.2") {
+        return;
+    }
+    c.transcript(
+        r#"
+        > CLIENT SETINFO lib-name redis-rs
+        +OK
+        > CLIENT SETINFO LIB-VER 1.2.3
+        +OK
+        > CLIENT SETINFO lib-name "a b"
+        -ERR lib-name cannot contain spaces, newlines or special characters.
+        > CLIENT SETINFO lib-ver "a\n"
+        -ERR lib-ver cannot contain spaces, newlines or special characters.
+        > CLIENT SETINFO nosuch x
+        -ERR Unrecognized option 'nosuch'
+        > CLIENT SETINFO lib-name
+        -ERR wrong number of arguments for 'client|setinfo' command
+        "#,
+    );
+    let info = c.text("CLIENT INFO");
+    assert_eq!(field(&info, "lib-name"), "redis-rs");
+    assert_eq!(field(&info, "lib-ver"), "1.2.3");
+    c.expect("CLIENT SETINFO lib-name \"\"", "+OK");
+    assert_eq!(field(&c.text("CLIENT INFO"), "lib-name"), "");
+}
+
+/// The value of `name=value` in a line of `CLIENT LIST`.
+fn field<'a>(line: &'a str, name: &str) -> &'a str {
+    let mut fields = line.trim_end().split(' ');
+    let value = fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {name} in {line}"))
+}
+
+#[test]
+fn client_info_describes_the_connection() {
+    let mut c = connect();
+    let id = c.integer("CLIENT ID").to_string();
+    let info = c.text("CLIENT INFO");
+    assert!(info.ends_with('\n') && info.lines().count() == 1, "{info:?}");
+    assert_eq!(field(&info, "id"), id);
+    assert_eq!(field(&info, "addr"), c.local_address().to_string());
+    assert_eq!(field(&info, "laddr"), c.address().to_string());
+    assert_eq!(field(&info, "name"), "");
+    assert_eq!(field(&info, "age"), "0");
+    assert_eq!(field(&info, "idle"), "0");
+    assert_eq!(field(&info, "flags"), "N");
+    assert_eq!(field(&info, "db"), "0");
+    assert_eq!(field(&info, "sub"), "0");
+    assert_eq!(field(&info, "psub"), "0");
+    assert_eq!(field(&info, "ssub"), "0");
+    assert_eq!(field(&info, "multi"), "-1");
+    assert_eq!(field(&info, "events"), "r");
+    assert_eq!(field(&info, "cmd"), "client|info");
+    assert_eq!(field(&info, "user"), "default");
+    assert_eq!(field(&info, "redir"), "-1");
+    assert_eq!(field(&info, "resp"), "2");
+
+    c.expect("SELECT 5", "+OK");
+    c.expect("CLIENT SETNAME me", "+OK");
+    c.reply("HELLO 3");
+    let reply = c.reply("CLIENT INFO");
+    assert!(matches!(&reply, Reply::Verbatim(kind, _) if kind == "txt"), "{reply}");
+    let info = reply.into_text();
+    assert_eq!(field(&info, "db"), "5");
+    assert_eq!(field(&info, "name"), "me");
+    assert_eq!(field(&info, "resp"), "3");
+}
+
+#[test]
+fn the_fields_of_client_info_stand_in_order() {
+    let mut c = connect();
+    let mut expected =
+        "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free \
+                        argv-mem multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp"
+            .to_owned();
+    if c.redis_at_least("7.4") {
+        expected = expected.replace("multi qbuf", "multi watch qbuf");
+    }
+    if c.redis_at_least("7.2") {
+        expected += " lib-name lib-ver";
+    }
+    let info = c.text("CLIENT INFO");
+    let fields = info.trim_end().split(' ');
+    let names: Vec<&str> = fields.filter_map(|field| field.split('=').next()).collect();
+    // Newer versions append more.
+    assert!(names.join(" ").starts_with(&expected), "{info}");
+}
+
+#[test]
+fn client_list_shows_everyone() {
+    let mut c = connect();
+    let mut other = c.another();
+    let ids = [c.integer("CLIENT ID"), other.integer("CLIENT ID")];
+    other.expect("CLIENT SETNAME other", "+OK");
+    other.expect("SELECT 7", "+OK");
+    other.expect("GET k", "nil");
+    let listed = |list: &str, id: i64| -> Option<String> {
+        let id = format!("id={id} ");
+        let line = list.lines().find(|line| line.starts_with(&id));
+        line.map(str::to_owned)
+    };
+    for list in ["CLIENT LIST", "CLIENT LIST TYPE normal", "client list type NORMAL"] {
+        let list = c.text(list);
+        assert!(list.ends_with('\n'));
+        let own = listed(&list, ids[0]).expect("our own line");
+        assert_eq!(field(&own, "cmd"), "client|list");
+        let line = listed(&list, ids[1]).expect("the other's line");
+        assert_eq!(field(&line, "name"), "other");
+        assert_eq!(field(&line, "db"), "7");
+        assert_eq!(field(&line, "cmd"), "get");
+        assert_eq!(field(&line, "addr"), other.local_address().to_string());
+    }
+    let list = c.text(&format!("CLIENT LIST ID {} 999999999", ids[1]));
+    assert_eq!(list.lines().count(), 1);
+    assert!(listed(&list, ids[1]).is_some());
+    let list = c.text(&format!("CLIENT LIST ID {} {}", ids[1], ids[0]));
+    assert_eq!(list.lines().count(), 2);
+    drop(other);
+    eventually("the list forgets who has left", || {
+        listed(&c.text("CLIENT LIST"), ids[1]).is_none()
+    });
+}
+
+#[test]
+fn client_list_rejects_bad_filters() {
+    transcript(
+        r#"
+        > CLIENT LIST TYPE
+        -ERR syntax error
+        > CLIENT LIST TYPE nosuch
+        -ERR Unknown client type 'nosuch'
+        > CLIENT LIST TYPE normal x
+        -ERR syntax error
+        > CLIENT LIST ID
+        -ERR syntax error
+        > CLIENT LIST ID abc
+        -ERR Invalid client ID
+        > CLIENT LIST ID 1 abc
+        -ERR Invalid client ID
+        > CLIENT LIST FOO
+        -ERR syntax error
+        > CLIENT LIST FOO bar
+        -ERR syntax error
+        > CLIENT LIST TYPE pubsub
+        ""
+        > CLIENT LIST TYPE replica
+        ""
+        > CLIENT LIST TYPE slave
+        ""
+        > CLIENT LIST TYPE master
+        ""
+        "#,
+    );
+}
+
+#[test]
+fn client_checks_its_subcommands() {
+    transcript(
+        r#"
+        > CLIENT
+        -ERR wrong number of arguments for 'client' command
+        > CLIENT NOSUCH
+        -ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.
+        > CLIENT ID x
+        -ERR wrong number of arguments for 'client|id' command
+        > CLIENT GETNAME x
+        -ERR wrong number of arguments for 'client|getname' command
+        > CLIENT SETNAME
+        -ERR wrong number of arguments for 'client|setname' command
+        > CLIENT SETNAME a b
+        -ERR wrong number of arguments for 'client|setname' command
+        > CLIENT INFO x
+        -ERR wrong number of arguments for 'client|info' command
+        > client nosuch
+        -ERR unknown subcommand 'nosuch'. Try CLIENT HELP.
+        "#,
+    );
+}
+
+#[test]
+fn a_connection_over_maxclients_is_told_so_and_closed() {
+    let mut c = connect();
+    let connected = c.text("CLIENT LIST").lines().count();
+    c.expect(&format!("CONFIG SET maxclients {}", connected + 1), "+OK");
+    let mut last: Client = c.another();
+    last.expect("PING", "+PONG");
+    let mut refused = c.another();
+    refused.expect_bytes("-ERR max number of clients reached\r\n");
+    refused.expect_closed();
+    last.expect("QUIT", "+OK");
+    last.expect_closed();
+    eventually("the place is free again", || {
+        c.another().reply("PING") == Reply::Simple("PONG".into())
+    });
+}

@@ -1,0 +1,24 @@
+//! The end-to-end tests: they start the real binary and drive it from outside.
+//!
+//! Read [`harness`] first. Everything but [`persistence`] and [`startup`], which are about our own process,
+//! describes the behaviour of Redis and must also pass against a real one:
+//!
+//! ```text
+//! REDIS_ADDR=127.0.0.1:6379 cargo test --test suite
+//! ```
+//!
+//! That Redis is emptied and its settings are changed for a while: give it one of its own.
+
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+mod connection;
+mod harness;
+mod hashes;
+mod keys;
+mod library;
+mod persistence;
+mod protocol;
+mod server;
+mod startup;
+mod strings;
