@@ -348,8 +348,7 @@ impl Config {
     /// # Errors
     /// Redis's text, without the `ERR`.
     pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
-        let refuse = |setting: &Setting, why: &str| {
-            let name = setting.name;
+        let refuse = |name: &str, why: &str| {
             format!("CONFIG SET failed (possibly related to argument '{name}') - {why}")
         };
         // As in Redis, all names are looked at before any value.
@@ -360,12 +359,13 @@ impl Config {
                 format!("Unknown option or number of arguments for CONFIG SET - '{name}'")
             })?;
             match setting.change {
-                AtStart => return Err(refuse(setting, "can't set immutable config")),
-                Protected => return Err(refuse(setting, "can't set protected config")),
+                AtStart => return Err(refuse(setting.name, "can't set immutable config")),
+                Protected => return Err(refuse(setting.name, "can't set protected config")),
                 Live => {}
             }
             if settings.iter().any(|other| std::ptr::eq(*other, setting)) {
-                return Err(refuse(setting, "duplicate parameter"));
+                // Here Redis shows the name as it came.
+                return Err(refuse(&name, "duplicate parameter"));
             }
             settings.push(setting);
         }
@@ -373,7 +373,7 @@ impl Config {
         for (setting, (_, value)) in settings.iter().zip(pairs) {
             let value = std::str::from_utf8(value).map_err(|_| "argument is not UTF-8".to_string());
             let value = value.and_then(|value| setting.parse(value));
-            values.push(value.map_err(|why| refuse(setting, &why))?);
+            values.push(value.map_err(|why| refuse(setting.name, &why))?);
         }
         for (setting, value) in settings.iter().zip(values) {
             setting.store(self, value);

@@ -3,21 +3,13 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
 
 use super::options::{database, integer_32, is};
-use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command};
+use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Protocol, Reply};
 use crate::session::Client;
 use crate::text::integer::parse_u64;
 
 /// The version of Redis whose answers we give, for clients that look at it.
 pub const REDIS_VERSION: &str = "7.4.0";
-
-const fn row(
-    name: &'static str,
-    syntax: &'static str,
-    handler: fn(&mut Context, Args, &mut Reply) -> Outcome,
-) -> Command {
-    command(name, syntax, Handler::Session(handler))
-}
 
 /// What may be sent before the password.
 const NO_AUTH: Flags =
@@ -27,40 +19,40 @@ const CLIENT: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
 /// The connection.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "connection", commands: &[
-    row("auth", "[username] password", auth).flags(NO_AUTH)
+    session("auth", "[username] password", auth).flags(NO_AUTH)
         .doc("1.0.0", "O(1)", "Gives the password."),
     command("client", "subcommand [argument ...]", Handler::Container(CLIENT_COMMANDS, None))
         .doc("2.4.0", "depends on the subcommand", "Asks and says things about connections."),
-    row("echo", "message", echo).fast().flags(Flags::ALWAYS)
+    session("echo", "message", echo).fast().flags(Flags::ALWAYS)
         .doc("1.0.0", "O(1)", "Returns the message."),
-    row("hello", "[protover [AUTH username password] [SETNAME clientname]]", hello).flags(NO_AUTH)
+    session("hello", "[protover [AUTH username password] [SETNAME clientname]]", hello).flags(NO_AUTH)
         .doc("6.0.0", "O(1)", "Agrees on the protocol and tells about the server."),
-    row("ping", "[message]", ping).fast()
+    session("ping", "[message]", ping).fast()
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .doc("1.0.0", "O(1)", "Answers, so that one knows the server is there."),
-    row("quit", "[argument ...]", quit).flags(NO_AUTH)
+    session("quit", "[argument ...]", quit).flags(NO_AUTH)
         .doc("1.0.0", "O(1)", "Closes the connection."),
-    row("reset", "", reset).flags(NO_AUTH)
+    session("reset", "", reset).flags(NO_AUTH)
         .doc("6.2.0", "O(1)", "Makes the connection as if it were new."),
-    row("select", "index", select).fast().flags(Flags::ALWAYS)
+    session("select", "index", select).fast().flags(Flags::ALWAYS)
         .doc("1.0.0", "O(1)", "Changes the database of the connection."),
 ] };
 
 #[rustfmt::skip]
 const CLIENT_COMMANDS: &[Command] = &[
-    row("client|getname", "", client_getname).flags(CLIENT)
+    session("client|getname", "", client_getname).flags(CLIENT)
         .doc("2.6.9", "O(1)", "Returns the name of the connection."),
-    row("client|id", "", client_id).flags(CLIENT)
+    session("client|id", "", client_id).flags(CLIENT)
         .doc("5.0.0", "O(1)", "Returns the number of the connection."),
-    row("client|info", "", client_info).flags(CLIENT).tips(&["nondeterministic_output"])
+    session("client|info", "", client_info).flags(CLIENT).tips(&["nondeterministic_output"])
         .doc("6.2.0", "O(1)", "Tells about the connection."),
-    row("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
+    session("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
         client_list).flags(CLIENT.or(Flags::ADMIN)).tips(&["nondeterministic_output"])
         .doc("2.4.0", "O(N) with N the number of connections", "Tells about all connections."),
-    row("client|setinfo", "<LIB-NAME libname | LIB-VER libver>", client_setinfo).flags(CLIENT)
+    session("client|setinfo", "<LIB-NAME libname | LIB-VER libver>", client_setinfo).flags(CLIENT)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("7.2.0", "O(1)", "Says which library the client uses."),
-    row("client|setname", "connection-name", client_setname).flags(CLIENT)
+    session("client|setname", "connection-name", client_setname).flags(CLIENT)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("2.6.9", "O(1)", "Gives the connection a name."),
 ];

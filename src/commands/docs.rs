@@ -12,20 +12,12 @@
 //! | `a \| b` | one of several |
 //! | `key value [key value ...]` | any number of `key value` |
 
-use super::spec::{Command, Context, Family, Flags, Handler, Keys, Outcome, command};
+use super::spec::{Command, Context, Family, Flags, Handler, Keys, Outcome, command, session};
 use super::{all, find, find_subcommand, subcommand_name};
 use crate::resp::{Args, CommandError, Reply};
 use crate::text::glob;
 
 use super::options::is;
-
-const fn row(
-    name: &'static str,
-    syntax: &'static str,
-    handler: fn(&mut Context, Args, &mut Reply) -> Outcome,
-) -> Command {
-    command(name, syntax, Handler::Session(handler)).flags(SHARED)
-}
 
 const SHARED: Flags = Flags::ALWAYS.or(Flags::CONNECTION);
 const ANY_ORDER: &[&str] = &["nondeterministic_output_order"];
@@ -40,16 +32,16 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
-    row("command|count", "", count)
+    session("command|count", "", count).flags(SHARED)
         .doc("2.8.13", "O(1)", "Returns the number of commands."),
-    row("command|docs", "[command-name [command-name ...]]", docs).tips(ANY_ORDER)
+    session("command|docs", "[command-name [command-name ...]]", docs).flags(SHARED).tips(ANY_ORDER)
         .doc("7.0.0", "O(N) with N the number of commands", "Explains commands to people."),
-    row("command|getkeys", "command argument [argument ...]", getkeys)
+    session("command|getkeys", "command argument [argument ...]", getkeys).flags(SHARED)
         .doc("2.8.13", "O(N) with N the number of arguments", "Finds the keys of a command."),
-    row("command|info", "[command-name [command-name ...]]", info).tips(ANY_ORDER)
+    session("command|info", "[command-name [command-name ...]]", info).flags(SHARED).tips(ANY_ORDER)
         .doc("2.8.13", "O(N) with N the number of commands", "Describes commands to programs."),
-    row("command|list", "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]", list)
-        .tips(ANY_ORDER)
+    session("command|list", "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]", list)
+        .flags(SHARED).tips(ANY_ORDER)
         .doc("7.0.0", "O(N) with N the number of commands", "Lists the names of commands."),
 ];
 

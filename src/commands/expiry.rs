@@ -5,35 +5,35 @@
 //! had passed already.
 
 use super::options::{TimeUnit, integer, invalid_expire_time, is};
-use super::spec::{Change, Effect, Family, Handler, Outcome, command};
+use super::spec::{Change, Effect, Family, Outcome, read, write};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Entry, ReadView, WriteView};
 
 /// The deadlines.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "generic", commands: &[
-    command("expire", "key seconds [NX | XX | GT | LT]", Handler::Write(expire))
+    write("expire", "key seconds [NX | XX | GT | LT]", expire)
         .key("RW update").fast()
         .doc("1.0.0", "O(1)", "Lets a key expire in so many seconds."),
-    command("expireat", "key unix-time-seconds [NX | XX | GT | LT]", Handler::Write(expireat))
+    write("expireat", "key unix-time-seconds [NX | XX | GT | LT]", expireat)
         .key("RW update").fast()
         .doc("1.2.0", "O(1)", "Lets a key expire at a Unix time in seconds."),
-    command("expiretime", "key", Handler::Read(expiretime)).key("RO access").fast()
+    read("expiretime", "key", expiretime).key("RO access").fast()
         .doc("7.0.0", "O(1)", "Returns the Unix time in seconds at which a key expires."),
-    command("persist", "key", Handler::Write(persist)).key("RW update").fast()
+    write("persist", "key", persist).key("RW update").fast()
         .doc("2.2.0", "O(1)", "Lets a key no longer expire."),
-    command("pexpire", "key milliseconds [NX | XX | GT | LT]", Handler::Write(pexpire))
+    write("pexpire", "key milliseconds [NX | XX | GT | LT]", pexpire)
         .key("RW update").fast()
         .doc("2.6.0", "O(1)", "Lets a key expire in so many milliseconds."),
-    command("pexpireat", "key unix-time-milliseconds [NX | XX | GT | LT]",
-            Handler::Write(pexpireat)).key("RW update").fast()
+    write("pexpireat", "key unix-time-milliseconds [NX | XX | GT | LT]",
+            pexpireat).key("RW update").fast()
         .doc("2.6.0", "O(1)", "Lets a key expire at a Unix time in milliseconds."),
-    command("pexpiretime", "key", Handler::Read(pexpiretime)).key("RO access").fast()
+    read("pexpiretime", "key", pexpiretime).key("RO access").fast()
         .doc("7.0.0", "O(1)", "Returns the Unix time in milliseconds at which a key expires."),
-    command("pttl", "key", Handler::Read(pttl)).key("RO access").fast()
+    read("pttl", "key", pttl).key("RO access").fast()
         .tips(&["nondeterministic_output"])
         .doc("2.6.0", "O(1)", "Returns in how many milliseconds a key expires."),
-    command("ttl", "key", Handler::Read(ttl)).key("RO access").fast()
+    read("ttl", "key", ttl).key("RO access").fast()
         .tips(&["nondeterministic_output"])
         .doc("1.0.0", "O(1)", "Returns in how many seconds a key expires."),
 ] };

@@ -4,7 +4,7 @@
 //! loses its last field goes away with its key, so no handler ever meets an empty one.
 
 use super::options::{ScanOptions, Scanned, cursor, integer, reply_page, wrong_number_of_args};
-use super::spec::{Change, Effect, Family, Flags, Handler, Outcome, command};
+use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Hash, ReadView, WriteView};
 use crate::text::integer::{parse_i64, write_i64};
@@ -15,49 +15,49 @@ const WRITE_FAST: Flags = Flags::DENYOOM.or(Flags::FAST);
 /// The hashes.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "hash", commands: &[
-    command("hdel", "key field [field ...]", Handler::Write(hdel)).key("RW delete").fast()
+    write("hdel", "key field [field ...]", hdel).key("RW delete").fast()
         .doc("2.0.0", "O(N) with N the number of fields to remove",
              "Removes fields from a hash, and the hash with its last one."),
-    command("hexists", "key field", Handler::Read(hexists)).key("RO").fast()
+    read("hexists", "key field", hexists).key("RO").fast()
         .doc("2.0.0", "O(1)", "Tells whether a hash has a field."),
-    command("hget", "key field", Handler::Read(hget)).key("RO access").fast()
+    read("hget", "key field", hget).key("RO access").fast()
         .doc("2.0.0", "O(1)", "Returns the value of a field of a hash."),
-    command("hgetall", "key", Handler::Read(hgetall)).key("RO access")
+    read("hgetall", "key", hgetall).key("RO access")
         .tips(&["nondeterministic_output_order"])
         .doc("2.0.0", "O(N) with N the size of the hash",
              "Returns all fields of a hash with their values."),
-    command("hincrby", "key field increment", Handler::Write(hincrby))
+    write("hincrby", "key field increment", hincrby)
         .key("RW access update").flags(WRITE_FAST)
         .doc("2.0.0", "O(1)", "Adds a number to the integer value of a field of a hash."),
-    command("hincrbyfloat", "key field increment", Handler::Write(hincrbyfloat))
+    write("hincrbyfloat", "key field increment", hincrbyfloat)
         .key("RW access update").flags(WRITE_FAST)
         .doc("2.6.0", "O(1)", "Adds a number to the floating-point value of a field of a hash."),
-    command("hkeys", "key", Handler::Read(hkeys)).key("RO access")
+    read("hkeys", "key", hkeys).key("RO access")
         .tips(&["nondeterministic_output_order"])
         .doc("2.0.0", "O(N) with N the size of the hash", "Returns all fields of a hash."),
-    command("hlen", "key", Handler::Read(hlen)).key("RO").fast()
+    read("hlen", "key", hlen).key("RO").fast()
         .doc("2.0.0", "O(1)", "Returns the number of fields of a hash."),
-    command("hmget", "key field [field ...]", Handler::Read(hmget)).key("RO access").fast()
+    read("hmget", "key field [field ...]", hmget).key("RO access").fast()
         .doc("2.0.0", "O(N) with N the number of fields asked for",
              "Returns the values of fields of a hash."),
-    command("hmset", "key field value [field value ...]", Handler::Write(hmset))
+    write("hmset", "key field value [field value ...]", hmset)
         .key("RW update").flags(WRITE_FAST)
         .doc("2.0.0", "O(N) with N the number of fields to set",
              "Sets the values of fields of a hash; HSET is what one should use."),
-    command("hscan", "key cursor [MATCH pattern] [COUNT count] [NOVALUES]", Handler::Read(hscan))
+    read("hscan", "key cursor [MATCH pattern] [COUNT count] [NOVALUES]", hscan)
         .key("RO access").tips(&["nondeterministic_output"])
         .doc("2.8.0", "O(1) for a call, O(N) for all calls until the cursor is back at 0, with N \
                        the size of the hash",
              "Returns some fields of a hash with their values, and a cursor to the next ones."),
-    command("hset", "key field value [field value ...]", Handler::Write(hset))
+    write("hset", "key field value [field value ...]", hset)
         .key("RW update").flags(WRITE_FAST)
         .doc("2.0.0", "O(N) with N the number of fields to set",
              "Sets the values of fields of a hash, making the hash if need be."),
-    command("hsetnx", "key field value", Handler::Write(hsetnx)).key("RW insert").flags(WRITE_FAST)
+    write("hsetnx", "key field value", hsetnx).key("RW insert").flags(WRITE_FAST)
         .doc("2.0.0", "O(1)", "Sets the value of a field of a hash, if the field is not there."),
-    command("hstrlen", "key field", Handler::Read(hstrlen)).key("RO").fast()
+    read("hstrlen", "key field", hstrlen).key("RO").fast()
         .doc("3.2.0", "O(1)", "Returns the length of the value of a field of a hash."),
-    command("hvals", "key", Handler::Read(hvals)).key("RO access")
+    read("hvals", "key", hvals).key("RO access")
         .tips(&["nondeterministic_output_order"])
         .doc("2.0.0", "O(N) with N the size of the hash", "Returns all values of a hash."),
 ] };

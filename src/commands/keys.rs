@@ -9,7 +9,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::options::{ScanOptions, Scanned, cursor, database, integer_32, is, reply_page};
-use super::spec::{Change, Effect, Family, Flags, Handler, Outcome, command};
+use super::spec::{Change, Effect, Family, Flags, Handler, Outcome, command, read, write};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::key::{HashedKey, POSITION_BITS};
 use crate::store::shard::Table;
@@ -19,29 +19,29 @@ use crate::text::glob;
 /// The keys.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "generic", commands: &[
-    command("copy", "source destination [DB destination-db] [REPLACE]", Handler::Write(copy))
+    write("copy", "source destination [DB destination-db] [REPLACE]", copy)
         .keys(1, 1, 1, "RO access").keys(2, 2, 1, "OW update").flags(Flags::DENYOOM)
         .doc("6.2.0", "O(N) with N the number of fields of a hash, O(1) for a string",
              "Lets a second key hold what a key holds."),
-    command("del", "key [key ...]", Handler::Write(del)).every_key("RM delete")
+    write("del", "key [key ...]", del).every_key("RM delete")
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("1.0.0", "O(N) with N the number of keys", "Removes keys."),
-    command("exists", "key [key ...]", Handler::Read(exists)).every_key("RO").fast()
+    read("exists", "key [key ...]", exists).every_key("RO").fast()
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("1.0.0", "O(N) with N the number of keys", "Returns how many of the keys are there."),
     command("keys", "pattern", Handler::ReadAll(keys)).flags(Flags::DANGEROUS)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
         .doc("1.0.0", "O(N) with N the number of keys in the database",
              "Returns all keys whose names match a pattern."),
-    command("move", "key db", Handler::Write(r#move)).key("RW access update").fast()
+    write("move", "key db", r#move).key("RW access update").fast()
         .doc("1.0.0", "O(1)", "Takes a key to another database."),
     command("randomkey", "", Handler::ReadAll(randomkey))
         .tips(&["request_policy:all_shards", "nondeterministic_output"])
         .doc("1.0.0", "O(1)", "Returns a key, chosen by lot."),
-    command("rename", "key newkey", Handler::Write(rename))
+    write("rename", "key newkey", rename)
         .keys(1, 1, 1, "RW access delete").keys(2, 2, 1, "OW update")
         .doc("1.0.0", "O(1)", "Gives a key a new name, whether it is taken or not."),
-    command("renamenx", "key newkey", Handler::Write(renamenx))
+    write("renamenx", "key newkey", renamenx)
         .keys(1, 1, 1, "RW access delete").keys(2, 2, 1, "OW insert").fast()
         .doc("1.0.0", "O(1)", "Gives a key a new name, unless it is taken."),
     command("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]", Handler::ReadAll(scan))
@@ -49,14 +49,14 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
         .doc("2.8.0", "O(1) for a call, O(N) for all calls until the cursor is back at 0, with N \
                        the number of keys in the database",
              "Returns some keys of the database, and a cursor to the next ones."),
-    command("touch", "key [key ...]", Handler::Read(exists)).every_key("RO").fast()
+    read("touch", "key [key ...]", exists).every_key("RO").fast()
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("3.2.1", "O(N) with N the number of keys",
              "Returns how many of the keys are there, like EXISTS: nothing is evicted here, so \
               no time of use is kept."),
-    command("type", "key", Handler::Read(r#type)).key("RO").fast()
+    read("type", "key", r#type).key("RO").fast()
         .doc("1.0.0", "O(1)", "Returns the type of what a key holds."),
-    command("unlink", "key [key ...]", Handler::Write(del)).every_key("RM delete").fast()
+    write("unlink", "key [key ...]", del).every_key("RM delete").fast()
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("4.0.0", "O(1) for each key; another thread frees what is large",
              "Removes keys, like DEL: here both leave it to another thread to free what is large."),

@@ -9,18 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::connection::REDIS_VERSION;
 use super::options::is;
-use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command};
+use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Server;
 use crate::store::now_ms;
-
-const fn row(
-    name: &'static str,
-    syntax: &'static str,
-    handler: fn(&mut Context, Args, &mut Reply) -> Outcome,
-) -> Command {
-    command(name, syntax, Handler::Session(handler))
-}
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
 
@@ -29,22 +21,22 @@ const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("config", "subcommand [argument ...]", Handler::Container(CONFIG_COMMANDS, None))
         .doc("2.0.0", "depends on the subcommand", "Shows and changes settings."),
-    row("info", "[section [section ...]]", info).flags(Flags::ALWAYS.or(Flags::DANGEROUS))
+    session("info", "[section [section ...]]", info).flags(Flags::ALWAYS.or(Flags::DANGEROUS))
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .doc("1.0.0", "O(1)", "Tells about the server."),
-    row("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
+    session("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
         .flags(ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY))
         .doc("1.0.0", "O(1)", "Syncs the log to the disk and ends the server."),
-    row("time", "", time).fast().flags(Flags::ALWAYS).tips(&["nondeterministic_output"])
+    session("time", "", time).fast().flags(Flags::ALWAYS).tips(&["nondeterministic_output"])
         .doc("2.6.0", "O(1)", "Returns the Unix time in seconds and microseconds."),
 ] };
 
 #[rustfmt::skip]
 const CONFIG_COMMANDS: &[Command] = &[
-    row("config|get", "parameter [parameter ...]", config_get).flags(ADMIN)
+    session("config|get", "parameter [parameter ...]", config_get).flags(ADMIN)
         .doc("2.0.0", "O(N) with N the number of settings",
              "Returns the settings whose names match a pattern."),
-    row("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
+    session("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("2.0.0", "O(N) with N the number of settings", "Changes settings: all of them or none."),
 ];
@@ -121,6 +113,7 @@ const SECTIONS: &[Section] = &[
     ("Stats", stats_section),
     ("Replication", replication_section),
     ("CPU", cpu_section),
+    ("Cluster", cluster_section),
     ("Keyspace", keyspace_section),
 ];
 
@@ -218,6 +211,10 @@ fn cpu_section(_: &Server, text: &mut String) -> std::fmt::Result {
         write!(text, "used_cpu_user:{:.6}\r\n", user / 100.0)?;
     }
     Ok(())
+}
+
+fn cluster_section(_: &Server, text: &mut String) -> std::fmt::Result {
+    write!(text, "cluster_enabled:0\r\n")
 }
 
 fn keyspace_section(server: &Server, text: &mut String) -> std::fmt::Result {

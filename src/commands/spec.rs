@@ -190,6 +190,33 @@ pub const fn command(name: &'static str, syntax: &'static str, handler: Handler)
     }
 }
 
+/// A row of a command that reads its keys.
+pub const fn read(
+    name: &'static str,
+    syntax: &'static str,
+    handler: fn(&ReadView, Args, &mut Reply) -> Outcome,
+) -> Command {
+    command(name, syntax, Handler::Read(handler))
+}
+
+/// A row of a command that may change its keys.
+pub const fn write(
+    name: &'static str,
+    syntax: &'static str,
+    handler: fn(&mut WriteView, Args, &mut Reply) -> Change,
+) -> Command {
+    command(name, syntax, Handler::Write(handler))
+}
+
+/// A row of a command about the connection or the server.
+pub const fn session(
+    name: &'static str,
+    syntax: &'static str,
+    handler: fn(&mut Context, Args, &mut Reply) -> Outcome,
+) -> Command {
+    command(name, syntax, Handler::Session(handler))
+}
+
 impl Command {
     /// Its only key is the first argument.
     pub const fn key(self, access: &'static str) -> Command {

@@ -3,29 +3,13 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=string>.
 
 use super::options::{TimeUnit, integer, is, positive_deadline, wrong_number_of_args};
-use super::spec::{Change, Command, Effect, Family, Flags, Handler, Outcome, command};
+use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{ReadView, Value, WriteView};
 use crate::text::integer::write_i64;
 use crate::text::long_double::LongDouble;
 
 const WRITE_FAST: Flags = Flags::DENYOOM.or(Flags::FAST);
-
-const fn read(
-    name: &'static str,
-    syntax: &'static str,
-    handler: fn(&ReadView, Args, &mut Reply) -> Outcome,
-) -> Command {
-    command(name, syntax, Handler::Read(handler))
-}
-
-const fn write(
-    name: &'static str,
-    syntax: &'static str,
-    handler: fn(&mut WriteView, Args, &mut Reply) -> Change,
-) -> Command {
-    command(name, syntax, Handler::Write(handler))
-}
 
 /// The strings.
 #[rustfmt::skip]

@@ -221,7 +221,8 @@ mod tests {
 
     #[test]
     fn the_two_protocols_differ_where_they_should() {
-        let cases: [(fn(&mut Reply), &str, &str); 6] = [
+        type Case = (fn(&mut Reply), &'static str, &'static str);
+        let cases: [Case; 6] = [
             (|r| r.null(), "$-1\r\n", "_\r\n"),
             (|r| r.null_array(), "*-1\r\n", "_\r\n"),
             (|r| r.map(2), "*4\r\n", "%2\r\n"),

@@ -94,8 +94,10 @@ impl Table {
 /// What one lock guards.
 #[derive(Default)]
 pub struct Shard {
-    /// By the number of the database; those that were never used are not there.
-    tables: Vec<Table>,
+    /// Database 0, which most use, without a detour through another allocation.
+    first: Table,
+    /// The databases from 1 on; those that were never used are not there.
+    others: Vec<Table>,
     /// The log position behind the last record about this shard. Who has read the shard may reply
     /// only when the log is flushed as far as that.
     pub last_record: u64,
@@ -104,20 +106,26 @@ pub struct Shard {
 impl Shard {
     /// The keys of a database, if it was ever used here.
     pub fn table(&self, db: usize) -> Option<&Table> {
-        self.tables.get(db)
+        match db {
+            0 => Some(&self.first),
+            _ => self.others.get(db - 1),
+        }
     }
 
     /// The keys of a database.
     pub(super) fn table_mut(&mut self, db: usize) -> &mut Table {
-        if db >= self.tables.len() {
-            self.tables.resize_with(db + 1, Table::default);
+        if db == 0 {
+            return &mut self.first;
         }
-        &mut self.tables[db]
+        if db > self.others.len() {
+            self.others.resize_with(db, Table::default);
+        }
+        &mut self.others[db - 1]
     }
 
     /// How many databases were ever used here.
     pub(super) fn databases(&self) -> usize {
-        self.tables.len()
+        1 + self.others.len()
     }
 
     /// Takes out everything that has expired: per database the entries, and the earliest deadline
@@ -125,7 +133,8 @@ impl Shard {
     pub(super) fn take_expired(&mut self, now_ms: i64) -> (Vec<(usize, Key, Entry)>, i64) {
         let mut all = Vec::new();
         let mut earliest_ms = i64::MAX;
-        for (db, table) in self.tables.iter_mut().enumerate() {
+        let tables = std::iter::once(&mut self.first).chain(&mut self.others);
+        for (db, table) in tables.enumerate() {
             let (expired, earliest_here) = table.take_expired(now_ms);
             all.extend(expired.into_iter().map(|(key, entry)| (db, key, entry)));
             earliest_ms = earliest_ms.min(earliest_here);
@@ -135,14 +144,13 @@ impl Shard {
 
     /// Takes a database away, leaving it empty.
     pub(super) fn take_table(&mut self, db: usize) -> Table {
-        self.tables.get_mut(db).map(std::mem::take).unwrap_or_default()
+        if db < self.databases() { std::mem::take(self.table_mut(db)) } else { Table::default() }
     }
 
     /// Exchanges two databases.
     pub(super) fn swap(&mut self, one: usize, other: usize) {
-        if one.max(other) >= self.tables.len() {
-            self.table_mut(one.max(other));
-        }
-        self.tables.swap(one, other);
+        let taken = self.take_table(one);
+        let taken = std::mem::replace(self.table_mut(other), taken);
+        *self.table_mut(one) = taken;
     }
 }

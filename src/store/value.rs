@@ -81,6 +81,6 @@ mod tests {
     fn an_entry_takes_no_more_than_it_must() {
         assert_eq!(size_of::<Value>(), 24);
         assert_eq!(size_of::<Entry>(), 32);
-        assert_eq!(size_of::<Key>(), 16);
+        assert_eq!(size_of::<Key>(), 24);
     }
 }

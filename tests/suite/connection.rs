@@ -389,21 +389,17 @@ fn client_info_describes_the_connection() {
 #[test]
 fn the_fields_of_client_info_stand_in_order() {
     let mut c = connect();
-    let mut expected =
-        "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free \
-                        argv-mem multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp"
-            .to_owned();
-    if c.redis_at_least("7.4") {
-        expected = expected.replace("multi qbuf", "multi watch qbuf");
-    }
-    if c.redis_at_least("7.2") {
-        expected += " lib-name lib-ver";
-    }
+    // The order of Redis 7.4. A server leaves out what it has nothing to say about.
+    let mut order =
+        "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free \
+         argv-mem multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp lib-name \
+         lib-ver"
+            .split_whitespace();
     let info = c.text("CLIENT INFO");
-    let fields = info.trim_end().split(' ');
-    let names: Vec<&str> = fields.filter_map(|field| field.split('=').next()).collect();
-    // Newer versions append more.
-    assert!(names.join(" ").starts_with(&expected), "{info}");
+    let fields = info.trim_end().split(' ').filter_map(|field| field.split('=').next());
+    for name in fields.take_while(|name| *name != "io-thread") {
+        assert!(order.any(|known| known == name), "{name} is unknown or out of order in {info}");
+    }
 }
 
 #[test]
