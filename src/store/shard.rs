@@ -149,8 +149,8 @@ impl Shard {
 
     /// Exchanges two databases.
     pub(super) fn swap(&mut self, one: usize, other: usize) {
-        let taken = self.take_table(one);
-        let taken = std::mem::replace(self.table_mut(other), taken);
-        *self.table_mut(one) = taken;
+        let (first, second) = (self.take_table(one), self.take_table(other));
+        *self.table_mut(one) = second;
+        *self.table_mut(other) = first; // last, so that a database swapped with itself keeps its keys
     }
 }
