@@ -44,20 +44,37 @@ pub fn replay(
     args: Args,
     reply: &mut Reply,
 ) -> Result<(), String> {
-    let result = resolve(args).and_then(|command| match command.handler {
-        Handler::Read(_) | Handler::Write(_) | Handler::WriteAll(_) | Handler::ReadAll(_) => {
-            run(server, session, command, args, reply)
-        }
-        Handler::Session(_) if command.name == "select" => {
-            run(server, session, command, args, reply)
-        }
-        _ => Err(CommandError::new("ERR a command that does not belong in a log")),
+    let result = resolve(args).and_then(|command| {
+        belongs_in_a_log(command)?;
+        run(server, session, command, args, reply)
     });
     reply.clear(0);
-    result.map_err(|error| {
-        let name = args[0].escape_ascii();
-        format!("'{name}': {}", String::from_utf8_lossy(error.text()))
-    })
+    result.map_err(|error| describe_failure(args, &error))
+}
+
+/// Whether this could stand in a log: what `--check-aof` asks.
+///
+/// # Errors
+/// It is no command, or not one that can stand in a log, or lacks arguments.
+pub fn check(args: Args) -> Result<(), String> {
+    let result = resolve(args).and_then(belongs_in_a_log);
+    result.map_err(|error| describe_failure(args, &error))
+}
+
+/// Reads and writes belong in a log, and SELECT.
+fn belongs_in_a_log(command: &Command) -> Outcome {
+    match command.handler {
+        Handler::Session(_) if command.name == "select" => Ok(()),
+        Handler::Session(_) | Handler::Container(..) => {
+            Err(CommandError::new("ERR a command that does not belong in a log"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn describe_failure(args: Args, error: &CommandError) -> String {
+    let name = args[0].escape_ascii();
+    format!("'{name}': {}", String::from_utf8_lossy(error.text()))
 }
 
 /// Finds the command and checks the number of its arguments.

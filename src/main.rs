@@ -1,5 +1,6 @@
 //! The program: settings, then the server, then nothing more to do but wait.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use respite::config::{Config, SETTINGS};
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
             println!("Respite {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
+        Some("--check-aof") => return check_aof(&args[1..]),
         _ => {}
     }
     match Config::from_args(&args).and_then(server::start) {
@@ -35,6 +37,28 @@ fn main() -> ExitCode {
     }
 }
 
+fn check_aof(args: &[String]) -> ExitCode {
+    let (path, fix) = match args {
+        [path] => (path, false),
+        [path, fix] if fix == "--fix" => (path, true),
+        [fix, path] if fix == "--fix" => (path, true),
+        _ => {
+            eprintln!("usage: respite --check-aof FILE [--fix]");
+            return ExitCode::FAILURE;
+        }
+    };
+    match server::check_aof(Path::new(path), fix) {
+        Ok(report) => {
+            print!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(report) => {
+            eprint!("{report}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn help() -> String {
     let mut text = String::from(
         "Respite, an in-memory database that speaks the Redis protocol.\n\n\
@@ -45,6 +69,7 @@ fn help() -> String {
         let named = format!("--{} {:?}", setting.name, setting.default);
         text.push_str(&format!("  {named:38} {}\n", setting.summary));
     }
-    text.push_str("\n  --help       this text\n  --version    the version\n");
+    text.push_str("\n  --check-aof FILE [--fix]    look at a log, and mend it\n");
+    text.push_str("  --help       this text\n  --version    the version\n");
     text
 }

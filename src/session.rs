@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::aof::Aof;
 use crate::config::Config;
@@ -18,6 +18,9 @@ use crate::resp::Protocol;
 use crate::socket::Socket;
 use crate::stats::Stats;
 use crate::store::{Garbage, Keyspace};
+
+/// How often a client that waits is looked at.
+const WAIT_SLICE: Duration = Duration::from_millis(20);
 
 /// What all connections share.
 pub struct Server {
@@ -40,11 +43,18 @@ pub struct Server {
     /// Tells this run of the server from others: 40 hexadecimal digits.
     pub run_id: String,
     garbage: Sender<Garbage>,
+    rewrites: Sender<()>,
 }
 
 impl Server {
-    /// A server that serves nobody yet. What takes long to free goes to `garbage`.
-    pub fn new(config: Arc<Config>, aof: Aof, garbage: Sender<Garbage>) -> Server {
+    /// A server that serves nobody yet. What takes long to free goes to `garbage`; what is sent to
+    /// `rewrites` starts a rewrite of the log.
+    pub fn new(
+        config: Arc<Config>,
+        aof: Aof,
+        garbage: Sender<Garbage>,
+        rewrites: Sender<()>,
+    ) -> Server {
         Server {
             keyspace: Keyspace::new(config.clone()),
             config,
@@ -56,6 +66,7 @@ impl Server {
             started: Instant::now(),
             run_id: run_id(),
             garbage,
+            rewrites,
         }
     }
 
@@ -65,6 +76,11 @@ impl Server {
             // Without the thread (there is always one but in tests) it is freed right here.
             self.garbage.send(garbage).unwrap_or_default();
         }
+    }
+
+    /// Starts a rewrite of the log in the background; says no if one is going on.
+    pub fn start_rewrite(&self) -> bool {
+        self.aof.claim_rewrite() && self.rewrites.send(()).is_ok()
     }
 
     /// Whether the log is still being replayed.
@@ -169,6 +185,23 @@ impl Client {
     /// Ends the connection, from any thread.
     pub fn close(&self) {
         self.socket.iter().for_each(|socket| socket.close());
+    }
+
+    /// Waits so many milliseconds, 0 for ever, or until the client is gone.
+    pub fn wait_ms(&self, timeout_ms: u64) {
+        let started = Instant::now();
+        let timeout = Duration::from_millis(timeout_ms);
+        loop {
+            let slice = match timeout_ms {
+                0 => WAIT_SLICE,
+                _ => timeout.saturating_sub(started.elapsed()).min(WAIT_SLICE),
+            };
+            let gone = self.socket.as_ref().is_some_and(|socket| socket.is_closed());
+            if slice.is_zero() || gone {
+                return;
+            }
+            std::thread::sleep(slice);
+        }
     }
 
     /// Seconds since it last sent something.

@@ -28,14 +28,18 @@
 //!
 //! * within a record: the tail is *torn* from the start of that record on;
 //! * within a `MULTI` without its `EXEC`: from the start of the `MULTI` on;
-//! * in nothing but zero bytes (some file systems leave these after a power loss): from the first on.
+//! * in zero bytes (some file systems leave these after a power loss), behind whole records or within
+//!   one: from the start of that record on.
 //!
-//! A torn tail is cut off and kept in a side file, and the server says so and starts. Anything else
+//! A torn tail is cut off and kept in a side file, and the server says so and starts (unless
+//! `aof-load-truncated` is `no`). Anything else
 //! that is no record (another first byte, a bad length, an unknown command, a command that fails) is
 //! *damage*: something has changed the file, what follows cannot be trusted, and the server says
 //! where and stops without touching it.
 
+pub mod file;
 pub mod replay;
+pub mod rewrite;
 pub mod writer;
 
 pub use replay::{ReplayError, Replayed};

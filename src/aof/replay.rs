@@ -57,109 +57,158 @@ impl From<io::Error> for ReplayError {
 /// # Errors
 /// The file cannot be read, is damaged, or holds a command that `apply` refuses with a reason.
 pub fn replay(
-    log: impl Read,
+    log: &mut (impl Read + Seek),
     bulk_limit: i64,
-    mut apply: impl FnMut(Args) -> Result<(), String>,
-    mut progress: impl FnMut(u64),
+    apply: impl FnMut(Args) -> Result<(), String>,
+    progress: impl FnMut(u64),
 ) -> Result<Replayed, ReplayError> {
-    let mut input = BufReader::with_capacity(READ_BYTES, log);
+    let mut reader = Reader { replayed: Replayed::default(), bulk_limit, apply, progress };
+    let result = reader.read(&mut *log);
+    if let Err(ReplayError::Damage { offset, .. }) = result
+        && !ends_in_zeros(log, offset, bulk_limit)?
+    {
+        return result.map(|()| reader.replayed);
+    }
+    let length = log.seek(SeekFrom::End(0))?;
+    reader.replayed.torn_bytes = length - reader.replayed.valid_bytes;
+    match result {
+        Err(ReplayError::Io(error)) => Err(error.into()),
+        _ => Ok(reader.replayed),
+    }
+}
+
+struct Reader<A, P> {
+    replayed: Replayed,
+    bulk_limit: i64,
+    apply: A,
+    progress: P,
+}
+
+impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
+    /// Reads as far as it can, which `replayed` then tells.
+    fn read(&mut self, log: impl Read) -> Result<(), ReplayError> {
+        let mut input = BufReader::with_capacity(READ_BYTES, log);
+        let mut request = self.request();
+        // Where the record began that is being read; and the block, if one is open.
+        let (mut offset, mut read) = (0u64, 0u64);
+        let mut block: Option<Vec<Request>> = None;
+        loop {
+            let buffer = input.fill_buf()?;
+            let Some(&first) = buffer.first() else { return Ok(()) };
+            let damage = |why: String| ReplayError::Damage { offset, why };
+            if !request.is_partial() && first == b'#' {
+                let mut line = Vec::new();
+                read += input.read_until(b'\n', &mut line)? as u64;
+                if !line.ends_with(b"\n") {
+                    return Ok(());
+                }
+                offset = read;
+                if block.is_none() {
+                    self.replayed.valid_bytes = offset;
+                }
+                continue;
+            }
+            if !request.is_partial() && first != b'*' {
+                return Err(damage(explain_start(buffer)));
+            }
+            let step = request.feed(buffer).map_err(|error| damage(error.to_string()))?;
+            input.consume(step.used);
+            read += step.used as u64;
+            (self.progress)(read);
+            if !step.complete {
+                continue;
+            }
+            let name = &request.args()[0];
+            if name.eq_ignore_ascii_case(b"multi") && block.is_none() {
+                block = Some(Vec::new());
+            } else if name.eq_ignore_ascii_case(b"exec") && block.is_some() {
+                for queued in block.take().iter().flatten() {
+                    (self.apply)(queued.args()).map_err(damage)?;
+                    self.replayed.records += 1;
+                }
+            } else if let Some(queued) = &mut block {
+                queued.push(std::mem::replace(&mut request, self.request()));
+            } else {
+                (self.apply)(request.args()).map_err(damage)?;
+                self.replayed.records += 1;
+            }
+            request.clear();
+            offset = read;
+            if block.is_none() {
+                self.replayed.valid_bytes = offset;
+            }
+        }
+    }
+
+    fn request(&self) -> Request {
+        let mut request = Request::new(self.bulk_limit);
+        request.strict = true;
+        request
+    }
+}
+
+/// What is wrong with bytes that do not begin like a record.
+fn explain_start(bytes: &[u8]) -> String {
+    if bytes.starts_with(b"REDIS") {
+        return "it begins with an RDB snapshot, which only Redis reads; there, run CONFIG SET \
+                aof-use-rdb-preamble no, then BGREWRITEAOF"
+            .into();
+    }
+    format!("expected '*', got '{}'", bytes[0].escape_ascii())
+}
+
+/// Whether what begins at that offset is the beginning of a record, or nothing, and then zeros up to
+/// the end of the file.
+fn ends_in_zeros(log: &mut (impl Read + Seek), offset: u64, bulk_limit: i64) -> io::Result<bool> {
+    log.seek(SeekFrom::Start(offset))?;
+    let (mut length, mut content) = (0u64, 0u64);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let bytes = match log.read(&mut buffer)? {
+            0 => break,
+            read => &buffer[..read],
+        };
+        if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+            content = length + last as u64 + 1;
+        }
+        length += bytes.len() as u64;
+    }
+    if content == length {
+        return Ok(false);
+    }
+    log.seek(SeekFrom::Start(offset))?;
+    let mut input = BufReader::with_capacity(READ_BYTES, log.take(content));
     let mut request = Request::new(bulk_limit);
-    let mut replayed = Replayed::default();
-    // Where the record began that is being read; and the block, if one is open, with its start.
-    let (mut offset, mut read) = (0u64, 0u64);
-    let mut block: Option<(u64, Vec<Request>)> = None;
+    request.strict = true;
     loop {
-        let buffer = input.fill_buf()?;
-        if buffer.is_empty() {
-            break;
+        let bytes = input.fill_buf()?;
+        match bytes.first() {
+            None => return Ok(true),
+            Some(b'*') => {}
+            Some(_) if request.is_partial() => {}
+            Some(_) => return Ok(false),
         }
-        if !request.is_partial() {
-            match buffer[0] {
-                b'*' => {}
-                b'#' => {
-                    let mut line = Vec::new();
-                    read += input.read_until(b'\n', &mut line)? as u64;
-                    if line.ends_with(b"\n") {
-                        offset = read;
-                        replayed.valid_bytes = offset;
-                    }
-                    continue;
-                }
-                b'R' if buffer.starts_with(b"REDIS") => {
-                    let why = "it begins with an RDB snapshot, which only Redis reads; there, run \
-                               CONFIG SET aof-use-rdb-preamble no, then BGREWRITEAOF";
-                    return Err(ReplayError::Damage { offset, why: why.into() });
-                }
-                byte => {
-                    if byte == 0 && only_zeros(&mut input, &mut read)? {
-                        break;
-                    }
-                    let why = format!("expected '*', got '{}'", byte.escape_ascii());
-                    return Err(ReplayError::Damage { offset, why });
-                }
-            }
+        match request.feed(bytes) {
+            Ok(step) if !step.complete => input.consume(step.used),
+            _ => return Ok(false),
         }
-        let damage = |why: String| ReplayError::Damage { offset, why };
-        let step = request.feed(buffer).map_err(|error| damage(error.to_string()))?;
-        input.consume(step.used);
-        read += step.used as u64;
-        progress(read);
-        if !step.complete {
-            continue;
-        }
-        let name = &request.args()[0];
-        if name.eq_ignore_ascii_case(b"multi") && block.is_none() {
-            block = Some((offset, Vec::new()));
-        } else if name.eq_ignore_ascii_case(b"exec") && block.is_some() {
-            for queued in block.take().iter().flat_map(|(_, queued)| queued) {
-                apply(queued.args()).map_err(damage)?;
-                replayed.records += 1;
-            }
-        } else if let Some((_, queued)) = &mut block {
-            queued.push(std::mem::replace(&mut request, Request::new(bulk_limit)));
-        } else {
-            apply(request.args()).map_err(damage)?;
-            replayed.records += 1;
-        }
-        request.clear();
-        offset = read;
-        if block.is_none() {
-            replayed.valid_bytes = offset;
-        }
-    }
-    replayed.torn_bytes = read - replayed.valid_bytes;
-    Ok(replayed)
-}
-
-/// Reads on to the end of the file; says whether it consists of zeros from here on.
-fn only_zeros(input: &mut impl BufRead, read: &mut u64) -> io::Result<bool> {
-    loop {
-        let buffer = input.fill_buf()?;
-        let length = buffer.len();
-        if length == 0 {
-            return Ok(true);
-        }
-        if buffer.iter().any(|&byte| byte != 0) {
-            return Ok(false);
-        }
-        *read += length as u64;
-        input.consume(length);
     }
 }
 
-/// Cuts the torn tail off the log and keeps it in a side file, whose path is returned.
+/// Cuts the log off at that offset and keeps what was behind it in a side file, whose path is
+/// returned.
 ///
 /// # Errors
-/// The tail could not be saved (then the log is as it was), or not cut.
-pub fn cut_torn_tail(log: &mut File, path: &Path, replayed: &Replayed) -> io::Result<PathBuf> {
+/// It could not be saved (then the log is as it was), or not cut.
+pub fn cut(log: &mut File, path: &Path, offset: u64) -> io::Result<PathBuf> {
     let mut side = path.as_os_str().to_owned();
-    side.push(format!(".torn-{}", replayed.valid_bytes));
+    side.push(format!(".torn-{offset}"));
     let (mut file, side) = create_new(&PathBuf::from(side))?;
-    log.seek(SeekFrom::Start(replayed.valid_bytes))?;
+    log.seek(SeekFrom::Start(offset))?;
     io::copy(log, &mut file)?;
     file.flush()?;
     file.sync_all()?;
-    log.set_len(replayed.valid_bytes)?;
+    log.set_len(offset)?;
     log.sync_all()?;
     Ok(side)
 }
@@ -196,7 +245,7 @@ mod tests {
                 Ok(())
             }
         };
-        let result = replay(log, 512 << 20, apply, |_| {});
+        let result = replay(&mut io::Cursor::new(log), 512 << 20, apply, |_| {});
         (applied, result)
     }
 
@@ -230,6 +279,19 @@ mod tests {
         assert_eq!(torn, Some(5000));
         log.push(b'*');
         assert!(damage(&log).starts_with(&format!("damaged at offset {}", LOG.len())));
+    }
+
+    #[test]
+    fn a_record_that_goes_over_into_zeros_is_torn_wherever_that_happens() {
+        let record = b"*2\r\n$3\r\nGET\r\n$5\r\nabcde\r\n";
+        for kept in 0..record.len() {
+            for zeros in [1, 2, 3, 700] {
+                let log = [LOG, &record[..kept], &vec![0; zeros]].concat();
+                // Zeros may complete a record's length, and then only the line end tells.
+                let torn = read(&log).1.ok().map(|replayed| replayed.torn_bytes);
+                assert_eq!(torn, Some((kept + zeros) as u64), "{kept} bytes, {zeros} zeros");
+            }
+        }
     }
 
     #[test]

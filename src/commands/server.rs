@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::connection::REDIS_VERSION;
-use super::options::is;
+use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Server;
@@ -19,6 +19,9 @@ const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
 /// The server.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
+    session("bgrewriteaof", "", bgrewriteaof)
+        .flags(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::NO_ASYNC_LOADING))
+        .doc("1.0.0", "O(1)", "Starts a rewrite of the log."),
     command("config", "subcommand [argument ...]", Handler::Container(CONFIG_COMMANDS, None))
         .doc("2.0.0", "depends on the subcommand", "Shows and changes settings."),
     session("info", "[section [section ...]]", info).flags(Flags::ALWAYS.or(Flags::DANGEROUS))
@@ -29,6 +32,10 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("1.0.0", "O(1)", "Syncs the log to the disk and ends the server."),
     session("time", "", time).fast().flags(Flags::ALWAYS).tips(&["nondeterministic_output"])
         .doc("2.6.0", "O(1)", "Returns the Unix time in seconds and microseconds."),
+    session("waitaof", "numlocal numreplicas timeout", waitaof)
+        .flags(Flags::NOSCRIPT.or(Flags::BLOCKING).or(Flags::CONNECTION))
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
+        .doc("7.2.0", "O(1)", "Waits until the disk has what the connection wrote."),
 ] };
 
 #[rustfmt::skip]
@@ -66,10 +73,63 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     }
     let names = args.from(2).step_by(2);
     let pairs: Vec<(&[u8], &[u8])> = names.zip(args.from(3).step_by(2)).collect();
-    context.server.config.set(&pairs).map_err(|why| format!("ERR {why}"))?;
+    let server = context.server;
+    server.config.set(&pairs).map_err(|why| format!("ERR {why}"))?;
+    match (server.aof.is_enabled(), server.config.appendonly.load(Relaxed)) {
+        // A log is written first, in the background; if that fails, the setting goes back to `no`.
+        (false, true) => _ = server.start_rewrite(),
+        (true, false) => {
+            server.aof.close().unwrap_or_else(|error| eprintln!("Closing the log: {error}"));
+        }
+        _ => {}
+    }
     reply.ok();
     Ok(())
 }
+
+fn bgrewriteaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    if !context.server.start_rewrite() {
+        let text = "ERR Background append only file rewriting already in progress";
+        return Err(CommandError::new(text));
+    }
+    reply.simple("Background append only file rewriting started");
+    Ok(())
+}
+
+/// Waits until the disk has what this connection wrote. We do not wait for the syncing thread but
+/// sync ourselves, which serves all who wait. There are no replicas, so who asks for some waits in
+/// vain, until the timeout.
+fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let (local, replicas) = (integer(&args[1])?, integer(&args[2])?);
+    if !(0..=1).contains(&local) {
+        return Err(CommandError::new("ERR value is out of range, must be between 0 and 1"));
+    }
+    if replicas < 0 {
+        return Err(CommandError::new("ERR value is out of range, must be positive"));
+    }
+    let timeout_ms = integer(&args[3]).map_err(|_| TIMEOUT_NOT_AN_INTEGER)?;
+    let timeout_ms =
+        u64::try_from(timeout_ms).map_err(|_| CommandError::new("ERR timeout is negative"))?;
+    let server = context.server;
+    if local == 1 && !server.aof.is_enabled() {
+        return Err(CommandError::new(
+            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        ));
+    }
+    let written = context.session.seen;
+    let synced = server.aof.flush_to(written).and_then(|()| server.aof.sync_to(written)).is_ok();
+    let enough = local <= i64::from(synced) && replicas == 0;
+    if !enough {
+        context.session.client.wait_ms(timeout_ms);
+    }
+    reply.array(2);
+    reply.integer(i64::from(synced && server.aof.is_enabled()));
+    reply.integer(0);
+    Ok(())
+}
+
+const TIMEOUT_NOT_AN_INTEGER: CommandError =
+    CommandError::new("ERR timeout is not an integer or out of range");
 
 fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
     let (mut save, mut nosave, mut abort, mut force, mut others) =
@@ -176,8 +236,21 @@ fn persistence_section(server: &Server, text: &mut String) -> std::fmt::Result {
     let (bytes, base_bytes) = server.aof.size();
     write!(text, "loading:{}\r\n", u8::from(server.is_loading()))?;
     write!(text, "aof_enabled:{}\r\n", u8::from(server.aof.is_enabled()))?;
+    let progress = server.aof.rewrite_progress();
+    write!(text, "aof_rewrite_in_progress:{}\r\n", u8::from(progress.is_some()))?;
+    if let Some((elapsed, percent)) = progress {
+        write!(text, "aof_current_rewrite_time_sec:{}\r\n", elapsed.as_secs())?;
+        write!(text, "aof_rewrite_percent:{percent}\r\n")?;
+    }
+    let (last, completed) = server.aof.rewrites();
+    if let Some(last) = last {
+        write!(text, "aof_last_rewrite_time_sec:{}\r\n", last.took.as_secs())?;
+        write!(text, "aof_last_bgrewrite_status:{}\r\n", if last.ok { "ok" } else { "err" })?;
+    }
+    write!(text, "aof_rewrites:{completed}\r\n")?;
     if server.aof.is_enabled() {
         write!(text, "aof_last_write_status:{status}\r\n")?;
+        write!(text, "aof_delayed_fsync:{}\r\n", server.aof.delayed_syncs.get())?;
         write!(text, "aof_current_size:{bytes}\r\naof_base_size:{base_bytes}\r\n")?;
     }
     Ok(())

@@ -86,25 +86,13 @@ pub struct Keys {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Flags(u32);
 
-/// The names of the flags in the order of their bits. Those behind `allow_busy` are not Redis's
-/// flags, but put the command into an ACL category that nothing else tells.
-const FLAG_NAMES: [&str; 13] = [
-    "denyoom",
-    "admin",
-    "noscript",
-    "loading",
-    "stale",
-    "fast",
-    "no_auth",
-    "no_multi",
-    "allow_busy",
-    "dangerous",
-    "keyspace",
-    "read",
-    "connection",
+/// The names of the flags, in the order of their bits. The bits behind them are not Redis's flags, but
+/// put the command into an ACL category that nothing else tells.
+#[rustfmt::skip]
+const FLAG_NAMES: [&str; 11] = [
+    "denyoom", "admin", "noscript", "loading", "stale", "fast", "no_auth", "no_multi", "allow_busy",
+    "no_async_loading", "blocking",
 ];
-/// How many of them are flags.
-const SHOWN_FLAGS: usize = 9;
 
 impl Flags {
     /// None.
@@ -127,14 +115,18 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 7);
     /// Works while a script runs.
     pub const ALLOW_BUSY: Flags = Flags(1 << 8);
+    /// Not while a replica loads data in the background.
+    pub const NO_ASYNC_LOADING: Flags = Flags(1 << 9);
+    /// May wait.
+    pub const BLOCKING: Flags = Flags(1 << 10);
     /// In the category of what may do harm.
-    pub const DANGEROUS: Flags = Flags(1 << 9);
+    pub const DANGEROUS: Flags = Flags(1 << 11);
     /// In the category of the keyspace, though not in the group.
-    pub const KEYSPACE: Flags = Flags(1 << 10);
+    pub const KEYSPACE: Flags = Flags(1 << 12);
     /// In the category of reads, though it has no key.
-    pub const READ: Flags = Flags(1 << 11);
+    pub const READ: Flags = Flags(1 << 13);
     /// In the category of connections, though not in the group.
-    pub const CONNECTION: Flags = Flags(1 << 12);
+    pub const CONNECTION: Flags = Flags(1 << 14);
     /// What commands about the connection share.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
@@ -318,7 +310,7 @@ impl Command {
             _ => None,
         };
         let set = |&(bit, _): &(usize, &&str)| self.has(Flags(1 << bit));
-        let own = FLAG_NAMES[..SHOWN_FLAGS].iter().enumerate().filter(set).map(|(_, name)| *name);
+        let own = FLAG_NAMES.iter().enumerate().filter(set).map(|(_, name)| *name);
         kind.into_iter().chain(own).collect()
     }
 
@@ -338,6 +330,7 @@ impl Command {
             ("@admin", admin),
             ("@fast", fast),
             ("@slow", !fast),
+            ("@blocking", self.has(Flags::BLOCKING)),
             ("@dangerous", admin || self.has(Flags::DANGEROUS)),
             ("@connection", (group == "connection" && !container) || self.has(Flags::CONNECTION)),
         ];

@@ -93,6 +93,9 @@ pub enum ProtocolError {
     MultibulkLineTooLong,
     /// A line of `$…` without an end.
     BulkLineTooLong,
+    /// Something else stood where a line must end. Redis does not look at that in what clients send,
+    /// and neither do we; in a log it tells damage from data.
+    LineEnd,
     /// An inline command without an end.
     InlineTooLong,
     /// An inline command whose quotes do not close.
@@ -113,6 +116,7 @@ impl fmt::Display for ProtocolError {
             }
             Self::MultibulkLineTooLong => "too big mbulk count string",
             Self::BulkLineTooLong => "too big bulk count string",
+            Self::LineEnd => "expected the end of a line",
             Self::InlineTooLong => "too big inline request",
             Self::UnbalancedQuotes => "unbalanced quotes in request",
             Self::UnauthenticatedMultibulkLength => "unauthenticated multibulk length",
@@ -156,6 +160,8 @@ pub struct Request {
     state: State,
     /// The longest argument, in bytes (`proto-max-bulk-len`).
     pub bulk_limit: i64,
+    /// Whether line ends are looked at.
+    pub strict: bool,
     /// Whether the tight limits for clients that have not authenticated apply.
     pub unauthenticated: bool,
 }
@@ -169,6 +175,7 @@ impl Request {
             line: Vec::new(),
             state: State::Start,
             bulk_limit,
+            strict: false,
             unauthenticated: false,
         }
     }
@@ -203,7 +210,7 @@ impl Request {
                 State::Start if rest[0] == b'*' => self.state = State::MultibulkLength,
                 State::Start => self.state = State::Inline,
                 State::Bulk { args_left, bytes_left } => {
-                    used += self.take_bulk(rest, args_left, bytes_left);
+                    used += self.take_bulk(rest, args_left, bytes_left)?;
                 }
                 State::Inline => {
                     let limit = ProtocolError::InlineTooLong;
@@ -222,6 +229,9 @@ impl Request {
                     let (taken, line) = take_line(&mut self.line, rest, LineEnd::Return, limit)?;
                     used += taken;
                     let Some(line) = line else { continue };
+                    if self.strict && rest[taken - 1] != b'\n' {
+                        return Err(ProtocolError::LineEnd);
+                    }
                     let length = integer::parse_i64(&line[1..])
                         .filter(|length| *length <= ARGS_LIMIT)
                         .ok_or(ProtocolError::MultibulkLength)?;
@@ -243,6 +253,9 @@ impl Request {
                     let (taken, line) = take_line(&mut self.line, rest, LineEnd::Return, limit)?;
                     used += taken;
                     let Some(line) = line else { continue };
+                    if self.strict && rest[taken - 1] != b'\n' {
+                        return Err(ProtocolError::LineEnd);
+                    }
                     let length = integer::parse_i64(&line[1..])
                         .filter(|length| (0..=self.bulk_limit).contains(length))
                         .ok_or(ProtocolError::BulkLength)?;
@@ -261,10 +274,20 @@ impl Request {
     }
 
     /// Takes what has arrived of an argument; returns how many bytes that was.
-    fn take_bulk(&mut self, input: &[u8], args_left: usize, bytes_left: usize) -> usize {
+    fn take_bulk(
+        &mut self,
+        input: &[u8],
+        args_left: usize,
+        bytes_left: usize,
+    ) -> Result<usize, ProtocolError> {
         let taken = bytes_left.min(input.len());
-        // The last two of `bytes_left` are the line end. Like Redis, we do not look at them.
-        self.bytes.extend_from_slice(&input[..taken.min(bytes_left.saturating_sub(2))]);
+        // The last two of `bytes_left` are the line end.
+        let (value, line_end) = input[..taken].split_at(taken.min(bytes_left.saturating_sub(2)));
+        self.bytes.extend_from_slice(value);
+        let expected = &b"\r\n"[2 - bytes_left.min(2)..];
+        if self.strict && !expected.starts_with(line_end) {
+            return Err(ProtocolError::LineEnd);
+        }
         self.state = State::Bulk { args_left, bytes_left: bytes_left - taken };
         if bytes_left == taken {
             self.ends.push(self.bytes.len());
@@ -273,7 +296,7 @@ impl Request {
                 _ => State::BulkLength { args_left: args_left - 1 },
             };
         }
-        taken
+        Ok(taken)
     }
 }
 

@@ -91,16 +91,14 @@ impl Connection<'_> {
             return Ok(());
         }
         self.session.publish();
-        self.server.stats.commands.add(std::mem::take(&mut self.commands));
+        let commands = std::mem::take(&mut self.commands);
+        self.server.stats.commands.add(commands);
         if let Err(error) = self.make_durable() {
-            // None of these replies may be seen; whether the commands have taken effect in the end,
-            // the client will find out when it comes back.
+            // None of these replies may be seen: each command gets the error instead. What the
+            // commands changed is in memory, and in the log as soon as that can be written.
             self.reply.clear(0);
             let text = format!("MISCONF Errors writing to the AOF file: {error}");
-            self.reply.error(&CommandError::from(text));
-            let mut socket = self.socket;
-            socket.write_all(self.reply.bytes())?;
-            return Err(error);
+            (0..commands).for_each(|_| self.reply.error(&CommandError::from(text.clone())));
         }
         let mut socket = self.socket;
         socket.write_all(self.reply.bytes())?;

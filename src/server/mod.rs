@@ -8,6 +8,7 @@
 //! Stopping needs no ceremony. Nothing in memory is needed that a client was told of and that is not
 //! in the log, so a crash and a shutdown recover by the same code.
 
+mod check;
 mod connection;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -21,7 +22,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::aof::{Aof, ReplayError, Replayed, replay};
+pub use check::check_aof;
+
+use crate::aof::{Aof, ReplayError, Replayed, replay, rewrite};
 use crate::config::{Config, FsyncPolicy};
 use crate::dispatch;
 use crate::resp::{Protocol, Reply};
@@ -53,14 +56,13 @@ pub fn start(config: Config) -> Result<Arc<Server>, String> {
         false => None,
     };
     let aof = match &log {
-        Some(log) => {
-            Aof::new(log.try_clone().map_err(|error| format!("can't open the log: {error}"))?)
-        }
+        Some(log) => log.try_clone().and_then(|log| Aof::new(Box::new(log), 0)),
         None => Ok(Aof::disabled()),
     };
     let aof = aof.map_err(|error| format!("can't open the log: {error}"))?;
     let (garbage, dropped) = mpsc::channel();
-    let server = Arc::new(Server::new(config, aof, garbage));
+    let (rewrites, requested) = mpsc::channel();
+    let server = Arc::new(Server::new(config, aof, garbage, rewrites));
     server.port.store(listeners.port, SeqCst);
     server.loading.store(log.is_some(), SeqCst);
     spawn("dropper", move || drop_garbage(&dropped))?;
@@ -68,6 +70,8 @@ pub fn start(config: Config) -> Result<Arc<Server>, String> {
     if let Some(log) = log {
         load(&server, log)?;
     }
+    let rewriting = server.clone();
+    spawn("rewriter", move || rewrite_when_asked(&rewriting, &requested))?;
     for (name, work) in [("sweeper", sweep as fn(&Server)), ("syncer", sync)] {
         let server = server.clone();
         spawn(name, move || work(&server))?;
@@ -86,7 +90,12 @@ fn open_log(path: &Path) -> Result<File, String> {
         .open(path)
         .map_err(|error| format!("can't open the log '{shown}': {error}"))?;
     match log.try_lock() {
-        Ok(()) => Ok(log),
+        Ok(()) => {
+            // What a crash in the middle of a rewrite has left.
+            rewrite::remove(&rewrite::temporary(path));
+            rewrite::remove(&rewrite::tail(path));
+            Ok(log)
+        }
         Err(TryLockError::WouldBlock) => {
             Err(format!("the log '{shown}' is in use by another server"))
         }
@@ -106,7 +115,7 @@ fn load(server: &Server, mut log: File) -> Result<(), String> {
     let mut last_said = started;
     server.keyspace.set_expiring(false);
     let replayed: Replayed = replay::replay(
-        &log,
+        &mut log,
         server.config.proto_max_bulk_len.load(Relaxed),
         |args| dispatch::replay(server, &mut session, args, &mut reply),
         |read| {
@@ -117,8 +126,15 @@ fn load(server: &Server, mut log: File) -> Result<(), String> {
         },
     )
     .map_err(explain)?;
+    if replayed.torn_bytes > 0 && !server.config.aof_load_truncated.load(Relaxed) {
+        return Err(format!(
+            "the log '{shown}' ends in the middle of a record, at offset {}, and aof-load-truncated \
+             is 'no': let it be 'yes', or mend the log with --check-aof {shown} --fix",
+            replayed.valid_bytes
+        ));
+    }
     if replayed.torn_bytes > 0 {
-        let side = replay::cut_torn_tail(&mut log, &path, &replayed)
+        let side = replay::cut(&mut log, &path, replayed.valid_bytes)
             .map_err(|error| format!("can't cut the torn tail of the log '{shown}': {error}"))?;
         eprintln!(
             "The log '{shown}' ended in the middle of a record: cut {} bytes at offset {}, kept in '{}'",
@@ -252,6 +268,7 @@ fn sync(server: &Server) {
     loop {
         thread::sleep(SYNC_PERIOD);
         close_idle(server);
+        rewrite_if_due(server);
         let result = match server.config.fsync_policy() {
             FsyncPolicy::EverySecond => server.aof.sync(),
             FsyncPolicy::Always | FsyncPolicy::No => server.aof.flush(),
@@ -262,6 +279,55 @@ fn sync(server: &Server) {
             _ => {}
         }
         failed = result.is_err();
+    }
+}
+
+/// Rewrites the log whenever that is asked for.
+fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
+    for () in requested {
+        let path = server.config.log_path();
+        let was_enabled = server.aof.is_enabled();
+        let (before, _) = server.aof.size();
+        match server.aof.rewrite(&server.keyspace, &path) {
+            Ok(()) => {
+                let (after, _) = server.aof.size();
+                eprintln!("The log was rewritten: {before} bytes became {after}");
+                // With `appendonly no` a rewrite makes a log, but nothing more goes into it.
+                if !server.config.appendonly.load(Relaxed) {
+                    server
+                        .aof
+                        .close()
+                        .unwrap_or_else(|error| eprintln!("Closing the log: {error}"));
+                }
+            }
+            Err(error) => {
+                eprintln!("The log could not be rewritten: {error}");
+                if !was_enabled {
+                    server.config.appendonly.store(false, Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// Starts a rewrite if the log has grown so much that the settings ask for it, or cannot be relied on
+/// any more, or if it is wanted and there is none.
+fn rewrite_if_due(server: &Server) {
+    let wanted = server.config.appendonly.load(Relaxed);
+    if wanted && server.aof.is_enabled() && !server.aof.needs_rewrite() {
+        let path = server.config.log_path();
+        if !server.aof.is_at(&path) {
+            server.aof.fail_file(&std::io::Error::other(format!("'{}' is gone", path.display())));
+        }
+    }
+    let percentage = server.config.auto_aof_rewrite_percentage.load(Relaxed) as u64;
+    let least = server.config.auto_aof_rewrite_min_size.load(Relaxed) as u64;
+    let (size, base) = server.aof.size();
+    let grown = percentage > 0
+        && size > least
+        && size.saturating_sub(base).saturating_mul(100) >= base.max(1).saturating_mul(percentage);
+    if server.aof.is_enabled() && (grown || server.aof.needs_rewrite()) {
+        server.start_rewrite();
     }
 }
 

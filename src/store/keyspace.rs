@@ -10,8 +10,9 @@
 //! A panic while a shard is locked for writing may leave it half changed. The log holds the truth,
 //! so the process ends there and then ([`Exclusive`]); a restart replays it.
 
+use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::key::{HashedKey, Key, SHARD_BITS};
@@ -30,10 +31,28 @@ pub struct Keyspace {
     /// sees what is due without taking any.
     earliest_ms: Box<[AtomicI64]>,
     pub(super) config: Arc<Config>,
+    /// What a rewrite of the log wants to be shown of each shard before the shard changes.
+    snapshot: RwLock<Option<Snapshot>>,
+    /// Its number; 0 while none is being taken.
+    snapshot_epoch: AtomicU64,
+    /// Whether FLUSHALL and its like may end it.
+    snapshot_may_yield: AtomicBool,
+    /// How many there have been.
+    epochs: AtomicU64,
     /// Off while the log is replayed. A key that has expired by now may, in the log, be given a later
     /// deadline further on; and when it did expire, the log says so.
     expiring: AtomicBool,
 }
+
+/// The keyspace as it was at one moment, on its way to somewhere else. See [`Keyspace::snapshot`].
+struct Snapshot {
+    epoch: u64,
+    save: Arc<SaveShard>,
+}
+
+/// What is done with a shard to save it. It is called with the shard locked, by the thread that takes
+/// the snapshot or by one that is about to change the shard.
+pub type SaveShard = dyn Fn(&Shard) + Send + Sync;
 
 /// A shard locked for writing.
 pub struct Exclusive<'a>(RwLockWriteGuard<'a, Shard>);
@@ -68,7 +87,64 @@ impl Keyspace {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
             config,
+            snapshot: RwLock::new(None),
+            snapshot_epoch: AtomicU64::new(0),
+            snapshot_may_yield: AtomicBool::new(false),
+            epochs: AtomicU64::new(0),
             expiring: AtomicBool::new(true),
+        }
+    }
+
+    /// Shows `save` every shard as it is at one moment, the moment at which `begin` is called: then,
+    /// briefly, all shards are locked. After that each shard is saved by whoever comes first, this
+    /// thread on its way through all of them, or a writer just before its first change (copy on
+    /// write, by shard). So nobody waits for more than one shard, and no second copy of the data is
+    /// needed. `progress` is told how many shards are done, and may stop it with an error.
+    ///
+    /// If it `may_yield`, a command that changes the whole keyspace ends it. Only one snapshot can be
+    /// taken at a time; the caller sees to that.
+    ///
+    /// # Errors
+    /// Those of `begin` and `progress`; `Interrupted` when it had to yield.
+    pub fn snapshot(
+        &self,
+        may_yield: bool,
+        save: &Arc<SaveShard>,
+        begin: impl FnOnce() -> io::Result<()>,
+        mut progress: impl FnMut(usize) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let all: Vec<Exclusive> = (0..SHARDS).map(|index| self.exclusive(index)).collect();
+        begin()?;
+        let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Snapshot { epoch, save: save.clone() });
+        self.snapshot_may_yield.store(may_yield, SeqCst);
+        self.snapshot_epoch.store(epoch, SeqCst);
+        drop(all);
+        let done = (0..SHARDS).try_for_each(|index| {
+            // Locked for reading only: clients may look on, and a writer waits for its turn.
+            let shard = self.shared(index);
+            if self.snapshot_epoch.load(SeqCst) != epoch {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            if shard.saved_epoch.swap(epoch, Relaxed) < epoch {
+                save(&shard);
+            }
+            drop(shard);
+            progress(index + 1)
+        });
+        self.snapshot_epoch.store(0, SeqCst);
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = None;
+        done
+    }
+
+    /// Saves a shard that is about to be changed, if a snapshot is being taken and does not have it.
+    fn save_before_change(&self, shard: &Shard) {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = snapshot.as_ref()
+            && shard.saved_epoch.swap(snapshot.epoch, Relaxed) < snapshot.epoch
+        {
+            (snapshot.save)(shard);
         }
     }
 
@@ -120,6 +196,9 @@ impl Keyspace {
 
     /// Locks everything for writing.
     pub fn write_all(&self) -> Vec<Exclusive<'_>> {
+        if self.snapshot_may_yield.load(SeqCst) {
+            self.snapshot_epoch.store(0, SeqCst);
+        }
         (0..SHARDS).map(|index| self.exclusive(index)).collect()
     }
 
@@ -156,7 +235,11 @@ impl Keyspace {
     }
 
     fn exclusive(&self, index: usize) -> Exclusive<'_> {
-        Exclusive(self.shards[index].write().unwrap_or_else(PoisonError::into_inner))
+        let shard = self.shards[index].write().unwrap_or_else(PoisonError::into_inner);
+        if self.snapshot_epoch.load(Relaxed) > shard.saved_epoch.load(Relaxed) {
+            self.save_before_change(&shard);
+        }
+        Exclusive(shard)
     }
 }
 

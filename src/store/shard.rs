@@ -4,6 +4,7 @@
 //! at least the log position of every change that the shard shows.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
 use super::value::{Entry, Value};
@@ -101,6 +102,9 @@ pub struct Shard {
     /// The log position behind the last record about this shard. Who has read the shard may reply
     /// only when the log is flushed as far as that.
     pub last_record: u64,
+    /// The number of the last snapshot that has this shard. Atomic, so that it can be set by a thread
+    /// that saves the shard and only reads it.
+    pub(super) saved_epoch: AtomicU64,
 }
 
 impl Shard {
@@ -124,7 +128,7 @@ impl Shard {
     }
 
     /// How many databases were ever used here.
-    pub(super) fn databases(&self) -> usize {
+    pub fn databases(&self) -> usize {
         1 + self.others.len()
     }
 

@@ -1,0 +1,62 @@
+//! `respite --check-aof FILE [--fix]`: looks at a log without a server, and mends it.
+
+use std::fmt::Write;
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::aof::replay::{ReplayError, cut, replay};
+use crate::config::Config;
+use crate::dispatch;
+use crate::resp::Args;
+
+/// Reads the log as the server would, but for carrying the commands out, and reports what it is.
+/// With `fix`, whatever follows the last good record is cut off and kept in a side file.
+///
+/// # Errors
+/// The same report when the log is not good (any more, if it was mended), or why it cannot be read.
+pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
+    let shown = path.display();
+    let unreadable = |error: std::io::Error| format!("can't read '{shown}': {error}\n");
+    let mut options = OpenOptions::new();
+    let mut log = options.read(true).append(fix).open(path).map_err(unreadable)?;
+    let bulk_limit = Config::new().proto_max_bulk_len.load(Relaxed);
+    let size = log.metadata().map_err(unreadable)?.len();
+    let mut records = 0;
+    let (mut good, mut complaint) = (size, None);
+    let check = |args: Args| {
+        records += 1;
+        dispatch::check(args)
+    };
+    match replay(&mut log, bulk_limit, check, |_| {}) {
+        Ok(replayed) => {
+            if replayed.torn_bytes > 0 {
+                good = replayed.valid_bytes;
+                complaint = Some("it ends in the middle of a record (a torn tail)".to_string());
+            }
+        }
+        Err(ReplayError::Damage { offset, why }) => {
+            good = offset;
+            complaint = Some(why);
+        }
+        Err(ReplayError::Io(error)) => return Err(unreadable(error)),
+    }
+    let mut report = format!("'{shown}': {records} records, {size} bytes\n");
+    let Some(complaint) = complaint else {
+        report.push_str("The log is good.\n");
+        return Ok(report);
+    };
+    // Writing to a String does not fail.
+    let bad = size - good;
+    let told = writeln!(report, "Bad from offset {good} on ({bad} bytes): {complaint}");
+    told.unwrap_or_default();
+    if !fix {
+        report.push_str("With --fix these bytes are cut off and kept in a side file.\n");
+        return Err(report);
+    }
+    log.try_lock().map_err(|_| format!("'{shown}' is in use by a server\n"))?;
+    let side =
+        cut(&mut log, path, good).map_err(|error| format!("can't cut '{shown}': {error}\n"))?;
+    report.push_str(&format!("Cut off; they are in '{}'. The log is good now.\n", side.display()));
+    Ok(report)
+}
