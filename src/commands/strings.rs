@@ -70,10 +70,6 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .doc("1.0.0", "O(N) with N the length of the answer", "The old name of GETRANGE."),
 ] };
 
-fn string(bytes: &[u8]) -> Value {
-    Value::String(bytes.to_vec())
-}
-
 fn get(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     reply.bulk_or_null(view.string(&args[1])?);
     Ok(())
@@ -220,7 +216,7 @@ impl<'a> SetOptions<'a> {
 fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     if args.len() == 3 {
-        view.insert(key, string(&args[2]), None);
+        view.insert_string(key, &args[2], None);
         reply.ok();
         return Ok(Effect::AsReceived);
     }
@@ -246,7 +242,7 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 /// Stores a string with a deadline, which may have passed already. What is logged is the deadline.
 fn store(view: &mut WriteView, key: &[u8], value: &[u8], deadline_ms: Option<i64>) -> Effect {
     let Some(deadline_ms) = deadline_ms else {
-        view.insert(key, string(value), None);
+        view.insert_string(key, value, None);
         return Effect::replay(&[b"SET", key, value]);
     };
     if view.has_passed(deadline_ms) {
@@ -255,14 +251,14 @@ fn store(view: &mut WriteView, key: &[u8], value: &[u8], deadline_ms: Option<i64
             false => Effect::None,
         };
     }
-    view.insert(key, string(value), Some(deadline_ms));
+    view.insert_string(key, value, Some(deadline_ms));
     Effect::replay(&[b"SET", key, value, b"PXAT", deadline_ms.to_string().as_bytes()])
 }
 
 fn setnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let absent = !view.contains(&args[1]);
     if absent {
-        view.insert(&args[1], string(&args[2]), None);
+        view.insert_string(&args[1], &args[2], None);
     }
     reply.integer(i64::from(absent));
     Ok(Effect::if_changed(absent))
@@ -290,7 +286,7 @@ fn set_with_time(
 
 fn getset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.bulk_or_null(view.string(&args[1])?);
-    view.insert(&args[1], string(&args[2]), None);
+    view.insert_string(&args[1], &args[2], None);
     Ok(Effect::replay(&[b"SET", &args[1], &args[2]]))
 }
 
@@ -349,7 +345,7 @@ fn msetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 
 fn set_pairs(view: &mut WriteView, args: Args) -> Result<(), CommandError> {
     for (key, value) in pairs(args)? {
-        view.insert(key, string(value), None);
+        view.insert_string(key, value, None);
     }
     Ok(())
 }
@@ -371,7 +367,7 @@ fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             value.len()
         }
         None => {
-            view.insert(key, string(more), None);
+            view.insert_string(key, more, None);
             more.len()
         }
     };

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
-use super::value::{Entry, Value};
+use super::value::{Entry, NEVER, Value};
 
 /// A map this much larger than what is in it gives memory back.
 const SPARSE: usize = 8;
@@ -48,6 +48,14 @@ impl Table {
     /// The value, to be changed in place.
     pub(super) fn get_mut(&mut self, key: HashedKey) -> Option<&mut Value> {
         self.entries.get_mut(&key as &dyn Lookup).map(|entry| &mut entry.value)
+    }
+
+    /// The string at a key that has no deadline, to be overwritten in place.
+    pub(super) fn lasting_string_mut(&mut self, key: HashedKey) -> Option<&mut Vec<u8>> {
+        match self.entries.get_mut(&key as &dyn Lookup) {
+            Some(Entry { value: Value::String(bytes), deadline_ms: NEVER }) => Some(bytes),
+            _ => None,
+        }
     }
 
     /// Puts the entry in the place of what was there, and returns that.

@@ -39,7 +39,7 @@ pub struct Entry {
     /// What the key holds.
     pub value: Value,
     /// Unix time in milliseconds, or [`NEVER`]. (An `Option` would take 8 bytes more per key.)
-    deadline_ms: i64,
+    pub(super) deadline_ms: i64,
 }
 
 /// The deadline of what does not expire. The other end of the range is a deadline that can be asked

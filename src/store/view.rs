@@ -215,6 +215,23 @@ impl WriteView<'_> {
         self.discard(old);
     }
 
+    /// As [`WriteView::insert`], for a string. One of about the same length is overwritten where it
+    /// stands, which spares an allocation and the return of another.
+    pub fn insert_string(&mut self, key: &[u8], value: &[u8], deadline_ms: Option<i64>) {
+        let db = self.db;
+        let (shard, hashed) = self.locate_mut(key);
+        match shard.table_mut(db).lasting_string_mut(hashed) {
+            Some(old)
+                if deadline_ms.is_none()
+                    && (value.len()..=2 * value.len() + 32).contains(&old.capacity()) =>
+            {
+                old.clear();
+                old.extend_from_slice(value);
+            }
+            _ => self.insert(key, Value::String(value.to_vec()), deadline_ms),
+        }
+    }
+
     /// Removes the key; says whether it was there.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let old = self.take(key);
