@@ -124,8 +124,22 @@ impl Setting {
     }
 }
 
+/// How much something that the server says matters. It says it on stderr, for the person who runs it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// For those who look for a fault in the server.
+    Debug,
+    /// Who comes and goes.
+    Verbose,
+    /// What happens now and then.
+    Notice,
+    /// What somebody should do something about.
+    Warning,
+}
+
 /// The values of `appendfsync`, in the order of [`FsyncPolicy`].
 const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
+/// The values of `loglevel`, in the order of [`Level`].
 const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
 
 /// When the log is synced to the disk.
@@ -398,6 +412,13 @@ impl Config {
             "always" => FsyncPolicy::Always,
             "no" => FsyncPolicy::No,
             _ => FsyncPolicy::EverySecond,
+        }
+    }
+
+    /// Says something to the person who runs the server, if `loglevel` lets it through.
+    pub fn say(&self, level: Level, text: std::fmt::Arguments) {
+        if level as usize >= self.loglevel.load(Relaxed) {
+            eprintln!("{text}");
         }
     }
 

@@ -7,6 +7,7 @@
 
 use crate::commands::spec::{Change, Outcome};
 use crate::commands::{self, Command, Context, Effect, Handler, spec::Flags};
+use crate::config::Level;
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::session::{Server, Session};
 use crate::store::{ReadAll, WriteAll};
@@ -19,7 +20,7 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
     let start = reply.len();
     // The first words of an HTTP request: somebody makes a browser talk to us. As Redis, we do not.
     if args[0].eq_ignore_ascii_case(b"POST") || args[0].eq_ignore_ascii_case(b"Host:") {
-        eprintln!("A client spoke HTTP and was cut off");
+        server.config.say(Level::Warning, format_args!("A client spoke HTTP and was cut off"));
         session.closing = true;
         return;
     }

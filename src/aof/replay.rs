@@ -12,6 +12,9 @@ use crate::resp::{Args, Request};
 
 const READ_BYTES: usize = 256 << 10;
 
+/// How often the progress is told.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
 /// What a replay found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
@@ -90,7 +93,7 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
         let mut input = BufReader::with_capacity(READ_BYTES, log);
         let mut request = self.request();
         // Where the record began that is being read; and the block, if one is open.
-        let (mut offset, mut read) = (0u64, 0u64);
+        let (mut offset, mut read, mut told) = (0u64, 0u64, 0u64);
         let mut block: Option<Vec<Request>> = None;
         loop {
             let buffer = input.fill_buf()?;
@@ -114,7 +117,10 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
             let step = request.feed(buffer).map_err(|error| damage(error.to_string()))?;
             input.consume(step.used);
             read += step.used as u64;
-            (self.progress)(read);
+            if read - told >= PROGRESS_BYTES {
+                (self.progress)(read);
+                told = read;
+            }
             if !step.complete {
                 continue;
             }

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::connection::REDIS_VERSION;
 use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
+use crate::config::Level;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Server;
 use crate::store::now_ms;
@@ -152,11 +153,12 @@ fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
     }
     match context.server.aof.sync() {
         Err(error) if !force => {
-            eprintln!("Not ending: the log cannot be synced: {error}");
+            let text = format_args!("Not ending: the log cannot be synced: {error}");
+            context.server.config.say(Level::Warning, text);
             Err(CommandError::new("ERR Errors trying to SHUTDOWN. Check logs."))
         }
         _ => {
-            eprintln!("Ending at a client's wish");
+            context.server.config.say(Level::Notice, format_args!("Ending at a client's wish"));
             std::process::exit(0)
         }
     }

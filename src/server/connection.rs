@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::config::FsyncPolicy;
+use crate::config::{FsyncPolicy, Level};
 use crate::dispatch;
 use crate::resp::{CommandError, Protocol, Reply, Request};
 use crate::session::{Server, Session};
@@ -25,6 +25,8 @@ const REPLY_BYTES: usize = 64 << 10;
 pub(super) fn serve(server: &Server, socket: &Arc<Socket>) {
     let client = server.clients.enter(socket.clone());
     let id = client.id;
+    let (from, _) = socket.addresses();
+    server.config.say(Level::Verbose, format_args!("Client {id} has come from {from}"));
     // Taken out again however the thread ends.
     let _entry = server.clients.entry(id);
     let mut connection = Connection {
@@ -36,6 +38,7 @@ pub(super) fn serve(server: &Server, socket: &Arc<Socket>) {
     };
     // An error means that the client is gone: there is nobody left to tell.
     connection.run().unwrap_or_default();
+    server.config.say(Level::Verbose, format_args!("Client {id} has gone"));
 }
 
 struct Connection<'a> {

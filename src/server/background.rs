@@ -1,0 +1,127 @@
+//! What goes on without anybody asking: syncing, sweeping, rewriting, freeing. A thread each.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::Duration;
+
+use crate::config::FsyncPolicy;
+use crate::config::Level::{Notice, Warning};
+use crate::dispatch;
+use crate::session::{Client, Server};
+use crate::store::{Garbage, now_ms};
+
+/// How often the sweeper looks for what has expired.
+const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// How often the log is synced, and idle connections are looked for.
+const SYNC_PERIOD: Duration = Duration::from_secs(1);
+
+/// Syncs the log once a second, if the policy says so; and tries again to write it after a failure.
+pub(super) fn sync(server: &Server) {
+    let mut failed = false;
+    loop {
+        thread::sleep(SYNC_PERIOD);
+        close_idle(server);
+        rewrite_if_due(server);
+        let result = match server.config.fsync_policy() {
+            FsyncPolicy::EverySecond => server.aof.sync(),
+            FsyncPolicy::Always | FsyncPolicy::No => server.aof.flush(),
+        };
+        match &result {
+            Ok(()) if failed => {
+                server.config.say(Notice, format_args!("The log can be written again"));
+            }
+            Err(error) if !failed => {
+                server.config.say(Warning, format_args!("The log could not be synced: {error}"));
+            }
+            _ => {}
+        }
+        failed = result.is_err();
+    }
+}
+
+/// Rewrites the log whenever that is asked for.
+pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
+    let mut last_failure = String::new();
+    for () in requested {
+        let path = server.config.log_path();
+        let was_enabled = server.aof.is_enabled();
+        let (before, _) = server.aof.size();
+        match server.aof.rewrite(&server.keyspace, &path) {
+            Ok(()) => {
+                last_failure.clear();
+                let (after, _) = server.aof.size();
+                server.config.say(
+                    Notice,
+                    format_args!("The log was rewritten: {before} bytes became {after}"),
+                );
+                // With `appendonly no` a rewrite makes a log, but nothing more goes into it.
+                if !server.config.appendonly.load(Relaxed) {
+                    let closed = server.aof.close();
+                    closed.unwrap_or_else(|error| eprintln!("Closing the log: {error}"));
+                }
+            }
+            Err(error) => {
+                // It may be tried once a second; once is enough to say the same thing.
+                let failure = error.to_string();
+                if failure != last_failure {
+                    let text = format_args!("The log could not be rewritten: {failure}");
+                    server.config.say(Warning, text);
+                    last_failure = failure;
+                }
+                if !was_enabled {
+                    server.config.appendonly.store(false, Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// Starts a rewrite if the log has grown so much that the settings ask for it, or cannot be relied on
+/// any more, or if it is wanted and there is none.
+fn rewrite_if_due(server: &Server) {
+    let wanted = server.config.appendonly.load(Relaxed);
+    if wanted && server.aof.is_enabled() && !server.aof.needs_rewrite() {
+        let path = server.config.log_path();
+        if !server.aof.is_at(&path) {
+            server.aof.fail_file(&std::io::Error::other(format!("'{}' is gone", path.display())));
+        }
+    }
+    let percentage = server.config.auto_aof_rewrite_percentage.load(Relaxed) as u64;
+    let least = server.config.auto_aof_rewrite_min_size.load(Relaxed) as u64;
+    let (size, base) = server.aof.size();
+    let grown = percentage > 0
+        && size > least
+        && size.saturating_sub(base).saturating_mul(100) >= base.max(1).saturating_mul(percentage);
+    if server.aof.is_enabled() && (grown || server.aof.needs_rewrite()) {
+        server.start_rewrite();
+    }
+}
+
+/// Closes the connections that have been idle for longer than `timeout`.
+fn close_idle(server: &Server) {
+    let timeout = server.config.timeout.load(Relaxed);
+    if timeout > 0 {
+        let idle = |client: &Arc<Client>| client.idle_seconds() >= timeout as u64;
+        server.clients.all().iter().filter(|client| idle(client)).for_each(|client| client.close());
+    }
+}
+
+/// Removes what has expired, and logs it.
+pub(super) fn sweep(server: &Server) {
+    loop {
+        thread::sleep(SWEEP_PERIOD);
+        let removed = server.keyspace.sweep(now_ms(), |expired| {
+            let records =
+                expired.iter().map(|(db, key, _)| dispatch::log_expired(server, *db, key.bytes()));
+            records.max().unwrap_or(0)
+        });
+        server.stats.expired_keys.add(removed as u64);
+    }
+}
+
+/// Frees what takes long to free.
+pub(super) fn drop_garbage(dropped: &Receiver<Garbage>) {
+    dropped.iter().for_each(drop);
+}

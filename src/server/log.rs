@@ -1,0 +1,92 @@
+//! Opening the log and replaying it, before the server serves.
+//!
+//! What the tail of a log may look like, and what is done with it, is specified in [`crate::aof`].
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::aof::{ReplayError, Replayed, replay, rewrite};
+use crate::config::Level::{Notice, Warning};
+use crate::dispatch;
+use crate::resp::{Protocol, Reply};
+use crate::session::{Server, Session};
+
+/// How often the replay says how far it is.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
+
+/// Opens the log for appending, and locks it so that no second server writes into it.
+pub(super) fn open(path: &Path) -> Result<File, String> {
+    let shown = path.display();
+    let mut options = OpenOptions::new();
+    let log = options
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(|error| format!("can't open the log '{shown}': {error}"))?;
+    match log.try_lock() {
+        Ok(()) => {
+            // What a crash in the middle of a rewrite has left.
+            rewrite::remove(&rewrite::temporary(path));
+            rewrite::remove(&rewrite::tail(path));
+            Ok(log)
+        }
+        Err(TryLockError::WouldBlock) => {
+            Err(format!("the log '{shown}' is in use by another server"))
+        }
+        Err(TryLockError::Error(error)) => Err(format!("can't lock the log '{shown}': {error}")),
+    }
+}
+
+/// Replays the log; cuts off and keeps aside what a crash has torn.
+pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
+    let path = server.config.log_path();
+    let shown = path.display();
+    let explain = |error: ReplayError| format!("can't use the log '{shown}': {error}");
+    let total = log.metadata().map_err(|error| explain(error.into()))?.len();
+    let started = Instant::now();
+    let mut session = Session::new(server.clients.nobody(), true);
+    let mut reply = Reply::new(Protocol::Resp2);
+    let mut last_said = started;
+    server.keyspace.set_expiring(false);
+    let replayed: Replayed = replay::replay(
+        &mut log,
+        server.config.proto_max_bulk_len.load(Relaxed),
+        |args| dispatch::replay(server, &mut session, args, &mut reply),
+        |read| {
+            if last_said.elapsed() >= PROGRESS_PERIOD {
+                last_said = Instant::now();
+                let percent = read * 100 / total.max(1);
+                server.config.say(Notice, format_args!("Loading '{shown}': {percent} %"));
+            }
+        },
+    )
+    .map_err(explain)?;
+    if replayed.torn_bytes > 0 && !server.config.aof_load_truncated.load(Relaxed) {
+        return Err(format!(
+            "the log '{shown}' ends in the middle of a record, at offset {}, and aof-load-truncated \
+             is 'no': let it be 'yes', or mend the log with --check-aof {shown} --fix",
+            replayed.valid_bytes
+        ));
+    }
+    if replayed.torn_bytes > 0 {
+        let side = replay::cut(&mut log, &path, replayed.valid_bytes)
+            .map_err(|error| format!("can't cut the torn tail of the log '{shown}': {error}"))?;
+        let (cut, offset, side) = (replayed.torn_bytes, replayed.valid_bytes, side.display());
+        let what = format!("cut {cut} bytes at offset {offset}, kept in '{side}'");
+        let why = format!("The log '{shown}' ended in the middle of a record");
+        server.config.say(Warning, format_args!("{why}: {what}"));
+    }
+    server.keyspace.set_expiring(true);
+    server.aof.set_base(replayed.valid_bytes);
+    server.loading.store(false, SeqCst);
+    let (records, bytes) = (replayed.records, replayed.valid_bytes);
+    let seconds = started.elapsed().as_secs_f64();
+    server.config.say(
+        Notice,
+        format_args!("Loaded '{shown}': {records} records, {bytes} bytes, {seconds:.3} s"),
+    );
+    Ok(())
+}
