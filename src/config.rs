@@ -157,7 +157,7 @@ pub enum FsyncPolicy {
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
     row("port", "6379", AtStart, integer(|c| &c.port, 0, 65535),
-        "TCP port; 0 picks a free one"),
+        "TCP port; 0 picks a free one, or with a `unixsocket` means none"),
     row("bind", "127.0.0.1 -::1", AtStart, Kind::Text(|c| &c.bind),
         "addresses to listen on, `*` for all; one behind `-` may be missing"),
     row("unixsocket", "", AtStart, Kind::Text(|c| &c.unixsocket),

@@ -13,7 +13,7 @@
 //! | [`config`], [`stats`], [`socket`] | the table of settings; counters; a client's socket |
 //! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
 //! | [`store`] | the keyspace: shards and their locks, views, values, expiry |
-//! | [`aof`] | the log: append, flush, sync, replay; its format is specified there |
+//! | [`aof`] | the log: append, flush, sync, replay, rewrite; its format is specified there |
 //! | [`session`] | one connection's state, the registry of all, what they share |
 //! | [`commands`] | the command table: a file per family, rows on top and handlers below |
 //! | [`dispatch`] | from arguments to effect: look up, check, lock, run, log, unlock |
@@ -42,10 +42,10 @@
 //!
 //! # Lock order
 //!
-//! Shards in ascending index, then the log, then the registry of clients, then one client's state.
-//! Only [`store::keyspace`] takes the first, only [`aof::writer`] the second, only [`session`] the
-//! rest, so the order can be checked in these three files. A sync has a lock of its own, taken
-//! with no other held.
+//! 1. Shards, in ascending index: only [`store::keyspace`] takes them.
+//! 2. While a rewrite saves shards: its output file, then what waits for it ([`aof::rewrite`]).
+//! 3. Who syncs, then the log: only [`aof::writer`] takes them, and nobody holds them during a sync.
+//! 4. The registry of clients, then one client's state: only [`session`] takes them.
 //!
 //! # Errors
 //!

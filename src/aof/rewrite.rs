@@ -270,15 +270,9 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 /// too much is waiting does it write, so that memory stays bounded. Lock order: `file`, then
 /// `waiting`.
 struct Sink {
-    waiting: Mutex<Waiting>,
+    /// Records; those of each shard begin with a `SELECT`.
+    waiting: Mutex<Vec<u8>>,
     file: Mutex<Output>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    bytes: Vec<u8>,
-    /// The database in which a reader of the bytes would be at their end.
-    db: Option<usize>,
 }
 
 struct Output {
@@ -294,18 +288,18 @@ impl Sink {
     }
 
     fn save(&self, shard: &Shard) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Encoded before the lock is taken: writers must not queue up behind one another's shards.
+        let mut records = Vec::new();
         for db in 0..shard.databases() {
             let Some(table) = shard.table(db).filter(|table| !table.is_empty()) else { continue };
-            if waiting.db != Some(db) {
-                encode(&mut waiting.bytes, &[b"SELECT", db.to_string().as_bytes()]);
-                waiting.db = Some(db);
-            }
+            encode(&mut records, &[b"SELECT", db.to_string().as_bytes()]);
             for (key, entry) in table.iter() {
-                encode_entry(&mut waiting.bytes, key.bytes(), entry);
+                encode_entry(&mut records, key.bytes(), entry);
             }
         }
-        let too_much = waiting.bytes.len() > WAITING_BYTES;
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extend_from_slice(&records);
+        let too_much = waiting.len() > WAITING_BYTES;
         drop(waiting);
         if too_much && let Err(error) = self.write_if(WAITING_BYTES) {
             self.file.lock().unwrap_or_else(PoisonError::into_inner).error = Some(error);
@@ -319,11 +313,10 @@ impl Sink {
             return Err(error);
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.bytes.len() <= bytes {
+        if waiting.len() <= bytes {
             return Ok(0);
         }
-        // The next that come begin with a SELECT of their own.
-        let taken = std::mem::take(&mut *waiting).bytes;
+        let taken = std::mem::take(&mut *waiting);
         drop(waiting);
         output.file.write_all(&taken)?;
         Ok(taken.len())
@@ -357,5 +350,346 @@ fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
                 encode(out, &[b"PEXPIREAT", key, deadline.as_bytes()]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::thread;
+
+    use super::super::file::LogFile;
+    use super::super::replay::replay;
+    use super::*;
+    use crate::config::Config;
+    use crate::store::{Hash, PackedLimits, WriteAll};
+
+    const LIMITS: PackedLimits = PackedLimits { entries: 16, value_bytes: 64 };
+
+    /// A directory with a log in it, and the keyspace that the log is about.
+    struct Fixture {
+        dir: PathBuf,
+        log: PathBuf,
+        keyspace: Keyspace,
+    }
+
+    impl Fixture {
+        fn new(name: &str) -> io::Result<Fixture> {
+            let dir = std::env::temp_dir().join(format!("respite-{}-{name}", std::process::id()));
+            remove_all(&dir);
+            std::fs::create_dir_all(&dir)?;
+            let keyspace = Keyspace::new(Arc::new(Config::new()));
+            Ok(Fixture { log: dir.join("log"), dir, keyspace })
+        }
+
+        fn open(&self) -> io::Result<Aof> {
+            let file = OpenOptions::new().append(true).create(true).open(&self.log)?;
+            let length = file.metadata()?.len();
+            Aof::new(Box::new(file), length)
+        }
+
+        /// Sets a key as a command would, and logs it.
+        fn set(&self, aof: &Aof, db: usize, keys: &[&[u8]], value: &[u8]) {
+            let mut view = self.keyspace.write(db, keys.iter().copied());
+            keys.iter().for_each(|key| view.insert(key, Value::String(value.to_vec()), None));
+            let pairs = keys.iter().flat_map(|key| [*key, value]);
+            let record: Vec<&[u8]> = [&b"MSET"[..]].into_iter().chain(pairs).collect();
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &record);
+            let position = aof.append(db, &bytes);
+            view.logged(position);
+        }
+
+        fn flush_db(&self, aof: &Aof, db: usize) {
+            let mut view = WriteAll::new(&self.keyspace, db);
+            view.flush();
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &[b"FLUSHDB"]);
+            let position = aof.append(db, &bytes);
+            view.logged(position);
+        }
+
+        fn rewrite(&self, aof: &Aof) -> io::Result<()> {
+            assert!(aof.claim_rewrite());
+            assert!(!aof.claim_rewrite(), "there is one at a time");
+            let result = aof.rewrite(&self.keyspace, &self.log);
+            assert_eq!(aof.rewrites().0.map(|last| last.ok), Some(result.is_ok()));
+            assert!(aof.rewrite_progress().is_none());
+            result
+        }
+
+        /// The commands of the log.
+        fn records(&self) -> Vec<Vec<String>> {
+            let mut records = Vec::new();
+            let read = File::open(&self.log).map_err(Into::into).and_then(|mut log| {
+                let keep = |args: crate::resp::Args| {
+                    let words = args.from(0).map(|word| word.escape_ascii().to_string());
+                    records.push(words.collect());
+                    Ok(())
+                };
+                replay(&mut log, 512 << 20, keep, |_| {})
+            });
+            let torn = read.map_err(|error| error.to_string()).map(|read| read.torn_bytes);
+            assert_eq!(torn, Ok(0));
+            records
+        }
+
+        /// The strings that the log makes, by database and key.
+        fn replayed(&self) -> BTreeMap<(usize, String), String> {
+            let mut all = BTreeMap::new();
+            let mut db = 0;
+            for record in self.records() {
+                match record[0].as_str() {
+                    "SELECT" => db = record[1].parse().unwrap_or(usize::MAX),
+                    "FLUSHDB" => all.retain(|(at, _), _| *at != db),
+                    _ => all.extend(
+                        record[1..].chunks(2).map(|pair| ((db, pair[0].clone()), pair[1].clone())),
+                    ),
+                }
+            }
+            all
+        }
+
+        /// The strings that are in memory.
+        fn remembered(&self) -> BTreeMap<(usize, String), String> {
+            let mut all = BTreeMap::new();
+            self.keyspace.visit(0, |_, shard| {
+                for db in 0..shard.databases() {
+                    for (key, entry) in shard.table(db).iter().flat_map(|table| table.iter()) {
+                        let Value::String(value) = &entry.value else { continue };
+                        let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
+                        all.insert((db, shown(key.bytes())), shown(value));
+                    }
+                }
+                true
+            });
+            all
+        }
+
+        fn files(&self) -> BTreeSet<String> {
+            let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            remove_all(&self.dir);
+        }
+    }
+
+    fn remove_all(dir: &Path) {
+        std::fs::remove_dir_all(dir).unwrap_or_default();
+    }
+
+    fn only_the_log() -> BTreeSet<String> {
+        BTreeSet::from(["log".to_string()])
+    }
+
+    #[test]
+    fn each_key_takes_the_fewest_records() -> io::Result<()> {
+        let fixture = Fixture::new("fewest")?;
+        let aof = fixture.open()?;
+        let put = |key: &str, value, deadline| {
+            let mut view = fixture.keyspace.write(3, [key.as_bytes()].into_iter());
+            view.insert(key.as_bytes(), value, deadline);
+        };
+        let hash = |fields: usize, value: &[u8]| {
+            let mut hash = Hash::new();
+            for field in 0..fields {
+                hash.set(field.to_string().as_bytes(), value, LIMITS);
+            }
+            Value::Hash(Box::new(hash))
+        };
+        let string = || Value::String(b"\r\n\0".to_vec());
+        put("string", string(), None);
+        put("timed", string(), Some(33_177_117_420_123));
+        put("one", hash(1, b"v"), None);
+        put("sixty-four", hash(64, b"v"), Some(33_177_117_420_123));
+        put("sixty-five", hash(65, b"v"), None);
+        put("large", hash(5, &vec![b'v'; 40 << 10]), None);
+        fixture.rewrite(&aof)?;
+        let mut shapes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for record in fixture.records() {
+            let shape = match record[0].as_str() {
+                "HSET" => format!("HSET {}", record.len() / 2 - 1),
+                _ => record.iter().filter(|word| **word != record[1]).cloned().collect::<Vec<_>>().join(" "),
+            };
+            shapes.entry(record[1].clone()).or_default().push(shape);
+        }
+        // In each shard that has something a SELECT, unless the one before left it.
+        assert_eq!(shapes.remove("3"), Some(vec!["SELECT".to_string()]));
+        let expected = [
+            ("large", vec!["HSET 2", "HSET 2", "HSET 1"]),
+            ("one", vec!["HSET 1"]),
+            ("sixty-five", vec!["HSET 64", "HSET 1"]),
+            ("sixty-four", vec!["HSET 64", "PEXPIREAT 33177117420123"]),
+            ("string", vec!["SET \\r\\n\\x00"]),
+            ("timed", vec!["SET \\r\\n\\x00 PXAT 33177117420123"]),
+        ];
+        let expected = expected.map(|(key, shapes)| {
+            (key.to_string(), shapes.into_iter().map(String::from).collect::<Vec<_>>())
+        });
+        assert_eq!(shapes, BTreeMap::from(expected));
+        let length = std::fs::metadata(&fixture.log)?.len();
+        assert_eq!(aof.size(), (length, length));
+        assert_eq!(fixture.files(), only_the_log());
+        Ok(())
+    }
+
+    /// Rewrites again and again while three threads change what they can, one of them everything at
+    /// once, which ends a snapshot. Then the log must give what is in memory.
+    fn rewrite_during_changes(fixture: &Fixture, aof: &Aof, rewrites: usize) -> io::Result<()> {
+        let go_on = AtomicBool::new(true);
+        thread::scope(|scope| {
+            for writer in 0..2 {
+                let go_on = &go_on;
+                scope.spawn(move || {
+                    for i in (0..).take_while(|_| go_on.load(SeqCst)) {
+                        let db = i % 3;
+                        let keys = [0, 1, 2].map(|n| format!("{}", (i * 7 + n * writer) % 4000));
+                        let keys = keys.each_ref().map(|key| key.as_bytes());
+                        fixture.set(aof, db, &keys[..1 + i % 3], i.to_string().as_bytes());
+                    }
+                });
+            }
+            scope.spawn(|| {
+                while go_on.load(SeqCst) {
+                    fixture.flush_db(aof, 2);
+                }
+            });
+            let results = (0..rewrites).map(|_| fixture.rewrite(aof));
+            let result = results.collect::<io::Result<()>>();
+            go_on.store(false, SeqCst);
+            result
+        })?;
+        aof.sync()?;
+        assert!(fixture.remembered().len() > 1000);
+        assert!(fixture.replayed() == fixture.remembered(), "the log is not what is in memory");
+        assert_eq!(aof.size().0, std::fs::metadata(&fixture.log)?.len());
+        assert_eq!(fixture.files(), only_the_log());
+        Ok(())
+    }
+
+    #[test]
+    fn whatever_changes_meanwhile_the_new_log_gives_what_is_in_memory() -> io::Result<()> {
+        let fixture = Fixture::new("changes")?;
+        rewrite_during_changes(&fixture, &fixture.open()?, 10)
+    }
+
+    #[test]
+    fn where_there_was_no_log_or_an_old_one_the_new_log_gives_what_is_in_memory() -> io::Result<()> {
+        for stale in [false, true] {
+            let fixture = Fixture::new("none")?;
+            let aof = Aof::disabled();
+            for key in 0..4000 {
+                fixture.set(&aof, 0, &[key.to_string().as_bytes()], b"early");
+            }
+            if stale {
+                std::fs::write(&fixture.log, b"*1\r\n$7\r\nGARBAGE\r\n".repeat(100_000))?;
+            }
+            rewrite_during_changes(&fixture, &aof, 1)?;
+            assert!(aof.is_enabled());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_rewrite_that_fails_leaves_the_old_log_in_use() -> io::Result<()> {
+        let fixture = Fixture::new("fails")?;
+        let aof = fixture.open()?;
+        fixture.set(&aof, 0, &[b"a"], b"1");
+        // A directory in which there is something cannot be replaced.
+        std::fs::create_dir_all(temporary(&fixture.log).join("in the way"))?;
+        assert!(fixture.rewrite(&aof).is_err());
+        fixture.set(&aof, 0, &[b"a"], b"2");
+        aof.sync()?;
+        assert_eq!(fixture.records().len(), 3, "SELECT and both");
+        assert_eq!(aof.failure(), None);
+        remove_all(&temporary(&fixture.log));
+        fixture.rewrite(&aof)?;
+        assert_eq!(fixture.records().len(), 2, "SELECT and the last");
+        assert_eq!(fixture.files(), only_the_log());
+        Ok(())
+    }
+
+    #[test]
+    fn where_there_was_no_log_and_the_rewrite_fails_there_is_none_afterwards() -> io::Result<()> {
+        let fixture = Fixture::new("gone")?;
+        let aof = Aof::disabled();
+        fixture.set(&aof, 0, &[b"a"], b"1");
+        remove_all(&fixture.dir);
+        assert!(fixture.rewrite(&aof).is_err());
+        assert!(!aof.is_enabled());
+        fixture.set(&aof, 0, &[b"a"], b"2");
+        aof.flush()?;
+        std::fs::create_dir_all(&fixture.dir)?;
+        fixture.rewrite(&aof)?;
+        assert!(aof.is_enabled());
+        assert_eq!(fixture.replayed(), fixture.remembered());
+        Ok(())
+    }
+
+    #[test]
+    fn the_log_of_another_server_is_not_replaced() -> io::Result<()> {
+        let fixture = Fixture::new("other")?;
+        let aof = Aof::disabled();
+        std::fs::write(&fixture.log, b"theirs")?;
+        let theirs = File::open(&fixture.log)?;
+        theirs.try_lock()?;
+        assert!(fixture.rewrite(&aof).is_err());
+        assert_eq!(std::fs::read(&fixture.log)?, b"theirs");
+        assert_eq!(fixture.files(), only_the_log());
+        drop(theirs);
+        fixture.rewrite(&aof)?;
+        // And now nobody else may have ours.
+        assert!(File::open(&fixture.log)?.try_lock().is_err());
+        Ok(())
+    }
+
+    /// A file whose disk fails at every sync.
+    struct Unsyncable(File);
+
+    impl Write for Unsyncable {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl LogFile for Unsyncable {
+        fn sync(&self) -> io::Result<()> {
+            Err(io::Error::other("the disk is broken"))
+        }
+
+        fn second_handle(&self) -> io::Result<Box<dyn LogFile>> {
+            Ok(Box::new(Unsyncable(self.0.try_clone()?)))
+        }
+
+        fn is_at(&self, path: &Path) -> bool {
+            self.0.is_at(path)
+        }
+    }
+
+    #[test]
+    fn a_rewrite_makes_good_what_a_failed_sync_has_spoilt() -> io::Result<()> {
+        let fixture = Fixture::new("spoilt")?;
+        let file = OpenOptions::new().append(true).create(true).open(&fixture.log)?;
+        let aof = Aof::new(Box::new(Unsyncable(file)), 0)?;
+        fixture.set(&aof, 0, &[b"a"], b"1");
+        assert!(aof.sync().is_err());
+        assert_eq!(aof.failure().as_deref(), Some("the disk is broken"));
+        fixture.set(&aof, 0, &[b"b"], b"2");
+        fixture.rewrite(&aof)?;
+        assert_eq!(aof.failure(), None);
+        fixture.set(&aof, 1, &[b"a"], b"3");
+        aof.sync()?;
+        assert!(aof.is_at(&fixture.log));
+        assert_eq!(fixture.replayed(), fixture.remembered());
+        assert_eq!(fixture.files(), only_the_log());
+        Ok(())
     }
 }

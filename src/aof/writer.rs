@@ -25,13 +25,13 @@
 //!
 //! # Locks
 //!
-//! `log`, below the shards in the order. `sync` is held during a sync and taken with no other held;
-//! a rewrite, when it changes files, takes `sync` and then `log`.
+//! `log`, below the shards in the order; `sync`, which nobody holds during a sync. A rewrite, when it
+//! changes files, takes `sync` and then `log`.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::file::LogFile;
@@ -53,9 +53,13 @@ pub struct Aof {
     enabled: AtomicBool,
     /// Up to where the kernel has the log.
     flushed: AtomicU64,
-    /// The lock is held during a sync, so that those who wait for it find, when they get it, that
-    /// the sync of the one before covered them. That is all there is to group commit.
-    sync: Mutex<Synced>,
+    /// Up to where the disk has it. It changes under the lock on `sync`, and is read without, so that
+    /// nobody who needs no sync waits for one.
+    synced: AtomicU64,
+    /// Who syncs, and how far. See [`Aof::sync_to`].
+    sync: Mutex<Sync>,
+    /// Tells those who wait that a sync has ended.
+    sync_ended: Condvar,
     /// The last write failed. A flush that succeeds clears it.
     write_failed: AtomicBool,
     /// The file has lost what it was given, or may have. A completed rewrite clears it.
@@ -99,10 +103,11 @@ impl Next {
 }
 
 #[derive(Default)]
-struct Synced {
-    file: Option<Box<dyn LogFile>>,
-    next: Option<Box<dyn LogFile>>,
-    position: u64,
+struct Sync {
+    file: Option<Arc<dyn LogFile>>,
+    next: Option<Arc<dyn LogFile>>,
+    /// A thread is at it, without the lock.
+    going_on: bool,
 }
 
 impl Aof {
@@ -123,8 +128,8 @@ impl Aof {
 
     /// Goes on with this file, which is `size` bytes long, and gives up what there was before.
     pub(super) fn open(&self, file: Box<dyn LogFile>, size: u64) -> io::Result<()> {
-        let sync_handle = file.second_handle()?;
-        let mut synced = self.lock_sync();
+        let sync_handle = Arc::from(file.second_handle()?);
+        let mut sync = self.lock_sync();
         let mut log = self.lock();
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         if let Some(old) = log.file.replace(file) {
@@ -132,7 +137,7 @@ impl Aof {
         }
         log.db = None;
         (log.size, log.base_size) = (size, size);
-        synced.file = Some(sync_handle);
+        sync.file = Some(sync_handle);
         log.refused.clear();
         self.enabled.store(true, SeqCst);
         Ok(())
@@ -144,13 +149,13 @@ impl Aof {
     /// The disk may not have all of it.
     pub fn close(&self) -> io::Result<()> {
         let result = self.sync();
-        let mut synced = self.lock_sync();
+        let mut sync = self.lock_sync();
         let mut log = self.lock();
         if let Some(file) = log.file.take() {
             drop(file.into_parts());
         }
         log.refused.clear();
-        synced.file = None;
+        sync.file = None;
         self.enabled.store(false, SeqCst);
         self.write_failed.store(false, SeqCst);
         self.file_failed.store(false, SeqCst);
@@ -224,25 +229,47 @@ impl Aof {
 
     /// Sees to it that the disk has the log as far as the position, which must be flushed.
     ///
+    /// Group commit: of those who come while a sync is going on, one leads the next, for everything
+    /// flushed until then, and the others follow: they wait for it without the lock and find
+    /// themselves covered. So a disk that takes a millisecond serves all clients each millisecond.
+    ///
     /// # Errors
     /// The disk may not have it.
     pub fn sync_to(&self, position: u64) -> io::Result<()> {
-        let mut synced = self.lock_sync();
-        if self.file_failed.load(SeqCst) {
-            return Err(io::Error::other(self.failure().unwrap_or_default()));
-        }
-        let flushed = self.flushed.load(SeqCst);
-        if synced.position >= position || synced.position == flushed {
+        if position <= self.synced.load(SeqCst) {
             return Ok(());
         }
-        for file in synced.file.iter().chain(&synced.next) {
-            if let Err(error) = file.sync() {
-                self.fail_file(&error);
-                return Err(error);
-            }
+        let mut sync = self.lock_sync();
+        while sync.going_on && position > self.synced.load(SeqCst) {
+            sync = self.sync_ended.wait(sync).unwrap_or_else(PoisonError::into_inner);
         }
-        synced.position = flushed;
-        Ok(())
+        if position <= self.synced.load(SeqCst) {
+            return Ok(());
+        }
+        if self.needs_rewrite() {
+            return Err(io::Error::other(self.failure().unwrap_or_default()));
+        }
+        sync.going_on = true;
+        let (file, next) = (sync.file.clone(), sync.next.clone());
+        drop(sync);
+        let flushed = self.flushed.load(SeqCst);
+        let result = self.sync_files(file.as_deref(), next.as_deref());
+        let mut sync = self.lock_sync();
+        sync.going_on = false;
+        if result.is_ok() {
+            self.synced.fetch_max(flushed, SeqCst);
+        }
+        drop(sync);
+        self.sync_ended.notify_all();
+        result
+    }
+
+    fn sync_files(&self, file: Option<&dyn LogFile>, next: Option<&dyn LogFile>) -> io::Result<()> {
+        file.map_or(Ok(()), LogFile::sync).inspect_err(|error| self.fail_file(error))?;
+        next.map_or(Ok(()), LogFile::sync).inspect_err(|error| {
+            // The rewrite's own sync would not hear of it: the kernel reports it once.
+            self.lock().next.iter_mut().for_each(|next| next.note(Err(copy_of(error))));
+        })
     }
 
     /// Flushes and syncs everything: what the syncing thread does once a second.
@@ -280,8 +307,8 @@ impl Aof {
 
     /// Whether the log, or the one that is about to replace it, still has that name.
     pub fn is_at(&self, path: &Path) -> bool {
-        let synced = self.lock_sync();
-        synced.file.iter().chain(&synced.next).any(|file| file.is_at(path))
+        let sync = self.lock_sync();
+        sync.file.iter().chain(&sync.next).any(|file| file.is_at(path))
     }
 
     /// Bytes of the file, with those on their way to it; and what they were after the last rewrite,
@@ -310,7 +337,7 @@ impl Aof {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_sync(&self) -> MutexGuard<'_, Synced> {
+    fn lock_sync(&self) -> MutexGuard<'_, Sync> {
         self.sync.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -333,32 +360,33 @@ impl Aof {
         next: Box<dyn LogFile>,
         copy: impl FnOnce(u64) -> io::Result<()>,
     ) -> io::Result<u64> {
-        let sync_handle = next.second_handle()?;
-        let mut synced = self.lock_sync();
+        let sync_handle = Arc::from(next.second_handle()?);
+        let mut sync = self.lock_sync();
         let mut log = self.lock();
         self.expect_enabled()?;
         log.flush()?;
         copy(log.size)?;
         log.next = Some(Next { out: BufWriter::with_capacity(BUFFER_BYTES, next), error: None });
-        synced.next = Some(sync_handle);
+        sync.next = Some(sync_handle);
         Ok(log.appended)
     }
 
     /// Makes the new file the only one. It had `size` bytes at the position of the tee, and as far as
     /// that it is on the disk.
     pub(super) fn switch(&self, teed_at: u64, size: u64) -> io::Result<()> {
-        let mut synced = self.lock_sync();
+        let mut sync = self.lock_sync();
         let mut log = self.lock();
         self.expect_enabled()?;
         log.flush()?;
         let next = log.next.take().ok_or(io::ErrorKind::NotFound)?;
-        let sync_handle = synced.next.take();
+        let sync_handle = sync.next.take();
         if let Some(old) = log.file.replace(next.out) {
             drop(old.into_parts());
         }
         log.size = size + (log.appended - teed_at);
         log.base_size = log.size;
-        (synced.file, synced.position) = (sync_handle, teed_at);
+        sync.file = sync_handle;
+        self.synced.fetch_max(teed_at, SeqCst);
         self.flushed.store(log.appended, SeqCst);
         self.file_failed.store(false, SeqCst);
         Ok(())
@@ -371,12 +399,12 @@ impl Aof {
 
     /// Goes back to one file.
     pub(super) fn untee(&self) {
-        let mut synced = self.lock_sync();
+        let mut sync = self.lock_sync();
         let mut log = self.lock();
         if let Some(next) = log.next.take() {
             drop(next.out.into_parts());
         }
-        synced.next = None;
+        sync.next = None;
     }
 }
 
@@ -430,5 +458,469 @@ impl Log {
         self.file.as_mut().map_or(Ok(()), Write::flush)?;
         let error = self.next.as_ref().and_then(|next| next.error.as_ref());
         error.map_or(Ok(()), |error| Err(copy_of(error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::ErrorKind;
+    use std::sync::{Arc, Barrier, Condvar, mpsc};
+    use std::thread;
+
+    use super::*;
+
+    /// How long a test waits for another thread before it fails.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A disk that does what it is told, and a record of what was done to it.
+    #[derive(Default)]
+    struct Disk {
+        state: Mutex<DiskState>,
+        changed: Condvar,
+    }
+
+    #[derive(Default)]
+    struct DiskState {
+        /// What has reached the file.
+        bytes: Vec<u8>,
+        /// What the next writes come to: so many bytes taken at most, or a failure.
+        writes: VecDeque<Result<usize, ErrorKind>>,
+        /// No write takes anything any more.
+        full: bool,
+        /// The next so many syncs fail.
+        failing_syncs: usize,
+        /// Syncs that have begun wait.
+        stuck: bool,
+        /// How long the file was when each sync began.
+        syncs: Vec<usize>,
+        /// How much of it a sync that succeeded covers.
+        durable: usize,
+    }
+
+    struct FakeFile(Arc<Disk>);
+
+    impl Disk {
+        fn file(self: &Arc<Disk>) -> Box<dyn LogFile> {
+            Box::new(FakeFile(self.clone()))
+        }
+
+        fn state(&self) -> MutexGuard<'_, DiskState> {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        fn set(&self, change: impl FnOnce(&mut DiskState)) {
+            change(&mut self.state());
+            self.changed.notify_all();
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8_lossy(&self.state().bytes).into_owned()
+        }
+
+        /// How long the file is, and how much of it a sync covers.
+        fn lengths(&self) -> (usize, usize) {
+            let state = self.state();
+            (state.bytes.len(), state.durable)
+        }
+
+        fn wait_while(&self, condition: impl FnMut(&mut DiskState) -> bool) {
+            let waited = self.changed.wait_timeout_while(self.state(), PATIENCE, condition);
+            let waited = waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
+            assert!(!waited, "waited in vain for another thread");
+        }
+    }
+
+    impl Write for FakeFile {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut state = self.0.state();
+            if state.full {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let taken = state.writes.pop_front().unwrap_or(Ok(bytes.len()))?.min(bytes.len());
+            state.bytes.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl LogFile for FakeFile {
+        fn sync(&self) -> io::Result<()> {
+            let mut length = 0;
+            self.0.set(|state| {
+                length = state.bytes.len();
+                state.syncs.push(length);
+            });
+            self.0.wait_while(|state| state.stuck);
+            let mut state = self.0.state();
+            if state.failing_syncs > 0 {
+                state.failing_syncs -= 1;
+                return Err(ErrorKind::Other.into());
+            }
+            state.durable = state.durable.max(length);
+            Ok(())
+        }
+
+        fn second_handle(&self) -> io::Result<Box<dyn LogFile>> {
+            Ok(self.0.file())
+        }
+
+        fn is_at(&self, _: &Path) -> bool {
+            true
+        }
+    }
+
+    /// A log on a new disk. It begins with a `SELECT 0`, which has not been flushed.
+    fn aof() -> io::Result<(Aof, Arc<Disk>)> {
+        let disk = Arc::new(Disk::default());
+        let aof = Aof::new(disk.file(), 0)?;
+        aof.append(0, b"");
+        Ok((aof, disk))
+    }
+
+    const SELECT_0: &str = "*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n";
+
+    /// Numbers that look random and are the same in each run.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, end: u64) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % end) as usize
+        }
+    }
+
+    #[test]
+    fn a_record_waits_for_the_flush_and_names_its_database_where_that_changes() -> io::Result<()> {
+        let (aof, disk) = aof()?;
+        aof.append(0, b"a");
+        aof.append(0, b"b");
+        aof.append(12, b"c");
+        let position = aof.append(12, b"d");
+        assert_eq!(disk.text(), "");
+        aof.flush_to(position)?;
+        let expected = format!("{SELECT_0}ab*2\r\n$6\r\nSELECT\r\n$2\r\n12\r\ncd");
+        assert_eq!(disk.text(), expected);
+        assert_eq!(position, expected.len() as u64);
+        assert_eq!(aof.size(), (position, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn without_a_file_everything_succeeds_and_nothing_is_kept() -> io::Result<()> {
+        let aof = Aof::disabled();
+        assert_eq!(aof.append(0, b"a"), 0);
+        aof.flush()?;
+        aof.sync()?;
+        assert_eq!((aof.failure(), aof.size(), aof.is_enabled()), (None, (0, 0), false));
+        let disk = Arc::new(Disk::default());
+        let aof = Aof::new(disk.file(), 0)?;
+        aof.append(0, b"a");
+        aof.close()?;
+        assert_eq!(disk.text(), format!("{SELECT_0}a"));
+        assert_eq!(disk.lengths(), (24, 24));
+        assert_eq!(aof.append(0, b"b"), 0);
+        aof.flush()?;
+        assert_eq!(disk.text(), format!("{SELECT_0}a"));
+        Ok(())
+    }
+
+    #[test]
+    fn whatever_fails_the_file_is_the_records_in_order_and_has_all_that_was_acknowledged()
+    -> io::Result<()> {
+        for seed in 1..200 {
+            let (aof, disk) = aof()?;
+            let mut expected = SELECT_0.as_bytes().to_vec();
+            let mut numbers = Numbers(seed);
+            for record in 0..60 {
+                let outcome = match numbers.below(6) {
+                    0 => Some(Err(ErrorKind::StorageFull)),
+                    1 => Some(Err(ErrorKind::Interrupted)),
+                    2 => Some(Ok(0)),
+                    3 => Some(Ok(1 + numbers.below(100_000))),
+                    _ => None,
+                };
+                disk.set(|state| state.writes.extend(outcome));
+                // Around the size of the buffer all is different.
+                let length = match numbers.below(4) {
+                    0 => BUFFER_BYTES - 2 + numbers.below(4),
+                    1 => numbers.below(3 * BUFFER_BYTES as u64),
+                    _ => numbers.below(200),
+                };
+                let bytes = vec![record; length];
+                expected.extend_from_slice(&bytes);
+                let position = aof.append(0, &bytes);
+                assert_eq!(position, expected.len() as u64);
+                if numbers.below(2) == 0 && aof.flush_to(position).is_ok() {
+                    assert!(disk.state().bytes == expected, "seed {seed}, record {record}");
+                    assert_eq!(aof.failure(), None);
+                }
+                assert!(expected.starts_with(&disk.state().bytes), "seed {seed}, record {record}");
+            }
+            disk.set(|state| state.writes.clear());
+            aof.flush()?;
+            assert!(disk.state().bytes == expected, "seed {seed}");
+            assert_eq!((aof.failure(), aof.size().0), (None, expected.len() as u64));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn while_the_disk_is_full_nothing_new_is_acknowledged_and_then_all_is_by_itself()
+    -> io::Result<()> {
+        let (aof, disk) = aof()?;
+        let before = aof.append(0, b"before");
+        aof.flush_to(before)?;
+        disk.set(|state| state.full = true);
+        let first = aof.append(0, b"first");
+        for _ in 0..3 {
+            let error = aof.flush_to(first).err();
+            assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::StorageFull));
+            assert!(aof.sync().is_err());
+        }
+        let full = io::Error::from(ErrorKind::StorageFull).to_string();
+        assert_eq!((aof.failure(), aof.needs_rewrite()), (Some(full), false));
+        let second = aof.append(0, b"second");
+        assert!(aof.flush_to(second).is_err());
+        // What was acknowledged before may still be shown.
+        aof.flush_to(before)?;
+        aof.sync_to(before)?;
+        assert_eq!(disk.text(), format!("{SELECT_0}before"));
+        disk.set(|state| state.full = false);
+        // What the syncing thread does once a second.
+        aof.sync()?;
+        assert_eq!(aof.failure(), None);
+        aof.flush_to(second)?;
+        assert_eq!(disk.text(), format!("{SELECT_0}beforefirstsecond"));
+        assert_eq!(disk.lengths(), (second as usize, second as usize));
+        Ok(())
+    }
+
+    #[test]
+    fn a_record_that_was_taken_in_part_is_completed_before_the_next() -> io::Result<()> {
+        let (aof, disk) = aof()?;
+        aof.flush()?;
+        // One that waits in the buffer, and one that goes past it.
+        for length in [100, 3 * BUFFER_BYTES] {
+            disk.set(|state| {
+                state.bytes.clear();
+                state.writes = [Ok(7), Ok(20), Err(ErrorKind::StorageFull)].into();
+            });
+            let position = aof.append(0, &vec![b'x'; length]);
+            assert!(aof.flush_to(position).is_err() || disk.state().bytes.len() == length);
+            disk.set(|state| state.full = true);
+            let behind = aof.append(0, b"y");
+            assert!(aof.flush_to(behind).is_err());
+            assert!(disk.state().bytes.iter().all(|byte| *byte == b'x'));
+            disk.set(|state| (state.full, state.writes) = (false, VecDeque::new()));
+            aof.flush_to(behind)?;
+            assert!(disk.state().bytes == [&vec![b'x'; length][..], b"y"].concat(), "{length}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_new_is_ever_acknowledged() -> io::Result<()> {
+        let (aof, disk) = aof()?;
+        let before = aof.append(0, b"before");
+        aof.flush_to(before)?;
+        aof.sync_to(before)?;
+        let flushed = aof.append(0, b"flushed");
+        aof.flush_to(flushed)?;
+        disk.set(|state| state.failing_syncs = 1);
+        assert!(aof.sync_to(flushed).is_err());
+        let why = io::Error::from(ErrorKind::Other).to_string();
+        // The disk is fine again, but may have forgotten what it could not write.
+        for _ in 0..3 {
+            assert_eq!((aof.failure(), aof.needs_rewrite()), (Some(why.clone()), true));
+            assert!(aof.sync_to(flushed).is_err());
+            let after = aof.append(0, b"after");
+            assert_eq!(aof.flush_to(after).err().map(|error| error.to_string()), Some(why.clone()));
+            assert_eq!(aof.sync_to(after).err().map(|error| error.to_string()), Some(why.clone()));
+            assert!(aof.sync().is_err());
+        }
+        // What was flushed may be shown under `everysec`, what was synced also under `always`.
+        aof.flush_to(flushed)?;
+        aof.flush_to(before)?;
+        aof.sync_to(before)
+    }
+
+    #[test]
+    fn many_waiters_share_one_sync() -> io::Result<()> {
+        const WAITERS: usize = 20;
+        let (aof, disk) = aof()?;
+        disk.set(|state| state.stuck = true);
+        let all_flushed = Barrier::new(WAITERS + 1);
+        thread::scope(|scope| {
+            let leader = aof.append(0, b"leader");
+            aof.flush_to(leader)?;
+            let leader = scope.spawn({
+                let aof = &aof;
+                move || aof.sync_to(leader)
+            });
+            disk.wait_while(|state| state.syncs.is_empty());
+            // While the leader's sync is under way, the others come as far as waiting for theirs.
+            let follow = || {
+                let position = aof.append(0, b"follower");
+                let flushed = aof.flush_to(position);
+                all_flushed.wait();
+                flushed.and_then(|()| aof.sync_to(position))?;
+                assert!(disk.state().durable as u64 >= position);
+                Ok(())
+            };
+            let followers: Vec<_> = (0..WAITERS).map(|_| scope.spawn(follow)).collect();
+            all_flushed.wait();
+            disk.set(|state| state.stuck = false);
+            let results = followers.into_iter().chain([leader]).map(thread::ScopedJoinHandle::join);
+            results
+                .map(|result| result.unwrap_or(Err(ErrorKind::Other.into())))
+                .collect::<io::Result<()>>()
+        })
+        .and_then(|()| {
+            assert_eq!(disk.state().syncs.len(), 2, "one of the leader, one of all others");
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn who_is_told_that_it_is_synced_was_flushed_before_that_sync_began() -> io::Result<()> {
+        let (aof, disk) = aof()?;
+        thread::scope(|scope| {
+            let write = |writer: usize| {
+                for record in 0..200 {
+                    let position = aof.append(writer % 3, &vec![b'r'; record]);
+                    aof.flush_to(position)?;
+                    assert!(disk.state().bytes.len() as u64 >= position);
+                    aof.sync_to(position)?;
+                    assert!(disk.state().durable as u64 >= position);
+                }
+                Ok(())
+            };
+            let writers: Vec<_> = (0..6).map(|w| scope.spawn(move || write(w))).collect();
+            let results = writers.into_iter().map(thread::ScopedJoinHandle::join);
+            results
+                .map(|result| result.unwrap_or(Err(ErrorKind::Other.into())))
+                .collect::<io::Result<()>>()
+        })
+    }
+
+    #[test]
+    fn a_slow_sync_delays_nobody_but_those_who_wait_for_it() -> io::Result<()> {
+        let (aof, disk) = aof()?;
+        let synced = aof.append(0, b"synced");
+        aof.flush_to(synced)?;
+        aof.sync_to(synced)?;
+        disk.set(|state| state.stuck = true);
+        let (done, steps) = mpsc::channel();
+        thread::scope(|scope| {
+            let slow = aof.append(0, b"slow");
+            let aof = &aof;
+            scope.spawn(move || aof.flush_to(slow).and_then(|()| aof.sync_to(slow)));
+            disk.wait_while(|state| state.syncs.len() < 2);
+            scope.spawn(move || {
+                let position = aof.append(1, b"meanwhile");
+                let send = |step, result: io::Result<()>| done.send((step, result.is_ok()));
+                send("flushed", aof.flush_to(position))?;
+                send("sized", Ok(_ = aof.size()))?;
+                // A reader under `always`, of something that was synced long ago.
+                send("synced before", aof.sync_to(synced))
+            });
+            let steps: Vec<_> = (0..3).map(|_| steps.recv_timeout(PATIENCE / 5).ok()).collect();
+            disk.set(|state| state.stuck = false);
+            assert_eq!(steps, ["flushed", "sized", "synced before"].map(|step| Some((step, true))));
+        });
+        assert!(disk.text().ends_with("meanwhile"));
+        Ok(())
+    }
+
+    #[test]
+    fn while_two_files_are_written_an_acknowledged_record_is_in_both() -> io::Result<()> {
+        let (aof, old) = aof()?;
+        let new = Arc::new(Disk::default());
+        let before = aof.append(0, b"before");
+        let mut level = 0;
+        let teed_at = aof.tee(new.file(), |length| {
+            level = length;
+            Ok(())
+        })?;
+        assert_eq!((teed_at, level), (before, before));
+        assert_eq!(old.text(), format!("{SELECT_0}before"));
+        let both = aof.append(0, b"both");
+        aof.flush_to(both)?;
+        aof.sync_to(both)?;
+        assert_eq!(old.text(), format!("{SELECT_0}beforeboth"));
+        assert_eq!(new.text(), "both");
+        assert_eq!((old.lengths().1 as u64, new.lengths().1), (both, 4));
+        aof.switch(teed_at, 1000)?;
+        assert_eq!(aof.size(), (1004, 1004));
+        let after = aof.append(0, b"after");
+        aof.flush_to(after)?;
+        aof.sync_to(after)?;
+        assert_eq!(old.text(), format!("{SELECT_0}beforeboth"));
+        assert_eq!(new.text(), "bothafter");
+        assert_eq!(new.state().durable, 9);
+        Ok(())
+    }
+
+    #[test]
+    fn when_the_new_file_fails_nothing_is_acknowledged_until_it_is_given_up() -> io::Result<()> {
+        let (aof, old) = aof()?;
+        let new = Arc::new(Disk::default());
+        let teed_at = aof.tee(new.file(), |_| Ok(()))?;
+        new.set(|state| state.full = true);
+        let position = aof.append(0, b"record");
+        assert!(aof.flush_to(position).is_err());
+        assert!(aof.failure().is_some());
+        // That it would take more by now does not help: there is a hole in it.
+        new.set(|state| state.full = false);
+        assert!(aof.flush_to(position).is_err());
+        assert!(aof.switch(teed_at, 0).is_err());
+        aof.untee();
+        aof.flush_to(position)?;
+        assert_eq!(aof.failure(), None);
+        aof.sync_to(position)?;
+        assert_eq!(old.text(), format!("{SELECT_0}record"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_new_file_that_failed_to_sync_does_not_become_the_log() -> io::Result<()> {
+        let (aof, _) = aof()?;
+        let new = Arc::new(Disk::default());
+        let teed_at = aof.tee(new.file(), |_| Ok(()))?;
+        let position = aof.append(0, b"record");
+        aof.flush_to(position)?;
+        // A client's sync meets the failure. The rewrite's own sync, a moment later, would not: the
+        // kernel reports it once.
+        new.set(|state| state.failing_syncs = 1);
+        assert!(aof.sync_to(position).is_err());
+        new.file().sync()?;
+        assert!(aof.switch(teed_at, 0).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_new_file_makes_good_what_a_failed_sync_has_spoilt() -> io::Result<()> {
+        let (aof, old) = aof()?;
+        let position = aof.append(0, b"record");
+        aof.flush_to(position)?;
+        old.set(|state| state.failing_syncs = 1);
+        assert!(aof.sync_to(position).is_err());
+        let new = Arc::new(Disk::default());
+        let teed_at = aof.tee(new.file(), |_| Ok(()))?;
+        let during = aof.append(0, b"during");
+        assert!(aof.flush_to(during).is_err(), "the new file is not the log yet");
+        aof.switch(teed_at, 0)?;
+        assert_eq!((aof.failure(), aof.needs_rewrite()), (None, false));
+        aof.flush_to(during)?;
+        aof.sync_to(during)?;
+        assert_eq!(new.text(), "during");
+        assert_eq!(new.state().durable, 6);
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! The command table: one family a file, each with its rows on top and their handlers below.
 //!
 //! [`FAMILIES`] is the only list of commands there is. To add a command, add a row and a function to
-//! the file of its family; dispatch, arity, locking, logging, `COMMAND` and the README follow.
+//! the file of its family; dispatch, arity, locking, logging and `COMMAND` follow, and a test says what the
+//! README lacks.
 
 pub mod connection;
 pub mod docs;

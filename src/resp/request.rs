@@ -400,7 +400,8 @@ mod tests {
 
     #[test]
     fn a_pipeline_is_the_same_commands_however_it_is_cut() {
-        let bytes = b"*2\r\n$3\r\nGET\r\n$0\r\n\r\nPING \"a b\"\r\n*0\r\n\r\n*-1\r\n*1\r\n$4\r\n\r\n\r\n\r\nQUIT\n";
+        let bytes = b"*2\r\n$3\r\nGET\r\n$0\r\n\r\nPING \"a b\"\r\n*0\r\n\r\n*-1\r\n\
+            *1\r\n$4\r\n\r\n\r\n\r\nQUIT\n";
         let expected: Vec<Vec<String>> =
             [&["GET", ""][..], &["PING", "a b"], &[r"\r\n\r\n"], &["QUIT"]]
                 .map(|words| words.iter().map(ToString::to_string).collect())

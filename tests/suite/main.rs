@@ -1,6 +1,6 @@
 //! The end-to-end tests: they start the real binary and drive it from outside.
 //!
-//! Read [`harness`] first. Everything but [`persistence`] and [`startup`], which are about our own process,
+//! Read [`harness`] first. Everything but [`persistence`], [`startup`] and [`style`], which are about us,
 //! describes the behaviour of Redis and must also pass against a real one:
 //!
 //! ```text
@@ -22,3 +22,4 @@ mod protocol;
 mod server;
 mod startup;
 mod strings;
+mod style;

@@ -1,0 +1,128 @@
+//! Load that redis-benchmark does not give, as raw RESP.
+
+use std::array::from_fn;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::servers::Server;
+
+pub(crate) const VALUE: &str = "0123456789abcdef0123456789abcdef";
+/// Commands sent at once when data is loaded; their replies fit into any socket's buffer.
+const BATCH: usize = 1000;
+/// How many clients write steadily, and how long each takes from one request to the next.
+const WRITERS: u64 = 3;
+const PACE: Duration = Duration::from_micros(500);
+
+/// A client.
+pub(crate) struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    pub(crate) fn open(port: u16) -> io::Result<Connection> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection(BufReader::new(stream)))
+    }
+
+    /// Sends a command and returns the reply: a line of it, or what a bulk string holds.
+    pub(crate) fn ask(&mut self, args: &[&str]) -> io::Result<String> {
+        self.0.get_mut().write_all(&encode(args))?;
+        let mut reply = String::new();
+        self.0.read_line(&mut reply)?;
+        if let Some(length) = reply.strip_prefix('$').and_then(|text| text.trim_end().parse().ok())
+        {
+            let mut bulk: Vec<u8> = vec![0; length];
+            self.0.read_exact(&mut bulk)?;
+            self.0.read_exact(&mut [0; 2])?;
+            reply = String::from_utf8_lossy(&bulk).into();
+        }
+        Ok(reply.trim_end().into())
+    }
+
+    /// Sends commands and waits for as many replies, of one line each.
+    fn send(&mut self, commands: &[u8], replies: usize) {
+        self.0.get_mut().write_all(commands).expect("to send");
+        let mut reply = String::new();
+        for _ in 0..replies {
+            reply.clear();
+            self.0.read_line(&mut reply).expect("a reply");
+            assert!(reply.starts_with(['+', ':']), "refused: {reply:?}");
+        }
+    }
+
+    /// Sends the commands of all numbers below `count`.
+    pub(crate) fn load(&mut self, count: usize, command: fn(usize) -> Vec<u8>) {
+        for first in (0..count).step_by(BATCH) {
+            let numbers = first..count.min(first + BATCH);
+            let batch: Vec<u8> = numbers.clone().flat_map(command).collect();
+            self.send(&batch, numbers.len());
+        }
+    }
+}
+
+/// The longest that one of three clients waited for a reply while all three wrote at a steady pace,
+/// each one `SET` after the other, to some of the keys below `keys`; they stop when `meanwhile` is
+/// over.
+pub(crate) fn longest_wait(server: &Server, keys: usize, meanwhile: impl FnOnce()) -> Duration {
+    let stop = Stop::default();
+    thread::scope(|scope| {
+        // Stops them when `meanwhile` panics, too.
+        let _stop_at_end = StopAtEnd(&stop);
+        let start = |seed| {
+            let (mut connection, stop) = (server.connect(), &stop);
+            scope.spawn(move || write_steadily(&mut connection, keys, seed, stop))
+        };
+        let writers: Vec<_> = (1..=WRITERS).map(start).collect();
+        meanwhile();
+        stop.store(true, Relaxed);
+        let longest = writers.into_iter().map(|writer| writer.join().expect("a writer failed"));
+        longest.max().unwrap_or_default()
+    })
+}
+
+type Stop = AtomicBool;
+
+struct StopAtEnd<'a>(&'a Stop);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+fn write_steadily(connection: &mut Connection, keys: usize, seed: u64, stop: &Stop) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut random = seed;
+    let mut next = Instant::now();
+    while !stop.load(Relaxed) {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let command = set((random >> 33) as usize % keys);
+        let sent = Instant::now();
+        connection.send(&command, 1);
+        longest = longest.max(sent.elapsed());
+        // What was late is not made up for: that would be a burst.
+        next = Instant::now().max(next + PACE);
+        thread::sleep(next - Instant::now());
+    }
+    longest
+}
+
+/// The key is one of those that redis-benchmark uses.
+pub(crate) fn set(number: usize) -> Vec<u8> {
+    encode(&["SET", &format!("key:{number:012}"), VALUE])
+}
+
+pub(crate) fn hset(number: usize) -> Vec<u8> {
+    let key = format!("hash:{number:011}");
+    let fields: [String; 10] = from_fn(|field| format!("field:{field:04}"));
+    let pairs = fields.iter().flat_map(|field| [field, &VALUE[..10]]);
+    encode(&["HSET", &key].into_iter().chain(pairs).collect::<Vec<_>>())
+}
+
+fn encode(args: &[&str]) -> Vec<u8> {
+    let bulk = |arg: &&str| format!("${}\r\n{arg}\r\n", arg.len());
+    let bulks: String = args.iter().map(bulk).collect();
+    format!("*{}\r\n{bulks}", args.len()).into()
+}

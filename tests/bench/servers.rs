@@ -1,0 +1,205 @@
+//! The servers: starting and stopping them, and what `/proc` says of them.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::load::Connection;
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    Respite,
+    Redis,
+    Floor,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        ["Respite", "Redis", "floor"][self as usize]
+    }
+
+    /// The same persistence for both. (Without `aof-use-rdb-preamble no`, what Redis loads after a
+    /// rewrite would be no log.)
+    fn command(self, appendfsync: &str, port: &str, directory: &Path) -> Command {
+        let (program, own) = match self {
+            Kind::Respite => (env!("CARGO_BIN_EXE_respite").into(), &[][..]),
+            Kind::Redis => {
+                let own = &["--save", "", "--aof-use-rdb-preamble", "no"];
+                ("redis-server".into(), &own[..])
+            }
+            Kind::Floor => {
+                let mut command = Command::new(std::env::current_exe().expect("own path"));
+                command.args(["floor", port]);
+                return command;
+            }
+        };
+        let mut command = Command::new::<PathBuf>(program);
+        command
+            .args(own)
+            .args(["--appendonly", "yes", "--appendfsync", appendfsync])
+            .args(["--auto-aof-rewrite-percentage", "0"])
+            .args(["--bind", "127.0.0.1", "--port", port, "--dir"])
+            .arg(directory);
+        command
+    }
+}
+
+/// A server that runs, and its directory; both are gone when it is dropped.
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    pub(crate) port: u16,
+    appendfsync: &'static str,
+    directory: PathBuf,
+    process: Option<Child>,
+}
+
+impl Server {
+    /// Starts one with an empty directory.
+    pub(crate) fn start(kind: Kind, appendfsync: &'static str) -> Server {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.expect("a free port").port();
+        let name = format!("bench-{}-{port}", std::process::id());
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&directory).expect("a directory");
+        let mut server = Server { kind, port, appendfsync, directory, process: None };
+        server.restart();
+        server
+    }
+
+    /// Kills it if it runs, starts it again, and tells how long it took to be ready.
+    pub(crate) fn restart(&mut self) -> Duration {
+        self.kill();
+        let path = self.directory.join("output");
+        let output = File::create(&path).expect("a file");
+        let port = self.port.to_string();
+        let mut command = self.kind.command(self.appendfsync, &port, &self.directory);
+        command.stdout(output.try_clone().expect("a descriptor"));
+        let started = Instant::now();
+        let process = command.stderr(output).spawn().expect("a process");
+        let process = self.process.insert(process);
+        loop {
+            // While it replays the log it answers `-LOADING`.
+            let answer = Connection::open(self.port).and_then(|mut client| client.ask(&["PING"]));
+            if answer.is_ok_and(|answer| answer == "+PONG") {
+                return started.elapsed();
+            }
+            if process.try_wait().expect("a child").is_some() {
+                let said = fs::read_to_string(path).unwrap_or_default();
+                panic!("{} does not start: {said}", self.kind.name());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap_or_default(); // it may have ended by itself
+            process.wait().expect("a child");
+        }
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(self.port).expect("a connection")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        fs::remove_dir_all(&self.directory).unwrap_or_default();
+    }
+}
+
+/// Readings from `/proc`; not a number, or nothing, where there is none.
+impl Server {
+    /// CPU time so far, in user and in system mode.
+    pub(crate) fn cpu_us(&self) -> [f64; 2] {
+        let stat = proc_file(self.id(), "stat");
+        // Linux counts in ticks of 10 ms.
+        let ticks = [11, 12].map(|index| stat_field(&stat, index));
+        ticks.map(|ticks| ticks.map_or(f64::NAN, |ticks| ticks as f64 * 1e4))
+    }
+
+    /// Bytes of its memory that are in RAM.
+    pub(crate) fn resident_bytes(&self) -> f64 {
+        bytes_after(&proc_file(self.id(), "status"), "VmRSS:").unwrap_or(f64::NAN)
+    }
+
+    /// The same with what its children have for themselves alone: since a fork copies a page when
+    /// one of the two changes it, this is what both take together.
+    pub(crate) fn resident_bytes_of_all(&self) -> f64 {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let own = u64::from(self.id());
+        let children = ids.filter(|&id| stat_field(&proc_file(id, "stat"), 1) == Some(own));
+        let private: f64 = children
+            .map(|id| {
+                let text = proc_file(id, "smaps_rollup");
+                ["Private_Clean:", "Private_Dirty:"]
+                    .map(|name| bytes_after(&text, name).unwrap_or_default())
+                    .iter()
+                    .sum::<f64>()
+            })
+            .sum();
+        self.resident_bytes() + private
+    }
+
+    /// The most that was resident, without children, since [`Server::forget_peak`].
+    pub(crate) fn peak_bytes(&self) -> f64 {
+        bytes_after(&proc_file(self.id(), "status"), "VmHWM:").unwrap_or(f64::NAN)
+    }
+
+    pub(crate) fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.id()), "5").unwrap_or_default();
+    }
+
+    fn id(&self) -> u32 {
+        self.process.as_ref().map_or(0, Child::id)
+    }
+}
+
+fn proc_file(id: u32, name: &str) -> String {
+    fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default()
+}
+
+/// A field of `/proc/PID/stat`, counted from 0 behind the program's name, which stands in
+/// parentheses and may contain anything.
+fn stat_field(stat: &str, index: usize) -> Option<u64> {
+    stat.rsplit(") ").next()?.split(' ').nth(index)?.parse().ok()
+}
+
+/// The bytes that a line of `/proc` gives in kilobytes.
+fn bytes_after(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
+}
+
+/// What a program says of its version, if it is there.
+pub(crate) fn version(program: &str) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).into())
+}
+
+/// The floor: answers `+PONG` to every `*` it reads, so keys and values must hold none.
+pub(crate) fn floor(port: &str) {
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).expect("a listener");
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        stream.set_nodelay(true).expect("no delay");
+        let serve = move || {
+            let mut input = vec![0; 64 << 10];
+            while let Ok(count @ 1..) = stream.read(&mut input) {
+                let commands = input[..count].iter().filter(|&&byte| byte == b'*').count();
+                if stream.write_all(&b"+PONG\r\n".repeat(commands)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().stack_size(128 << 10);
+        thread.spawn(serve).expect("a thread");
+    }
+}

@@ -1,0 +1,290 @@
+//! The rules that a tool can check: each test walks the files of the repository and starts no server.
+//!
+//! What the rules are for stands where they are stated: the layers in `src/lib.rs`, the lock order in
+//! `src/store/keyspace.rs`. The two lists in `README.md` are generated here; when one has fallen behind
+//! the tables in the source, the failing test prints what belongs there, to be pasted in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use respite::commands::{self, Command, Handler};
+use respite::config::SETTINGS;
+
+/// What the repository holds, beside files whose names begin with a dot.
+const TOP_LEVEL: [&str; 7] =
+    ["Cargo.lock", "Cargo.toml", "Makefile", "README.md", "src", "storage.aof", "tests"];
+/// The files that may lock an `RwLock`: the keyspace its shards, the settings their texts.
+const LOCKING_FILES: [&str; 2] = ["src/config.rs", "src/store/keyspace.rs"];
+const LINE_LIMIT: usize = 110;
+/// How many characters of a block of code a reader of the README sees without scrolling.
+const README_COLUMNS: usize = 90;
+
+// ---- The source --------------------------------------------------------------------------------------
+
+#[test]
+fn every_file_opens_by_saying_what_it_is_about() {
+    let silent = sources().into_iter().filter(|(_, text)| !text.starts_with("//! "));
+    let silent: Vec<String> = silent.map(|(path, _)| path).collect();
+    assert!(silent.is_empty(), "these files do not begin with `//!`: {silent:#?}");
+}
+
+#[test]
+fn no_line_is_longer_than_110_characters() {
+    let mut long = Vec::new();
+    for (path, text) in sources() {
+        // A line of a test may be as long as the reply or the bytes that it quotes.
+        let quotes = |line: &str| {
+            let is_error = line.trim_start().starts_with("-ERR ");
+            path.starts_with("tests/") && (is_error || line.contains('"') || line.ends_with('\\'))
+        };
+        let is_long = |line: &str| line.chars().count() > LINE_LIMIT && !quotes(line);
+        let lines = text.lines().enumerate().filter(|(_, line)| is_long(line));
+        long.extend(lines.map(|(index, _)| format!("{path}:{}", index + 1)));
+    }
+    assert!(long.is_empty(), "these lines are longer than {LINE_LIMIT} characters: {long:#?}");
+}
+
+#[test]
+fn the_map_in_lib_rs_names_every_module_and_no_other() {
+    let on_the_map: BTreeSet<String> = layers().into_keys().collect();
+    let there: BTreeSet<String> = sources().keys().filter_map(|path| module_of(path)).collect();
+    assert_eq!(on_the_map, there, "the modules in the table of src/lib.rs, and those in src/");
+}
+
+#[test]
+fn a_layer_uses_only_lower_layers() {
+    let layers = layers();
+    let mut upward = Vec::new();
+    for (path, text) in sources() {
+        let Some(module) = module_of(&path) else { continue };
+        for used in crate_paths(&code(&text)) {
+            if used != module && layers.get(&used) >= layers.get(&module) {
+                upward.push(format!("{path} uses crate::{used}"));
+            }
+        }
+    }
+    assert!(upward.is_empty(), "against the order of the table in src/lib.rs: {upward:#?}");
+}
+
+#[test]
+fn only_the_keyspace_locks_shards() {
+    let mut locking = Vec::new();
+    for (path, text) in sources() {
+        // The guards' calls have no arguments, unlike those that read or write files.
+        let calls = [".read()", ".write()", ".try_read()", ".try_write()"];
+        let locks = calls.iter().any(|call| code(&text).contains(call));
+        if locks && path.starts_with("src/") && !LOCKING_FILES.contains(&path.as_str()) {
+            locking.push(path);
+        }
+    }
+    assert!(locking.is_empty(), "these lock, and only {LOCKING_FILES:?} may: {locking:#?}");
+}
+
+// ---- The repository ----------------------------------------------------------------------------------
+
+#[test]
+fn the_top_level_holds_nothing_but_the_fixed_list() {
+    let names = fs::read_dir(root()).expect("list the repository").map(|entry| {
+        let name = entry.expect("an entry of the repository").file_name();
+        name.into_string().expect("a name of UTF-8")
+    });
+    // A server that someone runs here may put something beside its log, such as a torn tail.
+    let is_ours = |name: &str| {
+        !name.starts_with('.') && name != "target" && !name.starts_with("storage.aof.")
+    };
+    let found: BTreeSet<String> = names.filter(|name| is_ours(name)).collect();
+    assert_eq!(found, BTreeSet::from(TOP_LEVEL.map(String::from)));
+}
+
+#[test]
+fn nothing_is_depended_on_but_the_client_library_of_the_tests() {
+    let manifest = read("Cargo.toml");
+    let mut section = "";
+    let mut found = Vec::new();
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let name = line.split_once('=').map(|(name, _)| name.trim());
+        let is_header = line.starts_with('[') && line.contains("dependencies.");
+        if section.contains("dependencies") && (is_header || name.is_some()) {
+            found.push(format!("{section} {}", name.unwrap_or_default()));
+        }
+    }
+    assert_eq!(found, ["[dev-dependencies] redis"]);
+}
+
+// ---- The README --------------------------------------------------------------------------------------
+
+#[test]
+fn the_readme_lists_the_commands_of_the_table() {
+    let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
+    for (group, row) in commands::all() {
+        if !groups.iter().any(|(name, _)| *name == group) {
+            groups.push((group, Vec::new()));
+        }
+        let (_, usages) = groups.iter_mut().find(|(name, _)| *name == group).expect("a group");
+        // A container stands for its subcommands, and for itself only where it may be sent alone.
+        match row.handler {
+            Handler::Container(_, Some(_)) => usages.push(row.name.to_uppercase()),
+            Handler::Container(_, None) => {}
+            _ => usages.push(usage(row)),
+        }
+        usages.extend(row.subcommands().iter().map(usage));
+    }
+    let list = groups.iter().map(|(group, usages)| {
+        let lines = in_lines(usages);
+        format!("**{group}**\n\n```text\n{lines}\n```\n")
+    });
+    readme_holds("commands", &list.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn the_readme_lists_the_settings_of_the_table() {
+    let mut table = String::from("| setting | default | what it is |\n|---|---|---|\n");
+    for setting in SETTINGS {
+        let default = match setting.default {
+            "" => String::new(),
+            value => format!("`{value}`"),
+        };
+        let summary = setting.summary.replace('|', "\\|");
+        writeln!(table, "| `{}` | {default} | {summary} |", setting.name)
+            .expect("write to a string");
+    }
+    readme_holds("settings", &table);
+}
+
+/// How a command is called: `CLIENT SETNAME connection-name`.
+fn usage(row: &Command) -> String {
+    let name = row.name.replace('|', " ").to_uppercase();
+    format!("{name} {}", row.syntax).trim_end().to_owned()
+}
+
+/// The items with dots between them, in lines that are as long as they may be.
+fn in_lines(items: &[String]) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for item in items {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + item.chars().count() + 3 <= README_COLUMNS => {
+                line.push_str(" · ");
+                line.push_str(item);
+            }
+            _ => lines.push(item.clone()),
+        }
+    }
+    lines.join("\n")
+}
+
+/// What stands in the README between `<!-- name -->` and `<!-- /name -->` must be this.
+#[track_caller]
+fn readme_holds(name: &str, expected: &str) {
+    let readme = read("README.md");
+    let [begin, end] = [format!("<!-- {name} -->\n"), format!("<!-- /{name} -->")];
+    let found = readme
+        .split_once(&begin)
+        .and_then(|(_, behind)| behind.split_once(&end))
+        .map(|(found, _)| found.trim());
+    assert!(
+        found == Some(expected.trim()),
+        "README.md has fallen behind. This belongs between its marks:\n\n{begin}\n{expected}\n{end}\n"
+    );
+}
+
+// ---- Reading -----------------------------------------------------------------------------------------
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the repository, its lines ended as git may have checked them out.
+fn read(path: &str) -> String {
+    let text = fs::read_to_string(root().join(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
+    text.replace("\r\n", "\n")
+}
+
+/// All Rust files with their texts, by path from the top of the repository.
+fn sources() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![PathBuf::from("src"), PathBuf::from("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).expect("list a folder of the source") {
+            let entry = entry.expect("an entry of a folder");
+            let path = folder.join(entry.file_name());
+            if entry.file_type().expect("the type of an entry").is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let path = path.to_str().expect("a path of UTF-8").to_owned();
+                let text = read(&path);
+                found.insert(path, text);
+            }
+        }
+    }
+    assert!(found.contains_key("src/lib.rs"), "the walk has missed the source");
+    found
+}
+
+/// The module of the crate that a file belongs to; none for the crate itself, its program and tests.
+fn module_of(path: &str) -> Option<String> {
+    let name = path.strip_prefix("src/")?.split('/').next()?.trim_end_matches(".rs");
+    (!["lib", "main"].contains(&name)).then(|| name.to_owned())
+}
+
+/// The layer of each module: the number of its row in the table of `src/lib.rs`, the lowest first.
+fn layers() -> BTreeMap<String, usize> {
+    let text = read("src/lib.rs");
+    let mut layers = BTreeMap::new();
+    for (number, row) in text.lines().filter(|line| line.starts_with("//! | [`")).enumerate() {
+        let cell = row.split('|').nth(1).unwrap_or_default();
+        // Every second piece between backquotes is a name.
+        for name in cell.split('`').skip(1).step_by(2) {
+            layers.insert(name.to_owned(), number);
+        }
+    }
+    assert!(layers.len() > 5, "the table of layers in src/lib.rs was not understood: {layers:?}");
+    layers
+}
+
+/// The text without the lines that are comments, which may name whatever they like.
+fn code(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that code names with `crate::a` or `crate::{a, b::{c, d}}`.
+fn crate_paths(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, prefix) in code.match_indices("crate::") {
+        let rest = &code[at + prefix.len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            found.insert(first_name(rest));
+            continue;
+        };
+        // The names of the list are those outside of its inner braces.
+        let (mut depth, mut names) = (1, String::new());
+        for c in list.chars() {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            match depth {
+                0 => break,
+                1 => names.push(c),
+                _ => {}
+            }
+        }
+        found.extend(names.split(',').map(|item| first_name(item.trim())));
+    }
+    found.remove("");
+    found
+}
+
+fn first_name(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+#[test]
+fn the_paths_that_code_uses_are_all_found() {
+    let code = code(
+        "use crate::a;\n// crate::b\nuse crate::{c::d, e::{f, g},\n h};\nlet x = crate::i::j();",
+    );
+    assert_eq!(crate_paths(&code), ["a", "c", "e", "h", "i"].map(String::from).into());
+}
