@@ -305,6 +305,11 @@ impl Aof {
         }
     }
 
+    /// The position behind everything that was appended.
+    pub fn appended(&self) -> u64 {
+        self.lock().appended
+    }
+
     /// Whether the log, or the one that is about to replace it, still has that name.
     pub fn is_at(&self, path: &Path) -> bool {
         let sync = self.lock_sync();

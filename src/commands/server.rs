@@ -191,6 +191,8 @@ fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
             write!(text, "{gap}# {title}\r\n").and_then(|()| write(context.server, &mut text));
         written.unwrap_or_default();
     }
+    // It tells how many keys there are, so it shows everybody's changes.
+    context.session.seen = context.session.seen.max(context.server.aof.appended());
     reply.verbatim(text.as_bytes());
     Ok(())
 }

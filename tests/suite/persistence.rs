@@ -14,7 +14,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use crate::harness::{
-    Client, Reply, Server, TempDir, encode, eventually, read_reply, say, skipped_on_redis,
+    Client, Reply, Server, TempDir, encode, eventually, quote, read_reply, say, skipped_on_redis,
     unix_now_ms,
 };
 
@@ -142,29 +142,37 @@ fn an_acknowledged_write_survives_kill_9_when_always_synced() {
 // ---- Replay ------------------------------------------------------------------------------------------
 
 /// Everything there is: by database and key, the type, the value and the deadline.
-fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
+pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
     let mut all = BTreeMap::new();
     for database in 0..16 {
         c.expect(&format!("SELECT {database}"), "+OK");
         let mut cursor = "0".to_owned();
         loop {
-            let mut parts = c.call(&["SCAN", &cursor, "COUNT", "100000"]).into_items();
-            for key in parts.remove(1).into_items() {
-                let shown = key.to_string();
-                let key = key.into_bytes();
-                let kind = c.call(&[b"TYPE", &key[..]]);
-                let mut value = match kind.to_string().as_str() {
-                    "+string" => c.call(&[b"GET", &key[..]]),
-                    "+hash" => {
-                        let fields = c.call(&[b"HGETALL", &key[..]]).into_items();
-                        let pairs = fields.chunks_exact(2);
-                        Reply::Map(pairs.map(|p| (p[0].clone(), p[1].clone())).collect())
-                    }
-                    other => panic!("{shown} is {other}"),
-                };
+            let mut parts = c.call(&["SCAN", &cursor, "COUNT", "200"]).into_items();
+            let keys = parts.remove(1).into_items().into_iter();
+            let keys: Vec<Vec<u8>> = keys.map(Reply::into_bytes).collect();
+            // One round trip for the kinds and deadlines, one for the values.
+            for key in &keys {
+                c.send(&[b"TYPE", &key[..]]);
+                c.send(&[b"PEXPIRETIME", &key[..]]);
+            }
+            let described: Vec<(String, Reply)> =
+                keys.iter().map(|_| (c.read_reply().to_string(), c.read_reply())).collect();
+            for (key, (kind, _)) in keys.iter().zip(&described) {
+                match kind.as_str() {
+                    "+string" => c.send(&[b"GET", &key[..]]),
+                    "+hash" => c.send(&[b"HGETALL", &key[..]]),
+                    other => panic!("{} is {other}", quote(key)),
+                }
+            }
+            for (key, (kind, deadline)) in keys.iter().zip(described) {
+                let mut value = c.read_reply();
+                if let Reply::Array(fields) = &value {
+                    let pairs = fields.chunks_exact(2);
+                    value = Reply::Map(pairs.map(|p| (p[0].clone(), p[1].clone())).collect());
+                }
                 value.sort();
-                let deadline = c.call(&[b"PEXPIRETIME", &key[..]]);
-                all.insert((database, shown), format!("{kind} {value} {deadline}"));
+                all.insert((database, quote(key)), format!("{kind} {value} {deadline}"));
             }
             cursor = parts.remove(0).into_text();
             if cursor == "0" {
@@ -289,7 +297,7 @@ const WRITES: &str = r#"
 "#;
 
 /// Sends the commands, one by one; no reply may be an unexpected error.
-fn write_all(c: &mut Client) {
+pub(crate) fn write_all(c: &mut Client) {
     for command in WRITES.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if let Reply::Error(error) = c.reply(command) {
             let expected = command == "INCRBY ex 1" && error.contains("not an integer");
@@ -462,7 +470,7 @@ fn a_key_that_expires_while_the_server_is_down_is_gone() {
 // ---- What the log says -------------------------------------------------------------------------------
 
 /// The log as a list of commands. Panics where it is not plain RESP.
-fn records(log: &Path) -> Vec<Vec<Vec<u8>>> {
+pub(crate) fn records(log: &Path) -> Vec<Vec<Vec<u8>>> {
     let bytes = fs::read(log).expect("read the log");
     let mut reader = BufReader::new(&bytes[..]);
     let mut records: Vec<Vec<Vec<u8>>> = Vec::new();
@@ -570,7 +578,7 @@ fn shutdown_ends_the_process_and_keeps_the_data() {
 // ---- A torn tail, and damage -------------------------------------------------------------------------
 
 /// The files of a directory, by name.
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(dir).expect("read the directory");
     let entries = entries.map(|entry| entry.expect("an entry"));
     entries
@@ -670,7 +678,7 @@ fn boundaries(log: &[u8]) -> Vec<usize> {
     boundaries
 }
 
-fn start_with_log(log: &[u8]) -> Server {
+pub(crate) fn start_with_log(log: &[u8]) -> Server {
     let home = TempDir::new();
     fs::write(home.data().join("storage.aof"), log).expect("write the log");
     Server::start_in(home, &[])
@@ -833,7 +841,7 @@ fn a_log_written_by_hand_is_read() {
 // ---- Redis reads it too ------------------------------------------------------------------------------
 
 /// Whether a program can be run; said when it cannot.
-fn installed(program: &str) -> bool {
+pub(crate) fn installed(program: &str) -> bool {
     let found = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
@@ -892,7 +900,7 @@ fn a_real_redis_serves_the_same_data_from_a_copy_of_the_log() {
     assert_eq!(dump(&mut Client::to(address)), expected);
 }
 
-struct KilledOnDrop(std::process::Child);
+pub(crate) struct KilledOnDrop(pub(crate) std::process::Child);
 
 impl Drop for KilledOnDrop {
     fn drop(&mut self) {
