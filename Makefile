@@ -14,7 +14,7 @@ test:
 check:
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 	cargo test --quiet
 
 # The behaviour tests against a real Redis, which is started here from the system's redis-server:

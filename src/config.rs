@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
 
-use crate::text::{glob, integer};
+use crate::text::{glob, integer, say};
 
 /// Text that `CONFIG SET` may replace.
 #[derive(Default)]
@@ -56,6 +56,7 @@ pub struct Config {
     pub loglevel: AtomicUsize,
     pub hash_max_listpack_entries: AtomicI64,
     pub hash_max_listpack_value: AtomicI64,
+    pub hll_sparse_max_bytes: AtomicI64,
     pub proto_max_bulk_len: AtomicI64,
 }
 
@@ -194,6 +195,9 @@ pub static SETTINGS: &[Setting] = &[
     row("hash-max-listpack-value", "64", Live,
         integer(|c| &c.hash_max_listpack_value, 0, i64::MAX),
         "longest field or value (bytes) of the compact form").or("hash-max-ziplist-value"),
+    row("hll-sparse-max-bytes", "3000", Live,
+        Kind::Memory { at: |c| &c.hll_sparse_max_bytes, min: 0, max: i64::MAX },
+        "longest sparse form of a HyperLogLog, in bytes"),
     row("proto-max-bulk-len", "512mb", Live,
         Kind::Memory { at: |c| &c.proto_max_bulk_len, min: 1 << 20, max: i64::MAX },
         "longest argument and longest string value, in bytes"),
@@ -418,7 +422,7 @@ impl Config {
     /// Says something to the person who runs the server, if `loglevel` lets it through.
     pub fn say(&self, level: Level, text: std::fmt::Arguments) {
         if level as usize >= self.loglevel.load(Relaxed) {
-            eprintln!("{text}");
+            say(text);
         }
     }
 

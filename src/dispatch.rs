@@ -209,11 +209,11 @@ fn settle(change: Change, log: impl FnOnce(Effect)) -> Outcome {
 
 /// Appends a record to the log; returns the position behind it. While the log is replayed there is
 /// nothing to append.
-fn log(server: &Server, session: &Session, db: usize, args: Args, effect: Effect) -> u64 {
+fn log(server: &Server, session: &mut Session, db: usize, args: Args, effect: Effect) -> u64 {
     if server.is_loading() {
         return 0;
     }
-    match effect {
+    session.written = match effect {
         Effect::None => 0,
         Effect::Replay(record) => server.aof.append(db, &record),
         Effect::AsReceived => {
@@ -225,7 +225,8 @@ fn log(server: &Server, session: &Session, db: usize, args: Args, effect: Effect
             session.scratch.set(record);
             position
         }
-    }
+    };
+    session.written
 }
 
 /// Appends the record of a key's expiry, whose shard is locked.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::aof::Aof;
 use crate::config::Config;
@@ -18,9 +18,6 @@ use crate::resp::Protocol;
 use crate::socket::Socket;
 use crate::stats::Stats;
 use crate::store::{Garbage, Keyspace};
-
-/// How often a client that waits is looked at.
-const WAIT_SLICE: Duration = Duration::from_millis(20);
 
 /// What all connections share.
 pub struct Server {
@@ -113,6 +110,8 @@ pub struct Session {
     pub closing: bool,
     /// The highest log position of anything that its unsent replies show.
     pub seen: u64,
+    /// The log position behind its own last change.
+    pub written: u64,
     /// The command it was last given, as `CLIENT LIST` shows it.
     pub last_command: &'static str,
     /// Where its records are encoded for the log; kept so that it need not be reserved each time.
@@ -128,6 +127,7 @@ impl Session {
             authenticated,
             closing: false,
             seen: 0,
+            written: 0,
             last_command: "NULL",
             scratch: Cell::default(),
         }
@@ -187,23 +187,6 @@ impl Client {
         self.socket.iter().for_each(|socket| socket.close());
     }
 
-    /// Waits so many milliseconds, 0 for ever, or until the client is gone.
-    pub fn wait_ms(&self, timeout_ms: u64) {
-        let started = Instant::now();
-        let timeout = Duration::from_millis(timeout_ms);
-        loop {
-            let slice = match timeout_ms {
-                0 => WAIT_SLICE,
-                _ => timeout.saturating_sub(started.elapsed()).min(WAIT_SLICE),
-            };
-            let gone = self.socket.as_ref().is_some_and(|socket| socket.is_closed());
-            if slice.is_zero() || gone {
-                return;
-            }
-            std::thread::sleep(slice);
-        }
-    }
-
     /// Seconds since it last sent something.
     pub fn idle_seconds(&self) -> u64 {
         self.state().last_active.elapsed().as_secs()
@@ -258,6 +241,11 @@ impl Clients {
         client
     }
 
+    /// Takes a connection out.
+    pub fn leave(&self, id: u64) {
+        self.lock().remove(&id);
+    }
+
     /// Somebody who is not connected: the replay of the log.
     pub fn nobody(&self) -> Arc<Client> {
         Arc::new(Client::new(0, None))
@@ -291,6 +279,6 @@ pub struct ClientEntry<'a> {
 
 impl Drop for ClientEntry<'_> {
     fn drop(&mut self) {
-        self.clients.lock().remove(&self.id);
+        self.clients.leave(self.id);
     }
 }

@@ -48,14 +48,6 @@ impl Socket {
         }
     }
 
-    /// Whether the far end, or [`Socket::close`], has ended it. (A Unix socket does not tell.)
-    pub fn is_closed(&self) -> bool {
-        let Socket::Tcp(stream) = self else { return false };
-        let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
-        let reset = stream.set_nonblocking(false);
-        matches!(peeked, Ok(0)) || reset.is_err()
-    }
-
     /// Ends it: its thread, wherever it waits, finds it closed.
     pub fn close(&self) {
         let closed = match self {

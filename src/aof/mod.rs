@@ -1,6 +1,6 @@
 //! The append-only file: every change, in the order in which memory took it.
 //!
-//! [`writer`] appends, flushes and syncs to a [`file`]; [`replay`] reads it back at the start;
+//! [`writer`] appends, flushes and syncs to a [`file`](mod@file); [`replay`] reads it back at the start;
 //! [`rewrite`] puts a shorter one in its place while the server goes on.
 //!
 //! # The format

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::resp::{Args, Request};
@@ -35,6 +35,8 @@ pub enum ReplayError {
     Damage {
         /// Bytes before the damage.
         offset: u64,
+        /// Bytes before it that are whole records and whole blocks.
+        valid_bytes: u64,
         /// What is wrong.
         why: String,
     },
@@ -44,7 +46,9 @@ impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReplayError::Io(error) => write!(f, "it cannot be read: {error}"),
-            ReplayError::Damage { offset, why } => write!(f, "damaged at offset {offset}: {why}"),
+            ReplayError::Damage { offset, why, .. } => {
+                write!(f, "damaged at offset {offset}: {why}")
+            }
         }
     }
 }
@@ -98,7 +102,8 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
         loop {
             let buffer = input.fill_buf()?;
             let Some(&first) = buffer.first() else { return Ok(()) };
-            let damage = |why: String| ReplayError::Damage { offset, why };
+            let valid_bytes = self.replayed.valid_bytes;
+            let damage = |why: String| ReplayError::Damage { offset, valid_bytes, why };
             if !request.is_partial() && first == b'#' {
                 let mut line = Vec::new();
                 read += input.read_until(b'\n', &mut line)? as u64;
@@ -211,9 +216,11 @@ pub fn cut(log: &mut File, path: &Path, offset: u64) -> io::Result<PathBuf> {
     side.push(format!(".torn-{offset}"));
     let (mut file, side) = create_new(&PathBuf::from(side))?;
     log.seek(SeekFrom::Start(offset))?;
-    io::copy(log, &mut file)?;
-    file.flush()?;
-    file.sync_all()?;
+    let saved = io::copy(log, &mut file).and_then(|_| file.sync_all());
+    if let Err(error) = saved {
+        std::fs::remove_file(&side).unwrap_or_default();
+        return Err(error);
+    }
     log.set_len(offset)?;
     log.sync_all()?;
     Ok(side)

@@ -50,7 +50,7 @@ const SYNC_BYTES: usize = 16 << 20;
 const LAST_COPY_BYTES: u64 = 64 << 10;
 /// So often that is tried; writers who are faster than the copying have to wait then.
 const COPY_ROUNDS: usize = 50;
-/// So many snapshots are tried that FLUSHALL and its like may end; the next makes them wait.
+/// So many snapshots are tried; the last does not yield to FLUSHALL and its like, but they wait for it.
 const ATTEMPTS: usize = 4;
 /// An `HSET` has at most so many fields, and is ended once it has so many bytes.
 const RECORD_FIELDS: usize = 64;
@@ -73,6 +73,8 @@ pub struct Last {
     pub ok: bool,
     /// How long it took.
     pub took: Duration,
+    /// When it ended.
+    pub ended: Instant,
 }
 
 impl Default for Status {
@@ -124,22 +126,25 @@ impl Aof {
         // attempts: the first has put the tail in its place.
         let has_log = was_enabled && !self.needs_rewrite();
         let rewrite = Rewrite { aof: self, keyspace, path, has_log };
-        let mut attempts = 1;
+        let mut attempt = 1;
         let mut result = rewrite.run(true);
         while result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            attempts += 1;
-            result = rewrite.run(attempts < ATTEMPTS);
+            attempt += 1;
+            result = rewrite.run(attempt < ATTEMPTS);
         }
         if result.is_err() {
             self.untee();
             remove(&temporary(path));
             if !was_enabled {
                 self.close().unwrap_or_default();
+            } else if self.is_enabled() && !self.is_at(path) {
+                // It goes into the stand-in of a log that could not be relied on.
+                self.fail_file(&io::Error::other("the log is gone"));
             }
         }
         remove(&tail(path));
         self.rewrite.completed.add(u64::from(result.is_ok()));
-        let last = Last { ok: result.is_ok(), took: started.elapsed() };
+        let last = Last { ok: result.is_ok(), took: started.elapsed(), ended: Instant::now() };
         *self.rewrite.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         *self.rewrite.started.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.rewrite.running.store(false, SeqCst);
@@ -176,14 +181,14 @@ struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
-    /// One attempt. If `may_yield`, a command that changes the whole keyspace does not wait for the
-    /// snapshot but ends it, which is the error `Interrupted`.
+    /// One attempt. If it `may_yield`, a command that changes the whole keyspace ends it, which is the
+    /// error `Interrupted`.
     fn run(&self, may_yield: bool) -> io::Result<()> {
         let path = temporary(self.path);
         let has_log = self.has_log;
         let old_path = if has_log { self.path.to_path_buf() } else { tail(self.path) };
         // A file that is there but not ours may be the log of another server.
-        let other = File::open(self.path).ok().filter(|_| !self.aof.is_enabled());
+        let other = File::open(self.path).ok().filter(|_| !self.aof.is_at(self.path));
         other.as_ref().map_or(Ok(()), File::try_lock)?;
         remove(&path);
         let mut options = OpenOptions::new();
@@ -226,11 +231,13 @@ impl Rewrite<'_> {
         let mut old = old.ok_or(io::ErrorKind::NotFound)?;
         let mut copied = since;
         let mut new_file = new.try_clone()?;
-        for _ in 0..COPY_ROUNDS {
+        for round in 0..COPY_ROUNDS {
             let length = old.metadata()?.len();
             copy(&mut old, &mut new_file, &mut copied, length)?;
-            new.sync_data()?;
-            if old.metadata()?.len() - copied <= LAST_COPY_BYTES {
+            if round == 0 {
+                new.sync_data()?; // nearly all of it; while it lasts, the old log goes on growing
+            }
+            if old.metadata()?.len().saturating_sub(copied) <= LAST_COPY_BYTES {
                 break;
             }
         }
@@ -241,6 +248,12 @@ impl Rewrite<'_> {
             Ok(())
         })?;
         new.sync_data()?;
+        if has_log && self.aof.needs_rewrite() {
+            return Err(io::Error::other(
+                "the old log, which was copied from, could not be relied on",
+            ));
+        }
+        self.aof.check_tee()?;
         std::fs::rename(&path, self.path)?;
         // The new file has the name now: if it is not good, neither is the log.
         let exchanged = sync_directory(self.path).and_then(|()| self.aof.switch(teed_at, size));
@@ -273,8 +286,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 /// too much is waiting does it write, so that memory stays bounded. Lock order: `file`, then
 /// `waiting`.
 struct Sink {
-    /// Records; those of each shard begin with a `SELECT`.
-    waiting: Mutex<Vec<u8>>,
+    waiting: Mutex<Waiting>,
     file: Mutex<Output>,
 }
 
@@ -282,6 +294,13 @@ struct Output {
     file: File,
     /// Writers who met it could not return it; the rewriting thread will.
     error: Option<io::Error>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// The records of each shard, which begin with a `SELECT`.
+    shards: Vec<Vec<u8>>,
+    bytes: usize,
 }
 
 impl Sink {
@@ -301,8 +320,9 @@ impl Sink {
             }
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.extend_from_slice(&records);
-        let too_much = waiting.len() > WAITING_BYTES;
+        waiting.bytes += records.len();
+        waiting.shards.push(records);
+        let too_much = waiting.bytes > WAITING_BYTES;
         drop(waiting);
         if too_much && let Err(error) = self.write_if(WAITING_BYTES) {
             self.file.lock().unwrap_or_else(PoisonError::into_inner).error = Some(error);
@@ -316,19 +336,20 @@ impl Sink {
             return Err(error);
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() <= bytes {
+        if waiting.bytes <= bytes {
             return Ok(0);
         }
         let taken = std::mem::take(&mut *waiting);
         drop(waiting);
-        output.file.write_all(&taken)?;
-        Ok(taken.len())
+        taken.shards.iter().try_for_each(|records| output.file.write_all(records))?;
+        Ok(taken.bytes)
     }
 }
 
 /// The fewest records that make this key.
 fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
-    let deadline = entry.deadline_ms().map(|deadline| deadline.to_string());
+    // No command sets a deadline before 1970, though a log may have held one.
+    let deadline = entry.deadline_ms().map(|deadline| deadline.max(1).to_string());
     match (&entry.value, &deadline) {
         (Value::String(value), None) => encode(out, &[b"SET", key, value]),
         (Value::String(value), Some(deadline)) => {

@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 use super::file::LogFile;
 use crate::resp::request::encode;
 use crate::stats::Counter;
+use crate::text::say;
 
 /// What the `BufWriter` holds before it writes by itself.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -251,8 +252,9 @@ impl Aof {
         }
         sync.going_on = true;
         let (file, next) = (sync.file.clone(), sync.next.clone());
-        drop(sync);
+        // Under the lock still: what is flushed after an exchange of the files is in others.
         let flushed = self.flushed.load(SeqCst);
+        drop(sync);
         let result = self.sync_files(file.as_deref(), next.as_deref());
         let mut sync = self.lock_sync();
         sync.going_on = false;
@@ -267,8 +269,12 @@ impl Aof {
     fn sync_files(&self, file: Option<&dyn LogFile>, next: Option<&dyn LogFile>) -> io::Result<()> {
         file.map_or(Ok(()), LogFile::sync).inspect_err(|error| self.fail_file(error))?;
         next.map_or(Ok(()), LogFile::sync).inspect_err(|error| {
-            // The rewrite's own sync would not hear of it: the kernel reports it once.
-            self.lock().next.iter_mut().for_each(|next| next.note(Err(copy_of(error))));
+            // The rewrite's own sync would not hear of it: the kernel reports it once. If there is no
+            // such file any more, it is the log by now.
+            match &mut self.lock().next {
+                Some(next) => next.note(Err(copy_of(error))),
+                None => self.fail_file(error),
+            }
         })
     }
 
@@ -305,11 +311,6 @@ impl Aof {
         }
     }
 
-    /// The position behind everything that was appended.
-    pub fn appended(&self) -> u64 {
-        self.lock().appended
-    }
-
     /// Whether the log, or the one that is about to replace it, still has that name.
     pub fn is_at(&self, path: &Path) -> bool {
         let sync = self.lock_sync();
@@ -334,7 +335,8 @@ impl Aof {
     }
 
     fn say_failure(&self, error: &io::Error) {
-        eprintln!("The log cannot be relied on: {error}. Changes are refused until it can.");
+        let advice = "Changes are refused until it can.";
+        say(format_args!("The log cannot be relied on: {error}. {advice}"));
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
     }
 
@@ -397,6 +399,13 @@ impl Aof {
         Ok(())
     }
 
+    /// Whether the new file has got everything so far. It must not have the log's name otherwise.
+    pub(super) fn check_tee(&self) -> io::Result<()> {
+        let log = self.lock();
+        let error = log.next.as_ref().and_then(|next| next.error.as_ref());
+        error.map_or(Ok(()), |error| Err(copy_of(error)))
+    }
+
     fn expect_enabled(&self) -> io::Result<()> {
         let off = || io::Error::other("appendonly was turned off meanwhile");
         self.is_enabled().then_some(()).ok_or_else(off)
@@ -423,7 +432,7 @@ impl Log {
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
         self.appended += record.len() as u64;
         self.size += record.len() as u64;
-        if let Some(next) = &mut self.next {
+        if let Some(next) = self.next.as_mut().filter(|next| next.error.is_none()) {
             let result = next.out.write_all(record);
             next.note(result);
         }
@@ -452,7 +461,7 @@ impl Log {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if let Some(next) = &mut self.next {
+        if let Some(next) = self.next.as_mut().filter(|next| next.error.is_none()) {
             let result = next.out.flush();
             next.note(result);
         }
@@ -782,14 +791,11 @@ mod tests {
             all_flushed.wait();
             disk.set(|state| state.stuck = false);
             let results = followers.into_iter().chain([leader]).map(thread::ScopedJoinHandle::join);
-            results
-                .map(|result| result.unwrap_or(Err(ErrorKind::Other.into())))
-                .collect::<io::Result<()>>()
-        })
-        .and_then(|()| {
-            assert_eq!(disk.state().syncs.len(), 2, "one of the leader, one of all others");
-            Ok(())
-        })
+            let result = |joined: thread::Result<_>| joined.unwrap_or(Err(ErrorKind::Other.into()));
+            results.map(result).collect::<io::Result<Vec<()>>>()
+        })?;
+        assert_eq!(disk.state().syncs.len(), 2, "one of the leader, one of all others");
+        Ok(())
     }
 
     #[test]
@@ -808,10 +814,10 @@ mod tests {
             };
             let writers: Vec<_> = (0..6).map(|w| scope.spawn(move || write(w))).collect();
             let results = writers.into_iter().map(thread::ScopedJoinHandle::join);
-            results
-                .map(|result| result.unwrap_or(Err(ErrorKind::Other.into())))
-                .collect::<io::Result<()>>()
-        })
+            let result = |joined: thread::Result<_>| joined.unwrap_or(Err(ErrorKind::Other.into()));
+            results.map(result).collect::<io::Result<Vec<()>>>()
+        })?;
+        Ok(())
     }
 
     #[test]
@@ -906,6 +912,26 @@ mod tests {
         assert!(aof.sync_to(position).is_err());
         new.file().sync()?;
         assert!(aof.switch(teed_at, 0).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_sync_of_the_new_file_that_fails_when_that_is_the_log_spoils_the_log() -> io::Result<()> {
+        let (aof, _) = aof()?;
+        let new = Arc::new(Disk::default());
+        let teed_at = aof.tee(new.file(), |_| Ok(()))?;
+        let position = aof.append(0, b"record");
+        aof.flush_to(position)?;
+        new.set(|state| (state.stuck, state.failing_syncs) = (true, 1));
+        let failed = thread::scope(|scope| {
+            let waiter = scope.spawn(|| aof.sync_to(position).is_err());
+            new.wait_while(|state| state.syncs.is_empty());
+            let switched = aof.switch(teed_at, 0);
+            new.set(|state| state.stuck = false);
+            switched.map(|()| waiter.join().unwrap_or_default())
+        })?;
+        assert!(failed && aof.needs_rewrite());
+        assert!(aof.sync_to(position).is_err());
         Ok(())
     }
 

@@ -158,14 +158,14 @@ fn describe(group: &str, row: &Command, reply: &mut Reply) {
     reply.integer(last.into());
     reply.count(step);
     simple_set(reply, &row.categories(group));
-    reply.array(row.tips.len());
+    reply.set(row.tips.len());
     row.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
-    reply.array(row.keys.iter().flatten().count());
+    reply.set(row.keys.iter().flatten().count());
     for keys in row.keys.iter().flatten() {
         describe_keys(keys, reply);
     }
     let subcommands = row.subcommands();
-    reply.array(subcommands.len());
+    reply.set(subcommands.len());
     subcommands.iter().for_each(|row| describe(group, row, reply));
 }
 
@@ -294,7 +294,8 @@ impl Argument {
         reply.bulk(self.kind.as_bytes());
         if is_key {
             reply.bulk(b"key_spec_index");
-            reply.integer(i64::from(self.name.starts_with("dest") || self.name.starts_with("new")));
+            let second = ["destination", "newkey", "sourcekey"];
+            reply.integer(second.contains(&self.name.as_str()).into());
         }
         if let Some(token) = &self.token {
             reply.bulk(b"token");
@@ -405,7 +406,7 @@ fn is_token(word: &str) -> bool {
 /// Redis's name for what an argument is, which its name tells.
 fn kind_of(name: &str) -> &'static str {
     match name {
-        "key" | "newkey" | "source" | "destination" => "key",
+        "key" | "newkey" | "source" | "destination" | "destkey" | "sourcekey" => "key",
         "pattern" => "pattern",
         _ if name.starts_with("unix-time") => "unix-time",
         "seconds" | "milliseconds" | "count" | "cursor" | "offset" | "start" | "end" | "db"

@@ -345,7 +345,9 @@ fn swapdb(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
     let other = index(&args[2], "ERR invalid second DB index")?;
     let one = database(one, all.database_count())?;
     let other = database(other, all.database_count())?;
-    all.swap(one, other);
+    if one != other {
+        all.swap(one, other);
+    }
     reply.ok();
     Ok(Effect::if_changed(one != other))
 }

@@ -4,10 +4,12 @@
 //! the file of its family; dispatch, arity, locking, logging and `COMMAND` follow, and a test says what the
 //! README lacks.
 
+pub mod bitmaps;
 pub mod connection;
 pub mod docs;
 pub mod expiry;
 pub mod hashes;
+pub mod hyperloglog;
 pub mod keys;
 mod options;
 pub mod server;
@@ -23,6 +25,8 @@ pub use spec::{Command, Context, Effect, Family, Handler};
 /// All families of commands.
 pub static FAMILIES: &[&Family] = &[
     &strings::FAMILY,
+    &bitmaps::FAMILY,
+    &hyperloglog::FAMILY,
     &hashes::FAMILY,
     &keys::FAMILY,
     &expiry::FAMILY,

@@ -80,7 +80,9 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         // A log is written first, in the background; if that fails, the setting goes back to `no`.
         (false, true) => _ = server.start_rewrite(),
         (true, false) => {
-            server.aof.close().unwrap_or_else(|error| eprintln!("Closing the log: {error}"));
+            server.aof.close().unwrap_or_else(|error| {
+                server.config.say(Level::Warning, format_args!("Closing the log: {error}"));
+            });
         }
         _ => {}
     }
@@ -97,9 +99,9 @@ fn bgrewriteaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Waits until the disk has what this connection wrote. We do not wait for the syncing thread but
-/// sync ourselves, which serves all who wait. There are no replicas, so who asks for some waits in
-/// vain, until the timeout.
+/// Sees to it that the disk has what this connection wrote. We do not wait for the syncing thread but
+/// sync ourselves, which serves all who wait. There are no replicas, so who asks for some would wait
+/// in vain: the answer, that none has it, comes at once.
 fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let (local, replicas) = (integer(&args[1])?, integer(&args[2])?);
     if !(0..=1).contains(&local) {
@@ -109,22 +111,21 @@ fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         return Err(CommandError::new("ERR value is out of range, must be positive"));
     }
     let timeout_ms = integer(&args[3]).map_err(|_| TIMEOUT_NOT_AN_INTEGER)?;
-    let timeout_ms =
-        u64::try_from(timeout_ms).map_err(|_| CommandError::new("ERR timeout is negative"))?;
+    if timeout_ms < 0 {
+        return Err(CommandError::new("ERR timeout is negative"));
+    }
     let server = context.server;
     if local == 1 && !server.aof.is_enabled() {
         return Err(CommandError::new(
             "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
         ));
     }
-    let written = context.session.seen;
+    let written = context.session.written;
     let synced = server.aof.flush_to(written).and_then(|()| server.aof.sync_to(written)).is_ok();
-    let enough = local <= i64::from(synced) && replicas == 0;
-    if !enough {
-        context.session.client.wait_ms(timeout_ms);
-    }
+    // While the log is only being turned on, what is synced is not yet where a restart looks.
+    let in_log = server.aof.is_enabled() && server.aof.is_at(&server.config.log_path());
     reply.array(2);
-    reply.integer(i64::from(synced && server.aof.is_enabled()));
+    reply.integer(i64::from(synced && in_log));
     reply.integer(0);
     Ok(())
 }
@@ -191,8 +192,6 @@ fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
             write!(text, "{gap}# {title}\r\n").and_then(|()| write(context.server, &mut text));
         written.unwrap_or_default();
     }
-    // It tells how many keys there are, so it shows everybody's changes.
-    context.session.seen = context.session.seen.max(context.server.aof.appended());
     reply.verbatim(text.as_bytes());
     Ok(())
 }
@@ -247,9 +246,10 @@ fn persistence_section(server: &Server, text: &mut String) -> std::fmt::Result {
         write!(text, "aof_rewrite_percent:{percent}\r\n")?;
     }
     let (last, completed) = server.aof.rewrites();
+    let ok = last.as_ref().is_none_or(|last| last.ok);
+    write!(text, "aof_last_bgrewrite_status:{}\r\n", if ok { "ok" } else { "err" })?;
     if let Some(last) = last {
         write!(text, "aof_last_rewrite_time_sec:{}\r\n", last.took.as_secs())?;
-        write!(text, "aof_last_bgrewrite_status:{}\r\n", if last.ok { "ok" } else { "err" })?;
     }
     write!(text, "aof_rewrites:{completed}\r\n")?;
     if server.aof.is_enabled() {
@@ -297,7 +297,7 @@ fn cluster_section(_: &Server, text: &mut String) -> std::fmt::Result {
 fn keyspace_section(server: &Server, text: &mut String) -> std::fmt::Result {
     let mut totals = vec![(0, 0); server.config.database_count()];
     server.keyspace.visit(0, |_, shard| {
-        for (db, (keys, volatile)) in totals.iter_mut().enumerate() {
+        for (db, (keys, volatile)) in totals.iter_mut().enumerate().take(shard.databases()) {
             if let Some(table) = shard.table(db) {
                 *keys += table.len();
                 *volatile += table.volatile();

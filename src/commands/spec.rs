@@ -127,6 +127,8 @@ impl Flags {
     pub const READ: Flags = Flags(1 << 13);
     /// In the category of connections, though not in the group.
     pub const CONNECTION: Flags = Flags(1 << 14);
+    /// Told as a read: what it writes is only what it has found out about the value (PFCOUNT).
+    pub const TOLD_AS_READ: Flags = Flags(1 << 15);
     /// What commands about the connection share.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
@@ -302,13 +304,22 @@ impl Command {
         args.from(first).take(end.saturating_sub(first)).step_by(step.max(1))
     }
 
+    /// Whether clients are told that it reads, and that it writes.
+    fn is_told_as(&self) -> (bool, bool) {
+        match self.handler {
+            Handler::Read(_) | Handler::ReadAll(_) => (true, false),
+            Handler::Write(_) | Handler::WriteAll(_) => {
+                let reads = self.has(Flags::TOLD_AS_READ);
+                (reads, !reads)
+            }
+            _ => (false, false),
+        }
+    }
+
     /// Its flags, as `COMMAND INFO` shows them.
     pub fn flag_names(&self) -> Vec<&'static str> {
-        let kind = match self.handler {
-            Handler::Read(_) | Handler::ReadAll(_) => Some("readonly"),
-            Handler::Write(_) | Handler::WriteAll(_) => Some("write"),
-            _ => None,
-        };
+        let (reads, writes) = self.is_told_as();
+        let kind = reads.then_some("readonly").or(writes.then_some("write"));
         let set = |&(bit, _): &(usize, &&str)| self.has(Flags(1 << bit));
         let own = FLAG_NAMES.iter().enumerate().filter(set).map(|(_, name)| *name);
         kind.into_iter().chain(own).collect()
@@ -316,8 +327,7 @@ impl Command {
 
     /// The ACL categories it is in, as `COMMAND INFO` shows them.
     pub fn categories(&self, group: &str) -> Vec<&'static str> {
-        let reads = matches!(self.handler, Handler::Read(_) | Handler::ReadAll(_));
-        let writes = matches!(self.handler, Handler::Write(_) | Handler::WriteAll(_));
+        let (reads, writes) = self.is_told_as();
         let container = matches!(self.handler, Handler::Container(..));
         let admin = self.has(Flags::ADMIN);
         let fast = self.has(Flags::FAST);
@@ -327,6 +337,8 @@ impl Command {
             ("@write", writes),
             ("@hash", group == "hash"),
             ("@string", group == "string"),
+            ("@bitmap", group == "bitmap"),
+            ("@hyperloglog", group == "hyperloglog"),
             ("@admin", admin),
             ("@fast", fast),
             ("@slow", !fast),

@@ -400,7 +400,7 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 
 /// Fills a string up with zeros. Far beyond its end that costs nothing: the kernel gives memory of
 /// zeros, page by page as it is touched.
-fn grow(value: &mut Vec<u8>, length: usize) {
+pub(super) fn grow(value: &mut Vec<u8>, length: usize) {
     if length > value.capacity().saturating_mul(2) {
         let old = std::mem::replace(value, vec![0; length]);
         value[..old.len()].copy_from_slice(&old);

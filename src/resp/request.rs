@@ -232,8 +232,9 @@ impl Request {
                     if self.strict && rest[taken - 1] != b'\n' {
                         return Err(ProtocolError::LineEnd);
                     }
+                    let least = if self.strict { 1 } else { i64::MIN };
                     let length = integer::parse_i64(&line[1..])
-                        .filter(|length| *length <= ARGS_LIMIT)
+                        .filter(|length| (least..=ARGS_LIMIT).contains(length))
                         .ok_or(ProtocolError::MultibulkLength)?;
                     if self.unauthenticated && length > UNAUTHENTICATED_ARGS_LIMIT {
                         return Err(ProtocolError::UnauthenticatedMultibulkLength);

@@ -14,6 +14,8 @@ use crate::store::{Garbage, now_ms};
 
 /// How often the sweeper looks for what has expired.
 const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// How long the log, having failed to be rewritten, may go on growing.
+const REWRITE_PAUSE: Duration = Duration::from_secs(60);
 /// How often the log is synced, and idle connections are looked for.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 
@@ -59,7 +61,9 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
                 // With `appendonly no` a rewrite makes a log, but nothing more goes into it.
                 if !server.config.appendonly.load(Relaxed) {
                     let closed = server.aof.close();
-                    closed.unwrap_or_else(|error| eprintln!("Closing the log: {error}"));
+                    closed.unwrap_or_else(|error| {
+                        server.config.say(Warning, format_args!("Closing the log: {error}"));
+                    });
                 }
             }
             Err(error) => {
@@ -82,9 +86,12 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
 /// any more, or if it is wanted and there is none.
 fn rewrite_if_due(server: &Server) {
     let wanted = server.config.appendonly.load(Relaxed);
-    if wanted && server.aof.is_enabled() && !server.aof.needs_rewrite() {
+    if server.aof.is_enabled() && !server.aof.needs_rewrite() {
         let path = server.config.log_path();
-        if !server.aof.is_at(&path) {
+        let gone = || !server.aof.is_at(&path);
+        // A rewrite gives the name to another file. If it did so between the two looks, the second
+        // sees it.
+        if gone() && server.aof.rewrite_progress().is_none() && gone() {
             server.aof.fail_file(&std::io::Error::other(format!("'{}' is gone", path.display())));
         }
     }
@@ -94,7 +101,14 @@ fn rewrite_if_due(server: &Server) {
     let grown = percentage > 0
         && size > least
         && size.saturating_sub(base).saturating_mul(100) >= base.max(1).saturating_mul(percentage);
-    if server.aof.is_enabled() && (grown || server.aof.needs_rewrite()) {
+    // After a failure, growth alone is no reason to try at once again.
+    let (last, _) = server.aof.rewrites();
+    let failed = last.is_some_and(|last| !last.ok && last.ended.elapsed() < REWRITE_PAUSE);
+    let due = match server.aof.is_enabled() {
+        true => (grown && !failed) || server.aof.needs_rewrite(),
+        false => wanted,
+    };
+    if due {
         server.start_rewrite();
     }
 }

@@ -3,10 +3,8 @@
 use std::fmt::Write;
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crate::aof::replay::{ReplayError, cut, replay};
-use crate::config::Config;
 use crate::dispatch;
 use crate::resp::Args;
 
@@ -20,7 +18,8 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("can't read '{shown}': {error}\n");
     let mut options = OpenOptions::new();
     let mut log = options.read(true).append(fix).open(path).map_err(unreadable)?;
-    let bulk_limit = Config::new().proto_max_bulk_len.load(Relaxed);
+    // Before it is read: a server that goes on writing it must not lose what we have not seen.
+    let locked = fix && log.try_lock().is_ok();
     let size = log.metadata().map_err(unreadable)?.len();
     let mut records = 0;
     let (mut good, mut complaint) = (size, None);
@@ -28,16 +27,19 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
         records += 1;
         dispatch::check(args)
     };
-    match replay(&mut log, bulk_limit, check, |_| {}) {
+    match replay(&mut log, i64::MAX - 2, check, |_| {}) {
         Ok(replayed) => {
             if replayed.torn_bytes > 0 {
                 good = replayed.valid_bytes;
                 complaint = Some("it ends in the middle of a record (a torn tail)".to_string());
             }
         }
-        Err(ReplayError::Damage { offset, why }) => {
-            good = offset;
-            complaint = Some(why);
+        Err(ReplayError::Damage { offset, valid_bytes, why }) => {
+            good = valid_bytes;
+            complaint = Some(match offset == valid_bytes {
+                true => why,
+                false => format!("in a MULTI without a good EXEC, at offset {offset}: {why}"),
+            });
         }
         Err(ReplayError::Io(error)) => return Err(unreadable(error)),
     }
@@ -50,11 +52,14 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
     let bad = size - good;
     let told = writeln!(report, "Bad from offset {good} on ({bad} bytes): {complaint}");
     told.unwrap_or_default();
+    if fix && !locked {
+        report.push_str("It is in use by a server, and is left as it is.\n");
+        return Err(report);
+    }
     if !fix {
         report.push_str("With --fix these bytes are cut off and kept in a side file.\n");
         return Err(report);
     }
-    log.try_lock().map_err(|_| format!("'{shown}' is in use by a server\n"))?;
     let side =
         cut(&mut log, path, good).map_err(|error| format!("can't cut '{shown}': {error}\n"))?;
     report.push_str(&format!("Cut off; they are in '{}'. The log is good now.\n", side.display()));

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::config::{FsyncPolicy, Level};
 use crate::dispatch;
 use crate::resp::{CommandError, Protocol, Reply, Request};
-use crate::session::{Server, Session};
+use crate::session::{Client, Server, Session};
 use crate::socket::Socket;
 
 /// What one read takes from the socket at most.
@@ -22,8 +22,7 @@ const READ_BYTES: usize = 16 << 10;
 const REPLY_BYTES: usize = 64 << 10;
 
 /// Serves a client until it leaves, breaks the protocol or is sent away.
-pub(super) fn serve(server: &Server, socket: &Arc<Socket>) {
-    let client = server.clients.enter(socket.clone());
+pub(super) fn serve(server: &Server, socket: &Socket, client: Arc<Client>) {
     let id = client.id;
     let (from, _) = socket.addresses();
     server.config.say(Level::Verbose, format_args!("Client {id} has come from {from}"));
@@ -96,7 +95,9 @@ impl Connection<'_> {
         self.session.publish();
         let commands = std::mem::take(&mut self.commands);
         self.server.stats.commands.add(commands);
-        if let Err(error) = self.make_durable() {
+        let durable = self.make_durable();
+        self.session.seen = 0; // what comes next shows what it shows, whatever became of this
+        if let Err(error) = durable {
             // None of these replies may be seen: each command gets the error instead. What the
             // commands changed is in memory, and in the log as soon as that can be written.
             self.reply.clear(0);

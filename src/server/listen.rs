@@ -122,9 +122,16 @@ fn welcome(server: &Arc<Server>, socket: Socket) {
     let limit = usize::try_from(server.config.maxclients.load(Relaxed)).unwrap_or(usize::MAX);
     let socket = Arc::new(socket);
     let spawned = server.clients.count() < limit && {
-        let (server, socket) = (server.clone(), socket.clone());
-        let serve = move || connection::serve(&server, &socket);
-        thread::Builder::new().stack_size(STACK_BYTES).name("client".into()).spawn(serve).is_ok()
+        // Entered here, not by its thread: the next connection must count it.
+        let client = server.clients.enter(socket.clone());
+        let (serving, socket, id) = (server.clone(), socket.clone(), client.id);
+        let serve = move || connection::serve(&serving, &socket, client);
+        let thread = thread::Builder::new().stack_size(STACK_BYTES).name("client".into());
+        let spawned = thread.spawn(serve).is_ok();
+        if !spawned {
+            server.clients.leave(id);
+        }
+        spawned
     };
     if !spawned {
         server.stats.rejected_connections.add(1);

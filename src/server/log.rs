@@ -53,7 +53,7 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
     server.keyspace.set_expiring(false);
     let replayed: Replayed = replay::replay(
         &mut log,
-        server.config.proto_max_bulk_len.load(Relaxed),
+        i64::MAX - 2, // the limit on arguments may have been another when it was written
         |args| dispatch::replay(server, &mut session, args, &mut reply),
         |read| {
             if last_said.elapsed() >= PROGRESS_PERIOD {
@@ -72,10 +72,18 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
         ));
     }
     if replayed.torn_bytes > 0 {
-        let side = replay::cut(&mut log, &path, replayed.valid_bytes)
-            .map_err(|error| format!("can't cut the torn tail of the log '{shown}': {error}"))?;
-        let (cut, offset, side) = (replayed.torn_bytes, replayed.valid_bytes, side.display());
-        let what = format!("cut {cut} bytes at offset {offset}, kept in '{side}'");
+        let (cut, offset) = (replayed.torn_bytes, replayed.valid_bytes);
+        let kept = match replay::cut(&mut log, &path, offset) {
+            Ok(side) => Ok(format!("kept in '{}'", side.display())),
+            // Nobody was told of what is in a torn tail; a full disk must not keep the server down.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                log.set_len(offset).map(|()| format!("not kept: {error}"))
+            }
+            Err(error) => Err(error),
+        };
+        let kept =
+            kept.map_err(|error| format!("can't cut the torn tail of the log '{shown}': {error}"))?;
+        let what = format!("cut {cut} bytes at offset {offset}, {kept}");
         let why = format!("The log '{shown}' ended in the middle of a record");
         server.config.say(Warning, format_args!("{why}: {what}"));
     }

@@ -13,16 +13,26 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use super::key::{HashedKey, Key, SHARD_BITS};
 use super::shard::Shard;
 use super::value::Entry;
 use super::view::{Guards, ReadView, View, WriteView};
 use crate::config::Config;
+use crate::text::say;
 
 /// The number of shards.
 pub const SHARDS: usize = 1 << SHARD_BITS;
+
+/// How long a thread that wants all shards waits for one of them before it lets go of the others …
+const LOCK_ALL_PATIENCE: Duration = Duration::from_millis(1);
+/// … and how often it does so before it just waits.
+const LOCK_ALL_ATTEMPTS: usize = 100;
+
+/// How often a command that waits for the end of a snapshot looks for it.
+const SNAPSHOT_SLICE: Duration = Duration::from_millis(1);
 
 /// All keys of all databases.
 pub struct Keyspace {
@@ -74,7 +84,7 @@ impl DerefMut for Exclusive<'_> {
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("A panic while data was being changed: ending; the log holds the truth");
+            say(format_args!("A panic while data was being changed: ending. The log is right."));
             std::process::abort();
         }
     }
@@ -89,7 +99,7 @@ impl Keyspace {
             config,
             snapshot: RwLock::new(None),
             snapshot_epoch: AtomicU64::new(0),
-            snapshot_may_yield: AtomicBool::new(false),
+            snapshot_may_yield: AtomicBool::new(true),
             epochs: AtomicU64::new(0),
             expiring: AtomicBool::new(true),
         }
@@ -101,11 +111,11 @@ impl Keyspace {
     /// write, by shard). So nobody waits for more than one shard, and no second copy of the data is
     /// needed. `progress` is told how many shards are done, and may stop it with an error.
     ///
-    /// If it `may_yield`, a command that changes the whole keyspace ends it. Only one snapshot can be
-    /// taken at a time; the caller sees to that.
+    /// A command that changes the whole keyspace ends it, if it `may_yield`, and otherwise waits for
+    /// its end. Only one snapshot can be taken at a time; the caller sees to that.
     ///
     /// # Errors
-    /// Those of `begin` and `progress`; `Interrupted` when it had to yield.
+    /// Those of `begin` and `progress`; `Interrupted` when it had to yield to such a command.
     pub fn snapshot(
         &self,
         may_yield: bool,
@@ -113,7 +123,7 @@ impl Keyspace {
         begin: impl FnOnce() -> io::Result<()>,
         mut progress: impl FnMut(usize) -> io::Result<()>,
     ) -> io::Result<()> {
-        let all: Vec<Exclusive> = (0..SHARDS).map(|index| self.exclusive(index)).collect();
+        let all = self.lock_all();
         begin()?;
         let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) =
@@ -194,10 +204,34 @@ impl Keyspace {
         seen
     }
 
-    /// Locks everything for writing.
+    /// Locks everything for writing. A snapshot that is being taken ends: to save all of it first,
+    /// with everything locked, would keep everybody waiting. One that has yielded too often already
+    /// is waited for, with nothing locked.
     pub fn write_all(&self) -> Vec<Exclusive<'_>> {
-        if self.snapshot_may_yield.load(SeqCst) {
-            self.snapshot_epoch.store(0, SeqCst);
+        while !self.snapshot_may_yield.load(SeqCst) && self.snapshot_epoch.load(SeqCst) != 0 {
+            std::thread::sleep(SNAPSHOT_SLICE);
+        }
+        self.snapshot_epoch.store(0, SeqCst);
+        self.lock_all()
+    }
+
+    /// Locks all shards, and waits for none of them for long while it holds others: everybody would
+    /// wait with it, for one client's long command.
+    fn lock_all(&self) -> Vec<Exclusive<'_>> {
+        let mut all = Vec::with_capacity(SHARDS);
+        for _ in 0..LOCK_ALL_ATTEMPTS {
+            while all.len() < SHARDS {
+                match self.try_exclusive(all.len()) {
+                    Some(shard) => all.push(shard),
+                    None => break,
+                }
+            }
+            if all.len() == SHARDS {
+                return all;
+            }
+            let slow = all.len();
+            all.clear();
+            drop(self.exclusive(slow));
         }
         (0..SHARDS).map(|index| self.exclusive(index)).collect()
     }
@@ -235,7 +269,28 @@ impl Keyspace {
     }
 
     fn exclusive(&self, index: usize) -> Exclusive<'_> {
-        let shard = self.shards[index].write().unwrap_or_else(PoisonError::into_inner);
+        self.guard(self.shards[index].write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As `exclusive`, but gives up soon.
+    fn try_exclusive(&self, index: usize) -> Option<Exclusive<'_>> {
+        let mut started = None;
+        loop {
+            match self.shards[index].try_write() {
+                Ok(shard) => return Some(self.guard(shard)),
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    return Some(self.guard(poisoned.into_inner()));
+                }
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if started.get_or_insert_with(Instant::now).elapsed() > LOCK_ALL_PATIENCE {
+                return None;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn guard<'a>(&self, shard: RwLockWriteGuard<'a, Shard>) -> Exclusive<'a> {
         if self.snapshot_epoch.load(Relaxed) > shard.saved_epoch.load(Relaxed) {
             self.save_before_change(&shard);
         }

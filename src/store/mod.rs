@@ -1,10 +1,12 @@
 //! The data: keys, values, deadlines, and the locks around them.
 //!
 //! [`keyspace`] locks, [`view`] is what handlers get of it, [`shard`] is what one lock guards,
-//! [`value`] and [`hash`] are what keys hold, [`key`] finds them. Nothing here knows commands, the
-//! log or clients: the dispatcher tells a shard the log position of its last record, and asks for it.
+//! [`value`] and [`hash`] are what keys hold, [`hyperloglog`] is what a string may be, [`key`] finds
+//! them. Nothing here knows commands, the log or clients: the dispatcher tells a shard the log position
+//! of its last record, and asks for it.
 
 pub mod hash;
+pub mod hyperloglog;
 pub mod key;
 pub mod keyspace;
 pub mod shard;

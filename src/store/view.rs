@@ -134,6 +134,14 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
         }
     }
 
+    /// The longest string that may be stored.
+    pub fn string_limit(&self) -> usize {
+        match self.keyspace.is_expiring() {
+            true => self.keyspace.config.proto_max_bulk_len.load(Relaxed) as usize,
+            false => usize::MAX, // what the log has was once allowed
+        }
+    }
+
     fn is_expired(&self, entry: &Entry) -> bool {
         entry.deadline_ms().is_some()
             && self.keyspace.is_expiring()
@@ -267,14 +275,14 @@ impl WriteView<'_> {
         }
     }
 
+    /// The longest sparse form of a HyperLogLog.
+    pub fn hll_sparse_limit(&self) -> usize {
+        self.keyspace.config.hll_sparse_max_bytes.load(Relaxed) as usize
+    }
+
     /// The number of databases.
     pub fn database_count(&self) -> usize {
         self.keyspace.config.database_count()
-    }
-
-    /// The longest string that may be stored.
-    pub fn string_limit(&self) -> usize {
-        self.keyspace.config.proto_max_bulk_len.load(Relaxed) as usize
     }
 
     /// The keys that had expired and were removed, with their databases.
@@ -376,7 +384,7 @@ impl<'a> ReadAll<'a> {
     }
 }
 
-/// What a command sees that changes the whole keyspace: every shard, locked.
+/// What a command sees that changes the whole keyspace: every shard, locked as soon as it begins to.
 pub struct WriteAll<'a> {
     keyspace: &'a Keyspace,
     shards: Vec<Exclusive<'a>>,
@@ -386,9 +394,17 @@ pub struct WriteAll<'a> {
 }
 
 impl<'a> WriteAll<'a> {
-    /// Locks the whole keyspace.
+    /// The whole keyspace, not locked yet.
     pub fn new(keyspace: &'a Keyspace, db: usize) -> WriteAll<'a> {
-        WriteAll { keyspace, shards: keyspace.write_all(), db, garbage: Garbage::default() }
+        WriteAll { keyspace, shards: Vec::new(), db, garbage: Garbage::default() }
+    }
+
+    /// All shards, locked from now on.
+    fn locked(&mut self) -> &mut [Exclusive<'a>] {
+        if self.shards.is_empty() {
+            self.shards = self.keyspace.write_all();
+        }
+        &mut self.shards
     }
 
     /// The number of databases.
@@ -398,21 +414,24 @@ impl<'a> WriteAll<'a> {
 
     /// Empties the database that the command means.
     pub fn flush(&mut self) {
-        let (db, shards) = (self.db, &mut self.shards);
-        self.garbage.tables.extend(shards.iter_mut().map(|shard| shard.take_table(db)));
+        let db = self.db;
+        let tables: Vec<Table> =
+            self.locked().iter_mut().map(|shard| shard.take_table(db)).collect();
+        self.garbage.tables.extend(tables.into_iter().filter(|table| !table.is_empty()));
     }
 
     /// Empties all databases.
     pub fn flush_all(&mut self) {
+        self.locked();
         for shard in &mut self.shards {
             let tables = (0..shard.databases()).map(|db| shard.take_table(db));
-            self.garbage.tables.extend(tables);
+            self.garbage.tables.extend(tables.filter(|table| !table.is_empty()));
         }
     }
 
     /// Exchanges two databases.
     pub fn swap(&mut self, one: usize, other: usize) {
-        self.shards.iter_mut().for_each(|shard| shard.swap(one, other));
+        self.locked().iter_mut().for_each(|shard| shard.swap(one, other));
     }
 
     /// The highest log position of the shards.

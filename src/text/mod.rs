@@ -7,6 +7,15 @@ pub mod glob;
 pub mod integer;
 pub mod long_double;
 
+/// Says something on stderr, to the person who runs the server. Unlike `eprintln!` it does not panic
+/// when nobody can hear it: a full disk or a closed pipe must not end a thread that keeps data.
+pub fn say(text: std::fmt::Arguments) {
+    use std::io::Write;
+    let mut line = text.to_string();
+    line.push('\n');
+    std::io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+}
+
 /// Splits a line into words as Redis does for inline commands and configuration files.
 ///
 /// Words are separated by white space. Within `"…"`, `\xHH` is a byte and `\n \r \t \b \a` are what
@@ -14,13 +23,12 @@ pub mod long_double;
 /// `None` if a quote is not closed, or its end is not the end of a word.
 pub fn split_quoted(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
-    let mut rest = line.trim_ascii_start();
+    let mut rest = skip_space(line);
     while !rest.is_empty() {
         let mut word = Vec::new();
         loop {
             match *rest {
-                [] => break,
-                [byte, ..] if byte.is_ascii_whitespace() || byte == b'\x0b' => break,
+                [] | [b' ' | b'\n' | b'\r' | b'\t', ..] => break,
                 [quote @ (b'"' | b'\''), ref behind @ ..] => {
                     rest = take_quoted(quote, behind, &mut word)?;
                     if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
@@ -34,12 +42,15 @@ pub fn split_quoted(line: &[u8]) -> Option<Vec<Vec<u8>>> {
             }
         }
         words.push(word);
-        rest = rest.trim_ascii_start();
-        if let [b'\x0b', behind @ ..] = rest {
-            rest = behind;
-        }
+        rest = skip_space(rest);
     }
     Some(words)
+}
+
+/// Skips what C calls white space. Of it, vertical tabs and form feeds only count before a word.
+fn skip_space(bytes: &[u8]) -> &[u8] {
+    let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'\x0b';
+    &bytes[bytes.iter().position(|byte| !is_space(byte)).unwrap_or(bytes.len())..]
 }
 
 /// Appends what stands up to the closing quote and returns what follows it.

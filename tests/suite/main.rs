@@ -1,7 +1,7 @@
 //! The end-to-end tests: they start the real binary and drive it from outside.
 //!
-//! Read [`harness`] first. Everything but [`persistence`], [`startup`] and [`style`], which are about us,
-//! describes the behaviour of Redis and must also pass against a real one:
+//! Read [`harness`] first. Everything but [`persistence`], [`durability`], [`crash`], [`startup`] and
+//! [`style`], which are about us, describes the behaviour of Redis and must also pass against a real one:
 //!
 //! ```text
 //! REDIS_ADDR=127.0.0.1:6379 cargo test --test suite
@@ -12,9 +12,13 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
+mod bitmaps;
 mod connection;
+mod crash;
+mod durability;
 mod harness;
 mod hashes;
+mod hyperloglog;
 mod keys;
 mod library;
 mod persistence;

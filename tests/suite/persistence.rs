@@ -152,19 +152,17 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
             let keys = parts.remove(1).into_items().into_iter();
             let keys: Vec<Vec<u8>> = keys.map(Reply::into_bytes).collect();
             // One round trip for the kinds and deadlines, one for the values.
-            for key in &keys {
-                c.send(&[b"TYPE", &key[..]]);
-                c.send(&[b"PEXPIRETIME", &key[..]]);
-            }
+            let both =
+                |key: &Vec<u8>| [encode(&[b"TYPE", &key[..]]), encode(&[b"PEXPIRETIME", &key[..]])];
+            c.send_raw(keys.iter().flat_map(both).collect::<Vec<_>>().concat());
             let described: Vec<(String, Reply)> =
                 keys.iter().map(|_| (c.read_reply().to_string(), c.read_reply())).collect();
-            for (key, (kind, _)) in keys.iter().zip(&described) {
-                match kind.as_str() {
-                    "+string" => c.send(&[b"GET", &key[..]]),
-                    "+hash" => c.send(&[b"HGETALL", &key[..]]),
-                    other => panic!("{} is {other}", quote(key)),
-                }
-            }
+            let value = |(key, (kind, _)): (&Vec<u8>, &(String, Reply))| match kind.as_str() {
+                "+string" => encode(&[b"GET", &key[..]]),
+                "+hash" => encode(&[b"HGETALL", &key[..]]),
+                other => panic!("{} is {other}", quote(key)),
+            };
+            c.send_raw(keys.iter().zip(&described).map(value).collect::<Vec<_>>().concat());
             for (key, (kind, deadline)) in keys.iter().zip(described) {
                 let mut value = c.read_reply();
                 if let Reply::Array(fields) = &value {

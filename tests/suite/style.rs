@@ -34,10 +34,10 @@ fn every_file_opens_by_saying_what_it_is_about() {
 fn no_line_is_longer_than_110_characters() {
     let mut long = Vec::new();
     for (path, text) in sources() {
-        // A line of a test may be as long as the reply or the bytes that it quotes.
+        // A line of a test may be as long as the command, the reply or the bytes that it quotes.
         let quotes = |line: &str| {
-            let is_error = line.trim_start().starts_with("-ERR ");
-            path.starts_with("tests/") && (is_error || line.contains('"') || line.ends_with('\\'))
+            let transcript = ["-ERR ", "> "].iter().any(|sign| line.trim_start().starts_with(sign));
+            path.starts_with("tests/") && (transcript || line.contains('"') || line.ends_with('\\'))
         };
         let is_long = |line: &str| line.chars().count() > LINE_LIMIT && !quotes(line);
         let lines = text.lines().enumerate().filter(|(_, line)| is_long(line));

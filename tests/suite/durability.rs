@@ -1,0 +1,1012 @@
+//! The log as people live with it for years: it is rewritten under load, switched off and on, read back
+//! after whatever has happened to it, and its disk fills up or goes away.
+//!
+//! What a plain `kill -9` must not take is in [`persistence`](crate::persistence); many of them, under
+//! load, are in [`crash`](crate::crash). None of these tests runs against a Redis at `REDIS_ADDR`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Client, Reply, Server, TempDir, encode, eventually, quote, say, skipped_on_redis, unix_now_ms,
+};
+use crate::persistence::{
+    KilledOnDrop, dump, files, installed, records, start_with_log, write_all,
+};
+use crate::startup::free_port;
+
+// ---- Helpers -----------------------------------------------------------------------------------------
+
+/// A field of `INFO persistence`.
+pub(crate) fn info(c: &mut Client, field: &str) -> Option<String> {
+    let text = c.text("INFO persistence");
+    text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned()))
+}
+
+/// Waits until the log can be rewritten, has it rewritten, and waits for the end.
+#[track_caller]
+pub(crate) fn rewrite(c: &mut Client) {
+    start_rewrite(c);
+    await_rewrite(c);
+    assert_eq!(info(c, "aof_last_bgrewrite_status").as_deref(), Some("ok"));
+}
+
+#[track_caller]
+fn start_rewrite(c: &mut Client) {
+    let started = Reply::Simple("Background append only file rewriting started".into());
+    eventually("a rewrite has been started", || c.reply("BGREWRITEAOF") == started);
+}
+
+#[track_caller]
+fn await_rewrite(c: &mut Client) {
+    eventually("the rewrite has ended", || {
+        info(c, "aof_rewrite_in_progress").as_deref() == Some("0")
+    });
+}
+
+/// Sends commands many at a time, and returns the replies.
+pub(crate) fn pipeline(c: &mut Client, commands: &[Vec<u8>]) -> Vec<Reply> {
+    let mut replies = Vec::new();
+    for batch in commands.chunks(200) {
+        c.send_raw(batch.concat());
+        replies.extend(batch.iter().map(|_| c.read_reply()));
+    }
+    replies
+}
+
+/// A moment that no test lives to see.
+const FAR: &str = "33177117420123";
+
+/// So many keys of all kinds in each of three databases.
+pub(crate) fn fill(c: &mut Client, count: usize) {
+    for db in ["1", "2", "0"] {
+        let mut commands = vec![encode(&["SELECT", db])];
+        for i in 0..count {
+            let key = format!("{i}:\x00\r\n");
+            let value = "v".repeat(20 + i % 100);
+            commands.push(match i % 4 {
+                0 => encode(&["SET", &key, &value]),
+                1 => encode(&["SET", &key, &value, "PXAT", FAR]),
+                2 => {
+                    let pairs = (0..1 + i % 90).flat_map(|n| [n.to_string(), value.clone()]);
+                    let head = ["HSET", &key].map(String::from).into_iter();
+                    encode(&head.chain(pairs).collect::<Vec<_>>())
+                }
+                _ => encode(&["HSET", &key, "f", &value]),
+            });
+            if i % 7 == 0 {
+                commands.push(encode(&["PEXPIREAT", &key, FAR]));
+            }
+        }
+        for reply in pipeline(c, &commands) {
+            assert!(!matches!(reply, Reply::Error(_)), "{reply}");
+        }
+    }
+}
+
+/// The first difference is shown, not all of both.
+#[track_caller]
+fn assert_same(
+    after: &BTreeMap<(usize, String), String>,
+    before: &BTreeMap<(usize, String), String>,
+) {
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let differing: Vec<_> =
+        keys.into_iter().filter(|key| before.get(key) != after.get(key)).collect();
+    if let Some(key) = differing.first() {
+        let (count, before, after) = (differing.len(), before.get(key), after.get(key));
+        panic!("{count} keys differ; the first, {key:?}, was {before:?} and is {after:?}");
+    }
+}
+
+/// Kills the server; started again, it must have all that it had.
+#[track_caller]
+pub(crate) fn assert_survives_kill_9(server: &mut Server) {
+    let before = dump(&mut server.client());
+    server.kill_9();
+    server.restart();
+    assert_same(&dump(&mut server.client()), &before);
+}
+
+/// Numbers that look random and are the same in each run.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+// ---- The log is rewritten ----------------------------------------------------------------------------
+
+/// Any command that changes few keys, all of them of the right type.
+fn some_command(numbers: &mut Numbers) -> Vec<u8> {
+    let mut key = |kind: &str| format!("{kind}:\r\n{}", numbers.below(500));
+    let (a, b, c, hash, count) = (key("s"), key("s"), key("s"), key("h"), key("n"));
+    let number = numbers.below(1_000_000).to_string();
+    let field = numbers.below(150).to_string();
+    let soon = (1 + numbers.below(40)).to_string();
+    match numbers.below(16) {
+        0 => encode(&["SET", &a, &number]),
+        1 => encode(&["SET", &a, &number, "PX", &soon]),
+        2 => encode(&["SET", &a, &number, "PXAT", FAR]),
+        3 => encode(&["MSET", &a, &number, &b, &number, &c, &number]),
+        4 => encode(&["DEL", &a, &hash]),
+        5 => encode(&["APPEND", &a, &number]),
+        6 => encode(&["RENAME", &a, &b]),
+        7 => encode(&["COPY", &a, &b, "REPLACE"]),
+        8 => encode(&["PEXPIRE", &hash, &soon]),
+        9 => encode(&["PEXPIREAT", &hash, FAR]),
+        10 => encode(&["PERSIST", &a]),
+        11 => encode(&["INCRBY", &count, &number]),
+        12 => encode(&["HDEL", &hash, &field]),
+        13 => encode(&["MOVE", &a, "4"]),
+        14 => encode(&["SELECT", &numbers.below(3).to_string()]),
+        _ => encode(&["HSET", &hash, &field, &number, "always", &number]),
+    }
+}
+
+#[test]
+fn a_rewrite_under_load_keeps_every_change_of_every_kind() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 2000);
+    let go_on = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for seed in 1..4 {
+            let (mut c, go_on) = (server.client(), &go_on);
+            scope.spawn(move || {
+                let mut numbers = Numbers(seed);
+                while go_on.load(Ordering::SeqCst) {
+                    let commands: Vec<_> = (0..50).map(|_| some_command(&mut numbers)).collect();
+                    for reply in pipeline(&mut c, &commands) {
+                        if let Reply::Error(error) = reply {
+                            assert_eq!(error, "ERR no such key");
+                        }
+                    }
+                }
+            });
+        }
+        // What changes the whole keyspace at once.
+        let (mut c, go_on) = (server.client(), &go_on);
+        scope.spawn(move || {
+            for round in (0..).take_while(|_| go_on.load(Ordering::SeqCst)) {
+                c.expect("SWAPDB 1 2", "+OK");
+                c.expect("SELECT 4", "+OK");
+                c.expect("FLUSHDB", "+OK");
+                if round == 20 {
+                    c.expect("FLUSHALL", "+OK");
+                }
+                // Others have their turn.
+                pipeline(&mut c, &vec![encode(&["GET", "s:1"]); 200]);
+            }
+        });
+        let mut c = server.client();
+        (0..5).for_each(|_| rewrite(&mut c));
+        go_on.store(false, Ordering::SeqCst);
+    });
+    let all_gone = unix_now_ms() + 50;
+    eventually("what was to expire soon has", || unix_now_ms() > all_gone);
+    assert_eq!(info(&mut c, "aof_rewrites").as_deref(), Some("5"));
+    assert_survives_kill_9(&mut server);
+    // And once more, the log being as short as can be.
+    rewrite(&mut server.client());
+    assert_survives_kill_9(&mut server);
+    assert_eq!(files(&server.dir()).into_keys().collect::<Vec<_>>(), ["storage.aof"]);
+}
+
+#[test]
+fn a_rewritten_log_has_one_record_per_string_and_one_per_64_fields() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    (0..3).for_each(|_| fill(&mut c, 300));
+    let keys = dump(&mut c);
+    rewrite(&mut c);
+    let mut found: BTreeMap<(usize, String), Vec<String>> = BTreeMap::new();
+    let mut db = 0;
+    for record in records(&server.log_path()) {
+        let words: Vec<String> = record.iter().map(|word| quote(word)).collect();
+        match words[0].trim_matches('"') {
+            "SELECT" => db = String::from_utf8_lossy(&record[1]).parse().unwrap(),
+            "HSET" => {
+                let fields = words.len() / 2 - 1;
+                assert!(fields <= 64, "{fields} fields");
+                found.entry((db, words[1].clone())).or_default().push(format!("HSET {fields}"));
+            }
+            name => found.entry((db, words[1].clone())).or_default().push(name.to_owned()),
+        }
+    }
+    assert_eq!(found.len(), keys.len());
+    for (key, value) in &keys {
+        let mut expected = vec!["SET".to_owned()];
+        if value.starts_with("+hash") {
+            let i: usize = key.1.trim_matches('"').split(':').next().unwrap().parse().unwrap();
+            let fields = if i % 4 == 2 { 1 + i % 90 } else { 1 };
+            expected = vec!["HSET 64".to_owned(); fields / 64];
+            expected.extend((fields % 64 > 0).then(|| format!("HSET {}", fields % 64)));
+            expected.extend(value.contains(FAR).then(|| "PEXPIREAT".to_owned()));
+        }
+        assert_eq!(found[key], expected, "{key:?}");
+    }
+}
+
+#[test]
+fn info_tells_of_a_rewrite_and_a_second_one_is_refused_meanwhile() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 1000);
+    assert_eq!(info(&mut c, "aof_rewrite_in_progress").as_deref(), Some("0"));
+    assert_eq!(info(&mut c, "aof_rewrites").as_deref(), Some("0"));
+    let refusal = "ERR Background append only file rewriting already in progress";
+    let mut accepted = 0;
+    eventually("a second rewrite is refused", || {
+        let both = pipeline(&mut c, &[encode(&["BGREWRITEAOF"]), encode(&["BGREWRITEAOF"])]);
+        accepted += both.iter().filter(|reply| matches!(reply, Reply::Simple(_))).count();
+        both[1] == Reply::Error(refusal.into())
+    });
+    await_rewrite(&mut c);
+    assert_eq!(info(&mut c, "aof_last_bgrewrite_status").as_deref(), Some("ok"));
+    assert_eq!(info(&mut c, "aof_rewrites"), Some(accepted.to_string()));
+    let length = fs::metadata(server.log_path()).unwrap().len().to_string();
+    assert_eq!(info(&mut c, "aof_base_size"), Some(length.clone()));
+    assert_eq!(info(&mut c, "aof_current_size"), Some(length));
+    c.expect("SET k v", "+OK");
+    let length = fs::metadata(server.log_path()).unwrap().len().to_string();
+    assert_eq!(info(&mut c, "aof_current_size"), Some(length));
+}
+
+#[test]
+fn the_log_is_rewritten_by_itself_once_it_has_doubled() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--auto-aof-rewrite-min-size", "20kb"]);
+    let mut c = server.client();
+    let write = |c: &mut Client, bytes: usize| {
+        let commands = vec![encode(&["SET", "k", &"v".repeat(100)]); bytes / 128];
+        pipeline(c, &commands);
+    };
+    write(&mut c, 30_000);
+    eventually("it is rewritten", || info(&mut c, "aof_rewrites").as_deref() == Some("1"));
+    assert!(fs::metadata(server.log_path()).unwrap().len() < 1000);
+    // A setting that is changed counts from then on.
+    c.expect("CONFIG SET auto-aof-rewrite-min-size 1kb auto-aof-rewrite-percentage 2000", "+OK");
+    write(&mut c, 10_000);
+    eventually("it is rewritten again", || info(&mut c, "aof_rewrites").as_deref() == Some("2"));
+    assert_survives_kill_9(&mut server);
+}
+
+#[test]
+fn a_rewrite_that_fails_leaves_the_old_log_in_use_and_says_why() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 100);
+    // A directory in which there is something cannot be replaced.
+    let in_the_way = server.dir().join("storage.aof.rewrite");
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
+    start_rewrite(&mut c);
+    await_rewrite(&mut c);
+    assert_eq!(info(&mut c, "aof_last_bgrewrite_status").as_deref(), Some("err"));
+    assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
+    eventually("the reason is on stderr", || {
+        server.stderr().contains("The log could not be rewritten: ")
+    });
+    c.expect("SET after failure", "+OK");
+    assert_survives_kill_9(&mut server);
+    fs::remove_dir_all(in_the_way).unwrap();
+    rewrite(&mut server.client());
+    assert_survives_kill_9(&mut server);
+}
+
+#[test]
+fn what_a_crash_in_a_rewrite_has_left_is_removed_at_the_start() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    for name in ["storage.aof.rewrite", "storage.aof.tail"] {
+        fs::write(home.data().join(name), "*3\r\n$3\r\nSET").unwrap();
+    }
+    fs::write(home.data().join("storage.aof"), encode(&["SET", "k", "v"])).unwrap();
+    let server = Server::start_in(home, &[]);
+    server.client().expect("GET k", "\"v\"");
+    assert_eq!(files(&server.dir()).into_keys().collect::<Vec<_>>(), ["storage.aof"]);
+}
+
+// ---- The log is switched off and on ------------------------------------------------------------------
+
+#[test]
+fn a_log_that_is_turned_on_again_begins_with_everything_there_is() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    c.expect("MSET before 1 deleted 1", "+OK");
+    c.expect("CONFIG SET appendonly no", "+OK");
+    assert_eq!(info(&mut c, "aof_enabled").as_deref(), Some("0"));
+    let left = fs::read(server.log_path()).unwrap();
+    c.expect("DEL deleted", ":1");
+    fill(&mut c, 1000);
+    assert!(fs::read(server.log_path()).unwrap() == left, "nothing goes into it");
+    c.expect("CONFIG SET appendonly yes", "+OK");
+    // These come while the log is being written, or behind it.
+    c.expect("SWAPDB 5 6", "+OK");
+    c.expect("SET meanwhile 1", "+OK");
+    await_rewrite(&mut c);
+    assert_eq!(info(&mut c, "aof_enabled").as_deref(), Some("1"));
+    c.expect("SET after 1", "+OK");
+    assert_survives_kill_9(&mut server);
+    assert_eq!(files(&server.dir()).into_keys().collect::<Vec<_>>(), ["storage.aof"]);
+}
+
+#[test]
+fn commands_on_the_whole_keyspace_do_not_keep_the_log_from_being_turned_on() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 5000);
+    for _ in 0..3 {
+        c.expect("CONFIG SET appendonly no", "+OK");
+        c.expect("INCR rounds", ":1");
+        c.expect("CONFIG SET appendonly yes", "+OK");
+        while info(&mut c, "aof_rewrite_in_progress").as_deref() == Some("1") {
+            c.expect("SWAPDB 1 2", "+OK");
+            c.expect("SELECT 3", "+OK");
+            c.expect("SET k v", "+OK");
+            c.expect("FLUSHDB", "+OK");
+            c.expect("SELECT 0", "+OK");
+        }
+        assert_eq!(info(&mut c, "aof_last_bgrewrite_status").as_deref(), Some("ok"));
+        c.expect("DEL rounds", ":1");
+    }
+    assert_survives_kill_9(&mut server);
+}
+
+#[test]
+fn while_the_log_is_being_turned_on_no_write_is_refused() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--appendonly", "no"]);
+    let mut c = server.client();
+    fill(&mut c, 10_000);
+    // Over and over, for longer than the background threads take to look at the log.
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(2200) {
+        c.expect("CONFIG SET appendonly yes", "+OK");
+        while info(&mut c, "aof_rewrite_in_progress").as_deref() == Some("1") {
+            c.expect("SET k v", "+OK");
+        }
+        c.expect("CONFIG SET appendonly no", "+OK");
+    }
+    c.expect("CONFIG SET appendonly yes", "+OK");
+    await_rewrite(&mut c);
+    // Not as it was started, without a log.
+    let mut other = Server::start_in(copy_of(&server), &[]);
+    assert_same(&dump(&mut other.client()), &dump(&mut c));
+    other.kill_9();
+    server.kill_9();
+}
+
+/// A directory with the same log.
+fn copy_of(server: &Server) -> TempDir {
+    let home = TempDir::new();
+    fs::copy(server.log_path(), home.data().join("storage.aof")).expect("copy the log");
+    home
+}
+
+#[test]
+fn a_log_that_is_turned_off_and_on_during_a_rewrite_is_on() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 2000);
+    let set = |value| encode(&["CONFIG", "SET", "appendonly", value]);
+    for commands in [
+        vec![encode(&["BGREWRITEAOF"]), set("no"), set("yes")],
+        vec![set("no"), set("yes"), set("no"), set("yes")],
+    ] {
+        for reply in pipeline(&mut c, &commands) {
+            assert!(matches!(reply, Reply::Simple(_)), "{reply}");
+        }
+        c.expect("INCR k", ":1");
+        eventually("the log is on, and whole", || {
+            info(&mut c, "aof_enabled").as_deref() == Some("1")
+                && info(&mut c, "aof_rewrite_in_progress").as_deref() == Some("0")
+        });
+        c.expect("CONFIG GET appendonly", "[\"appendonly\", \"yes\"]");
+        c.expect("INCR k", ":2");
+        assert_survives_kill_9(&mut server);
+        c = server.client();
+        c.expect("DEL k", ":1");
+    }
+}
+
+#[test]
+fn without_a_log_bgrewriteaof_writes_one_into_which_nothing_more_goes() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut c = server.client();
+    fill(&mut c, 100);
+    let before = dump(&mut c);
+    rewrite(&mut c);
+    eventually("the log is closed", || info(&mut c, "aof_enabled").as_deref() == Some("0"));
+    let log = fs::read(server.log_path()).unwrap();
+    c.expect("SET more v", "+OK");
+    assert!(fs::read(server.log_path()).unwrap() == log);
+    let other = Server::start_in(copy_of(&server), &[]);
+    assert_same(&dump(&mut other.client()), &before);
+}
+
+#[test]
+fn the_sync_policy_changes_while_the_server_runs() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    for policy in ["always", "no", "everysec", "always"] {
+        let mut c = server.client();
+        c.expect(&format!("CONFIG SET appendfsync {policy}"), "+OK");
+        c.expect("CONFIG GET appendfsync", &format!("[\"appendfsync\", \"{policy}\"]"));
+        c.expect(
+            &format!("APPEND k {policy}"),
+            &format!(":{}", length_of_k(&server) + policy.len()),
+        );
+        assert_survives_kill_9(&mut server);
+    }
+}
+
+fn length_of_k(server: &Server) -> usize {
+    server.client().integer("STRLEN k") as usize
+}
+
+#[test]
+fn waitaof_syncs_and_does_not_wait_for_replicas_that_are_not_there() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    c.transcript(
+        r#"
+        // Nothing was written, so there is nothing to wait for.
+        > WAITAOF 1 0 0
+        [:1, :0]
+        > SET k v
+        +OK
+        > WAITAOF 1 0 0
+        [:1, :0]
+        > WAITAOF 2 0 0
+        -ERR value is out of range, must be between 0 and 1
+        > WAITAOF 1 -1 0
+        -ERR value is out of range, must be positive
+        > WAITAOF 1 0 -1
+        -ERR timeout is negative
+        > WAITAOF 1 0 x
+        -ERR timeout is not an integer or out of range
+        > WAITAOF 1 0
+        -ERR wrong number of arguments for 'waitaof' command
+        "#,
+    );
+    c.expect("WAITAOF 1 1 50", "[:1, :0]");
+    c.expect("CONFIG SET appendonly no", "+OK");
+    c.expect(
+        "WAITAOF 1 0 0",
+        "-ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+    );
+}
+
+// ---- The log is read back ----------------------------------------------------------------------------
+
+fn log_of(commands: &[&[&str]]) -> Vec<u8> {
+    commands.iter().flat_map(|command| encode(command)).collect()
+}
+
+#[test]
+fn a_torn_tail_of_any_kind_is_cut_and_kept_aside() {
+    if skipped_on_redis() {
+        return;
+    }
+    let whole = log_of(&[&["SET", "a", "1"], &["MULTI"], &["SET", "b", "1"], &["EXEC"]]);
+    let half_a_block = log_of(&[&["MULTI"], &["SET", "a", "2"], &["SET", "c", "2"]]);
+    let tails = [
+        ("part of a record", b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nab".to_vec()),
+        ("zeros", vec![0; 5000]),
+        ("a record that goes over into zeros", [&b"*3\r\n$3\r\nSET"[..], &[0; 600]].concat()),
+        ("a block without its end", half_a_block.clone()),
+        ("a block with a torn record", half_a_block[..half_a_block.len() - 3].to_vec()),
+        ("a block and zeros", [&half_a_block[..], &[0; 600]].concat()),
+    ];
+    for (what, tail) in tails {
+        let log = [&whole[..], &tail].concat();
+        let offset = whole.len().to_string();
+        let home = TempDir::new();
+        fs::write(home.data().join("storage.aof"), &log).unwrap();
+        let ended = Server::fail_to_start(&home, &["--aof-load-truncated", "no"]);
+        assert_eq!(ended.code, Some(1), "{what}");
+        for word in ["aof-load-truncated", "--check-aof", &offset] {
+            assert!(ended.stderr.contains(word), "{what}: {word} is not in {}", ended.stderr);
+        }
+        assert!(files(&home.data()) == BTreeMap::from([("storage.aof".into(), log)]), "{what}");
+        let mut server = Server::start_in(home, &[]);
+        server.client().expect("MGET a b c", "[\"1\", \"1\", nil]");
+        assert!(server.stderr().contains(&offset), "{what}: {}", server.stderr());
+        let mut files = files(&server.dir());
+        assert!(files.remove("storage.aof").unwrap() == whole, "{what}");
+        assert!(files.len() == 1 && files.into_values().next().unwrap() == tail, "{what}");
+        server.client().expect("SET d 1", "+OK");
+        assert_survives_kill_9(&mut server);
+    }
+}
+
+#[test]
+fn what_is_no_record_of_ours_stops_the_start_and_is_named() {
+    if skipped_on_redis() {
+        return;
+    }
+    let whole = log_of(&[&["SET", "s", "text"], &["HSET", "h", "f", "v"]]);
+    let cases = [
+        ("garbage at the end", b"garbage".to_vec(), "expected '*', got 'g'"),
+        ("an inline command", b"SET a 1\r\n".to_vec(), "expected '*', got 'S'"),
+        ("zeros in the middle", [&[0; 10][..], b"*1\r\n"].concat(), "expected '*'"),
+        ("an unknown command", log_of(&[&["NOSUCH"]]), "unknown command"),
+        ("too few arguments", log_of(&[&["SET", "a"]]), "wrong number of arguments"),
+        ("a key of another type", log_of(&[&["HSET", "s", "f", "v"]]), "WRONGTYPE"),
+        ("no number", log_of(&[&["INCR", "s"]]), "not an integer"),
+        ("no such key", log_of(&[&["RENAME", "none", "a"]]), "no such key"),
+        ("a database too many", log_of(&[&["SELECT", "99"]]), "out of range"),
+        ("not for a log", log_of(&[&["SHUTDOWN"]]), "does not belong in a log"),
+        ("EXEC without MULTI", log_of(&[&["EXEC"]]), "exec"),
+        ("RDB data", b"REDIS0010\xfa\x09redis-ver".to_vec(), "aof-use-rdb-preamble no"),
+    ];
+    for (what, damage, why) in cases {
+        // At the end, and with a whole record behind it.
+        for behind in [&b""[..], &whole] {
+            let home = TempDir::new();
+            let log = [&whole[..], &damage, behind].concat();
+            fs::write(home.data().join("storage.aof"), &log).unwrap();
+            let ended = Server::fail_to_start(&home, &[]);
+            assert_eq!(ended.code, Some(1), "{what}");
+            let at = format!("damaged at offset {}: ", whole.len());
+            let said = ended.stderr.to_lowercase();
+            assert!(said.contains(&at), "{what}: {at:?} is not in {}", ended.stderr);
+            assert!(
+                said.contains(&why.to_lowercase()),
+                "{what}: {why:?} is not in {}",
+                ended.stderr
+            );
+            assert!(files(&home.data()) == BTreeMap::from([("storage.aof".into(), log)]), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_log_with_the_annotations_and_blocks_of_redis_is_read() {
+    if skipped_on_redis() {
+        return;
+    }
+    let log = [
+        b"#TS:1700000000\r\n".to_vec(),
+        log_of(&[&["SELECT", "0"], &["set", "a", "1"]]),
+        b"#TS:1700000001\r\n".to_vec(),
+        log_of(&[&["MULTI"], &["incr", "a"], &["hset", "h", "f", "v"], &["EXEC"]]),
+        b"#TS:1700000002\r\n".to_vec(),
+    ];
+    let mut server = start_with_log(&log.concat());
+    let mut c = server.client();
+    c.expect("GET a", "\"2\"");
+    c.expect("HGET h f", "\"v\"");
+    assert_survives_kill_9(&mut server);
+}
+
+#[test]
+fn a_log_that_a_real_redis_has_written_is_read() {
+    if skipped_on_redis() || !installed("redis-server") {
+        return;
+    }
+    let home = TempDir::new();
+    let port = free_port();
+    let options =
+        "--appendonly yes --aof-use-rdb-preamble no --aof-timestamp-enabled yes --bind 127.0.0.1";
+    let child = Command::new("redis-server")
+        .args(options.split(' '))
+        .args(["--save", "", "--port", &port.to_string(), "--dir"])
+        .arg(home.data())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("start redis-server");
+    let redis = KilledOnDrop(child);
+    eventually("Redis listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let mut c = Client::to(([127, 0, 0, 1], port).into());
+    write_all(&mut c);
+    rewrite(&mut c);
+    for command in
+        ["MULTI", "SET a 1", "HSET b f 1", "INCR a", "EXEC", "SELECT 3", "SETEX t 1000 v"]
+    {
+        c.reply(command);
+    }
+    let expected = dump(&mut c);
+    let parts = home.data().join("appendonlydir");
+    eventually("Redis has removed what it does not need", || files(&parts).len() == 3);
+    drop(redis);
+    // What was rewritten, then what came after that, by their names.
+    let mut parts = files(&parts);
+    parts.retain(|name, _| name.ends_with(".aof"));
+    let log: Vec<u8> = parts.into_values().flatten().collect();
+    assert!(log.windows(4).any(|word| word == b"#TS:"));
+    assert_same(&dump(&mut start_with_log(&log).client()), &expected);
+}
+
+/// Runs `respite --check-aof`; whether it finds the log good, and what it says.
+fn check_aof(log: &Path, options: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_respite"))
+        .arg("--check-aof")
+        .arg(log)
+        .args(options)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run the check");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).expect("UTF-8"))
+}
+
+#[test]
+fn check_aof_tells_what_a_log_is_and_mends_it() {
+    if skipped_on_redis() {
+        return;
+    }
+    let whole = log_of(&[&["SELECT", "0"], &["SET", "a", "1"], &["HSET", "h", "f", "v"]]);
+    let block = log_of(&[&["MULTI"], &["SET", "a", "2"]]);
+    let cases = [
+        ("a torn tail", b"*2\r\n$3\r\nDEL\r\n$1\r\n".to_vec(), "middle of a record"),
+        ("zeros", vec![0; 100], "middle of a record"),
+        ("half a block", block.clone(), "middle of a record"),
+        ("garbage", [&b"garbage"[..], &whole].concat(), "expected '*', got 'g'"),
+        ("an unknown command", log_of(&[&["NOSUCH"]]), "unknown command"),
+        ("garbage in a block", [&block[..], b"garbage"].concat(), "expected '*', got 'g'"),
+        (
+            "an unknown command in a block",
+            [&block[..], &log_of(&[&["NOSUCH"], &["EXEC"]])].concat(),
+            "unknown command",
+        ),
+    ];
+    for (what, bad, why) in cases {
+        let home = TempDir::new();
+        let path = home.data().join("storage.aof");
+        fs::write(&path, [&whole[..], &bad].concat()).unwrap();
+        let (good, said) = check_aof(&path, &[]);
+        assert!(!good && said.contains(why), "{what}: {said}");
+        assert_eq!(files(&home.data()).len(), 1, "{what}: nothing is changed");
+        let (mended, said) = check_aof(&path, &["--fix"]);
+        assert!(mended && said.contains(why), "{what}: {said}");
+        let mut kept = files(&home.data());
+        assert_eq!(quote(&kept.remove("storage.aof").unwrap()), quote(&whole), "{what}");
+        assert!(kept.into_values().eq([bad]), "{what}: the rest is not kept");
+        let (good, said) = check_aof(&path, &[]);
+        assert!(good && said.contains("3 records") && said.contains("good"), "{what}: {said}");
+        let size = format!("{} bytes", whole.len());
+        assert!(said.contains(&size), "{what}: {said}");
+        let server = Server::start_in(home, &["--aof-load-truncated", "no"]);
+        server.client().expect("GET a", "\"1\"");
+        let (mended, said) = check_aof(&path, &["--fix"]);
+        assert!(mended, "there is nothing to mend: {said}");
+    }
+    let (good, said) = check_aof(Path::new("/nonexistent/log"), &[]);
+    assert!(!good && said.contains("/nonexistent/log"), "{said}");
+}
+
+#[test]
+fn check_aof_does_not_mend_the_log_of_a_running_server() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.client().expect("SET k v", "+OK");
+    let mut log = fs::OpenOptions::new().append(true).open(server.log_path()).unwrap();
+    log.write_all(b"*1\r\n").unwrap();
+    let before = files(&server.dir());
+    let (mended, said) = check_aof(&server.log_path(), &["--fix"]);
+    assert!(!mended && said.contains("in use"), "{said}");
+    assert_eq!(files(&server.dir()), before);
+}
+
+#[test]
+fn while_the_log_is_being_read_clients_are_told_so() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let set = |i: usize| encode(&["SET", &format!("key:{i}"), "value"]);
+    let log: Vec<u8> = (0..400_000).flat_map(set).collect();
+    fs::write(home.data().join("storage.aof"), log).unwrap();
+    let port = free_port();
+    let starting = thread::spawn(move || Server::start_in(home, &["--port", &port.to_string()]));
+    eventually("the server listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let mut c = Client::to(([127, 0, 0, 1], port).into());
+    c.transcript(
+        r#"
+        > PING
+        -LOADING Redis is loading the dataset in memory
+        > GET key:1
+        -LOADING Redis is loading the dataset in memory
+        > SET key:1 v
+        -LOADING Redis is loading the dataset in memory
+        > BGREWRITEAOF
+        -LOADING Redis is loading the dataset in memory
+        > SELECT 0
+        +OK
+        "#,
+    );
+    assert_eq!(info(&mut c, "loading").as_deref(), Some("1"));
+    eventually("the log is read", || c.reply("PING") == Reply::Simple("PONG".into()));
+    assert_eq!(info(&mut c, "loading").as_deref(), Some("0"));
+    c.expect("DBSIZE", ":400000");
+    drop(starting.join().expect("it started"));
+}
+
+#[test]
+fn a_log_that_another_server_uses_is_refused() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    let home = TempDir::new();
+    std::os::unix::fs::symlink(server.log_path(), home.data().join("storage.aof")).unwrap();
+    for _ in 0..2 {
+        let ended = Server::fail_to_start(&home, &[]);
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.contains("in use by another server"), "{}", ended.stderr);
+        c.expect("SET k v", "+OK");
+        // The same holds for the file that takes its place.
+        rewrite(&mut c);
+    }
+}
+
+// ---- The file or the directory goes away -------------------------------------------------------------
+
+#[test]
+fn a_log_that_is_removed_is_written_anew() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 100);
+    for rewrites in ["1", "2"] {
+        fs::remove_file(server.log_path()).unwrap();
+        let mut refused = 0;
+        eventually("there is a log again", || {
+            let reply = c.reply("INCR n");
+            refused += usize::from(matches!(reply, Reply::Error(_)));
+            info(&mut c, "aof_rewrites").as_deref() == Some(rewrites)
+        });
+        await_rewrite(&mut c);
+        c.expect("SET after removal", "+OK");
+        assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
+    }
+    assert_survives_kill_9(&mut server);
+    assert_eq!(files(&server.dir()).into_keys().collect::<Vec<_>>(), ["storage.aof"]);
+}
+
+#[test]
+fn without_its_directory_the_server_refuses_writes_until_it_is_there_again() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 100);
+    c.expect("SET k v", "+OK");
+    fs::remove_dir_all(server.dir()).unwrap();
+    let misconf = "MISCONF Errors writing to the AOF file: ";
+    eventually("writes are refused", || match c.reply("INCR n") {
+        Reply::Error(error) => error.starts_with(misconf),
+        _ => false,
+    });
+    c.expect("GET k", "\"v\"");
+    assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("err"));
+    fs::create_dir(server.dir()).unwrap();
+    eventually("writes are taken again", || matches!(c.reply("INCR n"), Reply::Integer(_)));
+    assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
+    assert_survives_kill_9(&mut server);
+}
+
+// ---- The disk fills up -------------------------------------------------------------------------------
+
+/// A small disk of its own, mounted as the data directory of a server. It is to be dropped after that.
+struct SmallDisk {
+    home: PathBuf,
+}
+
+impl SmallDisk {
+    /// Nothing, and said so, where that cannot be done: it takes Linux and root.
+    fn mount(home: &TempDir, bytes: usize) -> Option<SmallDisk> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(home.data())
+            .stderr(Stdio::null())
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            say("skipped: no small disk can be mounted (that takes Linux and root)");
+            return None;
+        }
+        let disk = SmallDisk { home: home.path().to_owned() };
+        fs::write(disk.ballast(), vec![b'x'; bytes / 4]).expect("write the ballast");
+        Some(disk)
+    }
+
+    /// A file that can be removed to make room.
+    fn ballast(&self) -> PathBuf {
+        self.home.join("data/ballast")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.home.join("data")).status();
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+const NO_SPACE: &str = "MISCONF Errors writing to the AOF file: No space left on device";
+
+/// Writes until there is no space. Returns the keys that were acknowledged, and all that were tried.
+fn write_until_full(c: &mut Client) -> (Vec<String>, usize) {
+    let mut acknowledged = Vec::new();
+    for i in 0.. {
+        assert!(i < 100_000, "the disk does not fill up");
+        let key = format!("k{i}");
+        // In turns, so that the end of the space is met in records of different sizes.
+        match c.call(&["SET", &key, &value_of(i)]) {
+            Reply::Error(error) => {
+                assert!(error.starts_with(NO_SPACE), "{error}");
+                return (acknowledged, i + 1);
+            }
+            reply => assert_eq!(reply.to_string(), "+OK"),
+        }
+        acknowledged.push(key);
+    }
+    unreachable!("it ends when the disk is full");
+}
+
+fn value_of(i: usize) -> String {
+    format!("{i}:").repeat(1 + i * 37 % 3000)
+}
+
+/// All that was acknowledged is there; and of the rest, what is there is whole.
+fn assert_whole(c: &mut Client, acknowledged: &[String], tried: usize) {
+    for i in 0..tried {
+        let key = format!("k{i}");
+        match c.call(&["GET", &key]) {
+            Reply::NullBulk => assert!(!acknowledged.contains(&key), "{key} is lost"),
+            reply => assert!(reply.into_text() == value_of(i), "{key} is torn"),
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_writes_are_refused_until_there_is_space() {
+    if skipped_on_redis() {
+        return;
+    }
+    for fsync in ["everysec", "always"] {
+        let home = TempDir::new();
+        let Some(disk) = SmallDisk::mount(&home, 1 << 20) else { return };
+        let mut server = Server::start_in(home, &["--appendfsync", fsync]);
+        let mut c = server.client();
+        c.expect("SET old v", "+OK");
+        let (mut acknowledged, tried) = write_until_full(&mut c);
+        for command in ["SET x 1", "FLUSHALL", "INCR n", "DEL old"] {
+            let reply = c.reply(command).to_string();
+            assert!(reply.starts_with(&format!("-{NO_SPACE}")), "{command}: {reply}");
+        }
+        c.expect("GET old", "\"v\"");
+        c.expect("PING", "+PONG");
+        // What this connection wrote last is not on the disk.
+        c.expect("WAITAOF 1 0 20", "[:0, :0]");
+        assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("err"));
+        fs::remove_file(disk.ballast()).unwrap();
+        eventually("writes are taken again", || c.reply("SET x 1").to_string() == "+OK");
+        assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
+        let key = format!("k{tried}");
+        c.expect(&format!("SET {key} {}", value_of(tried)), "+OK");
+        acknowledged.push(key);
+        c.expect("WAITAOF 1 0 0", "[:1, :0]");
+        server.kill_9();
+        // No record is torn, not even the last.
+        records(&server.log_path());
+        server.restart();
+        let mut c = server.client();
+        c.expect("MGET old x n", "[\"v\", \"1\", nil]");
+        assert_whole(&mut c, &acknowledged, tried + 1);
+        drop(server);
+    }
+}
+
+#[test]
+fn a_server_that_dies_on_a_full_disk_starts_on_it_again() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let Some(_disk) = SmallDisk::mount(&home, 1 << 20) else { return };
+    let mut server = Server::start_in(home, &[]);
+    let (acknowledged, tried) = write_until_full(&mut server.client());
+    server.kill_9();
+    server.restart();
+    assert_whole(&mut server.client(), &acknowledged, tried);
+    drop(server);
+}
+
+#[test]
+fn a_rewrite_for_which_there_is_no_space_leaves_the_old_log_in_use() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let Some(disk) = SmallDisk::mount(&home, 1 << 20) else { return };
+    let mut server = Server::start_in(home, &[]);
+    let mut c = server.client();
+    for i in 0..6 {
+        c.expect(&format!("SET k{i} {}", "v".repeat(80_000)), "+OK");
+    }
+    start_rewrite(&mut c);
+    await_rewrite(&mut c);
+    assert_eq!(info(&mut c, "aof_last_bgrewrite_status").as_deref(), Some("err"));
+    eventually("the reason is on stderr", || {
+        server.stderr().contains("The log could not be rewritten: No space left on device")
+    });
+    let names: Vec<String> = files(&server.dir()).into_keys().collect();
+    assert_eq!(names, ["ballast", "storage.aof"]);
+    c.expect("SET after failure", "+OK");
+    assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
+    fs::remove_file(disk.ballast()).unwrap();
+    rewrite(&mut c);
+    assert_survives_kill_9(&mut server);
+    drop(server);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_said_so_at_the_start() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let Some(_disk) = SmallDisk::mount(&home, 1 << 20) else { return };
+    let read_only = Command::new("mount").args(["-o", "remount,ro"]).arg(home.data()).status();
+    assert!(read_only.is_ok_and(|status| status.success()));
+    let ended = Server::fail_to_start(&home, &[]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("Read-only file system"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("storage.aof"), "{}", ended.stderr);
+}
