@@ -1,6 +1,6 @@
 # `cargo run` and `make test` need nothing but Rust; the rest says what it needs.
 
-.PHONY: run test check bench conformance
+.PHONY: run test check bench conformance crash
 
 # The server, as people should run it.
 run:
@@ -32,3 +32,7 @@ conformance:
 bench:
 	cargo bench --bench compare
 
+
+# Hundreds of rounds of kill -9 under load, with rewrites in half of them. `make test` has a few.
+crash:
+	CRASH_ROUNDS=200 cargo test --test suite crash -- --nocapture

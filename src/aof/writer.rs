@@ -41,6 +41,8 @@ use crate::text::say;
 
 /// What the `BufWriter` holds before it writes by itself.
 const BUFFER_BYTES: usize = 64 << 10;
+/// How often a thread that is about to sync lets others run before it does.
+const SYNC_PATIENCE: usize = 16;
 /// A sync that takes longer is one that the next had to wait for.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
 
@@ -251,6 +253,9 @@ impl Aof {
             return Err(io::Error::other(self.failure().unwrap_or_default()));
         }
         sync.going_on = true;
+        drop(sync);
+        self.let_others_flush();
+        let sync = self.lock_sync();
         let (file, next) = (sync.file.clone(), sync.next.clone());
         // Under the lock still: what is flushed after an exchange of the files is in others.
         let flushed = self.flushed.load(SeqCst);
@@ -264,6 +269,19 @@ impl Aof {
         drop(sync);
         self.sync_ended.notify_all();
         result
+    }
+
+    /// Whoever is about to flush gets the chance to do so before a sync, and to be covered by it: a
+    /// moment's patience costs less than the next sync. It ends when nobody comes any more.
+    fn let_others_flush(&self) {
+        let mut flushed = self.flushed.load(SeqCst);
+        for _ in 0..SYNC_PATIENCE {
+            std::thread::yield_now();
+            let before = std::mem::replace(&mut flushed, self.flushed.load(SeqCst));
+            if before == flushed {
+                return;
+            }
+        }
     }
 
     fn sync_files(&self, file: Option<&dyn LogFile>, next: Option<&dyn LogFile>) -> io::Result<()> {
