@@ -34,9 +34,14 @@ const LOCK_ALL_ATTEMPTS: usize = 100;
 /// How often a command that waits for the end of a snapshot looks for it.
 const SNAPSHOT_SLICE: Duration = Duration::from_millis(1);
 
+/// A shard with its lock, at the start of a cache line.
+#[derive(Default)]
+#[repr(align(64))]
+struct Slot(RwLock<Shard>);
+
 /// All keys of all databases.
 pub struct Keyspace {
-    shards: Box<[RwLock<Shard>]>,
+    shards: Box<[Slot]>,
     /// Per shard a moment before which nothing in it expires. Beside the locks, so that the sweeper
     /// sees what is due without taking any.
     earliest_ms: Box<[AtomicI64]>,
@@ -94,7 +99,7 @@ impl Keyspace {
     /// An empty keyspace.
     pub fn new(config: Arc<Config>) -> Keyspace {
         Keyspace {
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            shards: (0..SHARDS).map(|_| Slot::default()).collect(),
             earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
             config,
             snapshot: RwLock::new(None),
@@ -265,18 +270,18 @@ impl Keyspace {
     }
 
     fn shared(&self, index: usize) -> RwLockReadGuard<'_, Shard> {
-        self.shards[index].read().unwrap_or_else(PoisonError::into_inner)
+        self.shards[index].0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn exclusive(&self, index: usize) -> Exclusive<'_> {
-        self.guard(self.shards[index].write().unwrap_or_else(PoisonError::into_inner))
+        self.guard(self.shards[index].0.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// As `exclusive`, but gives up soon.
     fn try_exclusive(&self, index: usize) -> Option<Exclusive<'_>> {
         let mut started = None;
         loop {
-            match self.shards[index].try_write() {
+            match self.shards[index].0.try_write() {
                 Ok(shard) => return Some(self.guard(shard)),
                 Err(TryLockError::Poisoned(poisoned)) => {
                     return Some(self.guard(poisoned.into_inner()));

@@ -100,16 +100,18 @@ impl Table {
     }
 }
 
-/// What one lock guards.
+/// What one lock guards. The order of the fields is kept, so that what every command touches, down to
+/// `last_record`, shares a cache line with the lock.
 #[derive(Default)]
+#[repr(C)]
 pub struct Shard {
     /// Database 0, which most use, without a detour through another allocation.
     first: Table,
-    /// The databases from 1 on; those that were never used are not there.
-    others: Vec<Table>,
     /// The log position behind the last record about this shard. Who has read the shard may reply
     /// only when the log is flushed as far as that.
     pub last_record: u64,
+    /// The databases from 1 on; those that were never used are not there.
+    others: Vec<Table>,
     /// The number of the last snapshot that has this shard. Atomic, so that it can be set by a thread
     /// that saves the shard and only reads it.
     pub(super) saved_epoch: AtomicU64,
