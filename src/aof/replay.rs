@@ -12,6 +12,9 @@ use crate::resp::{Args, Request};
 
 const READ_BYTES: usize = 256 << 10;
 
+/// The longest argument of a record: any. `proto-max-bulk-len` may have been another when it was
+/// written. (The parser adds the two bytes of the line end.)
+pub const ANY_LENGTH: i64 = i64::MAX - 2;
 /// How often the progress is told.
 const PROGRESS_BYTES: u64 = 1 << 20;
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs::OpenOptions;
 use std::path::Path;
 
-use crate::aof::replay::{ReplayError, cut, replay};
+use crate::aof::replay::{ANY_LENGTH, ReplayError, cut, replay};
 use crate::dispatch;
 use crate::resp::Args;
 
@@ -27,7 +27,7 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
         records += 1;
         dispatch::check(args)
     };
-    match replay(&mut log, i64::MAX - 2, check, |_| {}) {
+    match replay(&mut log, ANY_LENGTH, check, |_| {}) {
         Ok(replayed) => {
             if replayed.torn_bytes > 0 {
                 good = replayed.valid_bytes;

@@ -53,7 +53,7 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
     server.keyspace.set_expiring(false);
     let replayed: Replayed = replay::replay(
         &mut log,
-        i64::MAX - 2, // the limit on arguments may have been another when it was written
+        replay::ANY_LENGTH,
         |args| dispatch::replay(server, &mut session, args, &mut reply),
         |read| {
             if last_said.elapsed() >= PROGRESS_PERIOD {
