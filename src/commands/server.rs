@@ -77,7 +77,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let server = context.server;
     server.config.set(&pairs).map_err(|why| format!("ERR {why}"))?;
     match (server.aof.is_enabled(), server.config.appendonly.load(Relaxed)) {
-        // A log is written first, in the background; if that fails, the setting goes back to `no`.
+        // A log is written first, in the background; if that fails, it is tried again each second.
         (false, true) => _ = server.start_rewrite(),
         (true, false) => {
             server.aof.close().unwrap_or_else(|error| {

@@ -48,7 +48,6 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
     let mut last_failure = String::new();
     for () in requested {
         let path = server.config.log_path();
-        let was_enabled = server.aof.is_enabled();
         let (before, _) = server.aof.size();
         match server.aof.rewrite(&server.keyspace, &path) {
             Ok(()) => {
@@ -73,9 +72,6 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
                     let text = format_args!("The log could not be rewritten: {failure}");
                     server.config.say(Warning, text);
                     last_failure = failure;
-                }
-                if !was_enabled {
-                    server.config.appendonly.store(false, Relaxed);
                 }
             }
         }

@@ -451,6 +451,32 @@ fn a_log_that_is_turned_off_and_on_during_a_rewrite_is_on() {
 }
 
 #[test]
+fn a_log_that_could_not_be_turned_on_is_turned_on_as_soon_as_it_can() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut c = server.client();
+    fill(&mut c, 100);
+    fs::create_dir(server.log_path()).unwrap();
+    c.expect("CONFIG SET appendonly yes", "+OK");
+    eventually("it was tried", || {
+        info(&mut c, "aof_last_bgrewrite_status").as_deref() == Some("err")
+            && info(&mut c, "aof_enabled").as_deref() == Some("0")
+    });
+    c.expect("SET still served", "+OK");
+    fs::remove_dir(server.log_path()).unwrap();
+    eventually("the log is on, and whole", || {
+        info(&mut c, "aof_enabled").as_deref() == Some("1")
+            && info(&mut c, "aof_rewrite_in_progress").as_deref() == Some("0")
+    });
+    c.expect("CONFIG GET appendonly", "[\"appendonly\", \"yes\"]");
+    // Not as it was started, without a log.
+    let other = Server::start_in(copy_of(&server), &[]);
+    assert_same(&dump(&mut other.client()), &dump(&mut c));
+}
+
+#[test]
 fn without_a_log_bgrewriteaof_writes_one_into_which_nothing_more_goes() {
     if skipped_on_redis() {
         return;
