@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::file::LogFile;
 use super::writer::Aof;
 use crate::resp::request::encode;
 use crate::stats::Counter;
@@ -196,8 +197,20 @@ impl Rewrite<'_> {
         // The lock that says that this server uses the log goes with the name.
         new.try_lock()?;
         let sink = Arc::new(Sink::new(new.try_clone()?));
+        let tail: Option<Box<dyn LogFile>> = if has_log {
+            None
+        } else {
+            remove(&old_path);
+            Some(Box::new(OpenOptions::new().append(true).create_new(true).open(&old_path)?))
+        };
+        let mut old = File::open(&old_path)?;
+        if has_log && !self.aof.is_at(&old_path) {
+            return Err(io::Error::other(format!(
+                "'{}' is not the log any more",
+                old_path.display()
+            )));
+        }
         let mut since = 0;
-        let mut old = None;
         let mut unsynced = 0;
         self.keyspace.snapshot(
             may_yield,
@@ -206,14 +219,9 @@ impl Rewrite<'_> {
                 move |shard: &Shard| sink.save(shard)
             }) as Arc<SaveShard>),
             || {
-                if has_log {
-                    since = self.aof.mark()?;
-                    old = Some(File::open(&old_path)?);
-                } else {
-                    remove(&old_path);
-                    let file = OpenOptions::new().append(true).create_new(true).open(&old_path)?;
-                    old = Some(File::open(&old_path)?);
-                    self.aof.open(Box::new(file), 0)?;
+                match tail {
+                    None => since = self.aof.mark()?,
+                    Some(tail) => self.aof.open(tail, 0)?,
                 }
                 Ok(())
             },
@@ -228,7 +236,6 @@ impl Rewrite<'_> {
             },
         )?;
         sink.write_if(0)?;
-        let mut old = old.ok_or(io::ErrorKind::NotFound)?;
         let mut copied = since;
         let mut new_file = new.try_clone()?;
         for round in 0..COPY_ROUNDS {
@@ -382,7 +389,6 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::thread;
 
-    use super::super::file::LogFile;
     use super::super::replay::replay;
     use super::*;
     use crate::config::Config;

@@ -112,11 +112,11 @@ impl Connection<'_> {
     }
 
     fn make_durable(&self) -> io::Result<()> {
-        let seen = self.session.seen;
-        self.server.aof.flush_to(seen)?;
-        if seen > 0 && self.server.config.fsync_policy() == FsyncPolicy::Always {
-            self.server.aof.sync_to(seen)?;
+        match self.server.config.fsync_policy() {
+            FsyncPolicy::Always => self.server.aof.sync_to(self.session.seen),
+            FsyncPolicy::EverySecond | FsyncPolicy::No => {
+                self.server.aof.flush_to(self.session.seen)
+            }
         }
-        Ok(())
     }
 }
