@@ -33,7 +33,7 @@
 //!    still locked*, so the log's order is memory's order. The shard remembers the log position behind
 //!    the record, and so does the session. Then the lock goes.
 //! 7. When the read buffer holds no further command, `Connection::send` first has the log flushed as
-//!    far as its replies show ([`aof::Aof::flush_to`]; under `appendfsync always` also
+//!    far as its replies show ([`aof::Aof::flush_to`]; under `appendfsync always` synced,
 //!    [`aof::Aof::sync_to`]), then writes all replies with one call.
 //! 8. Within a second a thread syncs the log to the disk.
 //!
@@ -44,7 +44,8 @@
 //!
 //! 1. Shards, in ascending index: only [`store::keyspace`] takes them.
 //! 2. While a rewrite saves shards: its output file, then what waits for it ([`aof::rewrite`]).
-//! 3. Who syncs, then the log: only [`aof::writer`] takes them, and nobody holds them during a sync.
+//! 3. Who syncs, the log's files, then what is pending: only [`aof::writer`] takes them, and nobody
+//!    holds the first or the last while the disk works.
 //! 4. The registry of clients, then one client's state: only [`session`] takes them.
 //!
 //! # Errors
