@@ -216,6 +216,13 @@ fn log(server: &Server, session: &mut Session, db: usize, args: Args, effect: Ef
     session.written = match effect {
         Effect::None => 0,
         Effect::Replay(record) => server.aof.append(db, &record),
+        Effect::ReplayTogether(records) => {
+            let mut block = Vec::with_capacity(records.len() + 32);
+            request::encode(&mut block, &[b"MULTI"]);
+            block.extend_from_slice(&records);
+            request::encode(&mut block, &[b"EXEC"]);
+            server.aof.append(db, &block)
+        }
         Effect::AsReceived => {
             let mut record = session.scratch.take();
             record.clear();

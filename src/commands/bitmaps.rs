@@ -25,6 +25,7 @@ pub static FAMILY: Family = Family { group: "bitmap", commands: &[
     write("bitfield", "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] \
                        <SET encoding offset value | INCRBY encoding offset increment> ...]", bitfield)
         .key("RW access update variable_flags").flags(Flags::DENYOOM)
+        .notes("This command allows both access and modification of the key")
         .doc("3.2.0", "O(1) for each operation",
              "Reads, sets and adds to integers of any width at any bit of a string."),
     read("bitfield_ro", "key [GET encoding offset [GET encoding offset ...]]", bitfield_ro)

@@ -12,7 +12,9 @@
 //! | `a \| b` | one of several |
 //! | `key value [key value ...]` | any number of `key value` |
 
-use super::spec::{Command, Context, Family, Flags, Handler, Keys, Outcome, command, session};
+use super::spec::{
+    Command, Context, Family, Find, Flags, Handler, Keys, Outcome, command, session,
+};
 use super::{all, find, find_subcommand, subcommand_name};
 use crate::resp::{Args, CommandError, Reply};
 use crate::text::glob;
@@ -109,6 +111,9 @@ fn getkeys(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         return Err(CommandError::new("ERR Invalid number of arguments specified for command"));
     }
     let keys = command.keys_of(inner);
+    if keys.len() == 0 {
+        return Err(CommandError::new("ERR Invalid arguments specified for command"));
+    }
     reply.array(keys.len());
     keys.for_each(|key| reply.bulk(key));
     Ok(())
@@ -171,36 +176,39 @@ fn describe(group: &str, row: &Command, reply: &mut Reply) {
 
 /// A key spec: its flags, where the keys begin, and how to go on from there.
 fn describe_keys(keys: &Keys, reply: &mut Reply) {
-    reply.map(3);
+    reply.map(if keys.notes.is_empty() { 3 } else { 4 });
+    if !keys.notes.is_empty() {
+        reply.bulk(b"notes");
+        reply.bulk(keys.notes.as_bytes());
+    }
     reply.bulk(b"flags");
     let flags: Vec<&str> = keys.access.split(' ').collect();
     reply.set(flags.len());
     flags.iter().for_each(|flag| reply.simple(flag));
-    reply.bulk(b"begin_search");
-    reply.map(2);
-    reply.bulk(b"type");
-    reply.bulk(b"index");
-    reply.bulk(b"spec");
-    reply.map(1);
-    reply.bulk(b"index");
-    reply.count(keys.first);
-    reply.bulk(b"find_keys");
-    reply.map(2);
-    reply.bulk(b"type");
-    reply.bulk(b"range");
-    reply.bulk(b"spec");
-    reply.map(3);
-    reply.bulk(b"lastkey");
-    // Here Redis counts from the first key, but from the end when negative.
-    reply.integer(if keys.last < 0 {
-        keys.last.into()
-    } else {
-        i64::from(keys.last) - keys.first as i64
-    });
-    reply.bulk(b"keystep");
-    reply.count(keys.step);
-    reply.bulk(b"limit");
-    reply.integer(0);
+    let mut part = |name: &str, kind: &str, spec: &[(&str, i64)]| {
+        reply.bulk(name.as_bytes());
+        reply.map(2);
+        reply.bulk(b"type");
+        reply.bulk(kind.as_bytes());
+        reply.bulk(b"spec");
+        reply.map(spec.len());
+        for (name, value) in spec {
+            reply.bulk(name.as_bytes());
+            reply.integer(*value);
+        }
+    };
+    let (first, step) = (keys.first as i64, keys.step as i64);
+    part("begin_search", "index", &[("index", first)]);
+    match keys.find {
+        Find::Range(last) => {
+            // Here Redis counts from the first key, but from the end when negative.
+            let last = i64::from(last) - if last < 0 { 0 } else { first };
+            part("find_keys", "range", &[("lastkey", last), ("keystep", step), ("limit", 0)]);
+        }
+        Find::Number => {
+            part("find_keys", "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", step)]);
+        }
+    }
 }
 
 fn docs(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -269,6 +277,8 @@ impl Argument {
         let name = match names[0] {
             "nx" | "fnx" => "condition".into(),
             "seconds" => "expiration".into(),
+            "float" => "increment".into(),
+            "ifeq-value" => "condition".into(),
             _ => names.join("-"),
         };
         let mut group = Argument::new(&name, kind);
@@ -406,11 +416,15 @@ fn is_token(word: &str) -> bool {
 /// Redis's name for what an argument is, which its name tells.
 fn kind_of(name: &str) -> &'static str {
     match name {
-        "key" | "newkey" | "source" | "destination" | "destkey" | "sourcekey" => "key",
+        "key" | "key1" | "key2" | "newkey" | "source" | "destination" | "destkey" | "sourcekey" => {
+            "key"
+        }
         "pattern" => "pattern",
         _ if name.starts_with("unix-time") => "unix-time",
         "seconds" | "milliseconds" | "count" | "cursor" | "offset" | "start" | "end" | "db"
-        | "index" | "index1" | "index2" | "decrement" | "protover" | "client-id" => "integer",
+        | "index" | "index1" | "index2" | "decrement" | "protover" | "client-id" | "numkeys"
+        | "min-match-len" | "integer" => "integer",
+        "float" => "double",
         _ => "string",
     }
 }

@@ -24,6 +24,7 @@ pub static FAMILY: Family = Family { group: "hyperloglog", commands: &[
         .flags(Flags::DENYOOM.or(Flags::FAST))
         .doc("2.8.9", "O(1) per element", "Adds elements to a HyperLogLog, which is made if need be."),
     write("pfcount", "key [key ...]", pfcount).every_key("RW access").flags(Flags::TOLD_AS_READ)
+        .notes("RW because it may change the internal representation of the key, and propagate to replicas")
         .doc("2.8.9", "O(1) with one key; O(N) with N keys, and far more of it",
              "Estimates the number of different elements of HyperLogLogs together."),
     write("pfdebug", "subcommand key", pfdebug).keys(2, 2, 1, "RW access")

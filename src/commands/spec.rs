@@ -11,6 +11,7 @@
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
 use crate::store::{ReadAll, ReadView, WriteAll, WriteView, WrongType};
+use crate::text::integer::parse_i64;
 
 /// What a handler that changes nothing returns. Its reply is in the [`Reply`] it was given; after an
 /// error, whatever it had put there is taken back.
@@ -27,6 +28,9 @@ pub enum Effect {
     AsReceived,
     /// These commands do, encoded: what depended on the moment is in them as its result.
     Replay(Vec<u8>),
+    /// As `Replay`, for commands of which a crash must not leave only some: in the log they stand
+    /// between `MULTI` and `EXEC`.
+    ReplayTogether(Vec<u8>),
 }
 
 impl Effect {
@@ -72,14 +76,25 @@ pub enum Handler {
 /// Where keys stand among the arguments, and what is done with them (Redis calls this a key spec).
 #[derive(Clone, Copy)]
 pub struct Keys {
-    /// The number of the first one.
+    /// The number of the argument with which they begin.
     pub first: usize,
-    /// The number of the last one; negative from the end, -1 being the last argument.
-    pub last: i32,
+    /// How they go on from there.
+    pub find: Find,
     /// From one to the next.
     pub step: usize,
     /// Redis's flags of a key spec, separated by spaces: `RO access`.
     pub access: &'static str,
+    /// Redis's remark on these flags; mostly none.
+    pub notes: &'static str,
+}
+
+/// How keys are found among the arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Find {
+    /// The last one has this number; negative from the end, -1 being the last argument.
+    Range(i32),
+    /// They begin with how many there are, and the first key stands behind that.
+    Number,
 }
 
 /// Flags that a row sets; those that follow from its handler are added when they are shown.
@@ -231,7 +246,26 @@ impl Command {
         access: &'static str,
     ) -> Command {
         let place = if self.keys[0].is_some() { 1 } else { 0 };
-        self.keys[place] = Some(Keys { first, last, step, access });
+        self.keys[place] = Some(Keys { first, find: Find::Range(last), step, access, notes: "" });
+        self
+    }
+
+    /// The argument `first` says how many keys there are; they stand behind it.
+    pub const fn numbered_keys(
+        mut self,
+        first: usize,
+        step: usize,
+        access: &'static str,
+    ) -> Command {
+        self.keys[0] = Some(Keys { first, find: Find::Number, step, access, notes: "" });
+        self
+    }
+
+    /// What Redis remarks on how its first keys are used.
+    pub const fn notes(mut self, notes: &'static str) -> Command {
+        if let Some(keys) = &mut self.keys[0] {
+            keys.notes = notes;
+        }
         self
     }
 
@@ -284,24 +318,40 @@ impl Command {
         }
     }
 
-    /// Where its keys are, as one range: first, last, step; all 0 without keys.
+    /// Where its keys are, as one range: first, last, step; all 0 without keys, and where only the
+    /// arguments tell.
     pub fn key_range(&self) -> (usize, i32, usize) {
         match self.keys {
-            [Some(keys), None] => (keys.first, keys.last, keys.step),
-            [Some(keys), Some(more)] => (keys.first, more.last, keys.step),
+            [Some(Keys { first, find: Find::Range(last), step, .. }), None]
+            | [Some(Keys { first, step, .. }), Some(Keys { find: Find::Range(last), .. })] => {
+                (first, last, step)
+            }
             _ => (0, 0, 0),
         }
     }
 
-    /// The keys among the arguments.
+    /// The keys among the arguments. There are none if those say a number of keys that cannot be.
     pub fn keys_of<'a>(&self, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        let (first, last, step) = self.key_range();
-        let end = match last {
-            0 => 0,
-            1.. => (last as usize + 1).min(args.len()),
-            _ => (args.len() + 1).saturating_sub(last.unsigned_abs() as usize),
+        let (first, end, step) = match self.keys[0] {
+            Some(Keys { first, find: Find::Number, step, .. }) => {
+                let end = numbered_keys_end(args, first, step);
+                (first + 1, end.unwrap_or(0), step)
+            }
+            _ => {
+                let (first, last, step) = self.key_range();
+                let end = match last {
+                    0 => 0,
+                    1.. => (last as usize + 1).min(args.len()),
+                    _ => (args.len() + 1).saturating_sub(last.unsigned_abs() as usize),
+                };
+                (first, end, step)
+            }
         };
         args.from(first).take(end.saturating_sub(first)).step_by(step.max(1))
+    }
+
+    fn has_numbered_keys(&self) -> bool {
+        self.keys[0].is_some_and(|keys| keys.find == Find::Number)
     }
 
     /// Whether clients are told that it reads, and that it writes.
@@ -322,7 +372,8 @@ impl Command {
         let kind = reads.then_some("readonly").or(writes.then_some("write"));
         let set = |&(bit, _): &(usize, &&str)| self.has(Flags(1 << bit));
         let own = FLAG_NAMES.iter().enumerate().filter(set).map(|(_, name)| *name);
-        kind.into_iter().chain(own).collect()
+        let movable = self.has_numbered_keys().then_some("movablekeys");
+        kind.into_iter().chain(own).chain(movable).collect()
     }
 
     /// The ACL categories it is in, as `COMMAND INFO` shows them.
@@ -356,6 +407,18 @@ pub struct Family {
     pub group: &'static str,
     /// Its rows.
     pub commands: &'static [Command],
+}
+
+/// How many keys the argument `at` says there are, if that may be said at all.
+pub fn number_of_keys(args: Args, at: usize) -> Option<usize> {
+    let number = i32::try_from(parse_i64(args.get(at)?)?).ok()?;
+    usize::try_from(number).ok().filter(|&number| number > 0)
+}
+
+/// The number of the argument behind the last of the keys that are counted there, if that is one.
+fn numbered_keys_end(args: Args, at: usize, step: usize) -> Option<usize> {
+    let end = (number_of_keys(args, at)? - 1).checked_mul(step)? + at + 2;
+    (end <= args.len()).then_some(end)
 }
 
 const fn has_bar(name: &str) -> bool {
