@@ -167,6 +167,16 @@ impl Reply {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
+    /// A floating-point number, given as its digits: a bulk string in RESP2.
+    pub fn double(&mut self, digits: &[u8]) {
+        if !self.resp3() {
+            return self.bulk(digits);
+        }
+        self.bytes.push(b',');
+        self.bytes.extend_from_slice(digits);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
     /// No value.
     pub fn null(&mut self) {
         self.bytes.extend_from_slice(if self.resp3() { b"_\r\n" } else { b"$-1\r\n" });

@@ -8,7 +8,7 @@
 //!
 //! - [`LongDouble::parse`] writes the text as a fraction of two big integers and divides until
 //!   there are bits enough to round;
-//! - `+` aligns the two mantissas in a `u128`;
+//! - `+` and `-` align the two mantissas in a `u128`;
 //! - [`LongDouble::write_to`] multiplies by 10¹⁷, or prints a big integer.
 //!
 //! A value is ±mantissa × 2^exponent with a mantissa of 64 bits. Its top bit is set unless the
@@ -16,7 +16,8 @@
 //! representation. There is no NaN: no text is read as one, and a sum that would be one is
 //! infinite, which callers refuse in the same words.
 
-use std::ops::Add;
+use std::cmp::Ordering;
+use std::ops::{Add, Sub};
 
 /// The exponent of the greatest finite values, about 1.19 × 10⁴⁹³².
 const MAX_EXPONENT: i32 = 16_383 - 63;
@@ -40,7 +41,13 @@ pub struct LongDouble {
 
 impl LongDouble {
     /// There is no negative zero: nothing that is printed would tell it from this one.
-    const ZERO: LongDouble = LongDouble { negative: false, mantissa: 0, exponent: MIN_EXPONENT };
+    pub const ZERO: LongDouble =
+        LongDouble { negative: false, mantissa: 0, exponent: MIN_EXPONENT };
+    /// The greatest that is finite.
+    pub const MAX: LongDouble =
+        LongDouble { negative: false, mantissa: u64::MAX, exponent: MAX_EXPONENT };
+    /// The least that is finite.
+    pub const MIN: LongDouble = LongDouble { negative: true, ..LongDouble::MAX };
 
     /// Reads what Redis takes for a floating point number: decimal (`-1.5e3`), hexadecimal
     /// (`0x1.8p3`), `inf` or `infinity` in any case, with a sign or without. No spaces, no NaN, and
@@ -163,6 +170,34 @@ impl Add for LongDouble {
         } else {
             LongDouble::round(low.negative, smaller - greater, exponent)
         }
+    }
+}
+
+impl Sub for LongDouble {
+    type Output = LongDouble;
+
+    /// The difference; infinite when it is too great or when either number is.
+    fn sub(self, other: LongDouble) -> LongDouble {
+        self + LongDouble { negative: !other.negative && other.mantissa != 0, ..other }
+    }
+}
+
+impl Ord for LongDouble {
+    fn cmp(&self, other: &LongDouble) -> Ordering {
+        // Only the least exponent has mantissas without their top bit, so the exponent goes first.
+        let magnitudes = (self.exponent, self.mantissa).cmp(&(other.exponent, other.mantissa));
+        match (self.negative, other.negative) {
+            (false, false) => magnitudes,
+            (true, true) => magnitudes.reverse(),
+            (false, true) => Ordering::Greater,
+            (true, false) => Ordering::Less,
+        }
+    }
+}
+
+impl PartialOrd for LongDouble {
+    fn partial_cmp(&self, other: &LongDouble) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

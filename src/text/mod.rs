@@ -1,11 +1,13 @@
-//! What bytes mean: integers, long doubles, patterns and quoted words.
+//! What bytes mean: integers, long doubles, patterns, quoted words, what two strings share, a hash.
 //!
 //! The lowest layer. Nothing here knows of sockets, keys or commands; each module is a pure function
 //! of bytes whose rules are Redis's, found by asking a real one.
 
 pub mod glob;
 pub mod integer;
+pub mod lcs;
 pub mod long_double;
+pub mod xxh3;
 
 /// Says something on stderr, to the person who runs the server. Unlike `eprintln!` it does not panic
 /// when nobody can hear it: a full disk or a closed pipe must not end a thread that keeps data.
