@@ -5,12 +5,15 @@
 //! README lacks.
 
 pub mod bitmaps;
+pub mod compare;
 pub mod connection;
 pub mod docs;
 pub mod expiry;
 pub mod hashes;
 pub mod hyperloglog;
+pub mod increx;
 pub mod keys;
+pub mod lcs;
 mod options;
 pub mod server;
 pub mod spec;
@@ -25,6 +28,9 @@ pub use spec::{Command, Context, Effect, Family, Handler};
 /// All families of commands.
 pub static FAMILIES: &[&Family] = &[
     &strings::FAMILY,
+    &compare::FAMILY,
+    &increx::FAMILY,
+    &lcs::FAMILY,
     &bitmaps::FAMILY,
     &hyperloglog::FAMILY,
     &hashes::FAMILY,

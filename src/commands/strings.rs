@@ -2,8 +2,9 @@
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=string>.
 
+use super::compare::Condition;
 use super::options::{TimeUnit, integer, is, positive_deadline, wrong_number_of_args};
-use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
+use super::spec::{Change, Effect, Family, Flags, Outcome, number_of_keys, read, write};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{ReadView, Value, WriteView};
 use crate::text::integer::write_i64;
@@ -26,7 +27,7 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .doc("6.2.0", "O(1)", "Returns the string value of a key and deletes the key."),
     write("getex", "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
                     PXAT unix-time-milliseconds | PERSIST]", getex)
-        .key("RW access update").fast()
+        .key("RW access update").fast().notes("RW and UPDATE because it changes the TTL")
         .doc("6.2.0", "O(1)", "Returns the string value of a key and sets or removes its expiration."),
     read("getrange", "key start end", getrange).key("RO access")
         .doc("2.4.0", "O(N) with N the length of the answer",
@@ -46,6 +47,12 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .flags(Flags::DENYOOM)
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
         .doc("1.0.1", "O(N) with N the number of keys", "Sets the string values of the keys."),
+    write("msetex", "numkeys key value [key value ...] [NX | XX] [EX seconds | PX milliseconds | \
+                     EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]", msetex)
+        .numbered_keys(1, 2, "OW update").flags(Flags::DENYOOM)
+        .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
+        .doc("8.4.0", "O(N) with N the number of keys",
+             "Sets the string values of the keys and their common expiration."),
     write("msetnx", "key value [key value ...]", msetnx).keys(1, -1, 2, "OW insert")
         .flags(Flags::DENYOOM)
         .tips(&["request_policy:multi_shard", "response_policy:agg_min"])
@@ -53,9 +60,11 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
              "Sets the string values of the keys, if none of them is there."),
     write("psetex", "key milliseconds value", psetex).key("OW update").flags(Flags::DENYOOM)
         .doc("2.6.0", "O(1)", "Sets the string value of a key and its expiration in milliseconds."),
-    write("set", "key value [NX | XX | IFEQ value | IFNE value] [GET] [EX seconds | PX milliseconds | \
-                  EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]", set)
+    write("set", "key value [NX | XX | IFEQ ifeq-value | IFNE ifne-value | IFDEQ ifdeq-digest | \
+                  IFDNE ifdne-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
+                  PXAT unix-time-milliseconds | KEEPTTL]", set)
         .key("RW access update variable_flags").flags(Flags::DENYOOM)
+        .notes("RW and ACCESS due to the optional `GET` argument")
         .doc("1.0.0", "O(1)", "Sets the string value of a key, whatever it held before."),
     write("setex", "key seconds value", setex).key("OW update").flags(Flags::DENYOOM)
         .doc("2.0.0", "O(1)", "Sets the string value of a key and its expiration in seconds."),
@@ -104,9 +113,9 @@ fn getrange(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// What the options of SET and GETEX say about the deadline.
+/// What the options of SET and its kin say about the deadline.
 #[derive(Clone, Copy, PartialEq, Default)]
-enum Expiry<'a> {
+pub(super) enum Expiry<'a> {
     #[default]
     Unsaid,
     /// KEEPTTL
@@ -119,7 +128,7 @@ enum Expiry<'a> {
 impl<'a> Expiry<'a> {
     /// Takes an option that is about expiry, `rest` standing behind it. One may be said again, the
     /// last counts; two may not be mixed.
-    fn take(
+    pub(super) fn take(
         &mut self,
         option: &'a [u8],
         mut rest: impl Iterator<Item = &'a [u8]>,
@@ -143,34 +152,15 @@ impl<'a> Expiry<'a> {
     }
 
     /// The deadline that it gives, if it gives one.
-    fn deadline_ms(self, now_ms: i64, command: &str) -> Result<Option<i64>, CommandError> {
+    pub(super) fn deadline_ms(
+        self,
+        now_ms: i64,
+        command: &str,
+    ) -> Result<Option<i64>, CommandError> {
         match self {
             Expiry::At(unit, number) => positive_deadline(unit, number, now_ms, command).map(Some),
             _ => Ok(None),
         }
-    }
-}
-
-/// Under which condition SET sets.
-#[derive(Clone, Copy, PartialEq, Default)]
-enum Condition<'a> {
-    #[default]
-    None,
-    Absent,
-    Present,
-    Equal(&'a [u8]),
-    Unequal(&'a [u8]),
-}
-
-impl Condition<'_> {
-    fn holds(self, view: &WriteView, key: &[u8]) -> Result<bool, CommandError> {
-        Ok(match self {
-            Condition::None => true,
-            Condition::Absent => !view.contains(key),
-            Condition::Present => view.contains(key),
-            Condition::Equal(expected) => view.string(key)? == Some(expected),
-            Condition::Unequal(expected) => view.string(key)? != Some(expected),
-        })
     }
 }
 
@@ -187,27 +177,15 @@ impl<'a> SetOptions<'a> {
         let mut options = SetOptions::default();
         let mut rest = args.from(3);
         while let Some(option) = rest.next() {
-            let condition = match option.to_ascii_uppercase().as_slice() {
-                b"GET" => {
-                    options.get = true;
-                    continue;
-                }
-                b"NX" => Condition::Absent,
-                b"XX" => Condition::Present,
-                b"IFEQ" => Condition::Equal(rest.next().ok_or(CommandError::SYNTAX)?),
-                b"IFNE" => Condition::Unequal(rest.next().ok_or(CommandError::SYNTAX)?),
-                b"PERSIST" => return Err(CommandError::SYNTAX), // it belongs to GETEX
-                _ => {
-                    options.expiry.take(option, rest.by_ref())?;
-                    continue;
-                }
-            };
-            // NX may be said twice; two conditions may not.
-            let again = options.condition == condition && !matches!(condition, Condition::Equal(_));
-            if options.condition != Condition::None && !again {
-                return Err(CommandError::SYNTAX);
+            if is(option, "GET") {
+                options.get = true;
+            } else if let Some(condition) = Condition::from_option(option, rest.by_ref())? {
+                options.condition.take(condition)?;
+            } else if is(option, "PERSIST") {
+                return Err(CommandError::SYNTAX); // it belongs to GETEX
+            } else {
+                options.expiry.take(option, rest.by_ref())?;
             }
-            options.condition = condition;
         }
         Ok(options)
     }
@@ -240,7 +218,12 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 }
 
 /// Stores a string with a deadline, which may have passed already. What is logged is the deadline.
-fn store(view: &mut WriteView, key: &[u8], value: &[u8], deadline_ms: Option<i64>) -> Effect {
+pub(super) fn store(
+    view: &mut WriteView,
+    key: &[u8],
+    value: &[u8],
+    deadline_ms: Option<i64>,
+) -> Effect {
     let Some(deadline_ms) = deadline_ms else {
         view.insert_string(key, value, None);
         return Effect::replay(&[b"SET", key, value]);
@@ -341,6 +324,42 @@ fn msetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     reply.integer(i64::from(free));
     Ok(Effect::if_changed(free))
+}
+
+fn msetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    let count = number_of_keys(args, 1);
+    let count = count.ok_or(CommandError::new("ERR invalid numkeys value"))?;
+    let end = 2 + 2 * count;
+    if end > args.len() {
+        return Err(CommandError::new("ERR wrong number of key-value pairs"));
+    }
+    let (mut condition, mut expiry) = (Condition::None, Expiry::Unsaid);
+    let mut rest = args.from(end);
+    while let Some(option) = rest.next() {
+        match Condition::from_option(option, rest.by_ref())? {
+            Some(said @ (Condition::Absent | Condition::Present)) => condition.take(said)?,
+            None if !is(option, "PERSIST") => expiry.take(option, rest.by_ref())?,
+            _ => return Err(CommandError::SYNTAX), // it belongs to SET or GETEX
+        }
+    }
+    let deadline_ms = expiry.deadline_ms(view.now_ms(), "msetex")?;
+    let pairs = args.from(2).step_by(2).zip(args.from(3).step_by(2)).take(count);
+    for (key, _) in pairs.clone() {
+        if !condition.holds(view, key)? {
+            reply.integer(0);
+            return Ok(Effect::None);
+        }
+    }
+    let mut records = Vec::new();
+    for (key, value) in pairs {
+        let kept = view.entry(key).and_then(|entry| entry.deadline_ms());
+        let kept = kept.filter(|_| expiry == Expiry::Keep);
+        if let Effect::Replay(record) = store(view, key, value, deadline_ms.or(kept)) {
+            records.extend(record);
+        }
+    }
+    reply.integer(1);
+    Ok(if records.is_empty() { Effect::None } else { Effect::ReplayTogether(records) })
 }
 
 fn set_pairs(view: &mut WriteView, args: Args) -> Result<(), CommandError> {

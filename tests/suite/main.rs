@@ -13,13 +13,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod bitmaps;
+mod compare;
 mod connection;
 mod crash;
 mod durability;
 mod harness;
 mod hashes;
 mod hyperloglog;
+mod increx;
 mod keys;
+mod lcs;
 mod library;
 mod persistence;
 mod protocol;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Client, Reply, connect, transcript, unix_now_ms};
+use crate::harness::{Client, Reply, connect, quote, transcript, unix_now_ms};
 
 // ---- What it does not understand ---------------------------------------------------------------------
 
@@ -439,6 +439,8 @@ const COMMANDS: &str = r#"
 ["append", :3, [+write, +denyoom, +fast], :1, :1, :1, [+@write, +@string, +@fast]]
 ["strlen", :2, [+readonly, +fast], :1, :1, :1, [+@read, +@string, +@fast]]
 ["getrange", :4, [+readonly], :1, :1, :1, [+@read, +@string, +@slow]]
+["substr", :4, [+readonly], :1, :1, :1, [+@read, +@string, +@slow]]
+["lcs", :-3, [+readonly], :1, :2, :1, [+@read, +@string, +@slow]]
 ["setrange", :4, [+write, +denyoom], :1, :1, :1, [+@write, +@string, +@slow]]
 ["setbit", :4, [+write, +denyoom], :1, :1, :1, [+@write, +@bitmap, +@slow]]
 ["getbit", :3, [+readonly, +fast], :1, :1, :1, [+@read, +@bitmap, +@fast]]
@@ -546,6 +548,50 @@ fn command_info_says_where_the_keys_are() {
     assert_eq!(specification("del"), expected("+RM, +delete", -1, 1));
     assert_eq!(specification("hset"), expected("+RW, +update", 0, 1));
     assert_eq!(specification("ping"), "[]");
+}
+
+/// Recorded from Redis 7.0.
+#[test]
+fn command_info_remarks_on_how_some_keys_are_used() {
+    let mut c = connect();
+    for (name, notes) in [
+        ("set", "RW and ACCESS due to the optional `GET` argument"),
+        ("getex", "RW and UPDATE because it changes the TTL"),
+        ("bitfield", "This command allows both access and modification of the key"),
+        (
+            "pfcount",
+            "RW because it may change the internal representation of the key, and propagate to replicas",
+        ),
+    ] {
+        let mut entry = c.call(&["COMMAND", "INFO", name]).into_items().remove(0).into_items();
+        let specification = entry.remove(8).into_items().remove(0).into_items();
+        assert_eq!(specification[0].to_string(), "\"notes\"", "{name}");
+        assert_eq!(specification[1].to_string(), quote(notes.as_bytes()), "{name}");
+        assert_eq!(specification[2].to_string(), "\"flags\"", "{name}");
+    }
+}
+
+#[test]
+fn keys_that_a_number_announces_are_found() {
+    let mut c = connect();
+    if !c.redis_at_least("8.4") {
+        return;
+    }
+    let invalid = "-ERR Invalid arguments specified for command";
+    c.expect("COMMAND GETKEYS MSETEX 2 a 1 b 2 EX 10", r#"["a", "b"]"#);
+    c.expect("COMMAND GETKEYS MSETEX 1 a 1 b 2", r#"["a"]"#);
+    c.expect("COMMAND GETKEYS MSETEX 3 a 1 b 2", invalid);
+    c.expect("COMMAND GETKEYS MSETEX 0 a 1", invalid);
+    c.expect("COMMAND GETKEYS MSETEX -1 a 1", invalid);
+    c.expect("COMMAND GETKEYS MSETEX x a 1", invalid);
+    c.expect("COMMAND GETKEYS MSETEX 9223372036854775807 a 1", invalid);
+    let entry = c.reply("COMMAND INFO MSETEX").into_items().remove(0).into_items();
+    assert_eq!(entry[2].to_string(), "[+write, +denyoom, +movablekeys]");
+    assert_eq!(Reply::Array(entry[3..6].to_vec()).to_string(), "[:0, :0, :0]");
+    let expected = "[[\"flags\", [+OW, +update], \"begin_search\", [\"type\", \"index\", \"spec\", \
+                    [\"index\", :1]], \"find_keys\", [\"type\", \"keynum\", \"spec\", \
+                    [\"keynumidx\", :0, \"firstkey\", :1, \"keystep\", :2]]]]";
+    assert_eq!(entry[8].to_string(), expected);
 }
 
 #[test]

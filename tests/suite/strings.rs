@@ -1,6 +1,8 @@
 //! Commands on strings.
 
-use crate::harness::{connect, eventually, say, transcript, unix_now_ms};
+use crate::harness::{
+    Server, connect, eventually, quote, say, skipped_on_redis, transcript, unix_now_ms,
+};
 
 #[test]
 fn set_stores_and_get_returns() {
@@ -1676,4 +1678,144 @@ fn an_expired_string_is_as_if_it_had_never_been() {
         :-1
         "#,
     );
+}
+
+// ---- MSETEX ------------------------------------------------------------------------------------------
+
+#[test]
+fn msetex_sets_all_keys_or_none_and_when_they_expire() {
+    let mut c = connect();
+    if !c.redis_at_least("8.4") {
+        return;
+    }
+    c.transcript(
+        r#"
+        > MSETEX 2 a 1 b 2
+        :1
+        > TTL a
+        :-1
+        > MSETEX 2 b 3 c 4 NX EX 100
+        :0
+        > MSETEX 2 b 3 c 4 XX
+        :0
+        > MGET a b c
+        ["1", "2", nil]
+        > MSETEX 2 a 3 b 4 EX 100 xx
+        :1
+        > MGET a b
+        ["3", "4"]
+        > TTL b
+        :100
+        > MSETEX 3 a 5 c 6 a 7 KEEPTTL
+        :1
+        > MGET a c
+        ["7", "6"]
+        > TTL a
+        :100
+        > TTL c
+        :-1
+        > MSETEX 2 d 1 e 2 px 5000000 nx
+        :1
+        > TTL e
+        :5000
+        > MSETEX 1 d 1 EXAT 99999999999
+        :1
+        > EXPIRETIME d
+        :99999999999
+        > MSETEX 2 d 1 e 2 PXAT 99999999999999
+        :1
+        > PEXPIRETIME e
+        :99999999999999
+        > MSETEX 1 e 3
+        :1
+        > TTL e
+        :-1
+        // A key of another type is replaced, and one that would have expired is gone.
+        > HSET h f v
+        :1
+        > MSETEX 2 h v e 4 PXAT 1
+        :1
+        > EXISTS h e
+        :0
+        "#,
+    );
+}
+
+#[test]
+fn msetex_refuses_numbers_and_options_that_do_not_fit() {
+    let mut c = connect();
+    if !c.redis_at_least("8.4") {
+        return;
+    }
+    c.transcript(
+        r#"
+        > MSETEX 1 a
+        -ERR wrong number of arguments for 'msetex' command
+        > MSETEX a 1 EX 10
+        -ERR invalid numkeys value
+        > MSETEX 0 a 1
+        -ERR invalid numkeys value
+        > MSETEX -1 a 1
+        -ERR invalid numkeys value
+        > MSETEX 2147483648 a 1
+        -ERR invalid numkeys value
+        > MSETEX 99999999999999999999 a 1
+        -ERR invalid numkeys value
+        > MSETEX 2147483647 a 1
+        -ERR wrong number of key-value pairs
+        > MSETEX 2 a 1 b
+        -ERR wrong number of key-value pairs
+        > MSETEX 1 a 1 b
+        -ERR syntax error
+        > MSETEX 1 a 1 NX XX
+        -ERR syntax error
+        > MSETEX 1 a 1 EX 10 PX 10
+        -ERR syntax error
+        > MSETEX 1 a 1 KEEPTTL EX 10
+        -ERR syntax error
+        > MSETEX 1 a 1 PERSIST
+        -ERR syntax error
+        > MSETEX 1 a 1 IFEQ 1
+        -ERR syntax error
+        > MSETEX 1 a 1 EX
+        -ERR syntax error
+        > MSETEX 1 a 1 EX 0
+        -ERR invalid expire time in 'msetex' command
+        > MSETEX 1 a 1 EX x
+        -ERR value is not an integer or out of range
+        > EXISTS a
+        :0
+        "#,
+    );
+}
+
+/// In the log it is a transaction of what an older Redis knows, so that a crash leaves all or nothing.
+#[test]
+fn the_log_has_the_keys_of_msetex_together() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    c.expect("MSETEX 2 a 1 b 2 EX 1000", ":1");
+    c.expect("MSETEX 2 b 3 c 4 KEEPTTL", ":1");
+    c.expect("MSETEX 2 c 5 d 6 NX", ":0");
+    c.expect("MSETEX 1 missing 5 EXAT 1", ":1");
+    let deadline = c.integer("PEXPIRETIME a");
+    let log = std::fs::read(server.log_path()).expect("read the log");
+    assert!(!log.windows(6).any(|part| part == b"MSETEX"), "{}", quote(&log));
+    let last = format!(
+        "*1\r\n$5\r\nMULTI\r\n*5\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n3\r\n$4\r\nPXAT\r\n$13\r\n{deadline}\r\n\
+         *3\r\n$3\r\nSET\r\n$1\r\nc\r\n$1\r\n4\r\n*1\r\n$4\r\nEXEC\r\n"
+    );
+    assert!(log.ends_with(last.as_bytes()), "{}", quote(&log));
+    server.kill_9();
+    // As if the end of it had not reached the disk.
+    let torn = &log[..log.len() - 5];
+    std::fs::write(server.log_path(), torn).expect("write the log");
+    server.restart();
+    let mut c = server.client();
+    c.expect("MGET a b c d", r#"["1", "2", nil, nil]"#);
+    assert_eq!(c.integer("PEXPIRETIME a"), deadline);
+    assert_eq!(c.integer("PEXPIRETIME b"), deadline);
 }
