@@ -50,14 +50,6 @@ impl Table {
         self.entries.get_mut(&key as &dyn Lookup).map(|entry| &mut entry.value)
     }
 
-    /// The string at a key that has no deadline, to be overwritten in place.
-    pub(super) fn lasting_string_mut(&mut self, key: HashedKey) -> Option<&mut Vec<u8>> {
-        match self.entries.get_mut(&key as &dyn Lookup) {
-            Some(Entry { value: Value::String(bytes), deadline_ms: NEVER }) => Some(bytes),
-            _ => None,
-        }
-    }
-
     /// Puts the entry in the place of what was there, and returns that.
     pub(super) fn insert(&mut self, key: HashedKey, entry: Entry) -> Option<Entry> {
         self.volatile += usize::from(entry.is_volatile());
@@ -65,6 +57,32 @@ impl Table {
             Some(place) => Some(std::mem::replace(place, entry)),
             None => self.entries.insert(Key::new(key.bytes()), entry),
         };
+        self.volatile -= usize::from(old.as_ref().is_some_and(Entry::is_volatile));
+        old
+    }
+
+    /// As [`Table::insert`], for a string. One of about the same length that does not expire is
+    /// overwritten where it stands, which spares an allocation and the return of another.
+    pub(super) fn insert_string(
+        &mut self,
+        key: HashedKey,
+        value: &[u8],
+        deadline_ms: Option<i64>,
+    ) -> Option<Entry> {
+        let entry = || Entry::new(Value::String(value.to_vec()), deadline_ms);
+        let old = match self.entries.get_mut(&key as &dyn Lookup) {
+            Some(Entry { value: Value::String(old), deadline_ms: NEVER })
+                if deadline_ms.is_none()
+                    && (value.len()..=2 * value.len() + 32).contains(&old.capacity()) =>
+            {
+                old.clear();
+                old.extend_from_slice(value);
+                return None;
+            }
+            Some(place) => Some(std::mem::replace(place, entry())),
+            None => self.entries.insert(Key::new(key.bytes()), entry()),
+        };
+        self.volatile += usize::from(deadline_ms.is_some());
         self.volatile -= usize::from(old.as_ref().is_some_and(Entry::is_volatile));
         old
     }

@@ -216,28 +216,24 @@ impl WriteView<'_> {
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.table_mut(db).insert(hashed, Entry::new(value, deadline_ms));
-        self.keyspace.note_deadline(hashed.shard(), deadline_ms);
-        if old.as_ref().is_some_and(|old| self.is_expired(old)) {
-            self.expired.push((db, key.to_vec()));
-        }
-        self.discard(old);
+        self.replaced(hashed, old, deadline_ms);
     }
 
-    /// As [`WriteView::insert`], for a string. One of about the same length is overwritten where it
-    /// stands, which spares an allocation and the return of another.
+    /// As [`WriteView::insert`], for a string: see [`Table::insert_string`].
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], deadline_ms: Option<i64>) {
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
-        match shard.table_mut(db).lasting_string_mut(hashed) {
-            Some(old)
-                if deadline_ms.is_none()
-                    && (value.len()..=2 * value.len() + 32).contains(&old.capacity()) =>
-            {
-                old.clear();
-                old.extend_from_slice(value);
-            }
-            _ => self.insert(key, Value::String(value.to_vec()), deadline_ms),
+        let old = shard.table_mut(db).insert_string(hashed, value, deadline_ms);
+        self.replaced(hashed, old, deadline_ms);
+    }
+
+    /// Takes note of what the key held before, and of when it expires now.
+    fn replaced(&mut self, key: HashedKey, old: Option<Entry>, deadline_ms: Option<i64>) {
+        self.keyspace.note_deadline(key.shard(), deadline_ms);
+        if old.as_ref().is_some_and(|old| self.is_expired(old)) {
+            self.expired.push((self.db, key.bytes().to_vec()));
         }
+        self.discard(old);
     }
 
     /// Removes the key; says whether it was there.
