@@ -585,6 +585,33 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_in_order_and_their_differences_have_its_sign() {
+        let texts = [
+            "-inf",
+            "-1e4932",
+            "-2",
+            "-1.5",
+            "-0x1p-16445",
+            "0",
+            "0x1p-16445",
+            "1e-30",
+            "1",
+            "1.5",
+        ];
+        let mut numbers: Vec<LongDouble> = texts.iter().filter_map(|text| parse(text)).collect();
+        numbers.extend([LongDouble::MAX, LongDouble::infinity(false)]);
+        assert_eq!(numbers.len(), texts.len() + 2);
+        for pair in numbers.windows(2) {
+            assert!(pair[0] < pair[1], "{pair:?}");
+            assert!(pair[1] - pair[0] > LongDouble::ZERO, "{pair:?}");
+            assert!(pair[0] - pair[1] < LongDouble::ZERO, "{pair:?}");
+        }
+        assert_eq!(LongDouble::ZERO - LongDouble::ZERO, LongDouble::ZERO);
+        assert_eq!(LongDouble::MIN + LongDouble::MAX, LongDouble::ZERO);
+        assert!(!(LongDouble::MIN - LongDouble::MAX).is_finite());
+    }
+
+    #[test]
     fn a_number_that_only_rounds_to_zero_is_no_number() {
         assert_eq!(parse("1.8e-4951"), None);
         assert_eq!(parse("0x1p-16446"), None);
