@@ -127,12 +127,10 @@ impl<'a> Options<'a> {
                 std::mem::replace(&mut options.saturate, true)
             } else if is(option, "ENX") {
                 std::mem::replace(&mut options.only_first_deadline, true)
-            } else if is(option, "NX") || is(option, "XX") {
-                let again = options.condition.is_said();
-                let condition =
-                    if is(option, "NX") { Condition::Absent } else { Condition::Present };
-                options.condition = condition;
-                again
+            } else if is(option, "NX") {
+                std::mem::replace(&mut options.condition, Condition::Absent).is_said()
+            } else if is(option, "XX") {
+                std::mem::replace(&mut options.condition, Condition::Present).is_said()
             } else {
                 let again = options.expiry != Expiry::Unsaid || is(option, "KEEPTTL");
                 options.expiry.take(option, rest.by_ref())?;

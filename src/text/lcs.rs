@@ -68,7 +68,8 @@ impl Turns {
             let (mut before, mut above_before) = (0, 0);
             for (column, length) in columns.iter().zip(&mut lengths) {
                 let above = *length;
-                *length = if row == column { above_before + 1 } else { before.max(above) };
+                // Without a branch, which no processor could foresee.
+                *length = before.max(above).max(above_before + u32::from(row == column));
                 bits |= u64::from(above + u32::from(swapped) > before) << filled;
                 filled += 1;
                 if filled == 64 {
