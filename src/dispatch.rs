@@ -66,7 +66,7 @@ pub fn check(args: Args) -> Result<(), String> {
 fn belongs_in_a_log(command: &Command) -> Outcome {
     match command.handler {
         Handler::Session(_) if command.name == "select" => Ok(()),
-        Handler::Session(_) | Handler::Container(..) => {
+        Handler::Session(_) | Handler::Container(..) | Handler::Hidden(_) => {
             Err(CommandError::new("ERR a command that does not belong in a log"))
         }
         _ => Ok(()),
@@ -192,7 +192,12 @@ fn run(
             Ok(())
         }
         Handler::Session(handler) | Handler::Container(_, Some(handler)) => {
-            handler(&mut Context { server, session }, args, reply)
+            handler(&mut Context { server, session, replay }, args, reply)
+        }
+        Handler::Hidden(find) => {
+            let found = find(&Context { server, session, replay }, args)?;
+            permit(server, session, found)?;
+            run(server, session, found, args, reply)
         }
         Handler::Container(_, None) => Err(CommandError::SYNTAX), // its arity asks for more
     }

@@ -187,6 +187,11 @@ impl Client {
         self.socket.iter().for_each(|socket| socket.close());
     }
 
+    /// Whether it has come from this machine.
+    pub fn is_local(&self) -> bool {
+        self.socket.as_ref().is_some_and(|socket| socket.is_local())
+    }
+
     /// Seconds since it last sent something.
     pub fn idle_seconds(&self) -> u64 {
         self.state().last_active.elapsed().as_secs()

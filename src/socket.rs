@@ -32,6 +32,16 @@ impl Socket {
         }
     }
 
+    /// Whether the far end is on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Socket::Tcp(stream) => {
+                stream.peer_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+            }
+            Socket::Unix(_) => true,
+        }
+    }
+
     /// Sends what is written at once, instead of waiting for more.
     pub fn send_at_once(&self) -> io::Result<()> {
         match self {

@@ -13,7 +13,7 @@ use super::options::{integer, is};
 use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
 use super::strings::grow;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{ReadView, Value, WriteView};
+use crate::store::{Entry, ReadView, Value, WriteView, Written};
 use crate::text::integer::parse_i64;
 
 /// The bitmaps.
@@ -252,7 +252,7 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     // A source that has expired is removed, not only passed over: the log must say that it was gone,
     // or it would be found when the command is replayed.
     for key in args.from(3) {
-        view.string_mut(key)?;
+        view.is_live(key);
     }
     let sources: Result<Vec<&[u8]>, _> =
         args.from(3).map(|key| view.string(key).map(Option::unwrap_or_default)).collect();
@@ -261,7 +261,9 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if result.is_empty() {
         return Ok(Effect::if_changed(view.remove(&args[2])));
     }
-    view.insert(&args[2], Value::String(result), None);
+    let mut result = Entry::new(Value::String(result), None);
+    result.written = Written::InPlace;
+    view.insert_entry(&args[2], result);
     Ok(Effect::AsReceived)
 }
 

@@ -49,8 +49,12 @@ const COMMANDS: &[Command] = &[
 
 /// What `HELP` of a container answers: its subcommands, their arguments and what they do.
 pub fn help(container: &Command, reply: &mut Reply) {
-    let title = container.name.to_uppercase();
-    let rows = container.subcommands();
+    explain_subcommands(&container.name.to_uppercase(), container.subcommands(), reply);
+}
+
+/// As [`help`], of any rows.
+pub(super) fn explain_subcommands(title: &str, rows: &[Command], reply: &mut Reply) {
+    let rows: Vec<&Command> = rows.iter().filter(|row| subcommand_name(row) != "help").collect();
     reply.array(rows.len() * 2 + 3);
     reply.simple(&format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     for row in rows {

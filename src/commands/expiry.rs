@@ -160,7 +160,7 @@ fn pexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 
 /// Replies what is to be said of the key's deadline, or that there is none, or no key.
 fn answer(view: &ReadView, args: Args, reply: &mut Reply, said: impl Fn(i64) -> i64) -> Outcome {
-    reply.integer(match view.entry(&args[1]).map(Entry::deadline_ms) {
+    reply.integer(match view.peek(&args[1]).map(Entry::deadline_ms) {
         None => -2,
         Some(None) => -1,
         Some(Some(deadline_ms)) => said(deadline_ms),

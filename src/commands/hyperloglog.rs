@@ -15,7 +15,7 @@ use super::options::is;
 use super::spec::{Change, Context, Effect, Family, Flags, Outcome, session, write};
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::store::hyperloglog::{self, Corrupt, REGISTERS, Registers};
-use crate::store::{Value, WriteView};
+use crate::store::{Value, WriteView, Written};
 
 /// The HyperLogLogs.
 #[rustfmt::skip]
@@ -181,11 +181,14 @@ fn hyperloglog_mut<'v>(
     view: &'v mut WriteView,
     key: &[u8],
 ) -> Result<Option<&'v mut Vec<u8>>, CommandError> {
-    let value = view.string_mut(key)?;
-    if value.as_ref().is_some_and(|value| !hyperloglog::is_valid(value)) {
-        return Err(INVALID);
+    match view.string_and_written_mut(key)? {
+        None => Ok(None),
+        Some((value, _)) if !hyperloglog::is_valid(value) => Err(INVALID),
+        Some((value, written)) => {
+            *written = Written::InPlace; // also by those who only count: they may keep the number in it
+            Ok(Some(value))
+        }
     }
-    Ok(value)
 }
 
 /// Merges what all the keys hold; says whether any of it was dense.

@@ -13,7 +13,7 @@ use super::spec::{Change, Effect, Family, Flags, Handler, Outcome, command, read
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::key::{HashedKey, POSITION_BITS};
 use crate::store::shard::Table;
-use crate::store::{Entry, ReadAll, ReadView, SHARDS, Value, WriteAll, WriteView};
+use crate::store::{Entry, ReadAll, ReadView, SHARDS, WriteAll, WriteView};
 use crate::text::glob;
 
 /// The keys.
@@ -49,11 +49,10 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
         .doc("2.8.0", "O(1) for a call, O(N) for all calls until the cursor is back at 0, with N \
                        the number of keys in the database",
              "Returns some keys of the database, and a cursor to the next ones."),
-    read("touch", "key [key ...]", exists).every_key("RO").fast()
+    read("touch", "key [key ...]", touch).every_key("RO").fast()
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("3.2.1", "O(N) with N the number of keys",
-             "Returns how many of the keys are there, like EXISTS: nothing is evicted here, so \
-              no time of use is kept."),
+             "Uses keys, so that they are idle no more, and returns how many of them are there."),
     read("type", "key", r#type).key("RO").fast()
         .doc("1.0.0", "O(1)", "Returns the type of what a key holds."),
     write("unlink", "key [key ...]", del).every_key("RM delete").fast()
@@ -87,12 +86,17 @@ const SAME_OBJECT: CommandError =
     CommandError::new("ERR source and destination objects are the same");
 
 fn exists(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    reply.count(args.from(1).filter(|key| view.peek(key).is_some()).count());
+    Ok(())
+}
+
+fn touch(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     reply.count(args.from(1).filter(|key| view.contains(key)).count());
     Ok(())
 }
 
 fn r#type(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.simple(view.get(&args[1]).map_or("none", Value::type_name));
+    reply.simple(view.peek(&args[1]).map_or("none", |entry| entry.value.type_name()));
     Ok(())
 }
 
@@ -126,8 +130,7 @@ fn give_name(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
     let Some(entry) = view.take(key) else {
         return false;
     };
-    let deadline_ms = entry.deadline_ms();
-    view.insert(new_key, entry.value, deadline_ms);
+    view.insert_entry(new_key, entry);
     true
 }
 
@@ -142,10 +145,7 @@ fn r#move(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         && !in_database(view, target, |view| view.contains(key))
         && let Some(entry) = view.take(key)
     {
-        let deadline_ms = entry.deadline_ms();
-        in_database(view, target, |view| {
-            view.insert(key, entry.value, deadline_ms);
-        });
+        in_database(view, target, |view| view.insert_entry(key, entry));
         moved = true;
     }
     reply.integer(i64::from(moved));
@@ -172,15 +172,12 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let is_taken = |view: &mut WriteView| view.contains(destination);
     let may = view.contains(source) && (!in_database(view, target, is_taken) || replace);
-    let copied = view.entry(source).filter(|_| may);
-    let copied = copied.map(|entry| (entry.value.clone(), entry.deadline_ms()));
+    let copied = view.entry(source).filter(|_| may).map(Entry::copy);
     reply.integer(i64::from(copied.is_some()));
-    let Some((value, deadline_ms)) = copied else {
+    let Some(copied) = copied else {
         return Ok(Effect::None);
     };
-    in_database(view, target, |view| {
-        view.insert(destination, value, deadline_ms);
-    });
+    in_database(view, target, |view| view.insert_entry(destination, copied));
     Ok(Effect::AsReceived)
 }
 
@@ -359,7 +356,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::Keyspace;
+    use crate::store::{Keyspace, Value};
 
     fn keyspace() -> Keyspace {
         Keyspace::new(Arc::new(Config::new()))

@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod increx;
+pub mod inspect;
 pub mod keys;
 pub mod lcs;
 mod options;
@@ -36,9 +37,11 @@ pub static FAMILIES: &[&Family] = &[
     &hashes::FAMILY,
     &keys::FAMILY,
     &expiry::FAMILY,
+    &inspect::OBJECT,
     &keys::WHOLE,
     &connection::FAMILY,
     &server::FAMILY,
+    &inspect::MEMORY,
     &docs::FAMILY,
 ];
 

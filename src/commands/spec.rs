@@ -53,7 +53,12 @@ pub struct Context<'a> {
     pub server: &'a Server,
     /// The connection.
     pub session: &'a mut Session,
+    /// How a command of a log is carried out: the dispatcher's, which is above the commands.
+    pub replay: Replay,
 }
+
+/// See [`crate::dispatch::replay`].
+pub type Replay = fn(&Server, &mut Session, Args, &mut Reply) -> Result<(), String>;
 
 /// The function that carries a command out, and with it the kind of the command.
 #[derive(Clone, Copy)]
@@ -71,6 +76,8 @@ pub enum Handler {
     /// Is one of these subcommands, by the next argument. Alone, without any, it may be something
     /// itself (`COMMAND`).
     Container(&'static [Command], Option<fn(&mut Context, Args, &mut Reply) -> Outcome>),
+    /// Is one of some rows that clients are not told of, which the function finds: `DEBUG`.
+    Hidden(fn(&Context, Args) -> Result<&'static Command, CommandError>),
 }
 
 /// Where keys stand among the arguments, and what is done with them (Redis calls this a key spec).

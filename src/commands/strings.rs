@@ -6,7 +6,7 @@ use super::compare::Condition;
 use super::options::{TimeUnit, integer, is, positive_deadline, wrong_number_of_args};
 use super::spec::{Change, Effect, Family, Flags, Outcome, number_of_keys, read, write};
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{ReadView, Value, WriteView};
+use crate::store::{ReadView, Value, WriteView, Written};
 use crate::text::integer::write_i64;
 use crate::text::long_double::LongDouble;
 
@@ -379,10 +379,11 @@ fn pairs<'a>(args: Args<'a>) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])
 
 fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, more, limit) = (&args[1], &args[2], view.string_limit());
-    let length = match view.string_mut(key)? {
-        Some(value) if value.len() + more.len() > limit => return Err(CommandError::TOO_LONG),
-        Some(value) => {
+    let length = match view.string_and_written_mut(key)? {
+        Some((value, _)) if value.len() + more.len() > limit => return Err(CommandError::TOO_LONG),
+        Some((value, written)) => {
             value.extend_from_slice(more);
+            *written = Written::InPlace;
             value.len()
         }
         None => {
@@ -450,14 +451,15 @@ fn decrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> Change {
     let key = &args[1];
     let mut digits = Vec::with_capacity(20);
-    let value = match view.string_mut(key)? {
-        Some(value) => {
+    let value = match view.string_and_written_mut(key)? {
+        Some((value, written)) => {
             let sum = integer(value)?
                 .checked_add(increment)
                 .ok_or(CommandError::new("ERR increment or decrement would overflow"))?;
             write_i64(&mut digits, sum);
             value.clear();
             value.extend_from_slice(&digits);
+            *written = Written::Whole;
             sum
         }
         None => {
@@ -484,9 +486,11 @@ fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.bulk(&digits);
     // The sum is logged, not the increment: another machine might add in another precision.
     let effect = Effect::replay(&[b"SET", key, &digits, b"KEEPTTL"]);
-    match view.string_mut(key)? {
-        Some(value) => *value = digits,
-        None => view.insert(key, Value::String(digits), None),
+    if !view.contains(key) {
+        view.insert(key, Value::String(Vec::new()), None);
+    }
+    if let Some((value, written)) = view.string_and_written_mut(key)? {
+        (*value, *written) = (digits, Written::AsText);
     }
     Ok(effect)
 }

@@ -118,10 +118,11 @@ fn close_idle(server: &Server) {
     }
 }
 
-/// Removes what has expired, and logs it.
+/// Moves the clock of the keyspace on; removes what has expired, and logs it.
 pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(SWEEP_PERIOD);
+        server.keyspace.tick();
         let removed = server.keyspace.sweep(now_ms(), |expired| {
             let records =
                 expired.iter().map(|(db, key, _)| dispatch::log_expired(server, *db, key.bytes()));

@@ -56,6 +56,7 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
         replay::ANY_LENGTH,
         |args| dispatch::replay(server, &mut session, args, &mut reply),
         |read| {
+            server.keyspace.tick();
             if last_said.elapsed() >= PROGRESS_PERIOD {
                 last_said = Instant::now();
                 let percent = read * 100 / total.max(1);

@@ -78,6 +78,23 @@ impl Hash {
         matches!(self.form, Form::Packed(_))
     }
 
+    /// The memory that it has reserved, in bytes. Of an indexed hash so many fields are looked at, and
+    /// the others taken for like them; 0 for all.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
+        match &self.form {
+            Form::Packed(packed) => packed.bytes.len(),
+            Form::Indexed(indexed) => {
+                let looked_at = if samples == 0 { usize::MAX } else { samples }.min(self.len());
+                let records =
+                    indexed.entries.iter().take(looked_at).map(|entry| entry.record.len());
+                let records = records.sum::<usize>() * self.len() / looked_at.max(1);
+                let table = indexed.entries.capacity() * size_of::<Entry>()
+                    + indexed.buckets.capacity() * size_of::<u32>();
+                size_of::<Indexed>() + table + records
+            }
+        }
+    }
+
     /// The value of a field.
     pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
         match &self.form {

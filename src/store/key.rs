@@ -111,6 +111,11 @@ impl Key {
             Key::Long(bytes) => bytes,
         }
     }
+
+    /// The memory beside the map's own that it takes, in bytes.
+    pub fn heap_bytes(bytes: &[u8]) -> usize {
+        if bytes.len() <= SHORT_BYTES { 0 } else { bytes.len() }
+    }
 }
 
 /// What a map compares: an owned key, or a borrowed one whose hash is known already. (`HashMap`

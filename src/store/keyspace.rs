@@ -12,7 +12,8 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,11 @@ pub struct Keyspace {
     /// Off while the log is replayed. A key that has expired by now may, in the log, be given a later
     /// deadline further on; and when it did expire, the log says so.
     expiring: AtomicBool,
+    /// Whether the sweeper sweeps.
+    sweeping: AtomicBool,
+    started: Instant,
+    /// Seconds since then, as of the last [`Keyspace::tick`]: a clock that costs a command nothing.
+    second: AtomicU32,
 }
 
 /// The keyspace as it was at one moment, on its way to somewhere else. See [`Keyspace::snapshot`].
@@ -107,7 +113,17 @@ impl Keyspace {
             snapshot_may_yield: AtomicBool::new(true),
             epochs: AtomicU64::new(0),
             expiring: AtomicBool::new(true),
+            sweeping: AtomicBool::new(true),
+            started: Instant::now(),
+            second: AtomicU32::new(0),
         }
+    }
+
+    /// An empty one of the same settings and with the same clock.
+    pub fn beside(&self) -> Keyspace {
+        let other = Keyspace { started: self.started, ..Keyspace::new(self.config.clone()) };
+        other.tick();
+        other
     }
 
     /// Shows `save` every shard as it is at one moment, the moment at which `begin` is called: then,
@@ -170,6 +186,26 @@ impl Keyspace {
 
     pub(super) fn is_expiring(&self) -> bool {
         self.expiring.load(Relaxed)
+    }
+
+    /// Lets the sweeper sweep, or not. An expired key is gone for everybody all the same.
+    pub fn set_sweeping(&self, sweeping: bool) {
+        self.sweeping.store(sweeping, Relaxed);
+    }
+
+    /// Moves the clock on that says when keys were used.
+    pub fn tick(&self) {
+        self.second.store(self.started.elapsed().as_secs() as u32, Relaxed);
+    }
+
+    /// What that clock says.
+    pub(super) fn second(&self) -> u32 {
+        self.second.load(Relaxed)
+    }
+
+    /// A moment before which nothing in the shard expires.
+    pub(super) fn earliest_deadline_ms(&self, shard: usize) -> Option<i64> {
+        Some(self.earliest_ms[shard].load(Relaxed))
     }
 
     /// Locks the shards of the keys for reading.
@@ -246,7 +282,8 @@ impl Keyspace {
     /// then what was removed is dropped, without the lock.
     pub fn sweep(&self, now_ms: i64, mut log: impl FnMut(&[(usize, Key, Entry)]) -> u64) -> usize {
         let mut removed = 0;
-        for index in 0..SHARDS {
+        let shards = if self.sweeping.load(Relaxed) { SHARDS } else { 0 };
+        for index in 0..shards {
             if self.earliest_ms[index].load(Relaxed) >= now_ms {
                 continue;
             }

@@ -15,7 +15,7 @@ pub mod view;
 
 pub use hash::{Hash, PackedLimits};
 pub use keyspace::{Keyspace, SHARDS};
-pub use value::{Entry, Value};
+pub use value::{Entry, Value, Written};
 pub use view::{Garbage, ReadAll, ReadView, WriteAll, WriteView, WrongType};
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
-use super::value::{Entry, NEVER, Value};
+use super::value::{Entry, Value};
 
 /// A map this much larger than what is in it gives memory back.
 const SPARSE: usize = 8;
@@ -45,9 +45,9 @@ impl Table {
         self.entries.get(&key as &dyn Lookup)
     }
 
-    /// The value, to be changed in place.
-    pub(super) fn get_mut(&mut self, key: HashedKey) -> Option<&mut Value> {
-        self.entries.get_mut(&key as &dyn Lookup).map(|entry| &mut entry.value)
+    /// The entry, to be changed in place; but for its deadline, which this table counts.
+    pub(super) fn get_mut(&mut self, key: HashedKey) -> Option<&mut Entry> {
+        self.entries.get_mut(&key as &dyn Lookup)
     }
 
     /// Puts the entry in the place of what was there, and returns that.
@@ -61,25 +61,29 @@ impl Table {
         old
     }
 
-    /// As [`Table::insert`], for a string. One of about the same length that does not expire is
-    /// overwritten where it stands, which spares an allocation and the return of another.
+    /// As [`Table::insert`], for a string that is used at this second. One of about the same length that
+    /// does not expire is overwritten where it stands, which spares an allocation and the return of
+    /// another.
     pub(super) fn insert_string(
         &mut self,
         key: HashedKey,
         value: &[u8],
         deadline_ms: Option<i64>,
+        second: u32,
     ) -> Option<Entry> {
-        let entry = || Entry::new(Value::String(value.to_vec()), deadline_ms);
+        let entry = || {
+            let entry = Entry::new(Value::String(value.to_vec()), deadline_ms);
+            entry.touch(second);
+            entry
+        };
         let old = match self.entries.get_mut(&key as &dyn Lookup) {
-            Some(Entry { value: Value::String(old), deadline_ms: NEVER })
-                if deadline_ms.is_none()
-                    && (value.len()..=2 * value.len() + 32).contains(&old.capacity()) =>
-            {
-                old.clear();
-                old.extend_from_slice(value);
-                return None;
+            Some(place) => {
+                if deadline_ms.is_none() && place.overwrite(value) {
+                    place.touch(second);
+                    return None;
+                }
+                Some(std::mem::replace(place, entry()))
             }
-            Some(place) => Some(std::mem::replace(place, entry())),
             None => self.entries.insert(Key::new(key.bytes()), entry()),
         };
         self.volatile += usize::from(deadline_ms.is_some());
@@ -177,6 +181,15 @@ impl Shard {
     /// Takes a database away, leaving it empty.
     pub(super) fn take_table(&mut self, db: usize) -> Table {
         if db < self.databases() { std::mem::take(self.table_mut(db)) } else { Table::default() }
+    }
+
+    /// Lets a database have these keys, and returns those that it had.
+    pub(super) fn replace_table(&mut self, db: usize, table: Table) -> Table {
+        if table.is_empty() {
+            self.take_table(db)
+        } else {
+            std::mem::replace(self.table_mut(db), table)
+        }
     }
 
     /// Exchanges two databases.

@@ -1,6 +1,9 @@
-//! What a key holds: a value of one of the types, and perhaps a deadline.
+//! What a key holds: a value of one of the types, perhaps a deadline, and what `OBJECT` tells of it.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::hash::Hash;
+use crate::text::integer;
 
 /// A value. Strings and hashes live in one map, or there could be no `WRONGTYPE`.
 #[derive(Clone)]
@@ -15,6 +18,9 @@ pub enum Value {
 const COSTLY_BYTES: usize = 1 << 20;
 /// … and hashes of more fields.
 const COSTLY_FIELDS: usize = 512;
+
+/// The longest string that Redis keeps in one piece with what it knows of it.
+const EMBEDDED_BYTES: usize = 44;
 
 impl Value {
     /// The name of the type, as `TYPE` answers it.
@@ -32,24 +38,108 @@ impl Value {
             Value::Hash(hash) => hash.len() > COSTLY_FIELDS,
         }
     }
+
+    /// The memory that it has reserved beside its entry, in bytes. Of a large hash so many fields are
+    /// looked at, and the others taken for like them; 0 for all.
+    pub fn heap_bytes(&self, samples: usize) -> usize {
+        match self {
+            Value::String(bytes) => bytes.capacity(),
+            Value::Hash(hash) => size_of::<Hash>() + hash.heap_bytes(samples),
+        }
+    }
 }
 
-/// A value with its deadline.
+/// How a string was last written. Redis picks the form in which it keeps a string by that, so `OBJECT
+/// ENCODING` tells the one from the other, and nothing else does. Like Redis, a log remembers only the
+/// string: after a restart, whatever it does not write in place again counts as written whole.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// As a whole: SET and its kin. What looks like an integer is kept as one.
+    #[default]
+    Whole,
+    /// As a whole, but as text whatever it looks like: INCRBYFLOAT.
+    AsText,
+    /// In part, where it stands: APPEND, SETBIT, PFADD and the like. Nobody makes it compact again.
+    InPlace,
+}
+
+/// A value with what is kept beside it.
 pub struct Entry {
     /// What the key holds.
     pub value: Value,
     /// Unix time in milliseconds, or [`NEVER`]. (An `Option` would take 8 bytes more per key.)
-    pub(super) deadline_ms: i64,
+    deadline_ms: i64,
+    /// The second of its last use, by the clock of the keyspace. Readers set it too, who hold no more
+    /// than a read lock.
+    used_at: AtomicU32,
+    /// How its string was last written.
+    pub written: Written,
 }
 
 /// The deadline of what does not expire. The other end of the range is a deadline that can be asked
 /// for; before 1970 nothing can.
-pub(super) const NEVER: i64 = i64::MIN;
+const NEVER: i64 = i64::MIN;
 
 impl Entry {
     /// A value that expires then, or never.
     pub fn new(value: Value, deadline_ms: Option<i64>) -> Entry {
-        Entry { value, deadline_ms: deadline_ms.unwrap_or(NEVER) }
+        let (used_at, written) = (AtomicU32::new(0), Written::default());
+        Entry { value, deadline_ms: deadline_ms.unwrap_or(NEVER), used_at, written }
+    }
+
+    /// Another of the same value and deadline.
+    pub fn copy(&self) -> Entry {
+        let copy = Entry::new(self.value.clone(), self.deadline_ms());
+        Entry { written: self.written, ..copy }
+    }
+
+    /// Overwrites a string without a deadline where it stands, if the room is about right; says whether.
+    pub(super) fn overwrite(&mut self, string: &[u8]) -> bool {
+        let room = string.len()..=2 * string.len() + 32;
+        match &mut self.value {
+            Value::String(old) if self.deadline_ms == NEVER && room.contains(&old.capacity()) => {
+                old.clear();
+                old.extend_from_slice(string);
+                self.written = Written::Whole;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes note of its use. Once a second at most that is a store: the memory of a key that many
+    /// read at once must not wander from core to core.
+    pub(super) fn touch(&self, second: u32) {
+        if self.used_at.load(Relaxed) != second {
+            self.used_at.store(second, Relaxed);
+        }
+    }
+
+    /// The second of its last use, by the clock of the keyspace.
+    pub fn used_at(&self) -> u32 {
+        self.used_at.load(Relaxed)
+    }
+
+    /// Redis's name for the form in which it would keep this value.
+    pub fn encoding(&self) -> &'static str {
+        match &self.value {
+            // A hash some of whose fields have deadlines has names of its own; they belong here.
+            Value::Hash(hash) if hash.is_packed() => "listpack",
+            Value::Hash(_) => "hashtable",
+            Value::String(_) if self.integer().is_some() => "int",
+            Value::String(bytes) => match self.written {
+                Written::Whole | Written::AsText if bytes.len() <= EMBEDDED_BYTES => "embstr",
+                _ => "raw",
+            },
+        }
+    }
+
+    /// The integer that Redis would keep in the place of this string.
+    pub fn integer(&self) -> Option<i64> {
+        match &self.value {
+            Value::String(bytes) if self.written == Written::Whole => integer::parse_i64(bytes),
+            _ => None,
+        }
     }
 
     /// When it expires: Unix time in milliseconds.
@@ -80,7 +170,30 @@ mod tests {
     #[test]
     fn an_entry_takes_no_more_than_it_must() {
         assert_eq!(size_of::<Value>(), 24);
-        assert_eq!(size_of::<Entry>(), 32);
+        assert_eq!(size_of::<Entry>(), 40);
         assert_eq!(size_of::<Key>(), 24);
+    }
+
+    #[test]
+    fn the_encoding_of_a_string_follows_from_its_length_what_it_says_and_how_it_was_written() {
+        let encoding = |text: &[u8], written| {
+            let entry = Entry::new(Value::String(text.to_vec()), None);
+            Entry { written, ..entry }.encoding()
+        };
+        use Written::{AsText, InPlace, Whole};
+        for (text, written, expected) in [
+            (&b"5"[..], Whole, "int"),
+            (b"-9223372036854775808", Whole, "int"),
+            (b"9223372036854775808", Whole, "embstr"),
+            (b"007", Whole, "embstr"),
+            (b"", Whole, "embstr"),
+            (b"5", AsText, "embstr"),
+            (b"5", InPlace, "raw"),
+            (&[b'x'; 44], Whole, "embstr"),
+            (&[b'x'; 45], Whole, "raw"),
+            (&[b'1'; 45], AsText, "raw"),
+        ] {
+            assert_eq!(encoding(text, written), expected, "{} {written:?}", text.escape_ascii());
+        }
     }
 }

@@ -8,6 +8,9 @@
 //! Expiry: a reader treats an expired key as absent. A writer that is about to change one in place
 //! removes it first, and the view remembers that, so that the log says `DEL` before it says what the
 //! command did. The clock is read at most once in the life of a view, so a command sees one moment.
+//!
+//! Use: whoever looks at a key has used it at that second, which `OBJECT IDLETIME` tells; so everything
+//! here that returns an entry or what is in it notes that, and only [`View::peek`] does not.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -18,7 +21,7 @@ use super::hash::{Hash, PackedLimits};
 use super::key::HashedKey;
 use super::keyspace::{Exclusive, Keyspace};
 use super::shard::{Shard, Table};
-use super::value::{Entry, Value};
+use super::value::{Entry, Value, Written};
 
 /// The key holds a value of another type than the command works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +98,21 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
 
     /// What the key holds and when it expires, unless it has.
     pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
+        let entry = self.peek(key)?;
+        entry.touch(self.keyspace.second());
+        Some(entry)
+    }
+
+    /// As [`View::entry`], for those whose look is not to count as a use of the key.
+    pub fn peek(&self, key: &[u8]) -> Option<&Entry> {
         let (shard, key) = self.locate(key);
         let entry = shard.table(self.db)?.get(key)?;
         (!self.is_expired(entry)).then_some(entry)
+    }
+
+    /// The seconds since the entry was last used.
+    pub fn idle_seconds(&self, entry: &Entry) -> u32 {
+        self.keyspace.second().saturating_sub(entry.used_at())
     }
 
     /// What the key holds.
@@ -179,9 +194,25 @@ impl WriteView<'_> {
     /// # Errors
     /// [`WrongType`] if it holds something else.
     pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<&mut Vec<u8>>, WrongType> {
-        match self.value_mut(key) {
+        let string = self.string_and_written_mut(key)?;
+        Ok(string.map(|(bytes, written)| {
+            *written = Written::InPlace;
+            bytes
+        }))
+    }
+
+    /// As [`WriteView::string_mut`], for those who may leave the string as it is, or put another in its
+    /// place: they say how it was written.
+    ///
+    /// # Errors
+    /// [`WrongType`] if it holds something else.
+    pub fn string_and_written_mut(
+        &mut self,
+        key: &[u8],
+    ) -> Result<Option<(&mut Vec<u8>, &mut Written)>, WrongType> {
+        match self.entry_mut(key) {
             None => Ok(None),
-            Some(Value::String(bytes)) => Ok(Some(bytes)),
+            Some(Entry { value: Value::String(bytes), written, .. }) => Ok(Some((bytes, written))),
             Some(_) => Err(WrongType),
         }
     }
@@ -191,7 +222,7 @@ impl WriteView<'_> {
     /// # Errors
     /// [`WrongType`] if it holds something else.
     pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, WrongType> {
-        match self.value_mut(key) {
+        match self.entry_mut(key).map(|entry| &mut entry.value) {
             None => Ok(None),
             Some(Value::Hash(hash)) => Ok(Some(hash)),
             Some(_) => Err(WrongType),
@@ -213,17 +244,23 @@ impl WriteView<'_> {
     /// the log must say so first: a command that is logged as received and did this because the key
     /// was not there (SETNX) would find it when it is replayed, where nothing expires by itself.
     pub fn insert(&mut self, key: &[u8], value: Value, deadline_ms: Option<i64>) {
-        let db = self.db;
+        self.insert_entry(key, Entry::new(value, deadline_ms));
+    }
+
+    /// As [`WriteView::insert`], for an entry that was elsewhere before.
+    pub fn insert_entry(&mut self, key: &[u8], entry: Entry) {
+        let (db, deadline_ms) = (self.db, entry.deadline_ms());
+        entry.touch(self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
-        let old = shard.table_mut(db).insert(hashed, Entry::new(value, deadline_ms));
+        let old = shard.table_mut(db).insert(hashed, entry);
         self.replaced(hashed, old, deadline_ms);
     }
 
     /// As [`WriteView::insert`], for a string: see [`Table::insert_string`].
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], deadline_ms: Option<i64>) {
-        let db = self.db;
+        let (db, second) = (self.db, self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
-        let old = shard.table_mut(db).insert_string(hashed, value, deadline_ms);
+        let old = shard.table_mut(db).insert_string(hashed, value, deadline_ms, second);
         self.replaced(hashed, old, deadline_ms);
     }
 
@@ -308,7 +345,7 @@ impl WriteView<'_> {
     }
 
     /// Whether the key is there. If it has expired it is removed.
-    fn is_live(&mut self, key: &[u8]) -> bool {
+    pub fn is_live(&mut self, key: &[u8]) -> bool {
         let (shard, hashed) = self.locate(key);
         let Some(entry) = shard.table(self.db).and_then(|table| table.get(hashed)) else {
             return false;
@@ -324,13 +361,15 @@ impl WriteView<'_> {
         false
     }
 
-    fn value_mut(&mut self, key: &[u8]) -> Option<&mut Value> {
+    fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
         if !self.is_live(key) {
             return None;
         }
-        let db = self.db;
+        let (db, second) = (self.db, self.keyspace.second());
         let (shard, key) = self.locate_mut(key);
-        shard.table_mut(db).get_mut(key)
+        let entry = shard.table_mut(db).get_mut(key)?;
+        entry.touch(second);
+        Some(entry)
     }
 
     fn locate_mut<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, HashedKey<'k>) {
@@ -370,6 +409,16 @@ impl<'a> ReadAll<'a> {
     pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Table) -> bool) {
         let seen = self.keyspace.visit(first, |index, shard| {
             shard.table(self.db).is_none_or(|table| visitor(index, table))
+        });
+        self.last_record.set(self.last_record.get().max(seen));
+    }
+
+    /// Shows the parts of all databases of every shard, with the numbers of the databases.
+    pub fn visit_databases(&self, mut visitor: impl FnMut(usize, &Table)) {
+        let seen = self.keyspace.visit(0, |_, shard| {
+            let databases = 0..shard.databases();
+            databases.for_each(|db| shard.table(db).iter().for_each(|table| visitor(db, table)));
+            true
         });
         self.last_record.set(self.last_record.get().max(seen));
     }
@@ -422,6 +471,23 @@ impl<'a> WriteAll<'a> {
         for shard in &mut self.shards {
             let tables = (0..shard.databases()).map(|db| shard.take_table(db));
             self.garbage.tables.extend(tables.filter(|table| !table.is_empty()));
+        }
+    }
+
+    /// Locks everything now: nobody else uses any key until this is dropped.
+    pub fn stop(&mut self) {
+        self.locked();
+    }
+
+    /// Takes over all keys of all databases of another keyspace, and gives up what there was.
+    pub fn take_over(&mut self, other: &Keyspace) {
+        self.locked();
+        for (index, mut theirs) in other.write_all().into_iter().enumerate() {
+            self.keyspace.note_deadline(index, other.earliest_deadline_ms(index));
+            let ours = &mut self.shards[index];
+            let databases = 0..ours.databases().max(theirs.databases());
+            let old = databases.map(|db| ours.replace_table(db, theirs.take_table(db)));
+            self.garbage.tables.extend(old.filter(|table| !table.is_empty()));
         }
     }
 

@@ -49,9 +49,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client of a server that is empty and not shared with any other test.
 pub(crate) fn connect() -> Client {
+    connect_with(&[])
+}
+
+/// As [`connect`]; our own server is started with these arguments, which a Redis must have been given.
+pub(crate) fn connect_with(args: &[&str]) -> Client {
     let host = Arc::new(match std::env::var("REDIS_ADDR") {
         Ok(address) => Host::Redis(SharedRedis::reserve(&address)),
-        Err(_) => Host::Respite(Server::start(&[])),
+        Err(_) => Host::Respite(Server::start(args)),
     });
     let (address, version) = match &*host {
         Host::Redis(redis) => (redis.address, Some(redis.version)),

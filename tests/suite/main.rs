@@ -21,6 +21,7 @@ mod harness;
 mod hashes;
 mod hyperloglog;
 mod increx;
+mod inspect;
 mod keys;
 mod lcs;
 mod library;
