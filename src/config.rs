@@ -58,6 +58,7 @@ pub struct Config {
     pub hash_max_listpack_value: AtomicI64,
     pub hll_sparse_max_bytes: AtomicI64,
     pub proto_max_bulk_len: AtomicI64,
+    pub enable_debug_command: AtomicUsize,
 }
 
 /// How a setting is stored, read and shown.
@@ -143,6 +144,9 @@ const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
 /// The values of `loglevel`, in the order of [`Level`].
 const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
 
+/// The values of `enable-debug-command`.
+const DEBUG_USERS: &[&str] = &["no", "yes", "local"];
+
 /// When the log is synced to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FsyncPolicy {
@@ -201,6 +205,9 @@ pub static SETTINGS: &[Setting] = &[
     row("proto-max-bulk-len", "512mb", Live,
         Kind::Memory { at: |c| &c.proto_max_bulk_len, min: 1 << 20, max: i64::MAX },
         "longest argument and longest string value, in bytes"),
+    row("enable-debug-command", "no", AtStart,
+        Kind::Choice(|c| &c.enable_debug_command, DEBUG_USERS),
+        "who may use `DEBUG`: nobody (`no`), everybody, or who connects from this machine (`local`)"),
 ];
 
 /// A value that has passed the checks of its row.
@@ -429,6 +436,15 @@ impl Config {
     /// Where the log is.
     pub fn log_path(&self) -> PathBuf {
         PathBuf::from(self.dir.get()).join(self.appendfilename.get())
+    }
+
+    /// Whether a client may use `DEBUG`, who has come from this machine or not.
+    pub fn allows_debug(&self, is_local: bool) -> bool {
+        match DEBUG_USERS[self.enable_debug_command.load(Relaxed)] {
+            "yes" => true,
+            "local" => is_local,
+            _ => false,
+        }
     }
 
     /// The number of databases.

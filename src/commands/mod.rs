@@ -7,6 +7,7 @@
 pub mod bitmaps;
 pub mod compare;
 pub mod connection;
+pub mod debug;
 pub mod docs;
 pub mod expiry;
 pub mod hashes;
@@ -42,6 +43,7 @@ pub static FAMILIES: &[&Family] = &[
     &connection::FAMILY,
     &server::FAMILY,
     &inspect::MEMORY,
+    &debug::FAMILY,
     &docs::FAMILY,
 ];
 

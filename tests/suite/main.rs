@@ -16,6 +16,7 @@ mod bitmaps;
 mod compare;
 mod connection;
 mod crash;
+mod debug;
 mod durability;
 mod harness;
 mod hashes;

@@ -1,0 +1,344 @@
+//! DEBUG, which test tools use, for whom it is let.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Client, Server, connect, connect_with, eventually, skipped_on_redis};
+
+const ALLOWED: [&str; 2] = ["--enable-debug-command", "yes"];
+const REFUSED: &str = "-ERR DEBUG command not allowed. If the enable-debug-command option is set to \
+    \"local\", you can run it from a local connection, otherwise you need to set this option in the \
+    configuration file, and then restart the server.";
+
+#[test]
+fn debug_is_refused_unless_the_start_allowed_it() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect();
+    c.expect("DEBUG SLEEP 0", REFUSED);
+    c.expect("DEBUG nonsense", REFUSED);
+    c.expect("DEBUG", "-ERR wrong number of arguments for 'debug' command");
+    c.expect("CONFIG GET enable-debug-command", "[\"enable-debug-command\", \"no\"]");
+    let immutable = "-ERR CONFIG SET failed (possibly related to argument 'enable-debug-command') - \
+        can't set immutable config";
+    c.expect("CONFIG SET enable-debug-command yes", immutable);
+    connect_with(&["--enable-debug-command", "local"]).expect("DEBUG SLEEP 0", "+OK");
+}
+
+#[test]
+fn debug_tells_what_it_does_not_know_from_what_it_does() {
+    connect_with(&ALLOWED).transcript(
+        r#"
+        > DEBUG nonsense
+        -ERR unknown subcommand or wrong number of arguments for 'nonsense'. Try DEBUG HELP.
+        > DEBUG Object
+        -ERR unknown subcommand or wrong number of arguments for 'Object'. Try DEBUG HELP.
+        > DEBUG OBJECT k too-much
+        -ERR unknown subcommand or wrong number of arguments for 'OBJECT'. Try DEBUG HELP.
+        > DEBUG SLEEP
+        -ERR unknown subcommand or wrong number of arguments for 'SLEEP'. Try DEBUG HELP.
+        > DEBUG DIGEST k
+        -ERR unknown subcommand or wrong number of arguments for 'DIGEST'. Try DEBUG HELP.
+        > DEBUG POPULATE 1 p 2 3
+        -ERR unknown subcommand or wrong number of arguments for 'POPULATE'. Try DEBUG HELP.
+        > DEBUG POPULATE x
+        -ERR value is out of range, must be positive
+        > DEBUG POPULATE 1 p -1
+        -ERR value is out of range, must be positive
+        > DEBUG OBJECT missing
+        -ERR no such key
+        > DEBUG SLEEP nonsense
+        +OK
+        > DEBUG SLEEP -1
+        +OK
+        > DEBUG SET-ACTIVE-EXPIRE 1
+        +OK
+        > DEBUG RELOAD nonsense
+        -ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.
+        "#,
+    );
+}
+
+#[test]
+fn debug_object_tells_how_a_key_is_kept() {
+    let mut c = connect_with(&ALLOWED);
+    c.expect("SET k 5", "+OK");
+    let text = c.text("DEBUG OBJECT k");
+    assert!(text.starts_with("Value at:0x"), "{text}");
+    let known = " refcount:2147483647 encoding:int serializedlength:2 lru:";
+    assert!(text.contains(known) && text.contains(" lru_seconds_idle:"), "{text}");
+    c.expect("SET k hello", "+OK");
+    let text = c.text("DEBUG OBJECT k");
+    assert!(text.contains(" refcount:1 encoding:embstr serializedlength:6 "), "{text}");
+}
+
+#[test]
+fn equal_data_has_one_digest_and_it_is_redis_s() {
+    connect_with(&ALLOWED).transcript(
+        r#"
+        > DEBUG DIGEST
+        +0000000000000000000000000000000000000000
+        > SET a 1
+        +OK
+        > DEBUG DIGEST
+        +943d800368fb9c0e951138f1bc0e313ac769d91f
+        > SET x 1
+        +OK
+        > DEBUG DIGEST
+        +0fc878990a0db5bb0595c0ccd2ad78944770406c
+        > HSET h g w f v
+        :2
+        > DEBUG DIGEST
+        +35b8ef19f1733fad8926242012b69bd87bbfbe84
+        > PEXPIRE h 1000000
+        :1
+        > DEBUG DIGEST
+        +70601306f46d46885dbaca93fc7fcddf1dd0bca3
+        > DEBUG DIGEST-VALUE
+        []
+        > DEBUG DIGEST-VALUE a missing
+        [+b4fc66738120fba0b5aa500ab5c2bf89cea1c5da, +0000000000000000000000000000000000000000]
+        > DEBUG DIGEST-VALUE h
+        [+37a278b1093bd332eae0f0578cd769a70d741ab4]
+        > SELECT 3
+        +OK
+        > SET b hello
+        +OK
+        > DEBUG DIGEST
+        +dc8d0fd0aead75716bd6e9e7001e1c0b3219bd6f
+        > DEL b
+        :1
+        > DEBUG DIGEST
+        +70601306f46d46885dbaca93fc7fcddf1dd0bca3
+        "#,
+    );
+}
+
+#[test]
+fn populate_makes_keys_where_there_are_none() {
+    connect_with(&ALLOWED).transcript(
+        r#"
+        > SET key:1 mine
+        +OK
+        > DEBUG POPULATE 3
+        +OK
+        > MGET key:0 key:1 key:2 key:3
+        ["value:0", "mine", "value:2", nil]
+        > OBJECT ENCODING key:0
+        "embstr"
+        > DEBUG POPULATE 1 long 10
+        +OK
+        > GET long:0
+        "value:0\x00\x00\x00"
+        > DEBUG POPULATE 1 short 3
+        +OK
+        > GET short:0
+        "val"
+        > DEBUG POPULATE 0 none
+        +OK
+        > DBSIZE
+        :5
+        "#,
+    );
+}
+
+#[test]
+fn what_populate_made_survives_kill_9() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&ALLOWED);
+    let mut c = server.client();
+    c.expect("DEBUG POPULATE 1000", "+OK");
+    let digest = c.text("DEBUG DIGEST");
+    server.restart();
+    let mut c = server.client();
+    c.expect("DBSIZE", ":1000");
+    assert_eq!(c.text("DEBUG DIGEST"), digest);
+}
+
+#[test]
+fn while_one_has_the_server_sleep_nobody_gets_at_a_key() {
+    let mut c = connect_with(&ALLOWED);
+    let mut other = c.another();
+    let woken = AtomicBool::new(false);
+    let mut longest = Duration::ZERO;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            c.expect("DEBUG SLEEP 0.4", "+OK");
+            woken.store(true, Ordering::SeqCst);
+        });
+        while !woken.load(Ordering::SeqCst) {
+            let started = Instant::now();
+            other.expect("GET k", "nil");
+            longest = longest.max(started.elapsed());
+        }
+    });
+    assert!(longest > Duration::from_millis(200), "the longest wait was {longest:?}");
+}
+
+#[test]
+fn without_active_expiry_an_expired_key_is_gone_but_still_counted() {
+    let mut c = connect_with(&ALLOWED);
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    c.expect("SET k v PX 1", "+OK");
+    // Nothing is to happen, so there is nothing to wait for: some turns of the sweeper.
+    thread::sleep(Duration::from_millis(350));
+    c.expect("DBSIZE", ":1");
+    c.expect("EXISTS k", ":0");
+    c.expect("SET k v PX 1", "+OK");
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
+    eventually("the key is swept", || c.integer("DBSIZE") == 0);
+}
+
+#[test]
+fn stringmatch_len_tells_whether_a_pattern_fits() {
+    if skipped_on_redis() {
+        return; // Redis 7.0 does not have it
+    }
+    let mut c = connect_with(&ALLOWED);
+    c.expect("DEBUG STRINGMATCH-LEN a*c abc", ":1");
+    c.expect("DEBUG STRINGMATCH-LEN a*d abc", ":0");
+}
+
+// ---- RELOAD and LOADAOF ------------------------------------------------------------------------------
+
+/// Strings and hashes, in two databases, some with deadlines.
+fn fill(c: &mut Client) {
+    c.transcript(
+        r#"
+        > DEBUG POPULATE 1000 key 50
+        +OK
+        > HSET h a 1 b 2
+        :2
+        > EXPIRE h 1000
+        :1
+        > SET timed v PXAT 99999999999999
+        +OK
+        > SELECT 3
+        +OK
+        > SET other 5
+        +OK
+        > APPEND other 6
+        :2
+        > SELECT 0
+        +OK
+        "#,
+    );
+}
+
+#[test]
+fn everything_is_there_after_a_reload() {
+    let mut c = connect_with(&ALLOWED);
+    fill(&mut c);
+    let digest = c.text("DEBUG DIGEST");
+    for command in ["DEBUG RELOAD", "DEBUG RELOAD NOSAVE", "DEBUG RELOAD"] {
+        c.expect(command, "+OK");
+        assert_eq!(c.text("DEBUG DIGEST"), digest, "after {command}");
+    }
+    c.transcript(
+        r#"
+        > DBSIZE
+        :1002
+        > PEXPIRETIME timed
+        :99999999999999
+        > OBJECT IDLETIME timed
+        :0
+        > SELECT 3
+        +OK
+        > OBJECT ENCODING other
+        "int"
+        "#,
+    );
+}
+
+#[test]
+fn everything_is_there_after_loadaof_and_expires_when_it_should() {
+    if skipped_on_redis() {
+        return; // one that keeps no log would end
+    }
+    let mut server = Server::start(&ALLOWED);
+    let mut c = server.client();
+    fill(&mut c);
+    c.expect("SET short v PX 300", "+OK");
+    let digest = c.text("DEBUG DIGEST");
+    c.expect("DEBUG LOADAOF", "+OK");
+    assert_eq!(c.text("DEBUG DIGEST"), digest);
+    eventually("the sweeper finds what was loaded", || c.integer("DBSIZE") == 1002);
+    let digest = c.text("DEBUG DIGEST");
+    server.restart();
+    assert_eq!(server.client().text("DEBUG DIGEST"), digest);
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_when_the_log_is_loaded_meanwhile() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&ALLOWED);
+    let mut c = server.client();
+    fill(&mut c);
+    let done = AtomicBool::new(false);
+    let counts: Vec<i64> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|number| {
+                let (mut writer, done) = (server.client(), &done);
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while !done.load(Ordering::SeqCst) {
+                        count += 1;
+                        assert_eq!(writer.integer(&format!("INCR counter:{number}")), count);
+                    }
+                    count
+                })
+            })
+            .collect();
+        for _ in 0..5 {
+            c.expect("DEBUG LOADAOF", "+OK");
+            c.expect("DEBUG RELOAD", "+OK");
+        }
+        done.store(true, Ordering::SeqCst);
+        writers.into_iter().map(|writer| writer.join().expect("a writer")).collect()
+    });
+    let check = |c: &mut Client| {
+        for (number, count) in counts.iter().enumerate() {
+            c.expect(&format!("GET counter:{number}"), &format!("\"{count}\""));
+        }
+    };
+    check(&mut c);
+    server.restart();
+    check(&mut server.client());
+}
+
+#[test]
+fn what_cannot_be_loaded_changes_nothing() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&ALLOWED);
+    let mut c = server.client();
+    c.expect("SET k v", "+OK");
+    let mut log = OpenOptions::new().append(true).open(server.log_path()).expect("open the log");
+    log.write_all(b"nonsense\r\n").expect("damage the log");
+    let error = c.reply("DEBUG LOADAOF").to_string();
+    assert!(error.contains("everything is as it was: damaged at offset"), "{error}");
+    c.expect("GET k", "\"v\"");
+}
+
+#[test]
+fn without_a_log_there_is_nothing_to_load_from() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[ALLOWED[0], ALLOWED[1], "--appendonly", "no"]);
+    let mut c = server.client();
+    c.expect("SET k v", "+OK");
+    let error = "-ERR There is no log to load from: appendonly is no";
+    c.expect("DEBUG LOADAOF", error);
+    c.expect("DEBUG RELOAD", error);
+    c.expect("GET k", "\"v\"");
+}
