@@ -1,4 +1,4 @@
-//! What bytes mean: integers, long doubles, patterns, quoted words, what two strings share, a hash.
+//! What bytes mean: integers, long doubles, patterns, quoted words, what two strings share, hashes.
 //!
 //! The lowest layer. Nothing here knows of sockets, keys or commands; each module is a pure function
 //! of bytes whose rules are Redis's, found by asking a real one.

@@ -246,8 +246,6 @@ fn everything_is_there_after_a_reload() {
         :1002
         > PEXPIRETIME timed
         :99999999999999
-        > OBJECT IDLETIME timed
-        :0
         > SELECT 3
         +OK
         > OBJECT ENCODING other
