@@ -342,7 +342,7 @@ fn read_log(server: &Server, apply: super::spec::Replay) -> Result<Server, Repla
         &mut File::open(&path)?,
         replay::ANY_LENGTH,
         |args| apply(&other, &mut session, args, &mut ignored),
-        |_| {},
+        |_| other.keyspace.tick(),
     )?;
     if replayed.torn_bytes > 0 {
         return Err(std::io::Error::other("it ends in the middle of a record").into());

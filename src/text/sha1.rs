@@ -9,11 +9,13 @@ pub fn sha1(bytes: &[u8]) -> [u8; 20] {
     let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
     blocks.iter().for_each(|block| compress(&mut state, block));
     // Behind the message: a one bit, zeros, and the number of its bits at the end of a block.
-    let mut tail = rest.to_vec();
-    tail.push(0x80);
-    tail.resize((tail.len() + 8).next_multiple_of(BLOCK_BYTES) - 8, 0);
-    tail.extend((bytes.len() as u64 * 8).to_be_bytes());
-    tail.as_chunks::<BLOCK_BYTES>().0.iter().for_each(|block| compress(&mut state, block));
+    let mut tail = [0; 2 * BLOCK_BYTES];
+    tail[..rest.len()].copy_from_slice(rest);
+    tail[rest.len()] = 0x80;
+    let end = (rest.len() + 9).next_multiple_of(BLOCK_BYTES);
+    tail[end - 8..end].copy_from_slice(&(bytes.len() as u64 * 8).to_be_bytes());
+    let blocks = tail[..end].as_chunks::<BLOCK_BYTES>().0;
+    blocks.iter().for_each(|block| compress(&mut state, block));
     let mut digest = [0; 20];
     for (place, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
         *place = word.to_be_bytes();
