@@ -4,7 +4,7 @@
 //! unit and condition a client used, the log gets `PEXPIREAT` with the deadline, or `DEL` if that
 //! had passed already.
 
-use super::options::{TimeUnit, integer, invalid_expire_time, is};
+use super::options::{TimeUnit, c_text, integer, invalid_expire_time, is};
 use super::spec::{Change, Effect, Family, Outcome, read, write};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Entry, ReadView, WriteView};
@@ -128,8 +128,7 @@ impl Condition {
 
 /// As Redis prints it: up to a zero byte.
 fn unsupported(option: &[u8]) -> CommandError {
-    let shown = option.split(|&byte| byte == 0).next().unwrap_or_default();
-    [b"ERR Unsupported option ".as_slice(), shown].concat().into()
+    [b"ERR Unsupported option ".as_slice(), c_text(option)].concat().into()
 }
 
 fn persist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {

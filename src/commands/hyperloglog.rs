@@ -11,7 +11,7 @@
 //! (With a lower limit than it was written under, a value may become dense earlier in replay. That is
 //! the same value in another form.)
 
-use super::options::is;
+use super::options::{c_text, is};
 use super::spec::{Change, Context, Effect, Family, Flags, Outcome, session, write};
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::store::hyperloglog::{self, Corrupt, REGISTERS, Registers};
@@ -133,7 +133,7 @@ fn pfdebug(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if is(subcommand, "ENCODING") {
         reply.simple(if was_dense { "dense" } else { "sparse" });
     } else if !is(subcommand, "DECODE") {
-        let text = [b"ERR Unknown PFDEBUG subcommand '", subcommand, b"'"].concat();
+        let text = [b"ERR Unknown PFDEBUG subcommand '", c_text(subcommand), b"'"].concat();
         return Err(CommandError::from(text));
     } else if was_dense {
         return Err(CommandError::new("ERR HLL encoding is not sparse"));

@@ -66,9 +66,15 @@ pub(super) fn invalid_expire_time(command: &str) -> CommandError {
     CommandError::from(format!("ERR invalid expire time in '{command}' command"))
 }
 
-/// Whether an argument is that option, in letters of any case.
+/// What Redis reads of an argument that it takes for a text of C: the part before a zero byte.
+pub(super) fn c_text(arg: &[u8]) -> &[u8] {
+    arg.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// Whether an argument is that option, in letters of any case. It may end in a zero byte and more.
 pub(super) fn is(arg: &[u8], option: &str) -> bool {
-    arg.eq_ignore_ascii_case(option.as_bytes())
+    let (start, rest) = arg.split_at(option.len().min(arg.len()));
+    start.eq_ignore_ascii_case(option.as_bytes()) && matches!(rest.first(), None | Some(0))
 }
 
 /// A wrong number of arguments, where the arity alone does not tell: fields without their values.
@@ -104,6 +110,7 @@ pub(super) fn database(index: i32, count: usize) -> Result<usize, CommandError> 
 /// # Errors
 /// It is no such number, or exceeds 64 bits.
 pub(super) fn cursor(arg: &[u8]) -> Result<u64, CommandError> {
+    let arg = c_text(arg);
     let (negative, digits) = match arg {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
@@ -198,8 +205,10 @@ mod tests {
 
     #[test]
     fn a_cursor_is_whatever_strtoul_takes_whole() {
-        let accepted: [(&[u8], u64); 10] = [
+        let accepted: [(&[u8], u64); 12] = [
             (b"", 0),
+            (b"\0", 0),
+            (b"1\0x", 1),
             (b"0", 0),
             (b"007", 7),
             (b"+1", 1),

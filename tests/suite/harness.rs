@@ -450,6 +450,11 @@ impl Client {
         self.stream.local_addr().expect("a local address")
     }
 
+    /// The version of the Redis; of Respite, which follows the newest, the highest there could be.
+    pub(crate) fn redis_version(&self) -> Version {
+        self.version.unwrap_or((u32::MAX, u32::MAX))
+    }
+
     /// False, and said so, when the server is a Redis older than `version`.
     pub(crate) fn redis_at_least(&self, version: &str) -> bool {
         match self.version {
@@ -530,6 +535,17 @@ impl Client {
         match read_reply(&mut self.reader) {
             Ok(reply) => reply,
             Err(error) if is_disconnection(&error) => Reply::Closed,
+            Err(error) => panic!("no reply: {error}"),
+        }
+    }
+
+    /// Reads one reply, and keeps its bytes as they came.
+    #[track_caller]
+    pub(crate) fn read_reply_and_bytes(&mut self) -> (Reply, Vec<u8>) {
+        let mut recorder = Recorder { inner: &mut self.reader, bytes: Vec::new() };
+        match read_reply(&mut recorder) {
+            Ok(reply) => (reply, recorder.bytes),
+            Err(error) if is_disconnection(&error) => (Reply::Closed, recorder.bytes),
             Err(error) => panic!("no reply: {error}"),
         }
     }
@@ -623,6 +639,31 @@ fn is_disconnection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
     )
+}
+
+/// Keeps what is read through it.
+struct Recorder<'a> {
+    inner: &'a mut BufReader<TcpStream>,
+    bytes: Vec<u8>,
+}
+
+impl Read for Recorder<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(into)?;
+        self.bytes.extend_from_slice(&into[..count]);
+        Ok(count)
+    }
+}
+
+impl BufRead for Recorder<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes.extend_from_slice(&self.inner.buffer()[..count]);
+        self.inner.consume(count);
+    }
 }
 
 /// The multibulk form of a command.

@@ -427,6 +427,8 @@ fn pfdebug_shows_what_is_inside() {
         -ERR HLL encoding is not sparse
         > PFDEBUG NOSUCH h
         -ERR Unknown PFDEBUG subcommand 'NOSUCH'
+        > PFDEBUG "NOSUCH\x00 of these" h
+        -ERR Unknown PFDEBUG subcommand 'NOSUCH'
         > PFDEBUG NOSUCH missing
         -ERR The specified key does not exist
         > PFDEBUG ENCODING

@@ -28,6 +28,7 @@ mod lcs;
 mod library;
 mod persistence;
 mod protocol;
+mod random;
 mod server;
 mod startup;
 mod strings;

@@ -1,0 +1,278 @@
+//! Two servers that get the same commands, and what may differ between their replies.
+//!
+//! Replies are compared byte for byte, but for what is by its nature not the same:
+//!
+//! - the order of keys, and that of fields in a hash that the Redis keeps in a table (it is asked: in its
+//!   compact form they stand in the order in which they came, and so they must with us);
+//! - times that are left, or moments that were given as times from now: two seconds may pass;
+//! - a page of SCAN, unless it is the whole database.
+//!
+//! What another release of Redis does differently is not sent to an older one: see [`NEWER`].
+
+use std::collections::BTreeSet;
+
+use respite::commands::Command as Row;
+
+use super::generator::{ALL, Drawn, Words};
+use crate::harness::{Client, Reply, Server, connect, encode, quote, say};
+use crate::persistence::dump;
+
+/// What a Redis before that version does otherwise, by the command.
+const NEWER: &[(&str, (u32, u32), Sign)] = &[
+    // Of Valkey 8.1: a start without an end.
+    ("bitcount", NO_REDIS, Sign::Words(3)),
+    ("bitop", (8, 2), Sign::OneOf(&["DIFF", "DIFF1", "ANDOR", "ONE"])),
+    ("hscan", (7, 4), Sign::OneOf(&["NOVALUES"])),
+    ("scan", (7, 4), Sign::OneOf(&["NOVALUES"])),
+    ("set", (8, 4), Sign::OneOf(&["IFEQ", "IFNE", "IFDEQ", "IFDNE"])),
+];
+
+/// Later than all.
+const NO_REDIS: (u32, u32) = (u32::MAX, 0);
+
+/// How such a command is known.
+enum Sign {
+    /// Among its words is one of these.
+    OneOf(&'static [&'static str]),
+    /// It has so many words.
+    Words(usize),
+}
+
+/// Their replies are compared, though other commands that are told as nondeterministic are left out.
+const COMPARED: [&str; 5] = ["scan", "hscan", "ttl", "pttl", "object|encoding"];
+/// Their replies are about the server rather than the data.
+const LEFT_OUT: [&str; 2] = ["object|refcount", "memory|usage"];
+
+/// How many commands are sent before replies are read.
+const BATCH: usize = 64;
+
+/// Our server and a Redis.
+pub(super) struct Pair {
+    ours: Server,
+    reference: Client,
+    version: (u32, u32),
+    crashed: bool,
+}
+
+/// What an episode begins with, beside two empty servers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    pub(super) protocol: usize,
+    pub(super) packed_entries: usize,
+    pub(super) sparse_bytes: usize,
+}
+
+/// Where the two differed.
+pub(super) struct Difference {
+    /// The number of the command.
+    pub(super) step: usize,
+    pub(super) ours: String,
+    pub(super) theirs: String,
+}
+
+impl Pair {
+    /// With the Redis at `REDIS_ADDR`.
+    pub(super) fn start() -> Pair {
+        let reference = connect();
+        let version = reference.redis_version();
+        Pair { ours: Server::start(&[]), reference, version, crashed: false }
+    }
+
+    /// The rows that the Redis has too, and that can be compared.
+    pub(super) fn rows(&mut self) -> Vec<&'static Drawn> {
+        let mut lacking = Vec::new();
+        let known = ALL.iter().filter(|drawn| {
+            let info = self.reference.call(&["COMMAND", "INFO", drawn.row.name]).into_items();
+            let is_known = !matches!(info[..], [Reply::NullArray | Reply::Null]);
+            if !is_known {
+                lacking.push(drawn.row.name);
+            }
+            let is_random = drawn.row.tips.contains(&"nondeterministic_output");
+            is_known
+                && (!is_random || COMPARED.contains(&drawn.row.name))
+                && !LEFT_OUT.contains(&drawn.row.name)
+        });
+        let known = known.collect();
+        if !lacking.is_empty() {
+            let (major, minor) = self.version;
+            say(&format!(
+                "not compared, since Redis {major}.{minor} lacks them: {}",
+                lacking.join(" ")
+            ));
+        }
+        known
+    }
+
+    /// Whether this Redis can be expected to do the same.
+    pub(super) fn is_known(&self, command: &Words) -> bool {
+        let Some(row) = row_of(command) else { return true };
+        let says = |token: &&str| {
+            command[1..].iter().any(|word| word.eq_ignore_ascii_case(token.as_bytes()))
+        };
+        let newer = |(name, since, sign): &(&str, (u32, u32), Sign)| {
+            let shows = match sign {
+                Sign::OneOf(tokens) => tokens.iter().any(says),
+                Sign::Words(count) => command.len() == *count,
+            };
+            *name == row.name && self.version < *since && shows
+        };
+        !NEWER.iter().any(newer)
+    }
+
+    /// Two empty servers and a connection to each.
+    fn begin(&mut self, setup: Setup) -> [Client; 2] {
+        if std::mem::take(&mut self.crashed) {
+            self.ours.restart();
+        }
+        let mut both = [self.ours.client(), self.reference.another()];
+        for c in &mut both {
+            c.expect("FLUSHALL", "+OK");
+            let (entries, bytes) = (setup.packed_entries, setup.sparse_bytes);
+            c.expect(&format!("CONFIG SET hash-max-listpack-entries {entries}"), "+OK");
+            c.expect(&format!("CONFIG SET hll-sparse-max-bytes {bytes}"), "+OK");
+            c.reply(&format!("HELLO {}", setup.protocol));
+        }
+        both
+    }
+
+    /// Sends the commands to both, from nothing, and says where they first differ: in a reply, or, behind
+    /// the last of them, in all that they hold.
+    pub(super) fn difference(&mut self, setup: Setup, commands: &[Words]) -> Option<Difference> {
+        let [mut ours, mut reference] = self.begin(setup);
+        for (number, batch) in commands.chunks(BATCH).enumerate() {
+            let probes: Vec<Option<Words>> = batch.iter().map(|command| probe(command)).collect();
+            let with_probes = batch.iter().zip(&probes);
+            let with_probes =
+                with_probes.flat_map(|(command, probe)| probe.iter().chain([command]));
+            ours.try_send_raw(batch.iter().flat_map(|command| encode(command)).collect::<Vec<_>>());
+            reference.send_raw(with_probes.flat_map(|words| encode(words)).collect::<Vec<_>>());
+            let mut first = None;
+            // All replies are read: who reconnects meets no command that is still under way.
+            for (place, command) in batch.iter().enumerate() {
+                let probed = probes[place].is_some().then(|| reference.read_reply());
+                let (one, other) = (ours.read_reply_and_bytes(), reference.read_reply_and_bytes());
+                self.crashed |= one.0 == Reply::Closed;
+                let is_same =
+                    one.1 == other.1 || are_alike(command, &one.0, &other.0, probed.as_ref());
+                if !is_same && first.is_none() {
+                    let (ours, theirs) = (one.0.to_string(), other.0.to_string());
+                    first = Some(Difference { step: number * BATCH + place, ours, theirs });
+                }
+            }
+            if first.is_some() {
+                return first;
+            }
+        }
+        let [one, other] = [dump(&mut ours), dump(&mut reference)];
+        let keys: BTreeSet<_> = one.keys().chain(other.keys()).collect();
+        let show = |(db, key): &(usize, String), text: Option<&String>| {
+            format!("database {db}, key {key}: {}", text.map_or("missing", String::as_str))
+        };
+        keys.into_iter().find_map(|key| {
+            let (one, other) = (one.get(key), other.get(key));
+            let is_same = match (
+                one.and_then(|s| s.rsplit_once(" :")),
+                other.and_then(|s| s.rsplit_once(" :")),
+            ) {
+                (Some((one, deadline)), Some((other, their_deadline))) => {
+                    one == other && are_near(deadline, their_deadline, 2000)
+                }
+                _ => false,
+            };
+            let step = commands.len().saturating_sub(1);
+            (!is_same).then(|| Difference { step, ours: show(key, one), theirs: show(key, other) })
+        })
+    }
+}
+
+/// The row that carries the command out, if there is one and it gets as far as that.
+fn row_of(command: &Words) -> Option<&'static Row> {
+    let drawn = ALL.iter().find(|drawn| {
+        let mut names = drawn.row.name.split('|').zip(command);
+        names.all(|(name, word)| word.eq_ignore_ascii_case(name.as_bytes()))
+    });
+    drawn.map(|drawn| drawn.row).filter(|row| row.accepts(command.len()))
+}
+
+/// What the Redis is asked before the command, so that the reply to that can be judged.
+fn probe(command: &Words) -> Option<Words> {
+    let row = row_of(command)?;
+    if row.name == "dbsize" {
+        // It counts what has expired until somebody looks at it.
+        return Some([&b"SCAN"[..], b"0", b"COUNT", b"1000000"].map(<[u8]>::to_vec).into());
+    }
+    let is_of_hash = row.keys[0].is_some() && (is_unordered(row) || row.name == "hscan");
+    is_of_hash.then(|| vec![b"OBJECT".to_vec(), b"ENCODING".to_vec(), command[1].clone()])
+}
+
+fn is_unordered(row: &Row) -> bool {
+    row.tips.contains(&"nondeterministic_output_order")
+}
+
+/// Whether two replies say the same, though their bytes differ.
+fn are_alike(command: &Words, one: &Reply, other: &Reply, probed: Option<&Reply>) -> bool {
+    let Some(row) = row_of(command) else { return false };
+    let in_order = probed == Some(&Reply::Bulk(b"listpack".to_vec()));
+    match (row.name, one, other) {
+        ("ttl" | "expiretime", Reply::Integer(one), Reply::Integer(other)) => {
+            is_near(*one, *other, 2)
+        }
+        ("pttl" | "pexpiretime", Reply::Integer(one), Reply::Integer(other)) => {
+            is_near(*one, *other, 2000)
+        }
+        ("scan" | "hscan", Reply::Array(one), Reply::Array(other)) => {
+            let [a_next, a_found] = &one[..] else { return false };
+            let [b_next, b_found] = &other[..] else { return false };
+            let cursor = &command[if row.name == "scan" { 1 } else { 2 }];
+            let is_zero = cursor.iter().all(|byte| b"+-0".contains(byte));
+            let is_whole = |next: &Reply| *next == Reply::Bulk(b"0".to_vec());
+            let has_pairs = row.name == "hscan";
+            !is_zero
+                || !is_whole(a_next)
+                || !is_whole(b_next)
+                || (!in_order && sorted(a_found, has_pairs) == sorted(b_found, has_pairs))
+        }
+        _ if is_unordered(row) && !in_order => {
+            let has_pairs = row.name == "hgetall";
+            sorted(one, has_pairs) == sorted(other, has_pairs)
+        }
+        _ => false,
+    }
+}
+
+/// With the elements in order, or, of an array, its pairs of elements.
+fn sorted(reply: &Reply, has_pairs: bool) -> Reply {
+    let mut sorted = match reply {
+        Reply::Array(items) if has_pairs && items.len() % 2 == 0 => {
+            Reply::Array(items.chunks(2).map(|pair| Reply::Array(pair.to_vec())).collect())
+        }
+        other => other.clone(),
+    };
+    sorted.sort();
+    sorted
+}
+
+/// Both the same, or both in the future and near.
+fn is_near(one: i64, other: i64, tolerance: i64) -> bool {
+    one == other || (one > 0 && other > 0 && one.abs_diff(other) <= tolerance as u64)
+}
+
+/// As [`is_near`], of numbers in text.
+fn are_near(one: &str, other: &str, tolerance: i64) -> bool {
+    match (one.parse(), other.parse()) {
+        (Ok(one), Ok(other)) => is_near(one, other, tolerance),
+        _ => false,
+    }
+}
+
+/// As one would type them into `redis-cli`.
+pub(super) fn listing(commands: &[Words]) -> String {
+    let plain = |word: &[u8]| {
+        !word.is_empty() && word.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:+".contains(b))
+    };
+    let word = |word: &Vec<u8>| {
+        if plain(word) { String::from_utf8_lossy(word).into_owned() } else { quote(word) }
+    };
+    let line = |command: &Words| command.iter().map(word).collect::<Vec<_>>().join(" ");
+    commands.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,482 @@
+//! The generator: from a seed to commands, drawn from the command table.
+//!
+//! Each row is drawn as often as any other (those that flush or exchange whole databases seldom), and its
+//! syntax says the words. What a word is follows from its name there; the pools below hold what is likely
+//! to matter: few keys, so that commands meet each other's values; the ends of the ranges of integers;
+//! text that is nearly a number; bytes that are no text. One command in twelve is broken on purpose.
+//!
+//! What would make two runs of the same commands differ is not said. A deadline has passed, or is far; one
+//! that is relative to now is given only once, a thousand seconds from all others, so that which of two is
+//! the later does not depend on the milliseconds between the commands. No offset makes a string long.
+
+use std::sync::LazyLock;
+
+use respite::commands::{self, Command as Row, Handler, subcommand_name};
+
+use super::grammar::{self, Part, Speaker};
+use crate::durability::Numbers;
+use crate::harness::split_command;
+
+/// A command with its arguments.
+pub(super) type Words = Vec<Vec<u8>>;
+
+/// What a command can be drawn from.
+pub(super) struct Drawn {
+    pub(super) group: &'static str,
+    pub(super) row: &'static Row,
+    parts: Vec<Part>,
+}
+
+/// Commands about the connection that take part; the others of them say what is true of it alone.
+const OF_SESSIONS: [&str; 3] = ["echo", "ping", "select"];
+/// What does not only work on data.
+const LEFT_OUT: [&str; 1] = ["debug"];
+
+/// All of the table that takes part.
+pub(super) static ALL: LazyLock<Vec<Drawn>> = LazyLock::new(|| {
+    let rows = commands::all().flat_map(|(group, row)| {
+        std::iter::once(row).chain(row.subcommands()).map(move |row| (group, row))
+    });
+    let on_data = |row: &Row| match row.handler {
+        Handler::Read(_) | Handler::Write(_) | Handler::ReadAll(_) | Handler::WriteAll(_) => true,
+        Handler::Session(_) => OF_SESSIONS.contains(&row.name),
+        _ => false,
+    };
+    let container = |row: &Row| row.name.split('|').next().unwrap_or_default();
+    rows.filter(|(_, row)| on_data(row) && !LEFT_OUT.contains(&container(row)))
+        .map(|(group, row)| Drawn { group, row, parts: grammar::parse(row.syntax) })
+        .collect()
+});
+
+/// A stream of commands.
+pub(super) struct Generator<'a> {
+    numbers: Numbers,
+    rows: Vec<&'a Drawn>,
+    /// The one whose words are said.
+    now: &'a Drawn,
+    /// Counts the relative deadlines.
+    deadlines: usize,
+}
+
+impl<'a> Generator<'a> {
+    /// Draws from these rows. The same seed gives the same commands.
+    pub(super) fn new(seed: u64, rows: Vec<&'a Drawn>) -> Generator<'a> {
+        // Numbers must not begin with 0, and seeds that are near each other should not look alike.
+        let numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let now = rows[0];
+        let mut generator = Generator { numbers, rows, now, deadlines: 0 };
+        (0..20).for_each(|_| _ = generator.below(2));
+        generator
+    }
+
+    pub(super) fn command(&mut self) -> Words {
+        loop {
+            let drawn = self.below(self.rows.len());
+            self.now = self.rows[drawn];
+            if !matches!(self.now.row.handler, Handler::WriteAll(_)) || self.below(30) == 0 {
+                break;
+            }
+        }
+        let row = self.now.row;
+        let mut said = Vec::new();
+        if let Some((container, _)) = row.name.split_once('|') {
+            said.push(self.token(container));
+        }
+        said.push(self.token(subcommand_name(row)));
+        grammar::speak(&self.now.parts, self, &mut said);
+        if self.below(12) == 0 {
+            self.break_it(&mut said);
+        }
+        if row.syntax.contains("offset") {
+            said.iter_mut().skip(1).filter(|word| makes_long(word)).for_each(|word| {
+                *word = b"7".to_vec();
+            });
+        }
+        said
+    }
+
+    /// Makes what is likely to be an error.
+    fn break_it(&mut self, said: &mut Words) {
+        let (place, other) = (self.below(said.len()), self.below(said.len()));
+        // A small number must not come to stand where a deadline is read.
+        let is_timed = self.now.row.syntax.contains("seconds");
+        match self.below(7) {
+            0 => said.truncate(1 + place),
+            1 if said.len() > 1 => _ = said.remove(place.max(1)),
+            2 => said.insert(1 + place, said[place].clone()),
+            3 => {
+                let token =
+                    self.one_of(&["NX", "GET", "COUNT", "EX", "KEEPTTL", "BIT", "nonsense"]);
+                said.insert(1 + place, token.into());
+            }
+            4 if !is_timed && place > 0 && other > 0 => said.swap(place, other),
+            5 if !is_timed && place > 0 => said[place] = self.integer(),
+            6 if self.below(10) == 0 => said[0] = b"nonsense".to_vec(),
+            _ if !is_timed => said.push(self.text()),
+            _ => said.push(b"nonsense".to_vec()),
+        }
+    }
+
+    fn one_of<'p>(&mut self, pool: &[&'p str]) -> &'p str {
+        pool[self.below(pool.len())]
+    }
+
+    /// Written as in `redis-cli`, for what is no text.
+    fn quoted(&mut self, pool: &[&str]) -> Vec<u8> {
+        split_command(self.one_of(pool)).remove(0)
+    }
+
+    /// Mostly one of those in which the commands of the group find a value of their type.
+    fn key(&mut self) -> Vec<u8> {
+        let own = match self.now.group {
+            "string" => Some("s"),
+            "bitmap" => Some("b"),
+            "hash" => Some("h"),
+            "hyperloglog" => Some("p"),
+            _ => None,
+        };
+        if self.below(40) == 0 {
+            return self.quoted(&[r#""""#, r#""\x00\r\n\xff""#, "a*[b]?", "missing", r#""k 1""#]);
+        }
+        let kind = match own {
+            Some(own) if self.below(8) > 0 => own,
+            _ => self.one_of(&["s", "b", "h", "p"]),
+        };
+        format!("{kind}{}", self.below(5)).into_bytes()
+    }
+
+    fn field(&mut self) -> Vec<u8> {
+        match self.below(10) {
+            0..6 => format!("f{}", self.below(8)).into_bytes(),
+            6..8 => format!("field:{}", self.below(600)).into_bytes(),
+            8 => self.quoted(&[r#""""#, r#""\xfe\x00\r\n""#, "7", "-1", "FIELDS", "f*"]),
+            _ => self.text(),
+        }
+    }
+
+    /// Anything that a value may be.
+    fn text(&mut self) -> Vec<u8> {
+        match self.below(16) {
+            0..6 => self.integer(),
+            6..8 => self.float(),
+            8..11 => {
+                self.one_of(&["", "a", "b", "ohmytext", "mynewtext", "Hello"]).as_bytes().to_vec()
+            }
+            // Around the lengths at which Redis changes an encoding, and some more.
+            11 => vec![b'x'; [43, 44, 45, 63, 64, 65, 66, 300][self.below(8)]],
+            12 => {
+                self.quoted(&[r#""\x00""#, r#""\xff\xfe""#, r#""\r\n$3\r\n""#, r#""caf\xc3\xa9""#])
+            }
+            13 => (0..self.below(40)).map(|_| self.below(256) as u8).collect(),
+            _ => (0..self.below(12)).map(|_| b'a' + self.below(3) as u8).collect(),
+        }
+    }
+
+    fn integer(&mut self) -> Vec<u8> {
+        match self.below(10) {
+            0..4 => (self.below(12) as i64 - 3).to_string().into_bytes(),
+            4..7 => (self.below(600) as i64 - 300).to_string().into_bytes(),
+            _ => self.quoted(INTEGERS),
+        }
+    }
+
+    fn float(&mut self) -> Vec<u8> {
+        self.quoted(FLOATS)
+    }
+
+    fn offset(&mut self) -> Vec<u8> {
+        match self.below(8) {
+            0..5 => self.below(300).to_string().into_bytes(),
+            5 => format!("#{}", self.below(30)).into_bytes(),
+            6 => self.below(4000).to_string().into_bytes(),
+            _ => self.quoted(OFFSETS),
+        }
+    }
+
+    /// A number of seconds, or of milliseconds, from now, or a moment if it is absolute.
+    fn time(&mut self, per_second: i64, absolute: bool) -> Vec<u8> {
+        match self.below(12) {
+            0 => self.quoted(TIMES),
+            1 => self.quoted(&["0", "-1", "-100", "-9223372036854775808"]),
+            2 if absolute => (1000 + self.below(2)).to_string().into_bytes(),
+            _ if absolute => {
+                (4_102_444_800 * per_second + self.below(3) as i64).to_string().into_bytes()
+            }
+            _ => {
+                self.deadlines += 1;
+                ((1_000_000 + self.deadlines as i64 * 1000) * per_second).to_string().into_bytes()
+            }
+        }
+    }
+}
+
+impl Speaker for Generator<'_> {
+    fn below(&mut self, end: usize) -> usize {
+        self.numbers.below(end)
+    }
+
+    fn token(&mut self, token: &str) -> Vec<u8> {
+        match self.below(200) % 5 {
+            // Where Redis reads a text of C, it ends here.
+            4 if self.below(20) == 0 => format!("{token}\0x").into_bytes(),
+            0 => token.to_ascii_uppercase().into_bytes(),
+            1 => token.chars().map(|c| self.in_some_case(c)).collect(),
+            _ => token.to_ascii_lowercase().into_bytes(),
+        }
+    }
+
+    fn count(&mut self, actual: usize) -> Vec<u8> {
+        match self.below(12) {
+            0 => self.integer(),
+            1 => (actual + 1).to_string().into_bytes(),
+            2 => actual.saturating_sub(1).to_string().into_bytes(),
+            _ => actual.to_string().into_bytes(),
+        }
+    }
+
+    fn value(&mut self, name: &str) -> Vec<u8> {
+        let is_bitmap = self.now.group == "bitmap";
+        let is_float = self.now.row.name.contains("float");
+        match name {
+            "db" | "destination-db" | "index" | "index1" | "index2" => match self.below(20) {
+                0 => self.integer(),
+                1 => self.quoted(&["15", "16", "-1", "x", "2147483648"]),
+                _ => self.below(3).to_string().into_bytes(),
+            },
+            "source" | "destination" => self.key(),
+            name if name.contains("key") => self.key(),
+            name if name.contains("field") => self.field(),
+            "seconds" => self.time(1, false),
+            "milliseconds" => self.time(1000, false),
+            "unix-time-seconds" => self.time(1, true),
+            "unix-time-milliseconds" => self.time(1000, true),
+            "pattern" => self.quoted(PATTERNS),
+            "type" => self.quoted(&["string", "HASH", "hash", "zset", "none", r#""""#]),
+            // A page other than the first and whole one depends on how a server walks.
+            "cursor" => self.quoted(&[
+                "0",
+                "0",
+                "0",
+                "0",
+                "00",
+                "-0",
+                "x",
+                r#""""#,
+                "1x",
+                "99999999999999999999",
+            ]),
+            "encoding" => self.encoding(),
+            "subcommand" => {
+                let name = self.one_of(&["GETREG", "ENCODING", "TODENSE", "DECODE", "nonsense"]);
+                self.token(name)
+            }
+            "bit" | "value" if is_bitmap && self.below(3) > 0 => {
+                self.below(2).to_string().into_bytes()
+            }
+            "value" if is_bitmap => self.integer(),
+            "offset" => self.offset(),
+            "increment" if is_float && self.below(4) > 0 => self.float(),
+            "value" | "element" | "message" => self.text(),
+            _ if self.below(15) == 0 => self.text(),
+            _ => self.integer(),
+        }
+    }
+}
+
+impl Generator<'_> {
+    fn in_some_case(&mut self, c: char) -> u8 {
+        let c = if self.below(2) == 0 { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+        c as u8
+    }
+
+    /// Of an integer in a bitmap.
+    fn encoding(&mut self) -> Vec<u8> {
+        match self.below(8) {
+            0 => self
+                .quoted(&["i0", "u0", "u64", "i65", "x8", "i", "8", "u-1", "i+8", "i08", r#""""#]),
+            1 => self.quoted(&["i64", "u63", "i1", "u1", "i63"]),
+            _ => format!("{}{}", self.one_of(&["i", "u"]), 1 + self.below(62)).into_bytes(),
+        }
+    }
+}
+
+/// Whether this is an offset, of a byte, a bit or a field, that would make a string very long.
+fn makes_long(word: &[u8]) -> bool {
+    let digits = word.strip_prefix(b"#").unwrap_or(word);
+    let number = str::from_utf8(digits).ok().and_then(|digits| digits.trim().parse::<i64>().ok());
+    number.is_some_and(|number| (5000..1 << 32).contains(&number))
+}
+
+const INTEGERS: &[&str] = &[
+    "0",
+    "-0",
+    "1",
+    "-1",
+    "+1",
+    "' 1'",
+    "'1 '",
+    "01",
+    "-01",
+    "''",
+    "-",
+    "+",
+    "abc",
+    "1.0",
+    "1e3",
+    "0x10",
+    "127",
+    "128",
+    "255",
+    "256",
+    "65535",
+    "2147483647",
+    "2147483648",
+    "-2147483648",
+    "-2147483649",
+    "4294967295",
+    "4294967296",
+    "9007199254740993",
+    "4611686018427387904",
+    "9223372036854775806",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775807",
+    "-9223372036854775808",
+    "-9223372036854775809",
+    "18446744073709551615",
+    "18446744073709551616",
+    "99999999999999999999999",
+    r#""1\x00""#,
+    r#""\xb9""#,
+];
+
+const FLOATS: &[&str] = &[
+    "0.1",
+    "-0.1",
+    "1.5",
+    "3.0e3",
+    "5.0e-2",
+    "1e10",
+    ".5",
+    "5.",
+    "-.5",
+    "+2.5",
+    "1e-20",
+    "123456.789",
+    "1e17",
+    "0.30000000000000004",
+    "1e400",
+    "-1e400",
+    "1e5000",
+    "1e-5000",
+    "nan",
+    "inf",
+    "-inf",
+    "+inf",
+    "infinity",
+    "NaN(1)",
+    "0x1p3",
+    "0xA.8",
+    "1e",
+    "e5",
+    "' 1.5'",
+    "'1.5 '",
+    "1.5x",
+    "-0.0",
+    "3.0e+2",
+    "1_000",
+    "1,5",
+    "170141183460469231731687303715884105728",
+    "99999999999999999",
+    "1e4931",
+    r#""1.5\x00""#,
+];
+
+const OFFSETS: &[&str] = &[
+    "-1",
+    "4294967296",
+    "4294967303",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "536870912000",
+    "#-1",
+    "#9223372036854775807",
+    "#x",
+    "#",
+    "x",
+    "''",
+    "' 1'",
+    "01",
+    "+1",
+    "1.0",
+];
+
+const TIMES: &[&str] = &[
+    "''",
+    "x",
+    "1.5",
+    "9223372036854775807",
+    "9223372036854775808",
+    "9223372036854775",
+    "9223372036854776",
+    "9223372036854774",
+    "9223370000000000",
+    "9223370000000000000",
+    "' 2000000000'",
+    "02000000000",
+    "1e10",
+    "-9223372036854775",
+    "-9223372036854776",
+    "-9223372036854775809",
+    "18446744073709551616",
+];
+
+const PATTERNS: &[&str] = &[
+    "*",
+    "?",
+    "s*",
+    "h?",
+    "*1",
+    "[sh]*",
+    "[^s]*",
+    "[a-p]*",
+    "[p-a]?",
+    "[",
+    "[^",
+    "[]",
+    "[s",
+    "[]s]*",
+    "[s-",
+    r"\s*",
+    r"s\",
+    r"\",
+    "**",
+    "*?*",
+    "f[0-3]",
+    "field:*",
+    "''",
+    "s[0-",
+    "*[^0-9]",
+    r#""\xfe*""#,
+    "F*",
+    "a[*]*",
+    r#""a\\*\\[b\\]\\?""#,
+    "a*a*a*a*a*b",
+    "[[]*",
+    r"[\]]*",
+    r"[\-]*",
+];
+
+#[test]
+fn every_row_is_said_with_as_many_words_as_it_accepts() {
+    for drawn in ALL.iter() {
+        let mut generator = Generator::new(1, vec![drawn]);
+        for _ in 0..100 {
+            let mut said = Vec::new();
+            grammar::speak(&drawn.parts, &mut generator, &mut said);
+            let words = 1 + usize::from(drawn.row.name.contains('|')) + said.len();
+            assert!(drawn.row.accepts(words), "{} {:?}", drawn.row.name, said);
+        }
+    }
+}

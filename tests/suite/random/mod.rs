@@ -1,0 +1,129 @@
+//! Random commands, the same from the same seed: beside a real Redis, which must say the same, and before
+//! and after a `kill -9`, which must leave the same.
+//!
+//! [`grammar`] reads the syntax of the rows of the command table, [`generator`] says commands in it,
+//! [`compare`] knows which differences between two servers are none, and [`shrink`] leaves of a list of
+//! commands what is needed to show one.
+//!
+//! An episode is [`EPISODE`] commands from one seed, on empty servers. What fails names its seed, and
+//! `RANDOM_SEED=that RANDOM_COMMANDS=1` runs that episode alone.
+
+mod compare;
+mod generator;
+mod grammar;
+mod shrink;
+
+use crate::durability::Numbers;
+use crate::harness::{Server, encode, say, skipped_on_redis, unix_now_ms};
+use crate::persistence::dump;
+use compare::{Pair, Setup, listing};
+use generator::{ALL, Drawn, Generator, Words};
+use shrink::shrink;
+
+const EPISODE: usize = 5000;
+
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// The seeds of all episodes: a few that are always the same, and as many that never are.
+fn seeds(default_commands: u64) -> Vec<u64> {
+    let commands = setting("RANDOM_COMMANDS").unwrap_or(default_commands);
+    let episodes = commands.div_ceil(EPISODE as u64);
+    if let Some(seed) = setting("RANDOM_SEED") {
+        return (seed..seed + episodes).collect();
+    }
+    let fresh = unix_now_ms() as u64;
+    say(&format!("{episodes} episodes, with the seeds 1 and up, and {fresh} and up"));
+    (0..episodes).map(|n| if n % 2 == 0 { 1 + n / 2 } else { fresh + n / 2 }).collect()
+}
+
+fn setup_of(seed: u64) -> Setup {
+    let mut numbers = Numbers(seed << 8 | 1);
+    (0..20).for_each(|_| _ = numbers.below(2));
+    Setup {
+        protocol: 2 + numbers.below(2),
+        packed_entries: [512, 512, 16, 3][numbers.below(4)],
+        sparse_bytes: [3000, 300, 40][numbers.below(3)],
+    }
+}
+
+#[test]
+fn random_commands_get_the_same_replies_as_from_a_redis() {
+    if std::env::var_os("REDIS_ADDR").is_none() {
+        say("skipped: there is no REDIS_ADDR to compare with");
+        return;
+    }
+    let mut pair = Pair::start();
+    let rows = pair.rows();
+    for seed in seeds(300_000) {
+        let setup = setup_of(seed);
+        let mut generator = Generator::new(seed, rows.clone());
+        let commands = std::iter::repeat_with(|| generator.command());
+        let commands: Vec<Words> =
+            commands.filter(|command| pair.is_known(command)).take(EPISODE).collect();
+        let Some(first) = pair.difference(setup, &commands) else { continue };
+        let shortest = shrink(&commands, first.step, |list| {
+            pair.difference(setup, list).map(|difference| difference.step)
+        });
+        let last = pair.difference(setup, &shortest).unwrap_or(first);
+        panic!(
+            "seed {seed}, {setup:?}: a difference behind these commands\n\n{}\n\nours:    {}\nRedis's: {}\n",
+            listing(&shortest),
+            last.ours,
+            last.theirs
+        );
+    }
+}
+
+#[test]
+fn random_commands_leave_the_same_when_the_log_is_replayed() {
+    if skipped_on_redis() {
+        return;
+    }
+    let rows: Vec<&Drawn> = ALL.iter().collect();
+    for seed in seeds(20_000) {
+        let mut generator = Generator::new(seed, rows.clone());
+        let commands: Vec<Words> =
+            std::iter::repeat_with(|| generator.command()).take(EPISODE).collect();
+        let setup = setup_of(seed);
+        let Some(first) = lost(setup, &commands) else { continue };
+        let shortest = shrink(&commands, EPISODE, |list| lost(setup, list).map(|_| list.len()));
+        let last = lost(setup, &shortest).unwrap_or(first);
+        panic!("seed {seed}, {setup:?}: {last} behind these commands\n\n{}\n", listing(&shortest));
+    }
+}
+
+/// Sends the commands to a server that is killed in between and at the end, and that rewrites its log in
+/// between too. Says what, if anything, is not the same when it comes back.
+fn lost(setup: Setup, commands: &[Words]) -> Option<String> {
+    let entries = setup.packed_entries.to_string();
+    let bytes = setup.sparse_bytes.to_string();
+    let mut server =
+        Server::start(&["--hash-max-listpack-entries", &entries, "--hll-sparse-max-bytes", &bytes]);
+    let (first, rest) = commands.split_at(commands.len() / 2);
+    let (second, third) = rest.split_at(rest.len() / 2);
+    for (parts, rewrites) in [([first, &[]], false), ([second, third], true)] {
+        let mut c = server.client();
+        for (number, part) in parts.into_iter().enumerate() {
+            if rewrites && number == 1 {
+                c.expect("BGREWRITEAOF", "+Background append only file rewriting started");
+            }
+            for batch in part.chunks(64) {
+                c.send_raw(batch.iter().flat_map(|command| encode(command)).collect::<Vec<_>>());
+                batch.iter().for_each(|_| _ = c.read_reply());
+            }
+        }
+        let before = dump(&mut server.client());
+        server.kill_9();
+        server.restart();
+        let after = dump(&mut server.client());
+        let differs = |key: &&(usize, String)| before.get(key) != after.get(key);
+        if let Some(key) = before.keys().chain(after.keys()).find(differs) {
+            let (was, is) = (before.get(key), after.get(key));
+            return Some(format!("{key:?} was {was:?} and is {is:?}"));
+        }
+    }
+    None
+}
