@@ -66,15 +66,14 @@ pub(super) fn invalid_expire_time(command: &str) -> CommandError {
     CommandError::from(format!("ERR invalid expire time in '{command}' command"))
 }
 
-/// What Redis reads of an argument that it takes for a text of C: the part before a zero byte.
-pub(super) fn c_text(arg: &[u8]) -> &[u8] {
-    arg.split(|&byte| byte == 0).next().unwrap_or_default()
+/// Whether an argument is that option, in letters of any case.
+pub(super) fn is(arg: &[u8], option: &str) -> bool {
+    arg.eq_ignore_ascii_case(option.as_bytes())
 }
 
-/// Whether an argument is that option, in letters of any case. It may end in a zero byte and more.
-pub(super) fn is(arg: &[u8], option: &str) -> bool {
-    let (start, rest) = arg.split_at(option.len().min(arg.len()));
-    start.eq_ignore_ascii_case(option.as_bytes()) && matches!(rest.first(), None | Some(0))
+/// What Redis reads of an argument where it takes it for a text of C: the part before a zero byte.
+pub(super) fn c_text(arg: &[u8]) -> &[u8] {
+    arg.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 /// A wrong number of arguments, where the arity alone does not tell: fields without their values.

@@ -29,21 +29,28 @@ pub(super) struct Drawn {
 
 /// Commands about the connection that take part; the others of them say what is true of it alone.
 const OF_SESSIONS: [&str; 3] = ["echo", "ping", "select"];
-/// What does not only work on data.
-const LEFT_OUT: [&str; 1] = ["debug"];
+/// The table tells that their replies may differ; [`super::compare`] knows how far.
+const COMPARABLE: [&str; 5] = ["scan", "hscan", "ttl", "pttl", "object|encoding"];
+/// What is about the server, or about how it keeps its data.
+const LEFT_OUT: [&str; 3] = ["debug", "memory", "object|refcount"];
 
-/// All of the table that takes part.
+/// All of the table that takes part: what reads and writes data, and whose reply is no matter of chance.
 pub(super) static ALL: LazyLock<Vec<Drawn>> = LazyLock::new(|| {
     let rows = commands::all().flat_map(|(group, row)| {
         std::iter::once(row).chain(row.subcommands()).map(move |row| (group, row))
     });
-    let on_data = |row: &Row| match row.handler {
-        Handler::Read(_) | Handler::Write(_) | Handler::ReadAll(_) | Handler::WriteAll(_) => true,
-        Handler::Session(_) => OF_SESSIONS.contains(&row.name),
-        _ => false,
+    let takes_part = |row: &Row| {
+        let container = row.name.split('|').next().unwrap_or_default();
+        let is_random = row.tips.contains(&"nondeterministic_output");
+        let is_on_data = match row.handler {
+            Handler::Read(_) | Handler::ReadAll(_) => !is_random || COMPARABLE.contains(&row.name),
+            Handler::Write(_) | Handler::WriteAll(_) => true,
+            Handler::Session(_) => OF_SESSIONS.contains(&row.name),
+            _ => false,
+        };
+        is_on_data && !LEFT_OUT.contains(&row.name) && !LEFT_OUT.contains(&container)
     };
-    let container = |row: &Row| row.name.split('|').next().unwrap_or_default();
-    rows.filter(|(_, row)| on_data(row) && !LEFT_OUT.contains(&container(row)))
+    rows.filter(|(_, row)| takes_part(row))
         .map(|(group, row)| Drawn { group, row, parts: grammar::parse(row.syntax) })
         .collect()
 });
@@ -105,8 +112,7 @@ impl<'a> Generator<'a> {
             1 if said.len() > 1 => _ = said.remove(place.max(1)),
             2 => said.insert(1 + place, said[place].clone()),
             3 => {
-                let token =
-                    self.one_of(&["NX", "GET", "COUNT", "EX", "KEEPTTL", "BIT", "nonsense"]);
+                let token = self.one_of("NX GET COUNT EX KEEPTTL BIT nonsense");
                 said.insert(1 + place, token.into());
             }
             4 if !is_timed && place > 0 && other > 0 => said.swap(place, other),
@@ -117,12 +123,15 @@ impl<'a> Generator<'a> {
         }
     }
 
-    fn one_of<'p>(&mut self, pool: &[&'p str]) -> &'p str {
-        pool[self.below(pool.len())]
+    /// A word of a text.
+    fn one_of<'p>(&mut self, pool: &'p str) -> &'p str {
+        let count = pool.split_whitespace().count();
+        let place = self.below(count);
+        pool.split_whitespace().nth(place).unwrap_or_default()
     }
 
-    /// Written as in `redis-cli`, for what is no text.
-    fn quoted(&mut self, pool: &[&str]) -> Vec<u8> {
+    /// A word of a text in which they are quoted.
+    fn quoted(&mut self, pool: &str) -> Vec<u8> {
         split_command(self.one_of(pool)).remove(0)
     }
 
@@ -136,11 +145,11 @@ impl<'a> Generator<'a> {
             _ => None,
         };
         if self.below(40) == 0 {
-            return self.quoted(&[r#""""#, r#""\x00\r\n\xff""#, "a*[b]?", "missing", r#""k 1""#]);
+            return self.quoted(r#""" "\x00\r\n\xff" a*[b]? missing "k\x201""#);
         }
         let kind = match own {
             Some(own) if self.below(8) > 0 => own,
-            _ => self.one_of(&["s", "b", "h", "p"]),
+            _ => self.one_of("s b h p"),
         };
         format!("{kind}{}", self.below(5)).into_bytes()
     }
@@ -149,7 +158,7 @@ impl<'a> Generator<'a> {
         match self.below(10) {
             0..6 => format!("f{}", self.below(8)).into_bytes(),
             6..8 => format!("field:{}", self.below(600)).into_bytes(),
-            8 => self.quoted(&[r#""""#, r#""\xfe\x00\r\n""#, "7", "-1", "FIELDS", "f*"]),
+            8 => self.quoted(r#""" "\xfe\x00\r\n" 7 -1 FIELDS f*"#),
             _ => self.text(),
         }
     }
@@ -159,14 +168,10 @@ impl<'a> Generator<'a> {
         match self.below(16) {
             0..6 => self.integer(),
             6..8 => self.float(),
-            8..11 => {
-                self.one_of(&["", "a", "b", "ohmytext", "mynewtext", "Hello"]).as_bytes().to_vec()
-            }
+            8..11 => self.quoted(r#""" a b ohmytext mynewtext Hello"#),
             // Around the lengths at which Redis changes an encoding, and some more.
             11 => vec![b'x'; [43, 44, 45, 63, 64, 65, 66, 300][self.below(8)]],
-            12 => {
-                self.quoted(&[r#""\x00""#, r#""\xff\xfe""#, r#""\r\n$3\r\n""#, r#""caf\xc3\xa9""#])
-            }
+            12 => self.quoted(r#""\x00" "\xff\xfe" "\r\n$3\r\n" "caf\xc3\xa9""#),
             13 => (0..self.below(40)).map(|_| self.below(256) as u8).collect(),
             _ => (0..self.below(12)).map(|_| b'a' + self.below(3) as u8).collect(),
         }
@@ -197,7 +202,7 @@ impl<'a> Generator<'a> {
     fn time(&mut self, per_second: i64, absolute: bool) -> Vec<u8> {
         match self.below(12) {
             0 => self.quoted(TIMES),
-            1 => self.quoted(&["0", "-1", "-100", "-9223372036854775808"]),
+            1 => self.quoted("0 -1 -100 -9223372036854775808"),
             2 if absolute => (1000 + self.below(2)).to_string().into_bytes(),
             _ if absolute => {
                 (4_102_444_800 * per_second + self.below(3) as i64).to_string().into_bytes()
@@ -216,9 +221,7 @@ impl Speaker for Generator<'_> {
     }
 
     fn token(&mut self, token: &str) -> Vec<u8> {
-        match self.below(200) % 5 {
-            // Where Redis reads a text of C, it ends here.
-            4 if self.below(20) == 0 => format!("{token}\0x").into_bytes(),
+        match self.below(4) {
             0 => token.to_ascii_uppercase().into_bytes(),
             1 => token.chars().map(|c| self.in_some_case(c)).collect(),
             _ => token.to_ascii_lowercase().into_bytes(),
@@ -240,7 +243,7 @@ impl Speaker for Generator<'_> {
         match name {
             "db" | "destination-db" | "index" | "index1" | "index2" => match self.below(20) {
                 0 => self.integer(),
-                1 => self.quoted(&["15", "16", "-1", "x", "2147483648"]),
+                1 => self.quoted("15 16 -1 x 2147483648"),
                 _ => self.below(3).to_string().into_bytes(),
             },
             "source" | "destination" => self.key(),
@@ -251,23 +254,14 @@ impl Speaker for Generator<'_> {
             "unix-time-seconds" => self.time(1, true),
             "unix-time-milliseconds" => self.time(1000, true),
             "pattern" => self.quoted(PATTERNS),
-            "type" => self.quoted(&["string", "HASH", "hash", "zset", "none", r#""""#]),
+            "type" => self.quoted(r#"string HASH hash zset none """#),
             // A page other than the first and whole one depends on how a server walks.
-            "cursor" => self.quoted(&[
-                "0",
-                "0",
-                "0",
-                "0",
-                "00",
-                "-0",
-                "x",
-                r#""""#,
-                "1x",
-                "99999999999999999999",
-            ]),
+            "cursor" => self.quoted(r#"0 0 0 0 00 -0 x "" 1x 99999999999999999999"#),
+            // A page that is not the whole is not compared.
+            "count" if self.below(2) == 0 => b"1000000".to_vec(),
             "encoding" => self.encoding(),
             "subcommand" => {
-                let name = self.one_of(&["GETREG", "ENCODING", "TODENSE", "DECODE", "nonsense"]);
+                let name = self.one_of("GETREG ENCODING TODENSE DECODE nonsense");
                 self.token(name)
             }
             "bit" | "value" if is_bitmap && self.below(3) > 0 => {
@@ -276,7 +270,9 @@ impl Speaker for Generator<'_> {
             "value" if is_bitmap => self.integer(),
             "offset" => self.offset(),
             "increment" if is_float && self.below(4) > 0 => self.float(),
-            "value" | "element" | "message" => self.text(),
+            name if name.contains("digest") => self.quoted(DIGESTS),
+            name if name.contains("float") => self.float(),
+            name if name.contains("value") || name == "element" || name == "message" => self.text(),
             _ if self.below(15) == 0 => self.text(),
             _ => self.integer(),
         }
@@ -292,10 +288,9 @@ impl Generator<'_> {
     /// Of an integer in a bitmap.
     fn encoding(&mut self) -> Vec<u8> {
         match self.below(8) {
-            0 => self
-                .quoted(&["i0", "u0", "u64", "i65", "x8", "i", "8", "u-1", "i+8", "i08", r#""""#]),
-            1 => self.quoted(&["i64", "u63", "i1", "u1", "i63"]),
-            _ => format!("{}{}", self.one_of(&["i", "u"]), 1 + self.below(62)).into_bytes(),
+            0 => self.quoted(r#"i0 u0 u64 i65 x8 i 8 u-1 i+8 i08 """#),
+            1 => self.quoted("i64 u63 i1 u1 i63"),
+            _ => format!("{}{}", self.one_of("i u"), 1 + self.below(62)).into_bytes(),
         }
     }
 }
@@ -307,166 +302,35 @@ fn makes_long(word: &[u8]) -> bool {
     number.is_some_and(|number| (5000..1 << 32).contains(&number))
 }
 
-const INTEGERS: &[&str] = &[
-    "0",
-    "-0",
-    "1",
-    "-1",
-    "+1",
-    "' 1'",
-    "'1 '",
-    "01",
-    "-01",
-    "''",
-    "-",
-    "+",
-    "abc",
-    "1.0",
-    "1e3",
-    "0x10",
-    "127",
-    "128",
-    "255",
-    "256",
-    "65535",
-    "2147483647",
-    "2147483648",
-    "-2147483648",
-    "-2147483649",
-    "4294967295",
-    "4294967296",
-    "9007199254740993",
-    "4611686018427387904",
-    "9223372036854775806",
-    "9223372036854775807",
-    "9223372036854775808",
-    "-9223372036854775807",
-    "-9223372036854775808",
-    "-9223372036854775809",
-    "18446744073709551615",
-    "18446744073709551616",
-    "99999999999999999999999",
-    r#""1\x00""#,
-    r#""\xb9""#,
-];
+// The pools: words with spaces between them, quoted as in `redis-cli`.
 
-const FLOATS: &[&str] = &[
-    "0.1",
-    "-0.1",
-    "1.5",
-    "3.0e3",
-    "5.0e-2",
-    "1e10",
-    ".5",
-    "5.",
-    "-.5",
-    "+2.5",
-    "1e-20",
-    "123456.789",
-    "1e17",
-    "0.30000000000000004",
-    "1e400",
-    "-1e400",
-    "1e5000",
-    "1e-5000",
-    "nan",
-    "inf",
-    "-inf",
-    "+inf",
-    "infinity",
-    "NaN(1)",
-    "0x1p3",
-    "0xA.8",
-    "1e",
-    "e5",
-    "' 1.5'",
-    "'1.5 '",
-    "1.5x",
-    "-0.0",
-    "3.0e+2",
-    "1_000",
-    "1,5",
-    "170141183460469231731687303715884105728",
-    "99999999999999999",
-    "1e4931",
-    r#""1.5\x00""#,
-];
+const INTEGERS: &str = r#"
+    0 -0 1 -1 +1 "\x201" "1\x20" 01 -01 "" - + abc 1.0 1e3 0x10 127 128 255 256 65535 2147483647 2147483648
+    -2147483648 -2147483649 4294967295 4294967296 9007199254740993 4611686018427387904 9223372036854775806
+    9223372036854775807 9223372036854775808 -9223372036854775807 -9223372036854775808 -9223372036854775809
+    18446744073709551615 18446744073709551616 99999999999999999999999 "1\x00" "\xb9""#;
 
-const OFFSETS: &[&str] = &[
-    "-1",
-    "4294967296",
-    "4294967303",
-    "9223372036854775807",
-    "9223372036854775808",
-    "-9223372036854775808",
-    "536870912000",
-    "#-1",
-    "#9223372036854775807",
-    "#x",
-    "#",
-    "x",
-    "''",
-    "' 1'",
-    "01",
-    "+1",
-    "1.0",
-];
+const FLOATS: &str = r#"
+    0.1 -0.1 1.5 3.0e3 5.0e-2 1e10 .5 5. -.5 +2.5 1e-20 123456.789 1e17 0.30000000000000004 1e400 -1e400
+    1e5000 1e-5000 nan inf -inf +inf infinity NaN(1) 0x1p3 0xA.8 1e e5 "\x201.5" "1.5\x20" 1.5x -0.0 3.0e+2
+    1_000 1,5 170141183460469231731687303715884105728 99999999999999999 1e4931 "1.5\x00" 1.7e308 -1.7e308
+    0.1e-4 1e-17 3.141592653589793238 9223372036854775807.5 5e-324 "" 1e+ +-1 --1 .  0x 1E5 INF"#;
 
-const TIMES: &[&str] = &[
-    "''",
-    "x",
-    "1.5",
-    "9223372036854775807",
-    "9223372036854775808",
-    "9223372036854775",
-    "9223372036854776",
-    "9223372036854774",
-    "9223370000000000",
-    "9223370000000000000",
-    "' 2000000000'",
-    "02000000000",
-    "1e10",
-    "-9223372036854775",
-    "-9223372036854776",
-    "-9223372036854775809",
-    "18446744073709551616",
-];
+const OFFSETS: &str = r#"
+    -1 4294967296 4294967303 9223372036854775807 9223372036854775808 -9223372036854775808 536870912000 #-1
+    #9223372036854775807 #x # x "" "\x201" 01 +1 1.0"#;
 
-const PATTERNS: &[&str] = &[
-    "*",
-    "?",
-    "s*",
-    "h?",
-    "*1",
-    "[sh]*",
-    "[^s]*",
-    "[a-p]*",
-    "[p-a]?",
-    "[",
-    "[^",
-    "[]",
-    "[s",
-    "[]s]*",
-    "[s-",
-    r"\s*",
-    r"s\",
-    r"\",
-    "**",
-    "*?*",
-    "f[0-3]",
-    "field:*",
-    "''",
-    "s[0-",
-    "*[^0-9]",
-    r#""\xfe*""#,
-    "F*",
-    "a[*]*",
-    r#""a\\*\\[b\\]\\?""#,
-    "a*a*a*a*a*b",
-    "[[]*",
-    r"[\]]*",
-    r"[\-]*",
-];
+const TIMES: &str = r#"
+    "" x 1.5 9223372036854775807 9223372036854775808 9223372036854775 9223372036854776 9223372036854774
+    9223370000000000 9223370000000000000 "\x202000000000" 02000000000 1e10 -9223372036854775
+    -9223372036854776 -9223372036854775809 18446744073709551616"#;
+
+/// That of an empty string is among them.
+const DIGESTS: &str = r#"2d06800538d394c2 2D06800538D394C2 0000000000000000 2d06800538d394c x """#;
+
+const PATTERNS: &str = r#"
+    * ? s* h? *1 [sh]* [^s]* [a-p]* [p-a]? [ [^ [] [s []s]* [s- \s* s\ \ ** *?* f[0-3] field:* "" s[0- *[^0-9]
+    "\xfe*" F* a[*]* "a\\*\\[b\\]\\?" a*a*a*a*a*b [[]* [\]]* [\-]*"#;
 
 #[test]
 fn every_row_is_said_with_as_many_words_as_it_accepts() {

@@ -13,8 +13,12 @@ mod generator;
 mod grammar;
 mod shrink;
 
+use std::collections::BTreeMap;
+
+use respite::commands;
+
 use crate::durability::Numbers;
-use crate::harness::{Server, encode, say, skipped_on_redis, unix_now_ms};
+use crate::harness::{Client, Reply, Server, encode, say, skipped_on_redis, unix_now_ms};
 use crate::persistence::dump;
 use compare::{Pair, Setup, listing};
 use generator::{ALL, Drawn, Generator, Words};
@@ -35,7 +39,6 @@ fn seeds(default_commands: u64) -> Vec<u64> {
         return (seed..seed + episodes).collect();
     }
     let fresh = unix_now_ms() as u64;
-    say(&format!("{episodes} episodes, with the seeds 1 and up, and {fresh} and up"));
     (0..episodes).map(|n| if n % 2 == 0 { 1 + n / 2 } else { fresh + n / 2 }).collect()
 }
 
@@ -57,7 +60,11 @@ fn random_commands_get_the_same_replies_as_from_a_redis() {
     }
     let mut pair = Pair::start();
     let rows = pair.rows();
-    for seed in seeds(300_000) {
+    let seeds = seeds(300_000);
+    if let [.., first_of_two, last] = seeds[..] {
+        say(&format!("{} episodes, up to the seeds {first_of_two} and {last}", seeds.len()));
+    }
+    for seed in seeds {
         let setup = setup_of(seed);
         let mut generator = Generator::new(seed, rows.clone());
         let commands = std::iter::repeat_with(|| generator.command());
@@ -115,10 +122,10 @@ fn lost(setup: Setup, commands: &[Words]) -> Option<String> {
                 batch.iter().for_each(|_| _ = c.read_reply());
             }
         }
-        let before = dump(&mut server.client());
+        let before = state(&mut server.client());
         server.kill_9();
         server.restart();
-        let after = dump(&mut server.client());
+        let after = state(&mut server.client());
         let differs = |key: &&(usize, String)| before.get(key) != after.get(key);
         if let Some(key) = before.keys().chain(after.keys()).find(differs) {
             let (was, is) = (before.get(key), after.get(key));
@@ -126,4 +133,22 @@ fn lost(setup: Setup, commands: &[Words]) -> Option<String> {
         }
     }
     None
+}
+
+/// All that a server holds: see [`dump`]; of hashes the deadlines of their fields too.
+fn state(c: &mut Client) -> BTreeMap<(usize, String), String> {
+    let mut all = dump(c);
+    if commands::find(b"hpexpiretime").is_none() {
+        return all;
+    }
+    for ((db, key), value) in all.iter_mut().filter(|(_, value)| value.starts_with("+hash")) {
+        c.expect(&format!("SELECT {db}"), "+OK");
+        let mut fields = c.reply(&format!("HKEYS {key}")).into_items();
+        fields.sort_by_cached_key(Reply::to_string);
+        let names: Vec<String> = fields.iter().map(Reply::to_string).collect();
+        let (count, names) = (names.len(), names.join(" "));
+        let deadlines = c.reply(&format!("HPEXPIRETIME {key} FIELDS {count} {names}"));
+        value.push_str(&deadlines.to_string());
+    }
+    all
 }
