@@ -9,7 +9,7 @@
 //!
 //! What another release of Redis does differently is not sent to an older one: see [`NEWER`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use respite::commands::Command as Row;
 
@@ -90,12 +90,9 @@ impl Pair {
     /// Whether this Redis can be expected to do the same.
     pub(super) fn is_known(&self, command: &Words) -> bool {
         let Some(row) = row_of(command) else { return true };
-        let says = |token: &&str| {
-            command[1..].iter().any(|word| word.eq_ignore_ascii_case(token.as_bytes()))
-        };
         let newer = |(name, since, sign): &(&str, (u32, u32), Sign)| {
             let shows = match sign {
-                Sign::OneOf(tokens) => tokens.iter().any(says),
+                Sign::OneOf(tokens) => tokens.iter().any(|token| says(command, token)),
                 Sign::Words(count) => command.len() == *count,
             };
             *name == row.name && self.version < *since && shows
@@ -124,7 +121,7 @@ impl Pair {
     pub(super) fn difference(&mut self, setup: Setup, commands: &[Words]) -> Option<Difference> {
         let [mut ours, mut reference] = self.begin(setup);
         for (number, batch) in commands.chunks(BATCH).enumerate() {
-            let probes: Vec<Option<Words>> = batch.iter().map(|command| probe(command)).collect();
+            let probes: Vec<Option<Words>> = batch.iter().map(probe).collect();
             let with_probes = batch.iter().zip(&probes);
             let with_probes =
                 with_probes.flat_map(|(command, probe)| probe.iter().chain([command]));
@@ -147,26 +144,35 @@ impl Pair {
                 return first;
             }
         }
-        let [one, other] = [dump(&mut ours), dump(&mut reference)];
-        let keys: BTreeSet<_> = one.keys().chain(other.keys()).collect();
-        let show = |(db, key): &(usize, String), text: Option<&String>| {
-            format!("database {db}, key {key}: {}", text.map_or("missing", String::as_str))
-        };
-        keys.into_iter().find_map(|key| {
-            let (one, other) = (one.get(key), other.get(key));
-            let is_same = match (
-                one.and_then(|s| s.rsplit_once(" :")),
-                other.and_then(|s| s.rsplit_once(" :")),
-            ) {
-                (Some((one, deadline)), Some((other, their_deadline))) => {
-                    one == other && are_near(deadline, their_deadline, 2000)
-                }
-                _ => false,
-            };
-            let step = commands.len().saturating_sub(1);
-            (!is_same).then(|| Difference { step, ours: show(key, one), theirs: show(key, other) })
-        })
+        let differs = state_difference(&dump(&mut ours), &dump(&mut reference));
+        let step = commands.len().saturating_sub(1);
+        differs.map(|(ours, theirs)| Difference { step, ours, theirs })
     }
+}
+
+/// The first key that the two hold in different ways, as each holds it.
+fn state_difference(ours: &Dump, theirs: &Dump) -> Option<(String, String)> {
+    // A dump ends in the deadline.
+    let parts = |dump: &Dump, place: &(usize, String)| -> Option<(String, i64)> {
+        let (value, deadline) = dump.get(place)?.rsplit_once(" :")?;
+        Some((value.to_owned(), deadline.parse().ok()?))
+    };
+    let differs = |place: &&(usize, String)| match (parts(ours, place), parts(theirs, place)) {
+        (Some((one, deadline)), Some((other, their_deadline))) => {
+            one != other || !is_near(deadline, their_deadline, 2000)
+        }
+        _ => true,
+    };
+    let place = ours.keys().chain(theirs.keys()).find(differs)?;
+    let show = |dump: &Dump| format!("{place:?}: {:?}", dump.get(place));
+    Some((show(ours), show(theirs)))
+}
+
+type Dump = BTreeMap<(usize, String), String>;
+
+/// Whether that is among its arguments.
+fn says(command: &Words, token: &str) -> bool {
+    command[1..].iter().any(|word| word.eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// The row that carries the command out, if there is one and it gets as far as that.
@@ -196,32 +202,51 @@ fn is_unordered(row: &Row) -> bool {
 /// Whether two replies say the same, though their bytes differ.
 fn are_alike(command: &Words, one: &Reply, other: &Reply, probed: Option<&Reply>) -> bool {
     let Some(row) = row_of(command) else { return false };
-    let in_order = probed == Some(&Reply::Bulk(b"listpack".to_vec()));
-    match (row.name, one, other) {
-        ("ttl" | "expiretime", Reply::Integer(one), Reply::Integer(other)) => {
-            is_near(*one, *other, 2)
-        }
-        ("pttl" | "pexpiretime", Reply::Integer(one), Reply::Integer(other)) => {
-            is_near(*one, *other, 2000)
-        }
-        ("scan" | "hscan", Reply::Array(one), Reply::Array(other)) => {
-            let [a_next, a_found] = &one[..] else { return false };
-            let [b_next, b_found] = &other[..] else { return false };
-            let cursor = &command[if row.name == "scan" { 1 } else { 2 }];
-            let is_zero = cursor.iter().all(|byte| b"+-0".contains(byte));
-            let is_whole = |next: &Reply| *next == Reply::Bulk(b"0".to_vec());
-            let has_pairs = row.name == "hscan";
-            !is_zero
-                || !is_whole(a_next)
-                || !is_whole(b_next)
-                || (!in_order && sorted(a_found, has_pairs) == sorted(b_found, has_pairs))
-        }
-        _ if is_unordered(row) && !in_order => {
-            let has_pairs = row.name == "hgetall";
-            sorted(one, has_pairs) == sorted(other, has_pairs)
-        }
-        _ => false,
+    if let Some((_, tolerance)) = TIMES.iter().find(|(name, _)| *name == row.name) {
+        return are_near(one, other, *tolerance);
     }
+    let is_compact = probed == Some(&Reply::Bulk(b"listpack".to_vec()));
+    let has_pairs = row.name == "hgetall" || (row.name == "hscan" && !says(command, "NOVALUES"));
+    let same_in_any_order =
+        |one, other| !is_compact && sorted(one, has_pairs) == sorted(other, has_pairs);
+    match (row.name, one, other) {
+        ("scan" | "hscan", Reply::Array(one), Reply::Array(other)) => {
+            let cursor = &command[if row.name == "scan" { 1 } else { 2 }];
+            let begins = cursor.iter().all(|byte| b"+-0".contains(byte));
+            let zero = Reply::Bulk(b"0".to_vec());
+            let is_whole = begins && one[0] == zero && other[0] == zero;
+            !is_whole || same_in_any_order(&one[1], &other[1])
+        }
+        _ => is_unordered(row) && same_in_any_order(one, other),
+    }
+}
+
+/// What replies with times, and by how much these may differ: by two seconds.
+const TIMES: &[(&str, i64)] = &[
+    ("ttl", 2),
+    ("pttl", 2000),
+    ("expiretime", 2),
+    ("pexpiretime", 2000),
+    ("httl", 2),
+    ("hpttl", 2000),
+    ("hexpiretime", 2),
+    ("hpexpiretime", 2000),
+];
+
+fn are_near(one: &Reply, other: &Reply, tolerance: i64) -> bool {
+    match (one, other) {
+        (Reply::Integer(one), Reply::Integer(other)) => is_near(*one, *other, tolerance),
+        (Reply::Array(one), Reply::Array(other)) => {
+            let mut pairs = one.iter().zip(other);
+            one.len() == other.len() && pairs.all(|(one, other)| are_near(one, other, tolerance))
+        }
+        _ => one == other,
+    }
+}
+
+/// Both the same, or both in the future and near.
+fn is_near(one: i64, other: i64, tolerance: i64) -> bool {
+    one == other || (one > 0 && other > 0 && one.abs_diff(other) <= tolerance as u64)
 }
 
 /// With the elements in order, or, of an array, its pairs of elements.
@@ -234,19 +259,6 @@ fn sorted(reply: &Reply, has_pairs: bool) -> Reply {
     };
     sorted.sort();
     sorted
-}
-
-/// Both the same, or both in the future and near.
-fn is_near(one: i64, other: i64, tolerance: i64) -> bool {
-    one == other || (one > 0 && other > 0 && one.abs_diff(other) <= tolerance as u64)
-}
-
-/// As [`is_near`], of numbers in text.
-fn are_near(one: &str, other: &str, tolerance: i64) -> bool {
-    match (one.parse(), other.parse()) {
-        (Ok(one), Ok(other)) => is_near(one, other, tolerance),
-        _ => false,
-    }
 }
 
 /// As one would type them into `redis-cli`.

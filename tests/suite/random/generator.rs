@@ -30,7 +30,7 @@ pub(super) struct Drawn {
 /// Commands about the connection that take part; the others of them say what is true of it alone.
 const OF_SESSIONS: [&str; 3] = ["echo", "ping", "select"];
 /// The table tells that their replies may differ; [`super::compare`] knows how far.
-const COMPARABLE: [&str; 5] = ["scan", "hscan", "ttl", "pttl", "object|encoding"];
+const COMPARABLE: [&str; 7] = ["scan", "hscan", "ttl", "pttl", "httl", "hpttl", "object|encoding"];
 /// What is about the server, or about how it keeps its data.
 const LEFT_OUT: [&str; 3] = ["debug", "memory", "object|refcount"];
 
