@@ -77,7 +77,7 @@ impl Pair {
     pub(super) fn rows(&mut self) -> Vec<&'static Drawn> {
         let (known, lacking): (Vec<_>, Vec<_>) = ALL.iter().partition(|drawn| {
             let info = self.reference.call(&["COMMAND", "INFO", drawn.row.name]).into_items();
-            !matches!(info[..], [Reply::NullArray | Reply::Null])
+            matches!(info[..], [Reply::Array(_)])
         });
         if !lacking.is_empty() {
             let names: Vec<&str> = lacking.iter().map(|drawn| drawn.row.name).collect();
