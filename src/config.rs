@@ -52,6 +52,8 @@ pub struct Config {
     pub requirepass: Text,
     pub databases: AtomicI64,
     pub maxclients: AtomicI64,
+    /// `client-query-buffer-limit`
+    pub client_query_buffer_limit: AtomicI64,
     pub timeout: AtomicI64,
     pub loglevel: AtomicUsize,
     pub hash_max_listpack_entries: AtomicI64,
@@ -189,6 +191,9 @@ pub static SETTINGS: &[Setting] = &[
         "number of databases"),
     row("maxclients", "10000", Live, integer(|c| &c.maxclients, 1, u32::MAX as i64),
         "connections served at once"),
+    row("client-query-buffer-limit", "1gb", Live,
+        Kind::Memory { at: |c| &c.client_query_buffer_limit, min: 1 << 20, max: i64::MAX },
+        "memory of the commands that a client's MULTI queues; beyond it the client is cut off"),
     row("timeout", "0", Live, integer(|c| &c.timeout, 0, i32::MAX as i64),
         "seconds after which an idle connection is closed; 0 for never"),
     row("loglevel", "notice", Live, Kind::Choice(|c| &c.loglevel, LOG_LEVELS),

@@ -10,7 +10,9 @@ use crate::commands::{self, Command, Context, Effect, Handler, spec::Flags};
 use crate::config::Level;
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::session::{Server, Session};
-use crate::store::{ReadAll, WriteAll};
+use crate::store::{ReadAll, Transaction, WriteAll, WriteView};
+
+mod transaction;
 
 /// How much of what it does not know an error repeats.
 const QUOTED_BYTES: usize = 128;
@@ -24,11 +26,18 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         session.closing = true;
         return;
     }
-    let result = resolve(args).and_then(|command| {
+    let admitted = resolve(args).and_then(|command| {
         session.last_command = command.name;
-        permit(server, session, command)?;
-        run(server, session, command, args, reply)
+        permit(server, session, command).map(|()| command)
     });
+    let result = match admitted {
+        Ok(command) if session.multi.is_some() && !command.has(Flags::NOT_QUEUED) => {
+            transaction::queue(server, session, args, reply);
+            Ok(())
+        }
+        Ok(command) => run(server, session, command, args, reply),
+        Err(error) => Err(transaction::refuse(server, session, args, error)),
+    };
     if let Err(error) = result {
         reply.truncate(start);
         reply.error(&error);
@@ -66,7 +75,7 @@ pub fn check(args: Args) -> Result<(), String> {
 fn belongs_in_a_log(command: &Command) -> Outcome {
     match command.handler {
         Handler::Session(_) if command.name == "select" => Ok(()),
-        Handler::Session(_) | Handler::Container(..) | Handler::Hidden(_) => {
+        Handler::Session(_) | Handler::Exec | Handler::Container(..) | Handler::Hidden(_) => {
             Err(CommandError::new("ERR a command that does not belong in a log"))
         }
         _ => Ok(()),
@@ -126,9 +135,15 @@ fn unknown_subcommand(container: &Command, name: &[u8]) -> CommandError {
 }
 
 /// Whether the connection may use the command now.
+#[inline(always)]
 fn permit(server: &Server, session: &Session, command: &Command) -> Outcome {
     if !session.authenticated && !command.has(Flags::NO_AUTH) {
         return Err(CommandError::new("NOAUTH Authentication required."));
+    }
+    // What a hidden command is going to use is known too late for a transaction.
+    let alone = command.has(Flags::NO_MULTI) || matches!(command.handler, Handler::Hidden(_));
+    if alone && session.multi.is_some() {
+        return Err(CommandError::new("ERR Command not allowed inside a transaction"));
     }
     if server.is_loading() && !command.has(Flags::LOADING) {
         return Err(CommandError::new("LOADING Redis is loading the dataset in memory"));
@@ -159,16 +174,11 @@ fn run(
         Handler::Write(handler) => {
             let mut view = keyspace.write(session.db, command.keys_of(args));
             let change = handler(&mut view, args, reply);
-            for (db, key) in view.take_expired() {
-                server.stats.expired_keys.add(1);
-                view.logged(log_expired(server, db, &key));
-            }
-            let outcome = settle(change, |effect| {
-                let position = log(server, session, session.db, args, effect);
-                view.logged(position);
-            });
+            let outcome = settle(server, session, &mut view, change, args);
             session.seen = session.seen.max(view.last_record());
-            server.discard(view.unlock());
+            if let Some(garbage) = view.unlock() {
+                server.discard(garbage);
+            }
             outcome
         }
         Handler::ReadAll(handler) => {
@@ -179,60 +189,113 @@ fn run(
         }
         Handler::WriteAll(handler) => {
             let mut view = WriteAll::new(keyspace, session.db);
-            let outcome = settle(handler(&mut view, args, reply), |effect| {
-                let position = log(server, session, session.db, args, effect);
-                view.logged(position);
-            });
+            let change = handler(&mut view, args, reply);
+            let outcome = settle_all(server, session, &mut view, change, args);
             session.seen = session.seen.max(view.last_record());
             server.discard(view.unlock());
             outcome
         }
+        Handler::Exec => transaction::execute(server, session, reply),
+        Handler::Hidden(find) => {
+            let found = find(&Context { server, session, transaction: None, replay }, args)?;
+            permit(server, session, found)?;
+            run(server, session, found, args, reply)
+        }
+        Handler::Session(_) | Handler::Container(..) => {
+            run_session(server, session, None, command, args, reply)
+        }
+    }
+}
+
+/// Carries out a command that has no keys.
+fn run_session(
+    server: &Server,
+    session: &mut Session,
+    transaction: Option<&Transaction>,
+    command: &Command,
+    args: Args,
+    reply: &mut Reply,
+) -> Outcome {
+    match command.handler {
         Handler::Container(..) if is_help(args) => {
             commands::docs::help(command, reply);
             Ok(())
         }
         Handler::Session(handler) | Handler::Container(_, Some(handler)) => {
-            handler(&mut Context { server, session, replay }, args, reply)
+            handler(&mut Context { server, session, transaction, replay }, args, reply)
         }
-        Handler::Hidden(find) => {
-            let found = find(&Context { server, session, replay }, args)?;
-            permit(server, session, found)?;
-            run(server, session, found, args, reply)
-        }
-        Handler::Container(_, None) => Err(CommandError::SYNTAX), // its arity asks for more
+        _ => Err(CommandError::SYNTAX), // the arity of a container asks for more
     }
 }
 
-/// Hands on the effect of a write that changed something.
-fn settle(change: Change, log: impl FnOnce(Effect)) -> Outcome {
+/// Logs what a write did, while its shards are still locked. (Inlined, as [`permit`], lest every command pay
+/// for what transactions share.)
+#[inline(always)]
+fn settle(
+    server: &Server,
+    session: &mut Session,
+    view: &mut WriteView,
+    change: Change,
+    args: Args,
+) -> Outcome {
+    for (db, key) in view.take_expired() {
+        server.stats.expired_keys.add(1);
+        view.logged(log(server, session, db, args, Effect::replay(&[b"DEL", &key])));
+    }
     match change? {
         Effect::None => {}
-        effect => log(effect),
+        effect => {
+            view.changed();
+            view.logged(log(server, session, session.db, args, effect));
+        }
+    }
+    Ok(())
+}
+
+/// As [`settle`], for a write to the whole keyspace.
+fn settle_all(
+    server: &Server,
+    session: &mut Session,
+    view: &mut WriteAll,
+    change: Change,
+    args: Args,
+) -> Outcome {
+    match change? {
+        Effect::None => {}
+        effect => view.logged(log(server, session, session.db, args, effect)),
     }
     Ok(())
 }
 
 /// Appends a record to the log; returns the position behind it. While the log is replayed there is
-/// nothing to append.
+/// nothing to append. Within a transaction the record waits in its block for the others, and the position
+/// is not known yet.
 fn log(server: &Server, session: &mut Session, db: usize, args: Args, effect: Effect) -> u64 {
     if server.is_loading() {
         return 0;
     }
+    let mut append = |record: &[u8]| match &mut session.block {
+        None => server.aof.append(db, record),
+        Some(block) => {
+            block.push(db, record);
+            0
+        }
+    };
     session.written = match effect {
         Effect::None => 0,
-        Effect::Replay(record) => server.aof.append(db, &record),
-        Effect::ReplayTogether(records) => {
-            let mut block = Vec::with_capacity(records.len() + 32);
-            request::encode(&mut block, &[b"MULTI"]);
-            block.extend_from_slice(&records);
-            request::encode(&mut block, &[b"EXEC"]);
-            server.aof.append(db, &block)
-        }
+        Effect::Replay(record) => append(&record),
+        Effect::ReplayTogether(records) => match &mut session.block {
+            None => server.aof.append_together(db, &records),
+            Some(block) => {
+                block.push_together(db, &records);
+                0
+            }
+        },
         Effect::AsReceived => {
             let mut record = session.scratch.take();
             record.clear();
             request::encode_args(&mut record, args);
-            let position = server.aof.append(db, &record);
+            let position = append(&record);
             record.shrink_to(SCRATCH_BYTES);
             session.scratch.set(record);
             position

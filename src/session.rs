@@ -12,12 +12,12 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::aof::Aof;
+use crate::aof::{Aof, Block};
 use crate::config::Config;
-use crate::resp::Protocol;
+use crate::resp::{Protocol, Queue};
 use crate::socket::Socket;
 use crate::stats::Stats;
-use crate::store::{Garbage, Keyspace};
+use crate::store::{Garbage, Keyspace, Watcher};
 
 /// What all connections share.
 pub struct Server {
@@ -116,6 +116,23 @@ pub struct Session {
     pub last_command: &'static str,
     /// Where its records are encoded for the log; kept so that it need not be reserved each time.
     pub scratch: Cell<Vec<u8>>,
+    /// The transaction that MULTI has begun.
+    pub multi: Option<Box<Multi>>,
+    /// The keys that it watches, with their databases.
+    pub watched: Vec<(usize, Vec<u8>)>,
+    /// While EXEC carries out a transaction, what that has for the log.
+    pub block: Option<Block>,
+}
+
+/// A transaction, from MULTI to the end of EXEC.
+#[derive(Default)]
+pub struct Multi {
+    /// The commands that wait for EXEC.
+    pub queue: Queue,
+    /// How many there were, while EXEC carries them out too.
+    pub queued: usize,
+    /// A command could not be queued: EXEC will refuse to carry out the others.
+    pub aborted: bool,
 }
 
 impl Session {
@@ -130,7 +147,19 @@ impl Session {
             written: 0,
             last_command: "NULL",
             scratch: Cell::default(),
+            multi: None,
+            watched: Vec::new(),
+            block: None,
         }
+    }
+
+    /// Watches no key any more.
+    pub fn unwatch(&mut self, keyspace: &Keyspace) {
+        let watcher = &self.client.watcher;
+        for (db, key) in std::mem::take(&mut self.watched) {
+            keyspace.unwatch(db, &key, watcher);
+        }
+        watcher.reset();
     }
 
     /// Brings what others see up to date.
@@ -139,6 +168,8 @@ impl Session {
         state.db = self.db;
         state.last_command = self.last_command;
         state.last_active = Instant::now();
+        state.queued = self.multi.as_ref().map(|multi| multi.queued);
+        state.watched = self.watched.len();
     }
 }
 
@@ -147,6 +178,8 @@ pub struct Client {
     /// Its number, never given twice.
     pub id: u64,
     /// Its connection; the replay of the log has none.
+    /// Tells it when a key that it watches changes.
+    pub watcher: Arc<Watcher>,
     socket: Option<Arc<Socket>>,
     connected: Instant,
     state: Mutex<ClientState>,
@@ -165,6 +198,10 @@ pub struct ClientState {
     db: usize,
     last_active: Instant,
     last_command: &'static str,
+    /// How many commands wait for EXEC; none outside of a transaction.
+    queued: Option<usize>,
+    /// How many keys it watches.
+    watched: usize,
 }
 
 impl Client {
@@ -178,8 +215,11 @@ impl Client {
             db: 0,
             last_active: now,
             last_command: "NULL",
+            queued: None,
+            watched: 0,
         };
-        Client { id, socket, connected: now, state: Mutex::new(state) }
+        let watcher = Arc::default();
+        Client { id, watcher, socket, connected: now, state: Mutex::new(state) }
     }
 
     /// Ends the connection, from any thread.
@@ -208,17 +248,27 @@ impl Client {
         let socket = self.socket.as_deref();
         let (addr, laddr) = socket.map(Socket::addresses).unwrap_or_default();
         let fd = socket.map_or(-1, Socket::fd);
-        let is_unix = matches!(socket, Some(Socket::Unix(_)));
+        // As Redis, who has seen a change is said to watch nothing any more.
+        let changed = state.watched > 0 && self.watcher.has_changed();
+        let flags = [
+            ('x', state.queued.is_some()),
+            ('d', changed),
+            ('U', matches!(socket, Some(Socket::Unix(_)))),
+        ];
+        let flags: String =
+            flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag).collect();
         let mut line =
             format!("id={} addr={addr} laddr={laddr} fd={fd} name=", self.id).into_bytes();
         line.extend_from_slice(&state.name);
         let rest = format!(
-            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 events=r cmd={} user=default \
-             redir=-1 resp={} lib-name=",
+            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} events=r cmd={} \
+             user=default redir=-1 resp={} lib-name=",
             self.connected.elapsed().as_secs(),
             state.last_active.elapsed().as_secs(),
-            if is_unix { "U" } else { "N" },
+            if flags.is_empty() { "N" } else { &flags },
             state.db,
+            state.queued.map_or(-1, |queued| queued as i64),
+            if changed { 0 } else { state.watched },
             state.last_command,
             if state.protocol == Protocol::Resp2 { 2 } else { 3 },
         );

@@ -1,6 +1,6 @@
 //! The append-only file: every change, in the order in which memory took it.
 //!
-//! [`writer`] appends, flushes and syncs to a [`file`](mod@file); [`replay`] reads it back at the start;
+//! [`writer`] appends, flushes and syncs to a [`file`](mod@file), also the [`block`] of a transaction; [`replay`] reads it back at the start;
 //! [`rewrite`] puts a shorter one in its place while the server goes on.
 //!
 //! # The format
@@ -38,10 +38,12 @@
 //! *damage*: something has changed the file, what follows cannot be trusted, and the server says
 //! where and stops without touching it.
 
+pub mod block;
 pub mod file;
 pub mod replay;
 pub mod rewrite;
 pub mod writer;
 
+pub use block::Block;
 pub use replay::{ReplayError, Replayed};
 pub use writer::Aof;

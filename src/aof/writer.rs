@@ -206,18 +206,23 @@ impl Aof {
     /// Appends a record (one or more encoded commands) about a database. The caller still holds the
     /// lock on what the record is about. Returns the position behind it.
     pub fn append(&self, db: usize, record: &[u8]) -> u64 {
+        self.append_across((db, db), record)
+    }
+
+    /// As [`Aof::append`], for a record that begins in one database and ends in another.
+    pub(super) fn append_across(&self, databases: (usize, usize), record: &[u8]) -> u64 {
         if !self.is_enabled() {
             return 0;
         }
         if record.len() < BUFFER_BYTES {
             let mut pending = self.lock_pending();
-            pending.select(db);
+            pending.select(databases);
             pending.records.extend_from_slice(record);
             return pending.advance(record.len());
         }
         let mut files = self.lock_files();
         let mut pending = self.lock_pending();
-        pending.select(db);
+        pending.select(databases);
         let before = std::mem::take(&mut pending.records);
         let position = pending.advance(record.len());
         drop(pending);
@@ -279,6 +284,11 @@ impl Aof {
         records.shrink_to(SPARE_BYTES);
         files.spare = records;
         (result, appended)
+    }
+
+    /// Whether the disk has the log as far as the position.
+    pub fn is_synced(&self, position: u64) -> bool {
+        position <= self.synced.load(SeqCst)
     }
 
     /// Sees to it that the disk has the log as far as the position.
@@ -536,14 +546,15 @@ fn copy_of(error: &io::Error) -> io::Error {
 }
 
 impl Pending {
-    /// Sees to it that the next record is read as one about this database.
-    fn select(&mut self, db: usize) {
+    /// Sees to it that the next record is read as one that begins in the first of these databases, and
+    /// the one behind it as what follows the end of it in the last.
+    fn select(&mut self, (db, last): (usize, usize)) {
         if self.db != Some(db) {
             let before = self.records.len();
             encode(&mut self.records, &[b"SELECT", db.to_string().as_bytes()]);
             self.advance(self.records.len() - before);
-            self.db = Some(db);
         }
+        self.db = Some(last);
     }
 
     /// Counts what was appended; returns the position behind it.

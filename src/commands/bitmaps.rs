@@ -252,7 +252,7 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     // A source that has expired is removed, not only passed over: the log must say that it was gone,
     // or it would be found when the command is replayed.
     for key in args.from(3) {
-        view.is_live(key);
+        view.remove_if_expired(key);
     }
     let sources: Result<Vec<&[u8]>, _> =
         args.from(3).map(|key| view.string(key).map(Option::unwrap_or_default)).collect();

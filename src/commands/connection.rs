@@ -30,9 +30,9 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
     session("ping", "[message]", ping).fast()
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .doc("1.0.0", "O(1)", "Answers, so that one knows the server is there."),
-    session("quit", "[argument ...]", quit).flags(NO_AUTH)
+    session("quit", "[argument ...]", quit).flags(NO_AUTH.or(Flags::NOT_QUEUED))
         .doc("1.0.0", "O(1)", "Closes the connection."),
-    session("reset", "", reset).flags(NO_AUTH)
+    session("reset", "", reset).flags(NO_AUTH.or(Flags::NOT_QUEUED))
         .doc("6.2.0", "O(1)", "Makes the connection as if it were new."),
     session("select", "index", select).fast().flags(Flags::ALWAYS)
         .doc("1.0.0", "O(1)", "Changes the database of the connection."),
@@ -87,6 +87,8 @@ fn select(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    context.session.multi = None;
+    context.session.unwatch(&context.server.keyspace);
     context.session.db = 0;
     context.session.authenticated = !context.server.wants_password();
     context.session.client.state().name.clear();

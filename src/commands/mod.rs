@@ -20,6 +20,7 @@ mod options;
 pub mod server;
 pub mod spec;
 pub mod strings;
+pub mod transactions;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -40,6 +41,7 @@ pub static FAMILIES: &[&Family] = &[
     &expiry::FAMILY,
     &inspect::OBJECT,
     &keys::WHOLE,
+    &transactions::FAMILY,
     &connection::FAMILY,
     &server::FAMILY,
     &inspect::MEMORY,

@@ -12,7 +12,6 @@ use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::config::Level;
 use crate::resp::{Args, CommandError, Reply};
-use crate::session::Server;
 use crate::store::now_ms;
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
@@ -25,7 +24,8 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("1.0.0", "O(1)", "Starts a rewrite of the log."),
     command("config", "subcommand [argument ...]", Handler::Container(CONFIG_COMMANDS, None))
         .doc("2.0.0", "depends on the subcommand", "Shows and changes settings."),
-    session("info", "[section [section ...]]", info).flags(Flags::ALWAYS.or(Flags::DANGEROUS))
+    session("info", "[section [section ...]]", info)
+        .flags(Flags::ALWAYS.or(Flags::DANGEROUS).or(Flags::VISITS_KEYS))
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .doc("1.0.0", "O(1)", "Tells about the server."),
     session("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
@@ -121,7 +121,11 @@ fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         ));
     }
     let written = context.session.written;
-    let synced = server.aof.flush_to(written).and_then(|()| server.aof.sync_to(written)).is_ok();
+    // A transaction holds locks, and nobody shall wait for a disk with it.
+    let synced = match context.transaction {
+        Some(_) => server.aof.is_synced(written),
+        None => server.aof.flush_to(written).and_then(|()| server.aof.sync_to(written)).is_ok(),
+    };
     // While the log is only being turned on, what is synced is not yet where a restart looks.
     let in_log = server.aof.is_enabled() && server.aof.is_at(&server.config.log_path());
     reply.array(2);
@@ -166,7 +170,7 @@ fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
 }
 
 /// A section of INFO: its title, and what writes its lines.
-type Section = (&'static str, fn(&Server, &mut String) -> std::fmt::Result);
+type Section = (&'static str, fn(&mut Context, &mut String) -> std::fmt::Result);
 
 const SECTIONS: &[Section] = &[
     ("Server", server_section),
@@ -188,15 +192,15 @@ fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     for (title, write) in SECTIONS.iter().filter(|(title, _)| wanted(title)) {
         let gap = if text.is_empty() { "" } else { "\r\n" };
         // Writing to a String does not fail.
-        let written =
-            write!(text, "{gap}# {title}\r\n").and_then(|()| write(context.server, &mut text));
+        let written = write!(text, "{gap}# {title}\r\n").and_then(|()| write(context, &mut text));
         written.unwrap_or_default();
     }
     reply.verbatim(text.as_bytes());
     Ok(())
 }
 
-fn server_section(server: &Server, text: &mut String) -> std::fmt::Result {
+fn server_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
+    let server = context.server;
     let uptime = server.started.elapsed().as_secs();
     write!(text, "redis_version:{REDIS_VERSION}\r\n")?;
     write!(text, "server_name:respite\r\n")?;
@@ -212,12 +216,13 @@ fn server_section(server: &Server, text: &mut String) -> std::fmt::Result {
     write!(text, "uptime_in_days:{}\r\n", uptime / 86_400)
 }
 
-fn clients_section(server: &Server, text: &mut String) -> std::fmt::Result {
+fn clients_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
+    let server = context.server;
     write!(text, "connected_clients:{}\r\n", server.clients.count())?;
     write!(text, "maxclients:{}\r\n", server.config.maxclients.load(Relaxed))
 }
 
-fn memory_section(_: &Server, text: &mut String) -> std::fmt::Result {
+fn memory_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
     if let Some((now, peak)) = resident_bytes() {
         write!(text, "used_memory_rss:{now}\r\nused_memory_peak_rss:{peak}\r\n")?;
     }
@@ -234,7 +239,8 @@ fn resident_bytes() -> Option<(u64, u64)> {
     Some((field("VmRSS:")?, field("VmHWM:")?))
 }
 
-fn persistence_section(server: &Server, text: &mut String) -> std::fmt::Result {
+fn persistence_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
+    let server = context.server;
     let status = if server.aof.failure().is_none() { "ok" } else { "err" };
     let (bytes, base_bytes) = server.aof.size();
     write!(text, "loading:{}\r\n", u8::from(server.is_loading()))?;
@@ -260,7 +266,8 @@ fn persistence_section(server: &Server, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn stats_section(server: &Server, text: &mut String) -> std::fmt::Result {
+fn stats_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
+    let server = context.server;
     let stats = &server.stats;
     write!(text, "total_connections_received:{}\r\n", stats.connections.get())?;
     write!(text, "total_commands_processed:{}\r\n", stats.commands.get())?;
@@ -270,12 +277,12 @@ fn stats_section(server: &Server, text: &mut String) -> std::fmt::Result {
     write!(text, "expired_keys:{}\r\n", stats.expired_keys.get())
 }
 
-fn replication_section(_: &Server, text: &mut String) -> std::fmt::Result {
+fn replication_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
     write!(text, "role:master\r\nconnected_slaves:0\r\n")
 }
 
 /// User and system time of the process, where Linux tells. It counts in hundredths of a second.
-fn cpu_section(_: &Server, text: &mut String) -> std::fmt::Result {
+fn cpu_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
         return Ok(());
     };
@@ -290,20 +297,19 @@ fn cpu_section(_: &Server, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn cluster_section(_: &Server, text: &mut String) -> std::fmt::Result {
+fn cluster_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
     write!(text, "cluster_enabled:0\r\n")
 }
 
-fn keyspace_section(server: &Server, text: &mut String) -> std::fmt::Result {
-    let mut totals = vec![(0, 0); server.config.database_count()];
-    server.keyspace.visit(0, |_, shard| {
+fn keyspace_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
+    let mut totals = vec![(0, 0); context.server.config.database_count()];
+    context.visit(|shard| {
         for (db, (keys, volatile)) in totals.iter_mut().enumerate().take(shard.databases()) {
             if let Some(table) = shard.table(db) {
                 *keys += table.len();
                 *volatile += table.volatile();
             }
         }
-        true
     });
     for (db, (keys, volatile)) in totals.iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
         write!(text, "db{db}:keys={keys},expires={volatile}\r\n")?;

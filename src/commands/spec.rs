@@ -10,7 +10,8 @@
 
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
-use crate::store::{ReadAll, ReadView, WriteAll, WriteView, WrongType};
+use crate::store::shard::Shard;
+use crate::store::{ReadAll, ReadView, Transaction, WriteAll, WriteView, WrongType};
 use crate::text::integer::parse_i64;
 
 /// What a handler that changes nothing returns. Its reply is in the [`Reply`] it was given; after an
@@ -55,6 +56,25 @@ pub struct Context<'a> {
     pub session: &'a mut Session,
     /// How a command of a log is carried out: the dispatcher's, which is above the commands.
     pub replay: Replay,
+    /// The transaction of which the command is a part, if it is. Its shards are locked already, so the
+    /// handler must not wait for anything, and may look at the data only through [`Context::visit`].
+    pub transaction: Option<&'a Transaction<'a>>,
+}
+
+impl Context<'_> {
+    /// Shows every shard to the visitor, one after the other. The row of a command that does so has the
+    /// flag [`Flags::VISITS_KEYS`], from which a transaction knows that it needs all of them.
+    pub fn visit(&mut self, mut visitor: impl FnMut(&Shard)) {
+        let mut visitor = |_, shard: &Shard| {
+            visitor(shard);
+            true
+        };
+        let seen = match self.transaction {
+            Some(transaction) => transaction.visit(0, &mut visitor),
+            None => self.server.keyspace.visit(0, &mut visitor),
+        };
+        self.session.seen = self.session.seen.max(seen);
+    }
 }
 
 /// See [`crate::dispatch::replay`].
@@ -73,6 +93,8 @@ pub enum Handler {
     WriteAll(fn(&mut WriteAll, Args, &mut Reply) -> Change),
     /// Concerns the connection or the server, and no keys.
     Session(fn(&mut Context, Args, &mut Reply) -> Outcome),
+    /// Carries out what its connection has queued since MULTI: the dispatcher's own work.
+    Exec,
     /// Is one of these subcommands, by the next argument. Alone, without any, it may be something
     /// itself (`COMMAND`).
     Container(&'static [Command], Option<fn(&mut Context, Args, &mut Reply) -> Outcome>),
@@ -111,9 +133,9 @@ pub struct Flags(u32);
 /// The names of the flags, in the order of their bits. The bits behind them are not Redis's flags, but
 /// put the command into an ACL category that nothing else tells.
 #[rustfmt::skip]
-const FLAG_NAMES: [&str; 11] = [
+const FLAG_NAMES: [&str; 12] = [
     "denyoom", "admin", "noscript", "loading", "stale", "fast", "no_auth", "no_multi", "allow_busy",
-    "no_async_loading", "blocking",
+    "no_async_loading", "blocking", "skip_slowlog",
 ];
 
 impl Flags {
@@ -141,16 +163,22 @@ impl Flags {
     pub const NO_ASYNC_LOADING: Flags = Flags(1 << 9);
     /// May wait.
     pub const BLOCKING: Flags = Flags(1 << 10);
+    /// Not in the slow log, where the commands that it carries out stand.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 11);
     /// In the category of what may do harm.
-    pub const DANGEROUS: Flags = Flags(1 << 11);
+    pub const DANGEROUS: Flags = Flags(1 << 12);
     /// In the category of the keyspace, though not in the group.
-    pub const KEYSPACE: Flags = Flags(1 << 12);
+    pub const KEYSPACE: Flags = Flags(1 << 13);
     /// In the category of reads, though it has no key.
-    pub const READ: Flags = Flags(1 << 13);
+    pub const READ: Flags = Flags(1 << 14);
     /// In the category of connections, though not in the group.
-    pub const CONNECTION: Flags = Flags(1 << 14);
+    pub const CONNECTION: Flags = Flags(1 << 15);
     /// Told as a read: what it writes is only what it has found out about the value (PFCOUNT).
-    pub const TOLD_AS_READ: Flags = Flags(1 << 15);
+    pub const TOLD_AS_READ: Flags = Flags(1 << 16);
+    /// Never queued by MULTI, but carried out at once.
+    pub const NOT_QUEUED: Flags = Flags(1 << 17);
+    /// Looks at all keys, though it has none: see [`Context::visit`].
+    pub const VISITS_KEYS: Flags = Flags(1 << 18);
     /// What commands about the connection share.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
@@ -402,6 +430,7 @@ impl Command {
             ("@slow", !fast),
             ("@blocking", self.has(Flags::BLOCKING)),
             ("@dangerous", admin || self.has(Flags::DANGEROUS)),
+            ("@transaction", group == "transactions"),
             ("@connection", (group == "connection" && !container) || self.has(Flags::CONNECTION)),
         ];
         all.into_iter().filter(|(_, is_in)| *is_in).map(|(name, _)| name).collect()

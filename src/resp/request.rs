@@ -80,6 +80,49 @@ impl Index<usize> for Args<'_> {
     }
 }
 
+/// Commands that wait, one behind the other in a single buffer.
+#[derive(Default)]
+pub struct Queue {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// Per command, how many of `ends` there are up to its last.
+    commands: Vec<usize>,
+}
+
+impl Queue {
+    /// Adds a copy of a command.
+    pub fn push(&mut self, args: Args) {
+        for arg in args.from(0) {
+            self.bytes.extend_from_slice(arg);
+            self.ends.push(self.bytes.len());
+        }
+        self.commands.push(self.ends.len());
+    }
+
+    /// The commands, in their order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Args<'_>> {
+        (0..self.commands.len()).map(|number| {
+            let first = if number == 0 { 0 } else { self.commands[number - 1] };
+            Args { bytes: &self.bytes, ends: &self.ends[..self.commands[number]], first }
+        })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// The memory that they take.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.len() + (self.ends.len() + self.commands.len()) * size_of::<usize>()
+    }
+}
+
 /// What a client sent is not RESP. It is told so, and its connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
@@ -410,6 +453,25 @@ mod tests {
         for piece in 1..=bytes.len() {
             assert_eq!(parse(bytes, piece), (expected.clone(), None), "pieces of {piece}");
         }
+    }
+
+    #[test]
+    fn queued_commands_keep_their_arguments() {
+        let commands: [&[u8]; 3] =
+            [b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n", b"PING\r\n", b"*2\r\n$1\r\na\r\n$2\r\nbc\r\n"];
+        let mut queue = Queue::default();
+        let mut request = Request::new(LIMIT);
+        for command in commands {
+            assert!(request.feed(command).is_ok_and(|progress| progress.complete));
+            queue.push(request.args());
+            request.clear();
+        }
+        let words = |args: Args| args.from(0).map(|arg| arg.escape_ascii().to_string()).collect();
+        let queued: Vec<Vec<String>> = queue.iter().map(words).collect();
+        assert_eq!(queued, [vec!["GET", ""], vec!["PING"], vec!["a", "bc"]]);
+        let last = queue.iter().last().map(|args| (args.len(), args[1].to_vec()));
+        assert_eq!(last, Some((2, b"bc".to_vec())));
+        assert_eq!((queue.len(), queue.memory_bytes()), (3, 10 + 8 * 8));
     }
 
     #[test]

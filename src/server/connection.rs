@@ -49,6 +49,13 @@ struct Connection<'a> {
     commands: u64,
 }
 
+impl Drop for Connection<'_> {
+    /// However the thread ends, it leaves no watched key behind.
+    fn drop(&mut self) {
+        self.session.unwatch(&self.server.keyspace);
+    }
+}
+
 impl Connection<'_> {
     fn run(&mut self) -> io::Result<()> {
         self.socket.send_at_once()?;

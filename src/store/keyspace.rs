@@ -14,13 +14,17 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{
+    Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult,
+};
 use std::time::{Duration, Instant};
 
 use super::key::{HashedKey, Key, SHARD_BITS};
 use super::shard::Shard;
+use super::transaction::{Held, Needs, Transaction, Wanted};
 use super::value::Entry;
 use super::view::{Guards, ReadView, View, WriteView};
+use super::watch::Watcher;
 use crate::config::Config;
 use crate::text::say;
 
@@ -75,20 +79,50 @@ struct Snapshot {
 /// the snapshot or by one that is about to change the shard.
 pub type SaveShard = dyn Fn(&Shard) + Send + Sync;
 
-/// A shard locked for writing.
-pub struct Exclusive<'a>(RwLockWriteGuard<'a, Shard>);
+/// A shard locked for reading, by its holder or by the transaction that lends it.
+pub enum Shared<'a> {
+    /// By its holder.
+    Locked(RwLockReadGuard<'a, Shard>),
+    /// By a transaction.
+    Lent(&'a Shard),
+}
+
+impl Deref for Shared<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        match self {
+            Shared::Locked(shard) => shard,
+            Shared::Lent(shard) => shard,
+        }
+    }
+}
+
+/// A shard locked for writing, by its holder or by the transaction that lends it.
+pub enum Exclusive<'a> {
+    /// By its holder.
+    Locked(RwLockWriteGuard<'a, Shard>),
+    /// By a transaction.
+    Lent(&'a mut Shard),
+}
 
 impl Deref for Exclusive<'_> {
     type Target = Shard;
 
     fn deref(&self) -> &Shard {
-        &self.0
+        match self {
+            Exclusive::Locked(shard) => shard,
+            Exclusive::Lent(shard) => shard,
+        }
     }
 }
 
 impl DerefMut for Exclusive<'_> {
     fn deref_mut(&mut self) -> &mut Shard {
-        &mut self.0
+        match self {
+            Exclusive::Locked(shard) => shard,
+            Exclusive::Lent(shard) => shard,
+        }
     }
 }
 
@@ -210,25 +244,56 @@ impl Keyspace {
 
     /// Locks the shards of the keys for reading.
     pub fn read<'a>(&'a self, db: usize, keys: impl Keys<'a>) -> ReadView<'a> {
-        View::new(self, db, self.lock(keys, |index| self.shared(index)))
+        View::new(self, db, Guards::of(keys, |index| self.shared(index)))
     }
 
     /// Locks the shards of the keys for writing.
     pub fn write<'a>(&'a self, db: usize, keys: impl Keys<'a>) -> WriteView<'a> {
-        View::new(self, db, self.lock(keys, |index| self.exclusive(index)))
+        View::new(self, db, Guards::of(keys, |index| self.exclusive(index)))
     }
 
-    fn lock<'a, G>(&self, mut keys: impl Keys<'a>, lock: impl Fn(usize) -> G) -> Guards<G> {
-        if keys.len() == 1
-            && let Some(key) = keys.next()
-        {
-            let key = HashedKey::new(key);
-            return Guards::One { hash: key.hash(), guard: lock(key.shard()) };
-        }
-        let mut shards: Vec<usize> = keys.map(|key| HashedKey::new(key).shard()).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        Guards::Many(shards.into_iter().map(|index| (index, lock(index))).collect())
+    /// Locks all that a transaction needs, each shard once, for writing only where it writes.
+    pub fn transact(&self, needs: Needs) -> Transaction<'_> {
+        let held = |index, written| match written {
+            true => Held::Exclusive(self.exclusive(index)),
+            false => Held::Shared(self.shared(index)),
+        };
+        let shards = match needs.shards() {
+            Wanted::AllForWriting => {
+                let all = self.write_all().into_iter().map(Held::Exclusive);
+                all.enumerate().collect()
+            }
+            Wanted::All { written } => {
+                let is_written = |index| written.binary_search(&index).is_ok();
+                let attempt = |index| match is_written(index) {
+                    true => self.try_exclusive(index).map(Held::Exclusive),
+                    false => self.try_shared(index).map(Held::Shared),
+                };
+                let all = lock_all(attempt, |index| held(index, is_written(index)));
+                all.into_iter().enumerate().collect()
+            }
+            Wanted::Some(shards) => {
+                shards.into_iter().map(|(index, written)| (index, held(index, written))).collect()
+            }
+        };
+        Transaction::new(self, shards)
+    }
+
+    /// Has the watcher told when the key changes. False if it watches the key already.
+    pub fn watch(&self, db: usize, key: &[u8], watcher: &Arc<Watcher>) -> bool {
+        let key = HashedKey::new(key);
+        // Not through `exclusive`: no data changes, so there is nothing to save or to fear.
+        let shard = self.shards[key.shard()].0.write();
+        let mut shard = shard.unwrap_or_else(PoisonError::into_inner);
+        shard.watch(db, key, watcher, super::now_ms())
+    }
+
+    /// Ends what [`Keyspace::watch`] began.
+    pub fn unwatch(&self, db: usize, key: &[u8], watcher: &Arc<Watcher>) {
+        let key = HashedKey::new(key);
+        let shard = self.shards[key.shard()].0.write();
+        let mut shard = shard.unwrap_or_else(PoisonError::into_inner);
+        shard.unwatch(db, key, watcher);
     }
 
     /// Shows every shard to the visitor, one after the other, until it returns false. Returns the
@@ -256,25 +321,8 @@ impl Keyspace {
         self.lock_all()
     }
 
-    /// Locks all shards, and waits for none of them for long while it holds others: everybody would
-    /// wait with it, for one client's long command.
     fn lock_all(&self) -> Vec<Exclusive<'_>> {
-        let mut all = Vec::with_capacity(SHARDS);
-        for _ in 0..LOCK_ALL_ATTEMPTS {
-            while all.len() < SHARDS {
-                match self.try_exclusive(all.len()) {
-                    Some(shard) => all.push(shard),
-                    None => break,
-                }
-            }
-            if all.len() == SHARDS {
-                return all;
-            }
-            let slow = all.len();
-            all.clear();
-            drop(self.exclusive(slow));
-        }
-        (0..SHARDS).map(|index| self.exclusive(index)).collect()
+        lock_all(|index| self.try_exclusive(index), |index| self.exclusive(index))
     }
 
     /// Removes what has expired. For each shard in which something had, `log` gets the database and
@@ -306,37 +354,66 @@ impl Keyspace {
         }
     }
 
-    fn shared(&self, index: usize) -> RwLockReadGuard<'_, Shard> {
-        self.shards[index].0.read().unwrap_or_else(PoisonError::into_inner)
+    fn shared(&self, index: usize) -> Shared<'_> {
+        Shared::Locked(self.shards[index].0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn exclusive(&self, index: usize) -> Exclusive<'_> {
         self.guard(self.shards[index].0.write().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// As `shared`, but gives up soon.
+    fn try_shared(&self, index: usize) -> Option<Shared<'_>> {
+        patiently(|| self.shards[index].0.try_read()).map(Shared::Locked)
+    }
+
     /// As `exclusive`, but gives up soon.
     fn try_exclusive(&self, index: usize) -> Option<Exclusive<'_>> {
-        let mut started = None;
-        loop {
-            match self.shards[index].0.try_write() {
-                Ok(shard) => return Some(self.guard(shard)),
-                Err(TryLockError::Poisoned(poisoned)) => {
-                    return Some(self.guard(poisoned.into_inner()));
-                }
-                Err(TryLockError::WouldBlock) => {}
-            }
-            if started.get_or_insert_with(Instant::now).elapsed() > LOCK_ALL_PATIENCE {
-                return None;
-            }
-            std::thread::yield_now();
-        }
+        patiently(|| self.shards[index].0.try_write()).map(|shard| self.guard(shard))
     }
 
     fn guard<'a>(&self, shard: RwLockWriteGuard<'a, Shard>) -> Exclusive<'a> {
         if self.snapshot_epoch.load(Relaxed) > shard.saved_epoch.load(Relaxed) {
             self.save_before_change(&shard);
         }
-        Exclusive(shard)
+        Exclusive::Locked(shard)
+    }
+}
+
+/// Locks all shards, and waits for none of them for long while it holds others: everybody would wait
+/// with it, for one client's long command.
+fn lock_all<G>(attempt: impl Fn(usize) -> Option<G>, lock: impl Fn(usize) -> G) -> Vec<G> {
+    let mut all = Vec::with_capacity(SHARDS);
+    for _ in 0..LOCK_ALL_ATTEMPTS {
+        while all.len() < SHARDS {
+            match attempt(all.len()) {
+                Some(shard) => all.push(shard),
+                None => break,
+            }
+        }
+        if all.len() == SHARDS {
+            return all;
+        }
+        let slow = all.len();
+        all.clear();
+        drop(lock(slow));
+    }
+    (0..SHARDS).map(lock).collect()
+}
+
+/// Tries to lock, for a moment.
+fn patiently<G>(attempt: impl Fn() -> TryLockResult<G>) -> Option<G> {
+    let mut started = None;
+    loop {
+        match attempt() {
+            Ok(shard) => return Some(shard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if started.get_or_insert_with(Instant::now).elapsed() > LOCK_ALL_PATIENCE {
+            return None;
+        }
+        std::thread::yield_now();
     }
 }
 

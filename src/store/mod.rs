@@ -1,8 +1,8 @@
 //! The data: keys, values, deadlines, and the locks around them.
 //!
-//! [`keyspace`] locks, [`view`] is what handlers get of it, [`shard`] is what one lock guards,
-//! [`value`] and [`hash`] are what keys hold, [`hyperloglog`] is what a string may be, [`key`] finds
-//! them. Nothing here knows commands, the log or clients: the dispatcher tells a shard the log position
+//! [`keyspace`] locks, [`view`] is what handlers get of it, [`transaction`] gives several commands what is
+//! locked once, [`shard`] is what one lock guards, [`watch`] tells who waits for a change of it, [`value`]
+//! and [`hash`] are what keys hold, [`hyperloglog`] is what a string may be, [`key`] finds them. Nothing here knows commands, the log or clients: the dispatcher tells a shard the log position
 //! of its last record, and asks for it.
 
 pub mod hash;
@@ -10,13 +10,17 @@ pub mod hyperloglog;
 pub mod key;
 pub mod keyspace;
 pub mod shard;
+pub mod transaction;
 pub mod value;
 pub mod view;
+pub mod watch;
 
 pub use hash::{Hash, PackedLimits};
 pub use keyspace::{Keyspace, SHARDS};
+pub use transaction::{Needs, Transaction};
 pub use value::{Entry, Value, Written};
 pub use view::{Garbage, ReadAll, ReadView, WriteAll, WriteView, WrongType};
+pub use watch::Watcher;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

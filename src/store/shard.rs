@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
 use super::value::{Entry, Value};
+use super::watch::Watches;
 
 /// A map this much larger than what is in it gives memory back.
 const SPARSE: usize = 8;
@@ -137,6 +138,8 @@ pub struct Shard {
     /// The number of the last snapshot that has this shard. Atomic, so that it can be set by a thread
     /// that saves the shard and only reads it.
     pub(super) saved_epoch: AtomicU64,
+    /// Which of its keys are watched, if any is. Beside `saved_epoch`, at which a writer looks anyway.
+    pub(super) watches: Option<Box<Watches>>,
 }
 
 impl Shard {
@@ -146,6 +149,12 @@ impl Shard {
             0 => Some(&self.first),
             _ => self.others.get(db - 1),
         }
+    }
+
+    /// Takes note that the log has everything about it up to that position. Within a transaction that is
+    /// not known yet, and 0 for the time being.
+    pub(super) fn logged(&mut self, position: u64) {
+        self.last_record = self.last_record.max(position);
     }
 
     /// The keys of a database.
@@ -175,16 +184,25 @@ impl Shard {
             all.extend(expired.into_iter().map(|(key, entry)| (db, key, entry)));
             earliest_ms = earliest_ms.min(earliest_here);
         }
+        if self.watches.is_some() {
+            all.iter().for_each(|(db, key, _)| self.touch(*db, HashedKey::new(key.bytes())));
+        }
         (all, earliest_ms)
     }
 
-    /// Takes a database away, leaving it empty.
-    pub(super) fn take_table(&mut self, db: usize) -> Table {
+    /// Empties a database; returns what was in it.
+    pub(super) fn flush(&mut self, db: usize) -> Table {
+        self.touch_all(db);
+        self.take_table(db)
+    }
+
+    fn take_table(&mut self, db: usize) -> Table {
         if db < self.databases() { std::mem::take(self.table_mut(db)) } else { Table::default() }
     }
 
     /// Lets a database have these keys, and returns those that it had.
     pub(super) fn replace_table(&mut self, db: usize, table: Table) -> Table {
+        self.touch_all(db);
         if table.is_empty() {
             self.take_table(db)
         } else {
@@ -193,7 +211,9 @@ impl Shard {
     }
 
     /// Exchanges two databases.
-    pub(super) fn swap(&mut self, one: usize, other: usize) {
+    pub(super) fn swap(&mut self, one: usize, other: usize, now_ms: i64) {
+        self.touch_replaced(one, other, now_ms);
+        self.touch_replaced(other, one, now_ms);
         let (first, second) = (self.take_table(one), self.take_table(other));
         *self.table_mut(one) = second;
         *self.table_mut(other) = first; // last, so that a database swapped with itself keeps its keys

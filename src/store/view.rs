@@ -14,13 +14,13 @@
 
 use std::cell::Cell;
 use std::ops::Deref;
-use std::sync::RwLockReadGuard;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::hash::{Hash, PackedLimits};
 use super::key::HashedKey;
-use super::keyspace::{Exclusive, Keyspace};
+use super::keyspace::{Exclusive, Keys, Keyspace, Shared};
 use super::shard::{Shard, Table};
+use super::transaction::Transaction;
 use super::value::{Entry, Value, Written};
 
 /// The key holds a value of another type than the command works on.
@@ -35,6 +35,22 @@ pub(super) enum Guards<G> {
     Many(Vec<(usize, G)>),
 }
 
+impl<G> Guards<G> {
+    /// Those of the keys, each of which `lock` is asked for once, in ascending order.
+    pub(super) fn of<'k>(mut keys: impl Keys<'k>, mut lock: impl FnMut(usize) -> G) -> Guards<G> {
+        if keys.len() == 1
+            && let Some(key) = keys.next()
+        {
+            let key = HashedKey::new(key);
+            return Guards::One { hash: key.hash(), guard: lock(key.shard()) };
+        }
+        let mut shards: Vec<usize> = keys.map(|key| HashedKey::new(key).shard()).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        Guards::Many(shards.into_iter().map(|index| (index, lock(index))).collect())
+    }
+}
+
 /// Keys in locked shards. See the module's opening words.
 pub struct View<'a, G> {
     keyspace: &'a Keyspace,
@@ -43,16 +59,25 @@ pub struct View<'a, G> {
     /// key is the same in all databases.
     pub db: usize,
     now_ms: Cell<i64>,
-    /// Keys that had expired and were removed: `DEL`s for the log.
-    expired: Vec<(usize, Vec<u8>)>,
-    /// What takes long to free, to be dropped when the locks are gone.
-    garbage: Garbage,
+    /// What is left to do after the command. Most leave nothing, and pay for one pointer.
+    aftermath: Option<Box<Aftermath>>,
 }
 
 /// What a command that only reads sees.
-pub type ReadView<'a> = View<'a, RwLockReadGuard<'a, Shard>>;
+pub type ReadView<'a> = View<'a, Shared<'a>>;
 /// What a command that may change its keys sees.
 pub type WriteView<'a> = View<'a, Exclusive<'a>>;
+
+/// What a command leaves to be done, beside its effect.
+#[derive(Default)]
+struct Aftermath {
+    /// Keys that had expired and were removed: `DEL`s for the log.
+    expired: Vec<(usize, Vec<u8>)>,
+    /// Watched keys whose value was handed out to be changed in place, which may or may not happen.
+    handed_out: Vec<(usize, Vec<u8>)>,
+    /// What takes long to free, to be dropped when the locks are gone.
+    garbage: Garbage,
+}
 
 /// What was removed and takes long to free.
 #[derive(Default)]
@@ -66,12 +91,23 @@ impl Garbage {
     pub fn is_empty(&self) -> bool {
         self.values.is_empty() && self.tables.is_empty()
     }
+
+    /// Takes more of it.
+    pub(super) fn extend(&mut self, mut more: Garbage) {
+        self.values.append(&mut more.values);
+        self.tables.append(&mut more.tables);
+    }
 }
 
 impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     pub(super) fn new(keyspace: &'a Keyspace, db: usize, guards: Guards<G>) -> View<'a, G> {
-        let (expired, garbage) = (Vec::new(), Garbage::default());
-        View { keyspace, guards, db, now_ms: Cell::new(0), expired, garbage }
+        View { keyspace, guards, db, now_ms: Cell::new(0), aftermath: None }
+    }
+
+    /// The same at a moment that is known.
+    pub(super) fn at(self, now_ms: i64) -> View<'a, G> {
+        self.now_ms.set(now_ms);
+        self
     }
 
     /// The moment of this command: Unix time in milliseconds.
@@ -253,6 +289,7 @@ impl WriteView<'_> {
         entry.touch(self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.table_mut(db).insert(hashed, entry);
+        shard.touch(db, hashed);
         self.replaced(hashed, old, deadline_ms);
     }
 
@@ -261,6 +298,7 @@ impl WriteView<'_> {
         let (db, second) = (self.db, self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.table_mut(db).insert_string(hashed, value, deadline_ms, second);
+        shard.touch(db, hashed);
         self.replaced(hashed, old, deadline_ms);
     }
 
@@ -268,7 +306,8 @@ impl WriteView<'_> {
     fn replaced(&mut self, key: HashedKey, old: Option<Entry>, deadline_ms: Option<i64>) {
         self.keyspace.note_deadline(key.shard(), deadline_ms);
         if old.as_ref().is_some_and(|old| self.is_expired(old)) {
-            self.expired.push((self.db, key.bytes().to_vec()));
+            let db = self.db;
+            self.aftermath().expired.push((db, key.bytes().to_vec()));
         }
         self.discard(old);
     }
@@ -288,7 +327,15 @@ impl WriteView<'_> {
         }
         let db = self.db;
         let (shard, key) = self.locate_mut(key);
-        shard.table_mut(db).remove(key)
+        let entry = shard.table_mut(db).remove(key);
+        shard.touch(db, key);
+        entry
+    }
+
+    /// Removes the key if it has expired. Who only reads a key that it was given to write, and whose
+    /// record is to give the same when it is replayed, where nothing expires, lets the log say so.
+    pub fn remove_if_expired(&mut self, key: &[u8]) {
+        self.is_live(key);
     }
 
     /// Lets the key, if it is there, expire at the deadline, or never.
@@ -296,6 +343,7 @@ impl WriteView<'_> {
         let db = self.db;
         let (shard, key) = self.locate_mut(key);
         shard.table_mut(db).set_deadline_ms(key, deadline_ms);
+        shard.touch(db, key);
         self.keyspace.note_deadline(key.shard(), deadline_ms);
     }
 
@@ -320,32 +368,44 @@ impl WriteView<'_> {
 
     /// The keys that had expired and were removed, with their databases.
     pub fn take_expired(&mut self) -> Vec<(usize, Vec<u8>)> {
-        std::mem::take(&mut self.expired)
+        let expired = |aftermath: &mut Box<Aftermath>| std::mem::take(&mut aftermath.expired);
+        self.aftermath.as_mut().map(expired).unwrap_or_default()
     }
 
     /// Takes note that the log has everything about these shards up to that position.
     pub fn logged(&mut self, position: u64) {
         match &mut self.guards {
-            Guards::One { guard, .. } => guard.last_record = position,
-            Guards::Many(guards) => {
-                guards.iter_mut().for_each(|(_, guard)| guard.last_record = position);
-            }
+            Guards::One { guard, .. } => guard.logged(position),
+            Guards::Many(guards) => guards.iter_mut().for_each(|(_, guard)| guard.logged(position)),
         }
     }
 
-    /// Unlocks; what comes back takes long to free.
-    pub fn unlock(self) -> Garbage {
-        self.garbage
+    /// Takes note that the command has changed something: what it was handed out to change in place.
+    pub fn changed(&mut self) {
+        let Some(aftermath) = &mut self.aftermath else { return };
+        for (db, key) in std::mem::take(&mut aftermath.handed_out) {
+            let (shard, key) = self.locate_mut(&key);
+            shard.touch(db, key);
+        }
+    }
+
+    /// Unlocks; what comes back, if anything does, takes long to free.
+    pub fn unlock(self) -> Option<Garbage> {
+        self.aftermath.map(|aftermath| aftermath.garbage)
+    }
+
+    fn aftermath(&mut self) -> &mut Aftermath {
+        self.aftermath.get_or_insert_default()
     }
 
     fn discard(&mut self, old: Option<Entry>) {
         if let Some(old) = old.filter(|old| old.value.is_costly_to_drop()) {
-            self.garbage.values.push(old.value);
+            self.aftermath().garbage.values.push(old.value);
         }
     }
 
     /// Whether the key is there. If it has expired it is removed.
-    pub fn is_live(&mut self, key: &[u8]) -> bool {
+    fn is_live(&mut self, key: &[u8]) -> bool {
         let (shard, hashed) = self.locate(key);
         let Some(entry) = shard.table(self.db).and_then(|table| table.get(hashed)) else {
             return false;
@@ -356,8 +416,9 @@ impl WriteView<'_> {
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.table_mut(db).remove(hashed);
+        shard.touch(db, hashed);
         self.discard(old);
-        self.expired.push((db, key.to_vec()));
+        self.aftermath().expired.push((db, key.to_vec()));
         false
     }
 
@@ -366,6 +427,9 @@ impl WriteView<'_> {
             return None;
         }
         let (db, second) = (self.db, self.keyspace.second());
+        if self.locate(key).0.watches.is_some() {
+            self.aftermath().handed_out.push((db, key.to_vec()));
+        }
         let (shard, key) = self.locate_mut(key);
         let entry = shard.table_mut(db).get_mut(key)?;
         entry.touch(second);
@@ -391,12 +455,24 @@ pub struct ReadAll<'a> {
     pub db: usize,
     now_ms: i64,
     last_record: Cell<u64>,
+    /// The transaction that has all shards locked already.
+    transaction: Option<&'a Transaction<'a>>,
 }
 
 impl<'a> ReadAll<'a> {
     /// The whole keyspace.
     pub fn new(keyspace: &'a Keyspace, db: usize) -> ReadAll<'a> {
-        ReadAll { keyspace, db, now_ms: super::now_ms(), last_record: Cell::new(0) }
+        let (now_ms, last_record) = (super::now_ms(), Cell::new(0));
+        ReadAll { keyspace, db, now_ms, last_record, transaction: None }
+    }
+
+    pub(super) fn within(
+        keyspace: &'a Keyspace,
+        transaction: &'a Transaction<'a>,
+        db: usize,
+    ) -> ReadAll<'a> {
+        let (now_ms, last_record) = (transaction.now_ms(), Cell::new(0));
+        ReadAll { keyspace, db, now_ms, last_record, transaction: Some(transaction) }
     }
 
     /// The highest log position of what was visited.
@@ -407,9 +483,12 @@ impl<'a> ReadAll<'a> {
     /// Shows the database's part of every shard, from the shard of that number on, with the shard's
     /// number, until the visitor returns false.
     pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Table) -> bool) {
-        let seen = self.keyspace.visit(first, |index, shard| {
-            shard.table(self.db).is_none_or(|table| visitor(index, table))
-        });
+        let visitor =
+            |index, shard: &Shard| shard.table(self.db).is_none_or(|table| visitor(index, table));
+        let seen = match self.transaction {
+            Some(transaction) => transaction.visit(first, visitor),
+            None => self.keyspace.visit(first, visitor),
+        };
         self.last_record.set(self.last_record.get().max(seen));
     }
 
@@ -441,7 +520,16 @@ pub struct WriteAll<'a> {
 impl<'a> WriteAll<'a> {
     /// The whole keyspace, not locked yet.
     pub fn new(keyspace: &'a Keyspace, db: usize) -> WriteAll<'a> {
-        WriteAll { keyspace, shards: Vec::new(), db, garbage: Garbage::default() }
+        WriteAll::within(keyspace, Vec::new(), db)
+    }
+
+    /// The same with all shards, locked already.
+    pub(super) fn within(
+        keyspace: &'a Keyspace,
+        shards: Vec<Exclusive<'a>>,
+        db: usize,
+    ) -> WriteAll<'a> {
+        WriteAll { keyspace, shards, db, garbage: Garbage::default() }
     }
 
     /// All shards, locked from now on.
@@ -460,8 +548,7 @@ impl<'a> WriteAll<'a> {
     /// Empties the database that the command means.
     pub fn flush(&mut self) {
         let db = self.db;
-        let tables: Vec<Table> =
-            self.locked().iter_mut().map(|shard| shard.take_table(db)).collect();
+        let tables: Vec<Table> = self.locked().iter_mut().map(|shard| shard.flush(db)).collect();
         self.garbage.tables.extend(tables.into_iter().filter(|table| !table.is_empty()));
     }
 
@@ -469,7 +556,7 @@ impl<'a> WriteAll<'a> {
     pub fn flush_all(&mut self) {
         self.locked();
         for shard in &mut self.shards {
-            let tables = (0..shard.databases()).map(|db| shard.take_table(db));
+            let tables = (0..shard.databases()).map(|db| shard.flush(db));
             self.garbage.tables.extend(tables.filter(|table| !table.is_empty()));
         }
     }
@@ -486,14 +573,15 @@ impl<'a> WriteAll<'a> {
             self.keyspace.note_deadline(index, other.earliest_deadline_ms(index));
             let ours = &mut self.shards[index];
             let databases = 0..ours.databases().max(theirs.databases());
-            let old = databases.map(|db| ours.replace_table(db, theirs.take_table(db)));
+            let old = databases.map(|db| ours.replace_table(db, theirs.flush(db)));
             self.garbage.tables.extend(old.filter(|table| !table.is_empty()));
         }
     }
 
     /// Exchanges two databases.
     pub fn swap(&mut self, one: usize, other: usize) {
-        self.locked().iter_mut().for_each(|shard| shard.swap(one, other));
+        let now_ms = super::now_ms();
+        self.locked().iter_mut().for_each(|shard| shard.swap(one, other, now_ms));
     }
 
     /// The highest log position of the shards.
@@ -503,7 +591,7 @@ impl<'a> WriteAll<'a> {
 
     /// Takes note that the log has everything up to that position.
     pub fn logged(&mut self, position: u64) {
-        self.shards.iter_mut().for_each(|shard| shard.last_record = position);
+        self.shards.iter_mut().for_each(|shard| shard.logged(position));
     }
 
     /// Unlocks; what comes back takes long to free.

@@ -1,0 +1,209 @@
+//! A transaction's shards: all that its commands use, locked once, for as long as it takes.
+//!
+//! [`Needs`] collects which keys the commands read and write; [`Keyspace::transact`] locks the union of
+//! their shards in the one order there is, for writing where something writes and for reading elsewhere:
+//! transactions that only read do not keep each other waiting. The [`Transaction`] then lends each command
+//! the view that it would have alone, of no more than its own keys, so handlers do not know that they are
+//! part of one. Nobody else sees anything between two of its commands.
+//!
+//! The shards of watched keys are among those that are locked, if only for reading. Otherwise two
+//! transactions, each watching what the other writes, could both find nothing changed and both go on.
+//!
+//! The clock is read once, when everything is locked.
+
+use std::sync::Arc;
+
+use super::key::HashedKey;
+use super::keyspace::{Exclusive, Keys, Keyspace, SHARDS, Shared};
+use super::shard::Shard;
+use super::view::{Garbage, Guards, ReadAll, ReadView, View, WriteAll, WriteView};
+use super::watch::Watcher;
+
+/// What a transaction is going to use.
+#[derive(Default)]
+pub struct Needs {
+    /// Shards, and whether they are written.
+    shards: Vec<(usize, bool)>,
+    reads_all: bool,
+    writes_all: bool,
+}
+
+impl Needs {
+    /// These keys are read.
+    pub fn read<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
+        self.shards.extend(keys.map(|key| (HashedKey::new(key).shard(), false)));
+    }
+
+    /// These keys are written.
+    pub fn write<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
+        self.shards.extend(keys.map(|key| (HashedKey::new(key).shard(), true)));
+    }
+
+    /// The whole keyspace is read.
+    pub fn read_all(&mut self) {
+        self.reads_all = true;
+    }
+
+    /// The whole keyspace is written.
+    pub fn write_all(&mut self) {
+        self.writes_all = true;
+    }
+
+    /// What to lock for it.
+    pub(super) fn shards(mut self) -> Wanted {
+        if self.writes_all {
+            return Wanted::AllForWriting;
+        }
+        // Of what is said of one shard, that it is written comes first and stays.
+        self.shards.sort_unstable_by_key(|&(index, written)| (index, !written));
+        self.shards.dedup_by_key(|(index, _)| *index);
+        if self.reads_all {
+            let written = self.shards.into_iter().filter(|(_, written)| *written);
+            return Wanted::All { written: written.map(|(index, _)| index).collect() };
+        }
+        Wanted::Some(self.shards)
+    }
+}
+
+/// The shards that a transaction wants locked.
+pub(super) enum Wanted {
+    /// All, for writing.
+    AllForWriting,
+    /// All, some of them for writing: those, in ascending order.
+    All { written: Vec<usize> },
+    /// Some in ascending order, and whether they are for writing.
+    Some(Vec<(usize, bool)>),
+}
+
+/// A shard of a transaction.
+pub(super) enum Held<'a> {
+    Shared(Shared<'a>),
+    Exclusive(Exclusive<'a>),
+}
+
+impl Held<'_> {
+    fn shard(&self) -> &Shard {
+        match self {
+            Held::Shared(shard) => shard,
+            Held::Exclusive(shard) => shard,
+        }
+    }
+
+    fn shard_mut(&mut self) -> Option<&mut Shard> {
+        match self {
+            Held::Shared(_) => None,
+            Held::Exclusive(shard) => Some(shard),
+        }
+    }
+}
+
+/// Locked shards that are lent to one command after the other.
+pub struct Transaction<'a> {
+    keyspace: &'a Keyspace,
+    /// By ascending index.
+    shards: Vec<(usize, Held<'a>)>,
+    now_ms: i64,
+    garbage: Garbage,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(keyspace: &'a Keyspace, shards: Vec<(usize, Held<'a>)>) -> Transaction<'a> {
+        Transaction { keyspace, shards, now_ms: super::now_ms(), garbage: Garbage::default() }
+    }
+
+    /// The moment of all of its commands: Unix time in milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// Whether one of these keys, with their databases, which the watcher watches, has changed. All of
+    /// them were among its needs.
+    pub fn finds_changed(&self, watched: &[(usize, Vec<u8>)], watcher: &Arc<Watcher>) -> bool {
+        let has_expired = |(db, key): &(usize, Vec<u8>)| {
+            let key = HashedKey::new(key);
+            let shard = self.shards[self.place_of(key.shard())].1.shard();
+            shard.has_expired_since(*db, key, watcher, self.now_ms)
+        };
+        watcher.has_changed() || watched.iter().any(has_expired)
+    }
+
+    /// What a command sees that only reads.
+    pub fn read<'b>(&'b self, db: usize, keys: impl Keys<'b>) -> ReadView<'b> {
+        let lend = |index| Shared::Lent(self.shards[self.place_of(index)].1.shard());
+        View::new(self.keyspace, db, Guards::of(keys, lend)).at(self.now_ms)
+    }
+
+    /// What a command sees that may change its keys.
+    pub fn write<'b>(&'b mut self, db: usize, keys: impl Keys<'b>) -> WriteView<'b> {
+        // The shards come in ascending order: each is parted from those behind it.
+        let mut rest = self.shards.iter_mut();
+        let lend = |index| {
+            let place = rest.as_slice().partition_point(|(held, _)| *held < index);
+            let held = rest.nth(place).filter(|(held, _)| *held == index);
+            Exclusive::Lent(
+                held.and_then(|(_, held)| held.shard_mut()).unwrap_or_else(|| not_held()),
+            )
+        };
+        View::new(self.keyspace, db, Guards::of(keys, lend)).at(self.now_ms)
+    }
+
+    /// What a command sees that reads the whole keyspace.
+    pub fn read_all(&self, db: usize) -> ReadAll<'_> {
+        ReadAll::within(self.keyspace, self, db)
+    }
+
+    /// What a command sees that changes the whole keyspace.
+    pub fn write_all(&mut self, db: usize) -> WriteAll<'_> {
+        let shards = self.shards.iter_mut().filter_map(|(_, held)| held.shard_mut());
+        let shards: Vec<Exclusive> = shards.map(Exclusive::Lent).collect();
+        assert_eq!(shards.len(), SHARDS, "a transaction locks what its commands use");
+        WriteAll::within(self.keyspace, shards, db)
+    }
+
+    /// As [`Keyspace::visit`], for a transaction that needs the whole keyspace.
+    pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Shard) -> bool) -> u64 {
+        let mut seen = 0;
+        for (index, held) in self.shards.iter().skip(self.place_of(first)) {
+            seen = seen.max(held.shard().last_record);
+            if !visitor(*index, held.shard()) {
+                break;
+            }
+        }
+        seen
+    }
+
+    /// Keeps what a command's view gave back until everything is unlocked.
+    pub fn keep(&mut self, garbage: Garbage) {
+        self.garbage.extend(garbage);
+    }
+
+    /// The highest log position of what is locked.
+    pub fn last_record(&self) -> u64 {
+        self.shards.iter().map(|(_, held)| held.shard().last_record).max().unwrap_or(0)
+    }
+
+    /// Takes note that the log has everything up to that position.
+    pub fn logged(&mut self, position: u64) {
+        let written = self.shards.iter_mut().filter_map(|(_, held)| held.shard_mut());
+        written.for_each(|shard| shard.logged(position));
+    }
+
+    /// Unlocks; what comes back takes long to free.
+    pub fn unlock(self) -> Garbage {
+        self.garbage
+    }
+
+    fn place_of(&self, index: usize) -> usize {
+        if self.shards.len() == SHARDS {
+            return index;
+        }
+        let found = self.shards.binary_search_by_key(&index, |(held, _)| *held);
+        found.unwrap_or_else(|_| not_held())
+    }
+}
+
+/// # Panics
+/// Always: a command uses a key that its row does not name, or writes to one that it only reads.
+fn not_held() -> ! {
+    unreachable!("a transaction locks what its commands use")
+}
