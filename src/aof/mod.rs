@@ -1,7 +1,8 @@
 //! The append-only file: every change, in the order in which memory took it.
 //!
-//! [`writer`] appends, flushes and syncs to a [`file`](mod@file), also the [`block`] of a transaction; [`replay`] reads it back at the start;
-//! [`rewrite`] puts a shorter one in its place while the server goes on.
+//! [`writer`] appends, flushes and syncs to a [`file`](mod@file), a transaction's records in one
+//! [`block`]; [`replay`] reads it back at the start; [`rewrite`] puts a shorter one in its place while the
+//! server goes on.
 //!
 //! # The format
 //!

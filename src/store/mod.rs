@@ -1,9 +1,10 @@
 //! The data: keys, values, deadlines, and the locks around them.
 //!
-//! [`keyspace`] locks, [`view`] is what handlers get of it, [`transaction`] gives several commands what is
-//! locked once, [`shard`] is what one lock guards, [`watch`] tells who waits for a change of it, [`value`]
-//! and [`hash`] are what keys hold, [`hyperloglog`] is what a string may be, [`key`] finds them. Nothing here knows commands, the log or clients: the dispatcher tells a shard the log position
-//! of its last record, and asks for it.
+//! [`keyspace`] locks, [`view`] is what handlers get of it, [`transaction`] lends several commands what is
+//! locked once, [`shard`] is what one lock guards, [`watch`] tells those who wait for a change, [`value`]
+//! and [`hash`] are what keys hold, [`hyperloglog`] is what a string may be, [`key`] finds them. Nothing
+//! here knows commands, the log or clients: the dispatcher tells a shard the log position of its last
+//! record, and asks for it.
 
 pub mod hash;
 pub mod hyperloglog;

@@ -128,13 +128,13 @@ impl<'a> Transaction<'a> {
     }
 
     /// What a command sees that only reads.
-    pub fn read<'b>(&'b self, db: usize, keys: impl Keys<'b>) -> ReadView<'b> {
+    pub fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
         let lend = |index| Shared::Lent(self.shards[self.place_of(index)].1.shard());
         View::new(self.keyspace, db, Guards::of(keys, lend)).at(self.now_ms)
     }
 
     /// What a command sees that may change its keys.
-    pub fn write<'b>(&'b mut self, db: usize, keys: impl Keys<'b>) -> WriteView<'b> {
+    pub fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
         // The shards come in ascending order: each is parted from those behind it.
         let mut rest = self.shards.iter_mut();
         let lend = |index| {
@@ -206,4 +206,93 @@ impl<'a> Transaction<'a> {
 /// Always: a command uses a key that its row does not name, or writes to one that it only reads.
 fn not_held() -> ! {
     unreachable!("a transaction locks what its commands use")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::store::Value;
+
+    fn needs(read: &[&str], written: &[&str]) -> Needs {
+        let mut needs = Needs::default();
+        needs.read(read.iter().map(|key| key.as_bytes()));
+        needs.write(written.iter().map(|key| key.as_bytes()));
+        needs
+    }
+
+    fn insert(view: &mut WriteView, key: &str) {
+        view.insert(key.as_bytes(), Value::String(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_shard_is_locked_once_and_for_writing_if_anything_in_it_is_written() {
+        let shards = |needs: Needs| match needs.shards() {
+            Wanted::Some(shards) => shards,
+            _ => Vec::new(),
+        };
+        let place = |key: &str| HashedKey::new(key.as_bytes()).shard();
+        assert_eq!(shards(needs(&["a", "a"], &[])), [(place("a"), false)]);
+        assert_eq!(shards(needs(&["a"], &["a"])), [(place("a"), true)]);
+        let mut both = [(place("a"), false), (place("b"), true)];
+        both.sort_unstable();
+        assert_eq!(shards(needs(&["b", "a"], &["b", "b"])), both);
+        let mut all = needs(&["a"], &["b"]);
+        all.read_all();
+        assert!(matches!(all.shards(), Wanted::All { written } if written == [place("b")]));
+    }
+
+    #[test]
+    fn a_command_sees_what_those_before_it_did() {
+        let keyspace = Keyspace::new(Arc::new(Config::new()));
+        let names: Vec<String> = (0..200).map(|n| format!("key {n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let keys = || names.iter().map(|key| key.as_bytes());
+        let mut transaction = keyspace.transact(needs(&[], &names));
+        for key in &names {
+            insert(&mut transaction.write(0, std::iter::once(key.as_bytes())), key);
+        }
+        assert!(keys().all(|key| transaction.read(0, keys()).contains(key)));
+        let mut view = transaction.write(0, keys());
+        assert_eq!(keys().filter(|key| view.remove(key)).count(), 200);
+        drop(view);
+        assert!(!transaction.read(0, std::iter::once(&b"key 7"[..])).contains(b"key 7"));
+    }
+
+    #[test]
+    fn transactions_over_few_keys_and_all_keys_and_snapshots_wait_for_each_other_and_end() {
+        let keyspace = Keyspace::new(Arc::new(Config::new()));
+        let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+        let own = |thread: usize, round: usize| &*names[(thread * 7 + round * 3) % names.len()];
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let (keyspace, own) = (&keyspace, &own);
+                scope.spawn(move || {
+                    for round in 0..100 {
+                        let (read, written) = (own(thread, round), own(thread + 1, round + 1));
+                        let mut needs = needs(&[read], &[written]);
+                        match round % 20 {
+                            3 => needs.read_all(),
+                            7 => needs.write_all(),
+                            _ => {}
+                        }
+                        let mut transaction = keyspace.transact(needs);
+                        let keys = std::iter::once(written.as_bytes());
+                        insert(&mut transaction.write(0, keys), written);
+                        let view = transaction.read(0, std::iter::once(read.as_bytes()));
+                        view.contains(read.as_bytes());
+                    }
+                });
+            }
+            let save: Arc<crate::store::keyspace::SaveShard> = Arc::new(|_: &Shard| ());
+            for _ in 0..5 {
+                let result = keyspace.snapshot(true, &save, || Ok(()), |_| Ok(()));
+                let interrupted =
+                    |error: &std::io::Error| error.kind() == std::io::ErrorKind::Interrupted;
+                assert!(result.is_ok() || result.is_err_and(|error| interrupted(&error)));
+            }
+        });
+    }
 }

@@ -186,3 +186,104 @@ impl Watch {
         self.db == db && Arc::ptr_eq(&self.watcher, watcher)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::Value;
+    use super::*;
+
+    const NOW: i64 = 1000;
+
+    fn key(name: &str) -> HashedKey<'_> {
+        HashedKey::new(name.as_bytes())
+    }
+
+    fn put(shard: &mut Shard, db: usize, name: &str, deadline_ms: Option<i64>) {
+        let entry = Entry::new(Value::String(Vec::new()), deadline_ms);
+        shard.table_mut(db).insert(key(name), entry);
+    }
+
+    /// A shard in which the key is such in databases 0 and 1, and a watcher of it in database 0.
+    fn watched(first: Option<Option<i64>>, second: Option<Option<i64>>) -> (Shard, Arc<Watcher>) {
+        let (mut shard, watcher) = (Shard::default(), Arc::default());
+        for (db, deadline_ms) in [first, second].into_iter().enumerate() {
+            deadline_ms.into_iter().for_each(|deadline_ms| put(&mut shard, db, "k", deadline_ms));
+        }
+        assert!(shard.watch(0, key("k"), &watcher, NOW));
+        (shard, watcher)
+    }
+
+    const ABSENT: Option<Option<i64>> = None;
+    const LIVE: Option<Option<i64>> = Some(None);
+    const EXPIRED: Option<Option<i64>> = Some(Some(NOW - 1));
+
+    #[test]
+    fn who_no_longer_watches_leaves_nothing_behind() {
+        let (mut shard, one) = watched(LIVE, ABSENT);
+        let other = Arc::default();
+        assert!(shard.watch(0, key("k"), &other, NOW) && shard.watch(1, key("k"), &one, NOW));
+        assert!(!shard.watch(0, key("k"), &one, NOW), "it watches that already");
+        shard.unwatch(0, key("k"), &one);
+        shard.unwatch(1, key("k"), &one);
+        assert!(shard.watches.is_some(), "the other still watches");
+        shard.touch(0, key("k"));
+        assert!(other.has_changed() && !one.has_changed());
+        assert!(shard.watches.is_none(), "who was told need not be told again");
+        assert_eq!((Arc::strong_count(&one), Arc::strong_count(&other)), (1, 1));
+        shard.unwatch(0, key("k"), &other);
+    }
+
+    #[test]
+    fn the_removal_of_what_had_expired_is_no_change_and_its_return_is() {
+        let (mut shard, watcher) = watched(EXPIRED, ABSENT);
+        shard.take_expired(NOW);
+        assert!(!watcher.has_changed());
+        put(&mut shard, 0, "k", None);
+        shard.touch(0, key("k"));
+        assert!(watcher.has_changed());
+        // Overwritten before it was removed, it has changed as well.
+        let (mut shard, watcher) = watched(EXPIRED, ABSENT);
+        put(&mut shard, 0, "k", None);
+        shard.touch(0, key("k"));
+        assert!(watcher.has_changed());
+    }
+
+    #[test]
+    fn a_key_that_has_expired_since_has_changed_removed_or_not() {
+        let (mut shard, watcher) = watched(Some(Some(NOW + 1)), ABSENT);
+        assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW + 1));
+        assert!(shard.has_expired_since(0, key("k"), &watcher, NOW + 2));
+        shard.take_expired(NOW + 2);
+        assert!(watcher.has_changed());
+        let (shard, watcher) = watched(EXPIRED, ABSENT);
+        assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW + 2));
+    }
+
+    #[test]
+    fn emptying_a_database_changes_the_keys_that_are_there() {
+        for (state, changed) in [(LIVE, true), (ABSENT, false), (EXPIRED, false)] {
+            let (mut shard, watcher) = watched(state, LIVE);
+            shard.flush(1);
+            assert!(!watcher.has_changed(), "another database");
+            shard.flush(0);
+            assert_eq!(watcher.has_changed(), changed, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn exchanging_databases_changes_keys_unless_they_are_missing_before_and_after() {
+        let states = [ABSENT, LIVE, EXPIRED];
+        for (before, after) in states.into_iter().flat_map(|one| states.map(|two| (one, two))) {
+            let (mut shard, watcher) = watched(before, after);
+            shard.swap(0, 1, NOW);
+            let changed = before == LIVE || after == LIVE;
+            assert_eq!(watcher.has_changed(), changed, "{before:?} becomes {after:?}");
+            if !changed {
+                // What came with the exchange and had expired is removed unseen, too.
+                shard.take_expired(NOW);
+                assert!(!watcher.has_changed(), "{before:?} becomes {after:?}");
+                assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW));
+            }
+        }
+    }
+}

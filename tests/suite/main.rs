@@ -33,3 +33,4 @@ mod server;
 mod startup;
 mod strings;
 mod style;
+mod transactions;
