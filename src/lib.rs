@@ -40,6 +40,13 @@
 //! A `GET` of that key from another connection meets the shard's log position in step 4, so its reply
 //! waits for the same flush: nobody ever sees what a crash could take back.
 //!
+//! # A transaction
+//!
+//! From `MULTI` on, step 3 ends with a copy of the command in [`session::Multi`]. At `EXEC` the dispatcher
+//! locks the shards of all queued commands together ([`store::Keyspace::transact`]), looks whether a
+//! watched key has changed ([`store::watch`]), and takes steps 5 and 6 for each; their records go to the
+//! log as one block ([`aof::Block`]) before the shards are let go.
+//!
 //! # Lock order
 //!
 //! 1. Shards, in ascending index: only [`store::keyspace`] takes them.
