@@ -75,17 +75,26 @@ pub(super) fn execute(server: &Server, session: &mut Session, reply: &mut Reply)
         return Err(CommandError::new("ERR EXEC without MULTI"));
     };
     let queue = std::mem::take(&mut multi.queue);
+    // Out of reach of a queued UNWATCH, which would wait for the shards that are locked for it.
+    let watched = std::mem::take(&mut session.watched);
     let outcome = match multi.aborted {
         true => {
             Err(CommandError::new("EXECABORT Transaction discarded because of previous errors."))
         }
-        false => carry_out(server, session, &queue, reply),
+        false => carry_out(server, session, &queue, &watched, reply),
     };
+    session.watched = watched;
     end(server, session);
     outcome
 }
 
-fn carry_out(server: &Server, session: &mut Session, queue: &Queue, reply: &mut Reply) -> Outcome {
+fn carry_out(
+    server: &Server,
+    session: &mut Session,
+    queue: &Queue,
+    watched: &[(usize, Vec<u8>)],
+    reply: &mut Reply,
+) -> Outcome {
     let commands: Result<Vec<&Command>, _> = queue.iter().map(resolve).collect();
     let commands = commands?; // it was resolved once already
     let mut needs = Needs::default();
@@ -94,10 +103,10 @@ fn carry_out(server: &Server, session: &mut Session, queue: &Queue, reply: &mut 
         permit(server, session, command).map_err(|error| discarded(&error))?;
         note_needs(&mut needs, command, args);
     }
-    needs.read(session.watched.iter().map(|(_, key)| key.as_slice()));
+    needs.read(watched.iter().map(|(_, key)| key.as_slice()));
     let mut transaction = server.keyspace.transact(needs);
     session.seen = session.seen.max(transaction.last_record());
-    if transaction.finds_changed(&session.watched, &session.client.watcher) {
+    if transaction.finds_changed(watched, &session.client.watcher) {
         reply.null_array();
         return Ok(());
     }

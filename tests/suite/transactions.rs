@@ -278,6 +278,27 @@ fn exec_does_nothing_when_a_watched_key_has_changed() {
         +QUEUED
         > EXEC
         ["5"]
+        // Between MULTI and EXEC there is nothing left to call off.
+        > WATCH k another
+        +OK
+        > MULTI
+        +OK
+        > UNWATCH
+        +QUEUED
+        > SET k 5
+        +QUEUED
+        > EXEC
+        [+OK, +OK]
+        > WATCH k
+        +OK
+        other> SET k 5
+        +OK
+        > MULTI
+        +OK
+        > UNWATCH
+        +QUEUED
+        > EXEC
+        nil*
         // One's own change counts too, before MULTI.
         > WATCH k
         +OK
