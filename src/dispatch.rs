@@ -10,7 +10,7 @@ use crate::commands::{self, Command, Context, Effect, Handler, spec::Flags};
 use crate::config::Level;
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::session::{Server, Session};
-use crate::store::{ReadAll, Transaction, WriteAll, WriteView};
+use crate::store::{Expired, ReadAll, Transaction, WhatExpired, WriteAll, WriteView};
 
 mod transaction;
 
@@ -238,9 +238,9 @@ fn settle(
     change: Change,
     args: Args,
 ) -> Outcome {
-    for (db, key) in view.take_expired() {
-        server.stats.expired_keys.add(1);
-        view.logged(log(server, session, db, args, Effect::replay(&[b"DEL", &key])));
+    for expired in view.take_expired() {
+        let record = Effect::Replay(record_of(server, &expired));
+        view.logged(log(server, session, expired.db, args, record));
     }
     match change? {
         Effect::None => {}
@@ -304,12 +304,33 @@ fn log(server: &Server, session: &mut Session, db: usize, args: Args, effect: Ef
     session.written
 }
 
-/// Appends the record of a key's expiry, whose shard is locked.
-pub fn log_expired(server: &Server, db: usize, key: &[u8]) -> u64 {
-    let mut record = Vec::new();
-    request::encode(&mut record, &[b"DEL", key]);
-    server.aof.append(db, &record)
+/// Counts what has expired, and appends its record. Its shard is locked.
+pub fn log_expired(server: &Server, expired: &Expired) -> u64 {
+    server.aof.append(expired.db, &record_of(server, expired))
 }
+
+/// Counts what has expired; returns its record.
+fn record_of(server: &Server, Expired { key, what, .. }: &Expired) -> Vec<u8> {
+    match what {
+        WhatExpired::Key => server.stats.expired_keys.add(1),
+        WhatExpired::Fields(names) => server.stats.expired_fields.add(names.len() as u64),
+        WhatExpired::LastFields(count) => server.stats.expired_fields.add(*count as u64),
+    }
+    let mut record = Vec::new();
+    if let WhatExpired::Fields(names) = what {
+        for some in names.chunks(RECORD_FIELDS) {
+            let names = some.iter().map(|name| &**name);
+            let words: Vec<&[u8]> = [&b"HDEL"[..], key].into_iter().chain(names).collect();
+            request::encode(&mut record, &words);
+        }
+    } else {
+        request::encode(&mut record, &[b"DEL", key]);
+    }
+    record
+}
+
+/// A record of expired fields has at most so many.
+const RECORD_FIELDS: usize = 1000;
 
 /// What a connection keeps of the memory in which it encodes records.
 const SCRATCH_BYTES: usize = 64 << 10;

@@ -29,6 +29,8 @@ pub struct Stats {
     pub commands: Counter,
     /// Keys removed because their deadline had passed.
     pub expired_keys: Counter,
+    /// Fields removed because their deadline had passed.
+    pub expired_fields: Counter,
     /// Bytes received from clients.
     pub input_bytes: Counter,
     /// Bytes sent to clients.

@@ -18,7 +18,8 @@
 //!
 //! A record says what became of the data, not what was asked: what depends on the moment or on
 //! chance is written as its result (`SET … PXAT`, not `SET … EX`), and the end of a key by expiry is
-//! a `DEL`. Changes that belong together stand between `MULTI` and `EXEC`.
+//! a `DEL`, that of fields of a hash an `HDEL`. Changes that belong together stand between `MULTI` and
+//! `EXEC`.
 //!
 //! We also read what Redis writes beside that: lines that begin with `#` (its time stamps).
 //!

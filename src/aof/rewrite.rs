@@ -39,7 +39,7 @@ use crate::resp::request::encode;
 use crate::stats::Counter;
 use crate::store::keyspace::{SHARDS, SaveShard};
 use crate::store::shard::Shard;
-use crate::store::{Entry, Keyspace, Value};
+use crate::store::{Entry, Field, Hash, Keyspace, Value};
 
 /// Encoded shards wait in memory up to this; then the next thread that brings one writes them.
 const WAITING_BYTES: usize = 4 << 20;
@@ -365,9 +365,9 @@ fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
         (Value::Hash(hash), _) => {
             let mut record: Vec<&[u8]> = vec![b"HSET", key];
             let mut bytes = 0;
-            for (field, value) in hash.iter() {
-                record.extend([field, value]);
-                bytes += field.len() + value.len();
+            for Field { name, value, .. } in hash.iter() {
+                record.extend([name, value]);
+                bytes += name.len() + value.len();
                 if record.len() >= 2 * RECORD_FIELDS + 2 || bytes >= RECORD_BYTES {
                     encode(out, &record);
                     record.truncate(2);
@@ -377,9 +377,30 @@ fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
             if record.len() > 2 {
                 encode(out, &record);
             }
+            encode_field_deadlines(out, key, hash);
             if let Some(deadline) = &deadline {
                 encode(out, &[b"PEXPIREAT", key, deadline.as_bytes()]);
             }
+        }
+    }
+}
+
+/// The deadlines of the fields of a hash: a record for all that share one, as far as it may hold them.
+fn encode_field_deadlines(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
+    if hash.earliest_ms().is_none() {
+        return;
+    }
+    let timed = hash.iter().filter_map(|field| Some((field.deadline_ms()?, field.name)));
+    let mut timed: Vec<(i64, &[u8])> = timed.collect();
+    timed.sort_by_key(|(deadline, _)| *deadline); // stable, so names that belong together stay so
+    for same in timed.chunk_by(|(one, _), (other, _)| one == other) {
+        for some in same.chunks(RECORD_FIELDS) {
+            let deadline = some[0].0.to_string();
+            let count = some.len().to_string();
+            let mut record: Vec<&[u8]> = vec![b"HPEXPIREAT", key, deadline.as_bytes(), b"FIELDS"];
+            record.push(count.as_bytes());
+            record.extend(some.iter().map(|(_, name)| *name));
+            encode(out, &record);
         }
     }
 }
@@ -537,12 +558,21 @@ mod tests {
         put("one", hash(1, b"v"), None);
         put("sixty-four", hash(64, b"v"), Some(33_177_117_420_123));
         put("sixty-five", hash(65, b"v"), None);
+        let mut timed = Hash::new();
+        for field in 0..70 {
+            timed.set(field.to_string().as_bytes(), b"v", LIMITS);
+            let deadline_ms = 33_177_117_420_123 + i64::from(field % 35 == 0);
+            timed.set_deadline_ms(field.to_string().as_bytes(), Some(deadline_ms));
+        }
+        timed.set_deadline_ms(b"69", None);
+        put("fields", Value::Hash(Box::new(timed)), None);
         put("large", hash(5, &vec![b'v'; 40 << 10]), None);
         fixture.rewrite(&aof)?;
         let mut shapes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for record in fixture.records() {
             let shape = match record[0].as_str() {
                 "HSET" => format!("HSET {}", record.len() / 2 - 1),
+                "HPEXPIREAT" => format!("{} {} {}", record[2], record[4], record.len() - 5),
                 _ => record
                     .iter()
                     .filter(|word| **word != record[1])
@@ -554,8 +584,18 @@ mod tests {
         }
         // Before the keys of each shard.
         let selects = shapes.remove("3").unwrap_or_default();
-        assert!((1..=6).contains(&selects.len()), "{selects:?}");
+        assert!((1..=7).contains(&selects.len()), "{selects:?}");
         let expected = [
+            (
+                "fields",
+                vec![
+                    "HSET 64",
+                    "HSET 6",
+                    "33177117420123 64 64",
+                    "33177117420123 3 3",
+                    "33177117420124 2 2",
+                ],
+            ),
             ("large", vec!["HSET 2", "HSET 2", "HSET 1"]),
             ("one", vec!["HSET 1"]),
             ("sixty-five", vec!["HSET 64", "HSET 1"]),

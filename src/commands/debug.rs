@@ -125,7 +125,7 @@ fn serialized_bytes(entry: &Entry) -> usize {
     match &entry.value {
         Value::String(bytes) => string(bytes),
         Value::Hash(hash) => {
-            let fields = hash.iter().map(|(field, value)| string(field) + string(value));
+            let fields = hash.iter().map(|field| string(field.name) + string(field.value));
             length_bytes(hash.len()) + fields.sum::<usize>()
         }
     }
@@ -161,10 +161,13 @@ impl Digest {
             }
             Value::Hash(hash) => {
                 self.mix(&4u32.to_be_bytes());
-                for (field, value) in hash.iter() {
+                for field in hash.iter() {
                     let mut pair = Digest::default();
-                    pair.mix(field);
-                    pair.mix(value);
+                    pair.mix(field.name);
+                    pair.mix(field.value);
+                    if field.deadline_ms().is_some() {
+                        pair.add(b"!!hexpire!!");
+                    }
                     self.add(&pair.0);
                 }
             }

@@ -3,10 +3,10 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=hash>. A hash that
 //! loses its last field goes away with its key, so no handler ever meets an empty one.
 
-use super::options::{ScanOptions, Scanned, cursor, integer, reply_page, wrong_number_of_args};
+use super::options::{ScanOptions, Scanned, cursor, integer, is, reply_page, wrong_number_of_args};
 use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Hash, ReadView, WriteView};
+use crate::store::{Field, Hash, LiveHash, ReadView, WriteView};
 use crate::text::integer::{parse_i64, write_i64};
 use crate::text::long_double::LongDouble;
 
@@ -44,6 +44,10 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
         .key("RW update").flags(WRITE_FAST)
         .doc("2.0.0", "O(N) with N the number of fields to set",
              "Sets the values of fields of a hash; HSET is what one should use."),
+    read("hrandfield", "key [count [WITHVALUES]]", hrandfield).key("RO access")
+        .tips(&["nondeterministic_output"])
+        .doc("6.2.0", "O(N) with N the number of fields returned",
+             "Returns fields of a hash, chosen by lot."),
     read("hscan", "key cursor [MATCH pattern] [COUNT count] [NOVALUES]", hscan)
         .key("RO access").tips(&["nondeterministic_output"])
         .doc("2.8.0", "O(1) for a call, O(N) for all calls until the cursor is back at 0, with N \
@@ -83,7 +87,7 @@ fn hstrlen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn hlen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.count(view.hash(&args[1])?.map_or(0, Hash::len));
+    reply.count(view.hash(&args[1])?.map_or(0, LiveHash::len));
     Ok(())
 }
 
@@ -98,25 +102,25 @@ fn hmget(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 
 fn hgetall(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let hash = view.hash(&args[1])?;
-    reply.map(hash.map_or(0, Hash::len));
-    for (field, value) in hash.iter().flat_map(|hash| hash.iter()) {
-        reply.bulk(field);
-        reply.bulk(value);
+    reply.map(hash.map_or(0, LiveHash::len));
+    for field in hash.into_iter().flat_map(LiveHash::iter) {
+        reply.bulk(field.name);
+        reply.bulk(field.value);
     }
     Ok(())
 }
 
 fn hkeys(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let hash = view.hash(&args[1])?;
-    reply.array(hash.map_or(0, Hash::len));
-    hash.iter().flat_map(|hash| hash.iter()).for_each(|(field, _)| reply.bulk(field));
+    reply.array(hash.map_or(0, LiveHash::len));
+    hash.into_iter().flat_map(LiveHash::iter).for_each(|field| reply.bulk(field.name));
     Ok(())
 }
 
 fn hvals(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let hash = view.hash(&args[1])?;
-    reply.array(hash.map_or(0, Hash::len));
-    hash.iter().flat_map(|hash| hash.iter()).for_each(|(_, value)| reply.bulk(value));
+    reply.array(hash.map_or(0, LiveHash::len));
+    hash.into_iter().flat_map(LiveHash::iter).for_each(|field| reply.bulk(field.value));
     Ok(())
 }
 
@@ -129,15 +133,59 @@ fn hscan(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     };
     let options = ScanOptions::parse(args.from(3), Scanned::Fields)?;
     let mut found = Vec::new();
-    let next = hash.scan(cursor, options.count, |field, value| {
-        if options.matches(field) {
-            found.push(field.to_vec());
+    let next = hash.scan(cursor, options.count, |field| {
+        if options.matches(field.name) {
+            found.push(field.name.to_vec());
             if !options.no_values {
-                found.push(value.to_vec());
+                found.push(field.value.to_vec());
             }
         }
     });
     reply_page(reply, next, &found);
+    Ok(())
+}
+
+/// As many as anyone could want; what a client asks for is kept in memory until it is sent.
+const RANDOM_FIELDS_LIMIT: u64 = 1 << 27;
+
+fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    let Some(count) = args.get(2) else {
+        let chosen = view.hash(&args[1])?.and_then(|hash| hash.choose(1).pop());
+        reply.bulk_or_null(chosen.map(|field| field.name));
+        return Ok(());
+    };
+    const OUT_OF_RANGE: CommandError = CommandError::new(
+        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+    );
+    let count = Some(integer(count)?).filter(|&count| count != i64::MIN).ok_or(OUT_OF_RANGE)?;
+    let with_values = args.len() > 3;
+    if args.len() > 4 || args.get(3).is_some_and(|option| !is(option, "WITHVALUES")) {
+        return Err(CommandError::SYNTAX);
+    }
+    let again_and_again = count < 0;
+    let count = count.unsigned_abs();
+    let limit = if with_values { i64::MAX as u64 / 2 } else { u64::MAX };
+    if count > limit || (again_and_again && count > RANDOM_FIELDS_LIMIT) {
+        return Err(CommandError::new("ERR value is out of range"));
+    }
+    let Some(hash) = view.hash(&args[1])? else {
+        reply.array(0);
+        return Ok(());
+    };
+    let chosen = if again_and_again { count } else { count.min(hash.len() as u64) };
+    // Pairs, not a map even in RESP3: a field may be in it more than once.
+    match with_values {
+        true => reply.pairs(chosen as usize),
+        false => reply.array(chosen as usize),
+    }
+    let mut show = |field: Field| match with_values {
+        true => reply.pair(field.name, field.value),
+        false => reply.bulk(field.name),
+    };
+    match again_and_again {
+        true => hash.choose_again_and_again(chosen, show),
+        false => hash.choose(chosen as usize).into_iter().for_each(&mut show),
+    }
     Ok(())
 }
 
@@ -158,37 +206,32 @@ fn set_fields(view: &mut WriteView, args: Args) -> Result<usize, CommandError> {
         return Err(wrong_number_of_args(args));
     }
     let limits = view.packed_limits();
-    let hash = view.hash_or_new(&args[1])?;
     let pairs = args.from(2).step_by(2).zip(args.from(3).step_by(2));
-    Ok(pairs.filter(|(field, value)| hash.set(field, value, limits)).count())
+    Ok(view.edit_or_make_hash(&args[1], |hash| {
+        pairs.filter(|(field, value)| hash.set(field, value, limits)).count()
+    })?)
 }
 
 fn hsetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let absent = !view.hash(&args[1])?.is_some_and(|hash| hash.contains(&args[2]));
     if absent {
-        set_field(view, args, &args[3])?;
+        update_field(view, args, &args[3])?;
     }
     reply.integer(i64::from(absent));
     Ok(Effect::if_changed(absent))
 }
 
-/// Sets the field that the arguments name.
-fn set_field(view: &mut WriteView, args: Args, value: &[u8]) -> Result<(), CommandError> {
+/// Sets the field that the arguments name, which keeps its deadline if it is there and has one.
+fn update_field(view: &mut WriteView, args: Args, value: &[u8]) -> Result<(), CommandError> {
     let limits = view.packed_limits();
-    view.hash_or_new(&args[1])?.set(&args[2], value, limits);
+    view.edit_or_make_hash(&args[1], |hash| hash.update(&args[2], value, limits))?;
     Ok(())
 }
 
 fn hdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
-    let Some(hash) = view.hash_mut(key)? else {
-        reply.integer(0);
-        return Ok(Effect::None);
-    };
-    let removed = args.from(2).filter(|field| hash.remove(field)).count();
-    if hash.is_empty() {
-        view.remove(key);
-    }
+    let remove = |hash: &mut Hash| args.from(2).filter(|field| hash.remove(field)).count();
+    let removed = view.edit_hash(key, remove)?.unwrap_or(0);
     reply.count(removed);
     Ok(Effect::if_changed(removed > 0))
 }
@@ -204,7 +247,7 @@ fn hincrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         .ok_or(CommandError::new("ERR increment or decrement would overflow"))?;
     let mut digits = Vec::with_capacity(20);
     write_i64(&mut digits, sum);
-    set_field(view, args, &digits)?;
+    update_field(view, args, &digits)?;
     reply.integer(sum);
     Ok(Effect::AsReceived)
 }
@@ -222,8 +265,13 @@ fn hincrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let mut digits = Vec::new();
     sum.write_to(&mut digits);
-    set_field(view, args, &digits)?;
+    update_field(view, args, &digits)?;
     reply.bulk(&digits);
     // The sum is logged, not the increment: another machine might add in another precision.
-    Ok(Effect::replay(&[b"HSET", &args[1], &args[2], &digits]))
+    let (key, name) = (&args[1], &args[2]);
+    let field = view.hash(key)?.and_then(|hash| hash.field(name));
+    Ok(match field.and_then(|field| field.deadline_ms()) {
+        None => Effect::replay(&[b"HSET", key, name, &digits]),
+        Some(_) => Effect::replay(&[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", name, &digits]),
+    })
 }

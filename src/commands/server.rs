@@ -274,7 +274,8 @@ fn stats_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
     write!(text, "total_net_input_bytes:{}\r\n", stats.input_bytes.get())?;
     write!(text, "total_net_output_bytes:{}\r\n", stats.output_bytes.get())?;
     write!(text, "rejected_connections:{}\r\n", stats.rejected_connections.get())?;
-    write!(text, "expired_keys:{}\r\n", stats.expired_keys.get())
+    write!(text, "expired_keys:{}\r\n", stats.expired_keys.get())?;
+    write!(text, "expired_subkeys:{}\r\n", stats.expired_fields.get())
 }
 
 fn replication_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
@@ -302,17 +303,19 @@ fn cluster_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
 }
 
 fn keyspace_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
-    let mut totals = vec![(0, 0); context.server.config.database_count()];
+    let mut totals = vec![(0, 0, 0); context.server.config.database_count()];
     context.visit(|shard| {
-        for (db, (keys, volatile)) in totals.iter_mut().enumerate().take(shard.databases()) {
+        for (db, (keys, volatile, timed)) in totals.iter_mut().enumerate().take(shard.databases()) {
             if let Some(table) = shard.table(db) {
                 *keys += table.len();
                 *volatile += table.volatile();
             }
+            *timed += shard.timed_hashes(db);
         }
     });
-    for (db, (keys, volatile)) in totals.iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
-        write!(text, "db{db}:keys={keys},expires={volatile}\r\n")?;
+    let filled = totals.iter().enumerate().filter(|(_, (keys, ..))| *keys > 0);
+    for (db, (keys, volatile, timed)) in filled {
+        write!(text, "db{db}:keys={keys},expires={volatile},subexpiry={timed}\r\n")?;
     }
     Ok(())
 }

@@ -206,6 +206,20 @@ impl Reply {
         header(&mut self.bytes, kind, length);
     }
 
+    /// The start of an array of so many pairs, each of which follows as [`Reply::pair`].
+    pub fn pairs(&mut self, pairs: usize) {
+        self.array(if self.resp3() { pairs } else { pairs * 2 });
+    }
+
+    /// Two bulk strings: an array of their own in RESP3.
+    pub fn pair(&mut self, one: &[u8], other: &[u8]) {
+        if self.resp3() {
+            self.array(2);
+        }
+        self.bulk(one);
+        self.bulk(other);
+    }
+
     /// Begins an array whose length will be known when [`Reply::close_array`] is called.
     pub fn open_array(&mut self) -> OpenArray {
         OpenArray(self.bytes.len())
@@ -232,11 +246,16 @@ mod tests {
     #[test]
     fn the_two_protocols_differ_where_they_should() {
         type Case = (fn(&mut Reply), &'static str, &'static str);
-        let cases: [Case; 6] = [
+        let pairs = |reply: &mut Reply| {
+            reply.pairs(1);
+            reply.pair(b"a", b"1");
+        };
+        let cases: [Case; 7] = [
             (|r| r.null(), "$-1\r\n", "_\r\n"),
             (|r| r.null_array(), "*-1\r\n", "_\r\n"),
             (|r| r.map(2), "*4\r\n", "%2\r\n"),
             (|r| r.set(2), "*2\r\n", "~2\r\n"),
+            (pairs, "*2\r\n$1\r\na\r\n$1\r\n1\r\n", "*1\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n"),
             (|r| r.verbatim(b"hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
             (|r| r.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
         ];

@@ -123,12 +123,10 @@ pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(SWEEP_PERIOD);
         server.keyspace.tick();
-        let removed = server.keyspace.sweep(now_ms(), |expired| {
-            let records =
-                expired.iter().map(|(db, key, _)| dispatch::log_expired(server, *db, key.bytes()));
+        server.keyspace.sweep(now_ms(), |expired| {
+            let records = expired.iter().map(|expired| dispatch::log_expired(server, expired));
             records.max().unwrap_or(0)
         });
-        server.stats.expired_keys.add(removed as u64);
     }
 }
 

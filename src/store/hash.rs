@@ -1,15 +1,19 @@
 //! The value type of a hash: fields and their values, all of them arbitrary bytes.
 //!
 //! A hash has one of two forms, and a field with its value is written the same way in both, as a
-//! *record*: `[length of name][name][length of value][value]`, lengths as varints.
+//! *record*: `[length of name][name][length of value][value]`, lengths as varints. A field may have a
+//! deadline, which then stands behind its value in eight bytes.
 //!
 //! - **Packed**, for small hashes: the records one behind the other in a single byte string, in the
 //!   order in which the fields were first set. There is nothing else, so ten fields of ten bytes each
-//!   cost 244 bytes, and a search is a walk through memory that fits a few cache lines.
+//!   cost 244 bytes, and a search is a walk through memory that fits a few cache lines. From the first
+//!   deadline on, the hash is *timed*, and every record in it has room for one.
 //! - **Indexed**, for large ones: each record is an allocation of its own, numbered by its place in a
 //!   vector, and a hash table finds the number. A vector and not a `HashMap`, because `HSCAN` and
 //!   `HRANDFIELD` need what a `HashMap` does not offer: to continue at a position, and to take the
-//!   n-th field, at a cost that does not depend on the size of the hash.
+//!   n-th field, at a cost that does not depend on the size of the hash. A record alone tells by its
+//!   length whether it has a deadline, so the others pay nothing. The numbers of those that have one
+//!   are also kept in the order of the deadlines: what is due is found without a look at the rest.
 //!
 //! What always holds:
 //!
@@ -20,8 +24,11 @@
 //! - Indexed fields have the numbers `0..len` without gaps. A removal moves the last field into the
 //!   hole and nothing else moves; `scan` rests on that.
 //!
-//! Nothing here locks or knows of keys, time or the log: the keyspace owns the hash and guards it.
+//! Nothing here locks or knows of keys or the log, nor what time it is: the keyspace owns the hash and
+//! guards it, and a field stays until it is removed. Readers look at a hash through
+//! [`LiveHash`](super::LiveHash), which hides what has expired.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -40,6 +47,32 @@ pub struct PackedLimits {
 pub struct Hash {
     form: Form,
 }
+
+/// A field, its value and its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The name of the field.
+    pub name: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    deadline_ms: i64,
+}
+
+impl Field<'_> {
+    /// When it expires, if it does: Unix time in milliseconds.
+    pub fn deadline_ms(&self) -> Option<i64> {
+        Some(self.deadline_ms).filter(|&deadline_ms| deadline_ms != NEVER)
+    }
+
+    /// Whether it is gone at that moment. Like a key, it is still there in its last millisecond.
+    pub fn is_expired(&self, now_ms: i64) -> bool {
+        self.deadline_ms < now_ms
+    }
+}
+
+/// The deadline of a field that does not expire. Later than any that can be asked for.
+const NEVER: i64 = i64::MAX;
+const DEADLINE_BYTES: usize = size_of::<i64>();
 
 /// The indexed form is boxed, so that the many small hashes do not pay for its two vectors.
 #[derive(Clone, Debug)]
@@ -63,7 +96,7 @@ impl Hash {
     /// The number of fields.
     pub fn len(&self) -> usize {
         match &self.form {
-            Form::Packed(packed) => packed.count,
+            Form::Packed(packed) => packed.count as usize,
             Form::Indexed(indexed) => indexed.entries.len(),
         }
     }
@@ -90,42 +123,135 @@ impl Hash {
                 let records = records.sum::<usize>() * self.len() / looked_at.max(1);
                 let table = indexed.entries.capacity() * size_of::<Entry>()
                     + indexed.buckets.capacity() * size_of::<u32>();
-                size_of::<Indexed>() + table + records
+                let deadlines = indexed.order().count() * size_of::<(i64, u32)>();
+                size_of::<Indexed>() + table + records + deadlines
             }
         }
     }
 
-    /// The value of a field.
-    pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
+    /// Whether a field has, or once had, a deadline. What `OBJECT ENCODING` calls `listpackex` is a
+    /// packed hash of which this is true.
+    pub fn is_timed(&self) -> bool {
         match &self.form {
-            Form::Packed(packed) => packed.records().find(|(name, _)| *name == field),
+            Form::Packed(packed) => packed.timed,
+            Form::Indexed(indexed) => indexed.deadlines.is_some(),
+        }
+    }
+
+    /// A field with its value and deadline.
+    pub fn get(&self, field: &[u8]) -> Option<Field<'_>> {
+        match &self.form {
+            Form::Packed(packed) => packed.records().find(|record| record.name == field),
             Form::Indexed(indexed) => indexed.get(hash_bytes(field), field),
         }
-        .map(|(_, value)| value)
     }
 
-    /// Whether the field is there.
-    pub fn contains(&self, field: &[u8]) -> bool {
-        self.get(field).is_some()
-    }
-
-    /// Returns whether the field is new. An old field keeps its place in the order.
+    /// Sets a field, which from now on has no deadline; returns whether it is new. An old field keeps
+    /// its place in the order.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: PackedLimits) -> bool {
+        self.put(field, value, NEVER, limits)
+    }
+
+    /// As [`Hash::set`], but the field keeps the deadline that it had.
+    pub fn update(&mut self, field: &[u8], value: &[u8], limits: PackedLimits) -> bool {
+        let deadline_ms = match self.is_timed() {
+            true => self.get(field).map_or(NEVER, |field| field.deadline_ms),
+            false => NEVER,
+        };
+        self.put(field, value, deadline_ms, limits)
+    }
+
+    /// As [`Hash::set`], but the field expires then.
+    pub fn set_until(
+        &mut self,
+        field: &[u8],
+        value: &[u8],
+        deadline_ms: Option<i64>,
+        limits: PackedLimits,
+    ) -> bool {
+        self.put(field, value, deadline_ms.unwrap_or(NEVER), limits)
+    }
+
+    fn put(&mut self, field: &[u8], value: &[u8], deadline_ms: i64, limits: PackedLimits) -> bool {
         // Checked before the change, so that a huge value is never copied into the packed bytes.
         if field.len().max(value.len()) > limits.value_bytes {
             self.make_indexed();
         }
         match &mut self.form {
             Form::Packed(packed) => {
-                let is_new = packed.set(field, value);
+                let is_new = packed.put(field, value, deadline_ms);
                 // Also after an overwrite: the limit may have been lowered since (Redis does so too).
-                if packed.count > limits.entries {
+                if packed.count as usize > limits.entries {
                     self.make_indexed();
                 }
                 is_new
             }
-            Form::Indexed(indexed) => indexed.set(hash_bytes(field), field, value),
+            Form::Indexed(indexed) => indexed.put(hash_bytes(field), field, value, deadline_ms),
         }
+    }
+
+    /// Lets a field expire then, or never; returns whether it is there.
+    pub fn set_deadline_ms(&mut self, field: &[u8], deadline_ms: Option<i64>) -> bool {
+        let deadline_ms = deadline_ms.unwrap_or(NEVER);
+        match &mut self.form {
+            Form::Packed(packed) => packed.set_deadline(field, deadline_ms),
+            Form::Indexed(indexed) => indexed.set_deadline(hash_bytes(field), field, deadline_ms),
+        }
+    }
+
+    /// The earliest deadline of all fields.
+    pub fn earliest_ms(&self) -> Option<i64> {
+        let earliest_ms = match &self.form {
+            Form::Packed(packed) if packed.timed => {
+                packed.records().map(|record| record.deadline_ms).min()
+            }
+            Form::Packed(_) => None,
+            Form::Indexed(indexed) => indexed.order().next().map(|(deadline_ms, _)| deadline_ms),
+        };
+        earliest_ms.filter(|&deadline_ms| deadline_ms != NEVER)
+    }
+
+    /// How many fields have expired by that moment. It costs as much as there are.
+    pub fn count_expired(&self, now_ms: i64) -> usize {
+        match &self.form {
+            Form::Packed(packed) if packed.timed => {
+                packed.records().filter(|record| record.is_expired(now_ms)).count()
+            }
+            Form::Packed(_) => 0,
+            Form::Indexed(indexed) => indexed.expired(now_ms).count(),
+        }
+    }
+
+    /// Whether all fields have expired by that moment, and the hash with them.
+    pub fn is_expired(&self, now_ms: i64) -> bool {
+        match &self.form {
+            Form::Packed(packed) => {
+                packed.timed && packed.records().all(|record| record.is_expired(now_ms))
+            }
+            Form::Indexed(indexed) => indexed.deadlines.as_ref().is_some_and(|deadlines| {
+                deadlines.0.len() == indexed.entries.len()
+                    && deadlines.0.last().is_some_and(|&(latest_ms, _)| latest_ms < now_ms)
+            }),
+        }
+    }
+
+    /// Removes what has expired by that moment, but no more than so many fields, and returns their
+    /// names.
+    pub fn take_expired(&mut self, now_ms: i64, limit: usize) -> Vec<Box<[u8]>> {
+        let names: Vec<Box<[u8]>> = match &self.form {
+            Form::Packed(packed) => {
+                let expired = packed.records().filter(|record| record.is_expired(now_ms));
+                expired.take(limit).map(|record| record.name.into()).collect()
+            }
+            Form::Indexed(indexed) => {
+                let expired = indexed.expired(now_ms).take(limit);
+                expired.map(|number| indexed.entries[number as usize].field().name.into()).collect()
+            }
+        };
+        names.iter().for_each(|name| {
+            self.remove(name);
+        });
+        names
     }
 
     /// Returns whether the field was there.
@@ -136,22 +262,21 @@ impl Hash {
         }
     }
 
-    /// All fields with their values: in the order of first setting while packed, in no particular
-    /// order later.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let (packed, indexed): (&[u8], &[Entry]) = match &self.form {
-            Form::Packed(packed) => (&packed.bytes, &[]),
-            Form::Indexed(indexed) => (&[], &indexed.entries),
+    /// All fields: in the order of first setting while packed, in no particular order later.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        let (records, indexed): (_, &[Entry]) = match &self.form {
+            Form::Packed(packed) => (packed.records(), &[]),
+            Form::Indexed(indexed) => (Records { rest: &[], timed: false }, &indexed.entries),
         };
-        Records { rest: packed }.chain(indexed.iter().map(Entry::pair))
+        records.chain(indexed.iter().map(Entry::field))
     }
 
     /// The `n`-th field in the order of `iter`. Any fixed numbering serves a random choice; this one
     /// is free in the indexed form, and the packed form is too short for its walk to matter.
-    pub fn nth(&self, n: usize) -> Option<(&[u8], &[u8])> {
+    pub fn nth(&self, n: usize) -> Option<Field<'_>> {
         match &self.form {
             Form::Packed(packed) => packed.records().nth(n),
-            Form::Indexed(indexed) => indexed.entries.get(n).map(Entry::pair),
+            Form::Indexed(indexed) => indexed.entries.get(n).map(Entry::field),
         }
     }
 
@@ -168,10 +293,10 @@ impl Hash {
     ///
     /// A packed hash is visited whole in one call, as in Redis. It never gives out a cursor other
     /// than 0, so its change of form between two calls cannot upset a scan.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], &[u8])) -> u64 {
+    pub fn scan(&self, cursor: u64, count: usize, visit: impl FnMut(Field)) -> u64 {
         match &self.form {
             Form::Packed(packed) => {
-                packed.records().for_each(|(name, value)| visit(name, value));
+                packed.records().for_each(visit);
                 0
             }
             Form::Indexed(indexed) => {
@@ -183,9 +308,7 @@ impl Hash {
                 };
                 // A count of 0 would return its own cursor for ever.
                 let start = end.saturating_sub(count.max(1));
-                for (name, value) in indexed.entries[start..end].iter().rev().map(Entry::pair) {
-                    visit(name, value);
-                }
+                indexed.entries[start..end].iter().rev().map(Entry::field).for_each(visit);
                 start as u64
             }
         }
@@ -194,8 +317,8 @@ impl Hash {
     fn make_indexed(&mut self) {
         if let Form::Packed(packed) = &self.form {
             let mut indexed = Box::new(Indexed::default());
-            for (name, value) in packed.records() {
-                indexed.set(hash_bytes(name), name, value);
+            for Field { name, value, deadline_ms } in packed.records() {
+                indexed.put(hash_bytes(name), name, value, deadline_ms);
             }
             self.form = Form::Indexed(indexed);
         }
@@ -210,28 +333,29 @@ fn hash_bytes(bytes: &[u8]) -> u32 {
     KEYS.hash_one(bytes) as u32
 }
 
-/// `bytes` holds exactly `count` records.
+/// `bytes` holds exactly `count` records, with deadlines if it is `timed`.
 ///
 /// A boxed slice has no spare capacity. The allocator rounds sizes up anyway and grows a block in
 /// place where it can, so a reserve of our own would cost memory and save little.
 #[derive(Clone, Debug, Default)]
 struct Packed {
     bytes: Box<[u8]>,
-    count: usize,
+    count: u32,
+    timed: bool,
 }
 
 impl Packed {
     fn records(&self) -> Records<'_> {
-        Records { rest: &self.bytes }
+        Records { rest: &self.bytes, timed: self.timed }
     }
 
     /// Where the record of `field` lies in `bytes`.
     fn find(&self, field: &[u8]) -> Option<Range<usize>> {
         let mut records = self.records();
         let mut start = 0;
-        while let Some((name, _)) = records.next() {
+        while let Some(record) = records.next() {
             let end = self.bytes.len() - records.rest.len();
-            if name == field {
+            if record.name == field {
                 return Some(start..end);
             }
             start = end;
@@ -239,13 +363,40 @@ impl Packed {
         None
     }
 
-    fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
+    fn put(&mut self, field: &[u8], value: &[u8], deadline_ms: i64) -> bool {
+        if deadline_ms != NEVER {
+            self.make_timed();
+        }
         let old = self.find(field);
         let is_new = old.is_none();
         let end = self.bytes.len();
-        self.replace(old.unwrap_or(end..end), &record(field, value));
-        self.count += usize::from(is_new);
+        let record = record(field, value, self.timed.then_some(deadline_ms));
+        self.replace(old.unwrap_or(end..end), &record);
+        self.count += u32::from(is_new);
         is_new
+    }
+
+    fn set_deadline(&mut self, field: &[u8], deadline_ms: i64) -> bool {
+        if deadline_ms != NEVER {
+            self.make_timed();
+        }
+        let Some(Range { end, .. }) = self.find(field) else {
+            return false;
+        };
+        if self.timed {
+            let place = end - DEADLINE_BYTES..end;
+            self.bytes[place].copy_from_slice(&deadline_ms.to_le_bytes());
+        }
+        true
+    }
+
+    /// Gives every record room for a deadline.
+    fn make_timed(&mut self) {
+        if !self.timed {
+            let records = self.records().flat_map(|old| record(old.name, old.value, Some(NEVER)));
+            self.bytes = records.collect();
+            self.timed = true;
+        }
     }
 
     fn remove(&mut self, field: &[u8]) -> bool {
@@ -277,12 +428,19 @@ impl Packed {
 ///
 /// - `buckets.len() == entries.len()`.
 /// - Each entry is in exactly one chain, that of `bucket_of` its hash.
+/// - `deadlines` has each entry that has one, and no other.
 #[derive(Clone, Debug, Default)]
 struct Indexed {
     entries: Vec<Entry>,
     /// The number of the first entry of each chain, or `NONE`.
     buckets: Vec<u32>,
+    /// There from the first on. Most hashes never have any, hence the box.
+    deadlines: Option<Box<Deadlines>>,
 }
+
+/// Deadlines with the numbers of their entries.
+#[derive(Clone, Debug, Default)]
+struct Deadlines(BTreeSet<(i64, u32)>);
 
 /// The part of the hash that is kept decides nearly every comparison without a look at the record,
 /// and lets entries move between buckets without it.
@@ -295,8 +453,12 @@ struct Entry {
 }
 
 impl Entry {
-    fn pair(&self) -> Pair<'_> {
-        split_record(&self.record).0
+    fn field(&self) -> Field<'_> {
+        let (mut field, rest) = split_record(&self.record, false);
+        if !rest.is_empty() {
+            field.deadline_ms = split_deadline(rest).0;
+        }
+        field
     }
 }
 
@@ -304,14 +466,16 @@ const NONE: u32 = u32::MAX;
 
 /// The caller hands in the hash of the field, so that tests can make fields collide.
 impl Indexed {
-    fn get(&self, hash: u32, field: &[u8]) -> Option<Pair<'_>> {
+    fn get(&self, hash: u32, field: &[u8]) -> Option<Field<'_>> {
         let number = self.find(hash, field)?;
-        Some(self.entries[number as usize].pair())
+        Some(self.entries[number as usize].field())
     }
 
-    fn set(&mut self, hash: u32, field: &[u8], value: &[u8]) -> bool {
-        let record = record(field, value).into_boxed_slice();
+    fn put(&mut self, hash: u32, field: &[u8], value: &[u8], deadline_ms: i64) -> bool {
+        let deadline = Some(deadline_ms).filter(|&deadline_ms| deadline_ms != NEVER);
+        let record = record(field, value, deadline).into_boxed_slice();
         if let Some(number) = self.find(hash, field) {
+            self.reorder(number, deadline_ms);
             self.entries[number as usize].record = record;
             return false;
         }
@@ -321,7 +485,54 @@ impl Indexed {
         let next = NONE;
         self.entries.push(Entry { record, hash, next });
         self.link(number);
+        if let Some(deadline_ms) = deadline {
+            self.deadlines.get_or_insert_default().0.insert((deadline_ms, number));
+        }
         true
+    }
+
+    fn set_deadline(&mut self, hash: u32, field: &[u8], deadline_ms: i64) -> bool {
+        let Some(number) = self.find(hash, field) else {
+            return false;
+        };
+        self.reorder(number, deadline_ms);
+        // Not written anew: the value may be long.
+        let entry = &mut self.entries[number as usize];
+        let has_deadline = entry.field().deadline_ms != NEVER;
+        let mut record = std::mem::take(&mut entry.record).into_vec();
+        if has_deadline {
+            record.truncate(record.len() - DEADLINE_BYTES);
+        }
+        if deadline_ms != NEVER {
+            record.reserve_exact(DEADLINE_BYTES);
+            record.extend_from_slice(&deadline_ms.to_le_bytes());
+        }
+        entry.record = record.into_boxed_slice();
+        true
+    }
+
+    /// Moves an entry, which is about to get that deadline, to its place in their order.
+    fn reorder(&mut self, number: u32, deadline_ms: i64) {
+        if deadline_ms == NEVER && self.deadlines.is_none() {
+            return;
+        }
+        let old_ms = self.entries[number as usize].field().deadline_ms;
+        let deadlines = self.deadlines.get_or_insert_default();
+        deadlines.0.remove(&(old_ms, number));
+        if deadline_ms != NEVER {
+            deadlines.0.insert((deadline_ms, number));
+        }
+    }
+
+    /// Deadlines with the numbers of their entries, the earliest first.
+    fn order(&self) -> impl Iterator<Item = (i64, u32)> {
+        self.deadlines.iter().flat_map(|deadlines| deadlines.0.iter().copied())
+    }
+
+    /// The numbers of the entries that have expired by that moment.
+    fn expired(&self, now_ms: i64) -> impl Iterator<Item = u32> {
+        let expired = self.order().take_while(move |(deadline_ms, _)| *deadline_ms < now_ms);
+        expired.map(|(_, number)| number)
     }
 
     fn remove(&mut self, hash: u32, field: &[u8]) -> bool {
@@ -330,8 +541,10 @@ impl Indexed {
         };
         *self.link_to(number) = self.entries[number as usize].next;
         let last = self.entries.len() as u32 - 1;
+        self.reorder(number, NEVER);
         if number != last {
             *self.link_to(last) = number;
+            self.renumber_deadline(last, number);
         }
         self.entries.swap_remove(number as usize);
         self.remove_bucket();
@@ -344,6 +557,16 @@ impl Indexed {
         true
     }
 
+    /// Gives the place that an entry has in the order of deadlines to its new number.
+    fn renumber_deadline(&mut self, old: u32, new: u32) {
+        if let Some(deadlines) = &mut self.deadlines {
+            let deadline_ms = self.entries[old as usize].field().deadline_ms;
+            if deadlines.0.remove(&(deadline_ms, old)) {
+                deadlines.0.insert((deadline_ms, new));
+            }
+        }
+    }
+
     fn find(&self, hash: u32, field: &[u8]) -> Option<u32> {
         if self.buckets.is_empty() {
             return None;
@@ -351,7 +574,7 @@ impl Indexed {
         let mut number = self.buckets[self.bucket_of(hash)];
         while number != NONE {
             let entry = &self.entries[number as usize];
-            if entry.hash == hash && entry.pair().0 == field {
+            if entry.hash == hash && entry.field().name == field {
                 return Some(number);
             }
             number = entry.next;
@@ -413,42 +636,50 @@ impl Indexed {
     }
 }
 
-type Pair<'a> = (&'a [u8], &'a [u8]);
-
 /// Walks through records that lie one behind the other.
 struct Records<'a> {
     rest: &'a [u8],
+    timed: bool,
 }
 
 impl<'a> Iterator for Records<'a> {
-    type Item = Pair<'a>;
+    type Item = Field<'a>;
 
-    fn next(&mut self) -> Option<Pair<'a>> {
+    fn next(&mut self) -> Option<Field<'a>> {
         if self.rest.is_empty() {
             return None;
         }
-        let (pair, rest) = split_record(self.rest);
+        let (field, rest) = split_record(self.rest, self.timed);
         self.rest = rest;
-        Some(pair)
+        Some(field)
     }
 }
 
 /// With exactly the capacity it needs, so that boxing it copies nothing.
-fn record(name: &[u8], value: &[u8]) -> Vec<u8> {
+fn record(name: &[u8], value: &[u8], deadline_ms: Option<i64>) -> Vec<u8> {
     let len = varint_len(name.len()) + name.len() + varint_len(value.len()) + value.len();
-    let mut record = Vec::with_capacity(len);
+    let mut record = Vec::with_capacity(len + deadline_ms.map_or(0, |_| DEADLINE_BYTES));
     for part in [name, value] {
         push_varint(&mut record, part.len());
         record.extend_from_slice(part);
     }
+    record.extend(deadline_ms.iter().flat_map(|deadline_ms| deadline_ms.to_le_bytes()));
     record
 }
 
 /// The first record and what lies behind it.
-fn split_record(bytes: &[u8]) -> (Pair<'_>, &[u8]) {
+fn split_record(bytes: &[u8], timed: bool) -> (Field<'_>, &[u8]) {
     let (name, rest) = split_part(bytes);
     let (value, rest) = split_part(rest);
-    ((name, value), rest)
+    let (deadline_ms, rest) = if timed { split_deadline(rest) } else { (NEVER, rest) };
+    (Field { name, value, deadline_ms }, rest)
+}
+
+fn split_deadline(bytes: &[u8]) -> (i64, &[u8]) {
+    let Some((deadline, rest)) = bytes.split_first_chunk() else {
+        unreachable!("a record has its deadline whole");
+    };
+    (i64::from_le_bytes(*deadline), rest)
 }
 
 fn split_part(bytes: &[u8]) -> (&[u8], &[u8]) {
@@ -487,7 +718,7 @@ fn split_varint(mut bytes: &[u8]) -> (usize, &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::{HashMap, HashSet};
+    use std::collections::{BTreeMap, HashMap, HashSet};
 
     const NEVER_PACKED: PackedLimits = PackedLimits { entries: 0, value_bytes: 0 };
     const ALWAYS_PACKED: PackedLimits =
@@ -519,12 +750,16 @@ mod tests {
         PackedLimits { entries, value_bytes }
     }
 
-    fn owned((name, value): Pair) -> (Vec<u8>, Vec<u8>) {
-        (name.to_vec(), value.to_vec())
+    fn owned(field: Field) -> (Vec<u8>, Vec<u8>) {
+        (field.name.to_vec(), field.value.to_vec())
+    }
+
+    fn value_of<'a>(hash: &'a Hash, name: &[u8]) -> Option<&'a [u8]> {
+        hash.get(name).map(|field| field.value)
     }
 
     fn names_in_order(hash: &Hash) -> Vec<&[u8]> {
-        hash.iter().map(|(name, _)| name).collect()
+        hash.iter().map(|field| field.name).collect()
     }
 
     fn assert_sound(indexed: &Indexed) {
@@ -540,6 +775,10 @@ mod tests {
             }
         }
         assert_eq!(met.len(), indexed.entries.len());
+        let numbered = (0..).zip(&indexed.entries);
+        let deadlines = numbered.map(|(number, entry)| (entry.field().deadline_ms, number));
+        let deadlines: BTreeSet<_> = deadlines.filter(|(ms, _)| *ms != NEVER).collect();
+        assert_eq!(indexed.order().collect::<BTreeSet<_>>(), deadlines);
     }
 
     fn assert_equals_model(hash: &Hash, model: &Model) {
@@ -555,7 +794,7 @@ mod tests {
         }
         assert_eq!(hash.nth(hash.len()), None);
         for (name, value) in model {
-            assert_eq!(hash.get(name), Some(value.as_slice()));
+            assert_eq!(value_of(hash, name), Some(value.as_slice()));
         }
     }
 
@@ -582,10 +821,69 @@ mod tests {
                 assert!(!(was_indexed && hash.is_packed()), "the change is final");
                 was_indexed = !hash.is_packed();
                 let name = &alphabet[random.below(alphabet.len())];
-                assert_eq!(hash.get(name), model.get(name).map(Vec::as_slice));
-                assert_eq!(hash.contains(name), model.contains_key(name));
+                assert_eq!(value_of(&hash, name), model.get(name).map(Vec::as_slice));
+                assert_eq!(hash.get(name).is_some(), model.contains_key(name));
                 if step % 10 == 9 {
                     assert_equals_model(&hash, &model);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn deadlines_stay_with_their_fields_whatever_changes_around_them() {
+        for seed in 0..300 {
+            let mut random = Random(seed);
+            let limits = limits(random.below(30), 9);
+            let (mut hash, mut model) = (Hash::new(), BTreeMap::<Vec<u8>, (Vec<u8>, i64)>::new());
+            for now_ms in 0..300 {
+                let name = random.bytes(1);
+                let value = random.bytes(6);
+                let deadline_ms = now_ms + random.below(100) as i64;
+                let old_ms = model.get(&name).map(|(_, old_ms)| *old_ms);
+                match random.below(10) {
+                    0..3 => {
+                        hash.set(&name, &value, limits);
+                        model.insert(name, (value, NEVER));
+                    }
+                    3..5 => {
+                        hash.set_until(&name, &value, Some(deadline_ms), limits);
+                        model.insert(name, (value, deadline_ms));
+                    }
+                    5 => {
+                        hash.update(&name, &value, limits);
+                        model.insert(name, (value, old_ms.unwrap_or(NEVER)));
+                    }
+                    6 => {
+                        let found = hash.set_deadline_ms(&name, Some(deadline_ms));
+                        assert_eq!(found, old_ms.is_some());
+                        model.entry(name).and_modify(|(_, old_ms)| *old_ms = deadline_ms);
+                    }
+                    7 => {
+                        hash.set_deadline_ms(&name, None);
+                        model.entry(name).and_modify(|(_, old_ms)| *old_ms = NEVER);
+                    }
+                    8 => assert_eq!(hash.remove(&name), model.remove(&name).is_some()),
+                    _ => {
+                        let limit = 1 + random.below(9);
+                        let expired = model.values().filter(|(_, ms)| *ms < now_ms).count();
+                        assert_eq!(hash.count_expired(now_ms), expired);
+                        let gone = expired == model.len() && hash.is_timed();
+                        assert_eq!(hash.is_expired(now_ms), gone);
+                        let taken = hash.take_expired(now_ms, limit);
+                        assert_eq!(taken.len(), expired.min(limit));
+                        let had = |name: &[u8]| model.remove(name).map(|(_, ms)| ms < now_ms);
+                        let had: Vec<_> = taken.iter().map(|name| &**name).map(had).collect();
+                        assert!(had.iter().all(|expired| *expired == Some(true)));
+                    }
+                }
+                let earliest = model.values().map(|(_, ms)| *ms).filter(|ms| *ms != NEVER).min();
+                assert_eq!(hash.earliest_ms(), earliest, "seed {seed}");
+                let found =
+                    |field: Field| (field.name.to_vec(), (field.value.to_vec(), field.deadline_ms));
+                assert_eq!(hash.iter().map(found).collect::<BTreeMap<_, _>>(), model);
+                if let Form::Indexed(indexed) = &hash.form {
+                    assert_sound(indexed);
                 }
             }
         }
@@ -603,7 +901,7 @@ mod tests {
             for _ in 0..300 {
                 let n = random.below(fields) as u8;
                 if random.below(2) == 0 {
-                    let is_new = indexed.set(hash_of(n), &[n], b"value");
+                    let is_new = indexed.put(hash_of(n), &[n], b"value", NEVER);
                     assert_eq!(is_new, model.insert(n, ()).is_none());
                 } else {
                     let was_there = indexed.remove(hash_of(n), &[n]);
@@ -625,7 +923,7 @@ mod tests {
             hash.set(name.as_bytes(), value.as_bytes(), ALWAYS_PACKED);
         }
         assert_eq!(names_in_order(&hash), [b"a", b"b", b"c"]);
-        assert_eq!(hash.get(b"a"), Some(b"longer".as_slice()));
+        assert_eq!(value_of(&hash, b"a"), Some(b"longer".as_slice()));
         assert!(hash.remove(b"a"));
         assert!(hash.set(b"a", b"again", ALWAYS_PACKED));
         assert_eq!(names_in_order(&hash), [b"b", b"c", b"a"]);
@@ -656,8 +954,8 @@ mod tests {
             hash.set(b"old", b"value", limits(9, 5));
             hash.set(name.as_bytes(), value.as_bytes(), limits(9, 5));
             assert_eq!(hash.is_packed(), packed);
-            assert_eq!(hash.get(b"old"), Some(b"value".as_slice()));
-            assert_eq!(hash.get(name.as_bytes()), Some(value.as_bytes()));
+            assert_eq!(value_of(&hash, b"old"), Some(b"value".as_slice()));
+            assert_eq!(value_of(&hash, name.as_bytes()), Some(value.as_bytes()));
         }
     }
 
@@ -713,8 +1011,8 @@ mod tests {
             let (mut cursor, count) = (0, 1 + random.below(20));
             loop {
                 let mut visited = 0;
-                cursor = hash.scan(cursor, count, |name, _| {
-                    seen.insert(name.to_vec());
+                cursor = hash.scan(cursor, count, |field| {
+                    seen.insert(field.name.to_vec());
                     visited += 1;
                 });
                 assert!(visited <= count || hash.is_packed());
@@ -746,7 +1044,7 @@ mod tests {
             for count in [1, 7, 1000, usize::MAX] {
                 let (mut cursor, mut names) = (0, Vec::new());
                 loop {
-                    cursor = hash.scan(cursor, count, |name, _| names.push(name.to_vec()));
+                    cursor = hash.scan(cursor, count, |field| names.push(field.name.to_vec()));
                     if cursor == 0 {
                         break;
                     }
@@ -761,16 +1059,16 @@ mod tests {
     fn a_scan_ends_whatever_cursor_and_count_a_client_invents() {
         for limits in BOTH {
             let mut hash = Hash::new();
-            assert_eq!(hash.scan(5, 10, |_, _| panic!("nothing to visit")), 0);
+            assert_eq!(hash.scan(5, 10, |_| panic!("nothing to visit")), 0);
             hash.set(b"a", b"", limits);
             hash.set(b"b", b"", limits);
             let mut visited = 0;
-            assert_eq!(hash.scan(u64::MAX, 10, |_, _| visited += 1), 0);
+            assert_eq!(hash.scan(u64::MAX, 10, |_| visited += 1), 0);
             assert_eq!(visited, 2);
-            assert!(hash.scan(2, 0, |_, _| ()) < 2);
+            assert!(hash.scan(2, 0, |_| ()) < 2);
             hash.remove(b"a");
             hash.remove(b"b");
-            assert_eq!(hash.scan(7, 10, |_, _| panic!("nothing to visit")), 0);
+            assert_eq!(hash.scan(7, 10, |_| panic!("nothing to visit")), 0);
         }
     }
 
@@ -804,6 +1102,6 @@ mod tests {
     fn the_types_that_exist_once_per_hash_or_field_are_small() {
         assert_eq!(size_of::<Hash>(), 24);
         assert_eq!(size_of::<Entry>(), 24);
-        assert_eq!(size_of::<Indexed>(), 48);
+        assert_eq!(size_of::<Indexed>(), 56); // a block of the allocator, as 48 would be
     }
 }

@@ -19,10 +19,9 @@ use std::sync::{
 };
 use std::time::{Duration, Instant};
 
-use super::key::{HashedKey, Key, SHARD_BITS};
-use super::shard::Shard;
+use super::key::{HashedKey, SHARD_BITS};
+use super::shard::{Expired, Shard};
 use super::transaction::{Held, Needs, Transaction, Wanted};
-use super::value::Entry;
 use super::view::{Guards, ReadView, View, WriteView};
 use super::watch::Watcher;
 use crate::config::Config;
@@ -38,6 +37,9 @@ const LOCK_ALL_ATTEMPTS: usize = 100;
 
 /// How often a command that waits for the end of a snapshot looks for it.
 const SNAPSHOT_SLICE: Duration = Duration::from_millis(1);
+
+/// So many fields of a database are swept while a shard is locked.
+const SWEPT_FIELDS: usize = 1000;
 
 /// A shard with its lock, at the start of a cache line.
 #[derive(Default)]
@@ -325,26 +327,24 @@ impl Keyspace {
         lock_all(|index| self.try_exclusive(index), |index| self.exclusive(index))
     }
 
-    /// Removes what has expired. For each shard in which something had, `log` gets the database and
-    /// the key of each (the shard still locked) and returns the log position behind their records;
-    /// then what was removed is dropped, without the lock.
-    pub fn sweep(&self, now_ms: i64, mut log: impl FnMut(&[(usize, Key, Entry)]) -> u64) -> usize {
-        let mut removed = 0;
+    /// Removes what has expired. For each shard in which something had, `log` is told what (the shard
+    /// still locked) and returns the log position behind the records; then what was removed is
+    /// dropped, without the lock. Where very many fields have expired, the shard is let go of in
+    /// between.
+    pub fn sweep(&self, now_ms: i64, mut log: impl FnMut(&[Expired]) -> u64) {
         let shards = if self.sweeping.load(Relaxed) { SHARDS } else { 0 };
         for index in 0..shards {
-            if self.earliest_ms[index].load(Relaxed) >= now_ms {
-                continue;
+            while self.earliest_ms[index].load(Relaxed) < now_ms {
+                let mut shard = self.exclusive(index);
+                let (expired, removed, earliest_ms) = shard.take_expired(now_ms, SWEPT_FIELDS);
+                self.earliest_ms[index].store(earliest_ms, Relaxed);
+                if !expired.is_empty() {
+                    shard.last_record = shard.last_record.max(log(&expired));
+                }
+                drop(shard);
+                drop(removed);
             }
-            let mut shard = self.exclusive(index);
-            let (expired, earliest_ms) = shard.take_expired(now_ms);
-            self.earliest_ms[index].store(earliest_ms, Relaxed);
-            if !expired.is_empty() {
-                shard.last_record = shard.last_record.max(log(&expired));
-            }
-            drop(shard);
-            removed += expired.len();
         }
-        removed
     }
 
     /// Takes note that something in the shard, which the caller has locked, expires then.

@@ -1,9 +1,10 @@
 //! A shard: what one lock guards. In each database, the map of the keys whose hash picks this shard.
 //!
-//! Always true: a table counts its keys with a deadline; no empty hash is in a map; `last_record` is
-//! at least the log position of every change that the shard shows.
+//! Always true: a table counts its keys with a deadline; no empty hash is in a map; a hash with a field
+//! that has a deadline is listed, once, under its earliest; `last_record` is at least the log position
+//! of every change that the shard shows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::AtomicU64;
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
@@ -111,21 +112,54 @@ impl Table {
         }
     }
 
-    /// Takes out what has expired, and returns it with the earliest deadline that is left, or the
-    /// end of time.
+    /// Takes out the keys whose deadline has passed, and returns them with the earliest deadline that
+    /// is left, or the end of time.
     fn take_expired(&mut self, now_ms: i64) -> (Vec<(Key, Entry)>, i64) {
         if self.volatile == 0 {
             return (Vec::new(), i64::MAX);
         }
-        let expired = self.entries.extract_if(|_, entry| entry.is_expired(now_ms)).collect();
+        let expired = self.entries.extract_if(|_, entry| entry.has_passed(now_ms)).collect();
         let deadlines = self.entries.values().filter_map(Entry::deadline_ms);
         (expired, deadlines.min().unwrap_or(i64::MAX))
     }
 }
 
+/// The hashes of one database in one shard that have fields with deadlines: the earliest deadline of
+/// each, and its key.
+pub(super) type TimedHashes = BTreeSet<(i64, Box<[u8]>)>;
+
+/// What has expired and was removed, as the log must hear of it.
+pub struct Expired {
+    /// In which database.
+    pub db: usize,
+    /// The key, or the key of the hash.
+    pub key: Box<[u8]>,
+    /// What of it.
+    pub what: WhatExpired,
+}
+
+/// What of a key has expired.
+pub enum WhatExpired {
+    /// All of it, by its own deadline.
+    Key,
+    /// These fields of the hash, which has others.
+    Fields(Vec<Box<[u8]>>),
+    /// The last fields of the hash, so many, and with them the key.
+    LastFields(usize),
+}
+
+impl WhatExpired {
+    /// What of an entry that is expired.
+    pub(super) fn of(entry: &Entry, now_ms: i64) -> WhatExpired {
+        match &entry.value {
+            Value::Hash(hash) if !entry.has_passed(now_ms) => WhatExpired::LastFields(hash.len()),
+            _ => WhatExpired::Key,
+        }
+    }
+}
+
 /// What one lock guards. The order of the fields is kept, so that what every command touches, down to
 /// `last_record`, shares a cache line with the lock.
-#[derive(Default)]
 #[repr(C)]
 pub struct Shard {
     /// Database 0, which most use, without a detour through another allocation.
@@ -140,6 +174,25 @@ pub struct Shard {
     pub(super) saved_epoch: AtomicU64,
     /// Which of its keys are watched, if any is. Beside `saved_epoch`, at which a writer looks anyway.
     pub(super) watches: Option<Box<Watches>>,
+    /// By database, as far as there were any.
+    timed_hashes: Vec<TimedHashes>,
+    /// A moment before which no key's own deadline passes. The keys are searched only after it, not
+    /// whenever a field expires.
+    earliest_key_ms: i64,
+}
+
+impl Default for Shard {
+    fn default() -> Shard {
+        Shard {
+            first: Table::default(),
+            last_record: 0,
+            others: Vec::new(),
+            saved_epoch: AtomicU64::new(0),
+            watches: None,
+            timed_hashes: Vec::new(),
+            earliest_key_ms: i64::MAX,
+        }
+    }
 }
 
 impl Shard {
@@ -173,49 +226,195 @@ impl Shard {
         1 + self.others.len()
     }
 
-    /// Takes out everything that has expired: per database the entries, and the earliest deadline
-    /// that is left in the shard.
-    pub(super) fn take_expired(&mut self, now_ms: i64) -> (Vec<(usize, Key, Entry)>, i64) {
-        let mut all = Vec::new();
-        let mut earliest_ms = i64::MAX;
-        let tables = std::iter::once(&mut self.first).chain(&mut self.others);
-        for (db, table) in tables.enumerate() {
-            let (expired, earliest_here) = table.take_expired(now_ms);
-            all.extend(expired.into_iter().map(|(key, entry)| (db, key, entry)));
-            earliest_ms = earliest_ms.min(earliest_here);
+    /// How many hashes of a database have fields with deadlines.
+    pub fn timed_hashes(&self, db: usize) -> usize {
+        self.timed_hashes.get(db).map_or(0, BTreeSet::len)
+    }
+
+    /// Puts the entry in the place of what was there, and returns that.
+    pub(super) fn insert(&mut self, db: usize, key: HashedKey, entry: Entry) -> Option<Entry> {
+        let earliest_field_ms = entry.earliest_field_ms();
+        self.note_key_deadline(entry.deadline_ms());
+        let old = self.table_mut(db).insert(key, entry);
+        let old_ms = old.as_ref().and_then(Entry::earliest_field_ms);
+        self.relist(db, key.bytes(), old_ms, earliest_field_ms);
+        old
+    }
+
+    /// As [`Shard::insert`], for a string: see [`Table::insert_string`].
+    pub(super) fn insert_string(
+        &mut self,
+        db: usize,
+        key: HashedKey,
+        value: &[u8],
+        deadline_ms: Option<i64>,
+        second: u32,
+    ) -> Option<Entry> {
+        self.note_key_deadline(deadline_ms);
+        let old = self.table_mut(db).insert_string(key, value, deadline_ms, second);
+        let old_ms = old.as_ref().and_then(Entry::earliest_field_ms);
+        self.relist(db, key.bytes(), old_ms, None);
+        old
+    }
+
+    /// Takes the entry out.
+    pub(super) fn remove(&mut self, db: usize, key: HashedKey) -> Option<Entry> {
+        let old = self.table_mut(db).remove(key)?;
+        self.relist(db, key.bytes(), old.earliest_field_ms(), None);
+        Some(old)
+    }
+
+    /// Changes the deadline of a key that is there.
+    pub(super) fn set_deadline_ms(&mut self, db: usize, key: HashedKey, deadline_ms: Option<i64>) {
+        self.note_key_deadline(deadline_ms);
+        self.table_mut(db).set_deadline_ms(key, deadline_ms);
+    }
+
+    /// Lists a hash, whose earliest deadline of a field was and is such.
+    pub(super) fn relist(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        was_ms: Option<i64>,
+        is_ms: Option<i64>,
+    ) {
+        if was_ms == is_ms {
+            return;
         }
-        if self.watches.is_some() {
-            all.iter().for_each(|(db, key, _)| self.touch(*db, HashedKey::new(key.bytes())));
+        if db >= self.timed_hashes.len() {
+            self.timed_hashes.resize_with(db + 1, TimedHashes::new);
         }
-        (all, earliest_ms)
+        let listed = &mut self.timed_hashes[db];
+        if let Some(was_ms) = was_ms {
+            listed.remove(&(was_ms, key.into()));
+        }
+        if let Some(is_ms) = is_ms {
+            listed.insert((is_ms, key.into()));
+        }
+    }
+
+    fn note_key_deadline(&mut self, deadline_ms: Option<i64>) {
+        self.earliest_key_ms = self.earliest_key_ms.min(deadline_ms.unwrap_or(i64::MAX));
+    }
+
+    /// Removes what has expired, but of fields no more than so many. Returns what the log must hear,
+    /// what is to be dropped, and a moment before which nothing in the shard expires now.
+    pub(super) fn take_expired(
+        &mut self,
+        now_ms: i64,
+        field_limit: usize,
+    ) -> (Vec<Expired>, Vec<Entry>, i64) {
+        let (mut expired, mut removed) = (Vec::new(), Vec::new());
+        for db in 0..self.timed_hashes.len() {
+            self.take_expired_fields(db, now_ms, field_limit, &mut expired, &mut removed);
+        }
+        if self.earliest_key_ms < now_ms {
+            self.earliest_key_ms = i64::MAX;
+            for db in 0..self.databases() {
+                let (entries, earliest_ms) = self.table_mut(db).take_expired(now_ms);
+                self.earliest_key_ms = self.earliest_key_ms.min(earliest_ms);
+                for (key, entry) in entries {
+                    let key: Box<[u8]> = key.bytes().into();
+                    self.touch(db, HashedKey::new(&key));
+                    self.relist(db, &key, entry.earliest_field_ms(), None);
+                    expired.push(Expired { db, key, what: WhatExpired::Key });
+                    removed.push(entry);
+                }
+            }
+        }
+        let earliest_hash =
+            |listed: &TimedHashes| listed.first().map(|(earliest_ms, _)| *earliest_ms);
+        let earliest_field_ms = self.timed_hashes.iter().filter_map(earliest_hash).min();
+        let earliest_ms = self.earliest_key_ms.min(earliest_field_ms.unwrap_or(i64::MAX));
+        (expired, removed, earliest_ms)
+    }
+
+    fn take_expired_fields(
+        &mut self,
+        db: usize,
+        now_ms: i64,
+        limit: usize,
+        expired: &mut Vec<Expired>,
+        removed: &mut Vec<Entry>,
+    ) {
+        let mut left = limit;
+        while left > 0
+            && let Some((earliest_ms, key)) = self.timed_hashes[db].first().cloned()
+            && earliest_ms < now_ms
+        {
+            let hashed = HashedKey::new(&key);
+            let entry = self.table_mut(db).get_mut(hashed);
+            let Some(Entry { value: Value::Hash(hash), .. }) = entry else {
+                unreachable!("what is listed is a hash that is there");
+            };
+            let fields = hash.take_expired(now_ms, left);
+            left -= fields.len();
+            let (now_earliest_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
+            self.relist(db, &key, Some(earliest_ms), now_earliest_ms);
+            self.touch(db, hashed);
+            let what = if is_empty {
+                removed.extend(self.remove(db, hashed));
+                WhatExpired::LastFields(fields.len())
+            } else {
+                WhatExpired::Fields(fields)
+            };
+            expired.push(Expired { db, key, what });
+        }
     }
 
     /// Empties a database; returns what was in it.
-    pub(super) fn flush(&mut self, db: usize) -> Table {
+    pub(super) fn flush(&mut self, db: usize) -> (Table, TimedHashes) {
         self.touch_all(db);
-        self.take_table(db)
+        self.take_database(db)
     }
 
-    fn take_table(&mut self, db: usize) -> Table {
-        if db < self.databases() { std::mem::take(self.table_mut(db)) } else { Table::default() }
+    fn take_database(&mut self, db: usize) -> (Table, TimedHashes) {
+        let timed = self.timed_hashes.get_mut(db).map(std::mem::take).unwrap_or_default();
+        let has_table = db < self.databases();
+        let table = if has_table { std::mem::take(self.table_mut(db)) } else { Table::default() };
+        (table, timed)
     }
 
-    /// Lets a database have these keys, and returns those that it had.
-    pub(super) fn replace_table(&mut self, db: usize, table: Table) -> Table {
-        self.touch_all(db);
-        if table.is_empty() {
-            self.take_table(db)
-        } else {
-            std::mem::replace(self.table_mut(db), table)
+    fn put_database(&mut self, db: usize, (table, timed): (Table, TimedHashes)) {
+        *self.table_mut(db) = table;
+        if !timed.is_empty() && db >= self.timed_hashes.len() {
+            self.timed_hashes.resize_with(db + 1, TimedHashes::new);
         }
+        if let Some(place) = self.timed_hashes.get_mut(db) {
+            *place = timed;
+        }
+    }
+
+    /// Lets all databases have the keys of another shard, and returns those that they had.
+    pub(super) fn take_over(&mut self, other: &mut Shard) -> Vec<(Table, TimedHashes)> {
+        self.earliest_key_ms = self.earliest_key_ms.min(other.earliest_key_ms);
+        let databases = 0..self.databases().max(other.databases());
+        let replace = |db| {
+            let (old, new) = (self.flush(db), other.take_database(db));
+            if !new.0.is_empty() {
+                self.put_database(db, new);
+            }
+            old
+        };
+        databases.map(replace).collect()
     }
 
     /// Exchanges two databases.
     pub(super) fn swap(&mut self, one: usize, other: usize, now_ms: i64) {
         self.touch_replaced(one, other, now_ms);
         self.touch_replaced(other, one, now_ms);
-        let (first, second) = (self.take_table(one), self.take_table(other));
-        *self.table_mut(one) = second;
-        *self.table_mut(other) = first; // last, so that a database swapped with itself keeps its keys
+        let (first, second) = (self.take_database(one), self.take_database(other));
+        self.put_database(one, second);
+        self.put_database(other, first); // last, so that one swapped with itself keeps its keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_takes_two_cache_lines_with_its_lock() {
+        assert_eq!(size_of::<std::sync::RwLock<Shard>>(), 128);
     }
 }

@@ -123,7 +123,7 @@ impl Entry {
     /// Redis's name for the form in which it would keep this value.
     pub fn encoding(&self) -> &'static str {
         match &self.value {
-            // A hash some of whose fields have deadlines has names of its own; they belong here.
+            Value::Hash(hash) if hash.is_packed() && hash.is_timed() => "listpackex",
             Value::Hash(hash) if hash.is_packed() => "listpack",
             Value::Hash(_) => "hashtable",
             Value::String(_) if self.integer().is_some() => "int",
@@ -156,9 +156,33 @@ impl Entry {
         self.deadline_ms != NEVER
     }
 
-    /// Whether it is gone at that moment. Like Redis, a key is still there in its last millisecond.
-    pub(super) fn is_expired(&self, now_ms: i64) -> bool {
+    /// Whether it, or any field in it, can expire.
+    pub(super) fn can_expire(&self) -> bool {
+        self.is_volatile() || self.timed_hash().is_some()
+    }
+
+    /// Whether its own deadline has passed at that moment. Like Redis, a key is still there in its
+    /// last millisecond.
+    pub(super) fn has_passed(&self, now_ms: i64) -> bool {
         self.is_volatile() && self.deadline_ms < now_ms
+    }
+
+    /// Whether it is gone at that moment: its own deadline has passed, or it is a hash and those of all
+    /// of its fields have.
+    pub(super) fn is_expired(&self, now_ms: i64) -> bool {
+        self.has_passed(now_ms) || self.timed_hash().is_some_and(|hash| hash.is_expired(now_ms))
+    }
+
+    /// The earliest deadline of a field in it.
+    pub(super) fn earliest_field_ms(&self) -> Option<i64> {
+        self.timed_hash().and_then(Hash::earliest_ms)
+    }
+
+    fn timed_hash(&self) -> Option<&Hash> {
+        match &self.value {
+            Value::Hash(hash) if hash.is_timed() => Some(hash),
+            _ => None,
+        }
     }
 }
 

@@ -5,9 +5,10 @@
 //! the guard allows it, so a command that is declared as a read and changes something does not
 //! compile. Handlers cannot lock, and cannot reach a key that is not among those of their command.
 //!
-//! Expiry: a reader treats an expired key as absent. A writer that is about to change one in place
-//! removes it first, and the view remembers that, so that the log says `DEL` before it says what the
-//! command did. The clock is read at most once in the life of a view, so a command sees one moment.
+//! Expiry: a reader treats an expired key as absent, and so an expired field ([`LiveHash`]). A writer
+//! that is about to change one in place removes it first, and the view remembers that, so that the log
+//! says `DEL` or `HDEL` before it says what the command did. The clock is read at most once in the life
+//! of a view, so a command sees one moment.
 //!
 //! Use: whoever looks at a key has used it at that second, which `OBJECT IDLETIME` tells; so everything
 //! here that returns an entry or what is in it notes that, and only [`View::peek`] does not.
@@ -19,7 +20,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::hash::{Hash, PackedLimits};
 use super::key::HashedKey;
 use super::keyspace::{Exclusive, Keys, Keyspace, Shared};
-use super::shard::{Shard, Table};
+use super::live::LiveHash;
+use super::shard::{Expired, Shard, Table, TimedHashes, WhatExpired};
 use super::transaction::Transaction;
 use super::value::{Entry, Value, Written};
 
@@ -71,8 +73,8 @@ pub type WriteView<'a> = View<'a, Exclusive<'a>>;
 /// What a command leaves to be done, beside its effect.
 #[derive(Default)]
 struct Aftermath {
-    /// Keys that had expired and were removed: `DEL`s for the log.
-    expired: Vec<(usize, Vec<u8>)>,
+    /// What had expired and was removed: `DEL`s and `HDEL`s for the log.
+    expired: Vec<Expired>,
     /// Watched keys whose value was handed out to be changed in place, which may or may not happen.
     handed_out: Vec<(usize, Vec<u8>)>,
     /// What takes long to free, to be dropped when the locks are gone.
@@ -83,19 +85,19 @@ struct Aftermath {
 #[derive(Default)]
 pub struct Garbage {
     values: Vec<Value>,
-    tables: Vec<Table>,
+    databases: Vec<(Table, TimedHashes)>,
 }
 
 impl Garbage {
     /// Whether there is nothing to free.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty() && self.tables.is_empty()
+        self.values.is_empty() && self.databases.is_empty()
     }
 
     /// Takes more of it.
     pub(super) fn extend(&mut self, mut more: Garbage) {
         self.values.append(&mut more.values);
-        self.tables.append(&mut more.tables);
+        self.databases.append(&mut more.databases);
     }
 }
 
@@ -177,10 +179,14 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     ///
     /// # Errors
     /// [`WrongType`] if it holds something else.
-    pub fn hash(&self, key: &[u8]) -> Result<Option<&Hash>, WrongType> {
+    pub fn hash(&self, key: &[u8]) -> Result<Option<LiveHash<'_>>, WrongType> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Hash(hash)) => Ok(Some(hash)),
+            Some(Value::Hash(hash)) => {
+                let expires = hash.is_timed() && self.keyspace.is_expiring();
+                let now_ms = if expires { self.now_ms() } else { i64::MIN };
+                Ok(Some(LiveHash::new(hash, now_ms)))
+            }
             Some(_) => Err(WrongType),
         }
     }
@@ -194,9 +200,7 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     }
 
     fn is_expired(&self, entry: &Entry) -> bool {
-        entry.deadline_ms().is_some()
-            && self.keyspace.is_expiring()
-            && entry.is_expired(self.now_ms())
+        entry.can_expire() && self.keyspace.is_expiring() && entry.is_expired(self.now_ms())
     }
 
     fn hashed<'k>(&self, key: &'k [u8]) -> HashedKey<'k> {
@@ -246,6 +250,9 @@ impl WriteView<'_> {
         &mut self,
         key: &[u8],
     ) -> Result<Option<(&mut Vec<u8>, &mut Written)>, WrongType> {
+        if !self.is_live(key) {
+            return Ok(None);
+        }
         match self.entry_mut(key) {
             None => Ok(None),
             Some(Entry { value: Value::String(bytes), written, .. }) => Ok(Some((bytes, written))),
@@ -253,27 +260,63 @@ impl WriteView<'_> {
         }
     }
 
-    /// The hash at the key, to be changed in place. Who empties it must remove the key.
+    /// Changes the hash at the key, if it is there, without the fields that have expired. If it is
+    /// empty then, the key goes away.
     ///
     /// # Errors
     /// [`WrongType`] if it holds something else.
-    pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, WrongType> {
-        match self.entry_mut(key).map(|entry| &mut entry.value) {
-            None => Ok(None),
-            Some(Value::Hash(hash)) => Ok(Some(hash)),
-            Some(_) => Err(WrongType),
+    pub fn edit_hash<T>(
+        &mut self,
+        key: &[u8],
+        edit: impl FnOnce(&mut Hash) -> T,
+    ) -> Result<Option<T>, WrongType> {
+        if !self.is_live(key) {
+            return Ok(None);
         }
+        // If the hash has a field with a deadline, the clock has been read to know that it is live.
+        let now_ms = if self.keyspace.is_expiring() { self.now_ms.get() } else { 0 };
+        let hash = match self.entry_mut(key).map(|entry| &mut entry.value) {
+            None => return Ok(None),
+            Some(Value::Hash(hash)) => hash,
+            Some(_) => return Err(WrongType),
+        };
+        let was_ms = hash.earliest_ms();
+        let expired = match was_ms {
+            Some(was_ms) if was_ms < now_ms => hash.take_expired(now_ms, usize::MAX),
+            _ => Vec::new(),
+        };
+        let result = edit(hash);
+        let (is_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
+        let db = self.db;
+        let (shard, hashed) = self.locate_mut(key);
+        shard.relist(db, key, was_ms, is_ms);
+        if !expired.is_empty() {
+            shard.touch(db, hashed);
+            let what = WhatExpired::Fields(expired);
+            self.aftermath().expired.push(Expired { db, key: key.into(), what });
+        }
+        self.keyspace.note_deadline(hashed.shard(), is_ms);
+        if is_empty {
+            let (shard, hashed) = self.locate_mut(key);
+            let old = shard.remove(db, hashed);
+            self.discard(old);
+        }
+        Ok(Some(result))
     }
 
-    /// The hash at the key, a new one if the key is not there. The caller puts something into it.
+    /// As [`WriteView::edit_hash`], with a new hash if the key is not there.
     ///
     /// # Errors
     /// [`WrongType`] if the key holds something else.
-    pub fn hash_or_new(&mut self, key: &[u8]) -> Result<&mut Hash, WrongType> {
+    pub fn edit_or_make_hash<T>(
+        &mut self,
+        key: &[u8],
+        edit: impl FnOnce(&mut Hash) -> T,
+    ) -> Result<T, WrongType> {
         if !self.contains(key) {
             self.insert(key, Value::Hash(Box::default()), None);
         }
-        self.hash_mut(key)?.ok_or(WrongType)
+        self.edit_hash(key, edit)?.ok_or(WrongType)
     }
 
     /// Lets the key hold the value until the deadline, whatever it held before. If that had expired,
@@ -288,8 +331,10 @@ impl WriteView<'_> {
         let (db, deadline_ms) = (self.db, entry.deadline_ms());
         entry.touch(self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
-        let old = shard.table_mut(db).insert(hashed, entry);
+        let earliest_field_ms = entry.earliest_field_ms();
+        let old = shard.insert(db, hashed, entry);
         shard.touch(db, hashed);
+        self.keyspace.note_deadline(hashed.shard(), earliest_field_ms);
         self.replaced(hashed, old, deadline_ms);
     }
 
@@ -297,7 +342,7 @@ impl WriteView<'_> {
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], deadline_ms: Option<i64>) {
         let (db, second) = (self.db, self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
-        let old = shard.table_mut(db).insert_string(hashed, value, deadline_ms, second);
+        let old = shard.insert_string(db, hashed, value, deadline_ms, second);
         shard.touch(db, hashed);
         self.replaced(hashed, old, deadline_ms);
     }
@@ -305,9 +350,9 @@ impl WriteView<'_> {
     /// Takes note of what the key held before, and of when it expires now.
     fn replaced(&mut self, key: HashedKey, old: Option<Entry>, deadline_ms: Option<i64>) {
         self.keyspace.note_deadline(key.shard(), deadline_ms);
-        if old.as_ref().is_some_and(|old| self.is_expired(old)) {
-            let db = self.db;
-            self.aftermath().expired.push((db, key.bytes().to_vec()));
+        if let Some(old) = old.as_ref().filter(|old| self.is_expired(old)) {
+            let (db, what) = (self.db, WhatExpired::of(old, self.now_ms()));
+            self.aftermath().expired.push(Expired { db, key: key.bytes().into(), what });
         }
         self.discard(old);
     }
@@ -327,7 +372,7 @@ impl WriteView<'_> {
         }
         let db = self.db;
         let (shard, key) = self.locate_mut(key);
-        let entry = shard.table_mut(db).remove(key);
+        let entry = shard.remove(db, key);
         shard.touch(db, key);
         entry
     }
@@ -342,7 +387,7 @@ impl WriteView<'_> {
     pub fn set_deadline_ms(&mut self, key: &[u8], deadline_ms: Option<i64>) {
         let db = self.db;
         let (shard, key) = self.locate_mut(key);
-        shard.table_mut(db).set_deadline_ms(key, deadline_ms);
+        shard.set_deadline_ms(db, key, deadline_ms);
         shard.touch(db, key);
         self.keyspace.note_deadline(key.shard(), deadline_ms);
     }
@@ -366,8 +411,8 @@ impl WriteView<'_> {
         self.keyspace.config.database_count()
     }
 
-    /// The keys that had expired and were removed, with their databases.
-    pub fn take_expired(&mut self) -> Vec<(usize, Vec<u8>)> {
+    /// What had expired and was removed.
+    pub fn take_expired(&mut self) -> Vec<Expired> {
         let expired = |aftermath: &mut Box<Aftermath>| std::mem::take(&mut aftermath.expired);
         self.aftermath.as_mut().map(expired).unwrap_or_default()
     }
@@ -414,18 +459,17 @@ impl WriteView<'_> {
             return true;
         }
         let db = self.db;
+        let what = WhatExpired::of(entry, self.now_ms());
         let (shard, hashed) = self.locate_mut(key);
-        let old = shard.table_mut(db).remove(hashed);
+        let old = shard.remove(db, hashed);
         shard.touch(db, hashed);
         self.discard(old);
-        self.aftermath().expired.push((db, key.to_vec()));
+        self.aftermath().expired.push(Expired { db, key: key.into(), what });
         false
     }
 
+    /// The entry, expired or not.
     fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        if !self.is_live(key) {
-            return None;
-        }
         let (db, second) = (self.db, self.keyspace.second());
         if self.locate(key).0.watches.is_some() {
             self.aftermath().handed_out.push((db, key.to_vec()));
@@ -548,16 +592,16 @@ impl<'a> WriteAll<'a> {
     /// Empties the database that the command means.
     pub fn flush(&mut self) {
         let db = self.db;
-        let tables: Vec<Table> = self.locked().iter_mut().map(|shard| shard.flush(db)).collect();
-        self.garbage.tables.extend(tables.into_iter().filter(|table| !table.is_empty()));
+        let databases: Vec<_> = self.locked().iter_mut().map(|shard| shard.flush(db)).collect();
+        self.garbage.databases.extend(databases.into_iter().filter(|(table, _)| !table.is_empty()));
     }
 
     /// Empties all databases.
     pub fn flush_all(&mut self) {
         self.locked();
         for shard in &mut self.shards {
-            let tables = (0..shard.databases()).map(|db| shard.flush(db));
-            self.garbage.tables.extend(tables.filter(|table| !table.is_empty()));
+            let databases = (0..shard.databases()).map(|db| shard.flush(db));
+            self.garbage.databases.extend(databases.filter(|(table, _)| !table.is_empty()));
         }
     }
 
@@ -571,10 +615,8 @@ impl<'a> WriteAll<'a> {
         self.locked();
         for (index, mut theirs) in other.write_all().into_iter().enumerate() {
             self.keyspace.note_deadline(index, other.earliest_deadline_ms(index));
-            let ours = &mut self.shards[index];
-            let databases = 0..ours.databases().max(theirs.databases());
-            let old = databases.map(|db| ours.replace_table(db, theirs.flush(db)));
-            self.garbage.tables.extend(old.filter(|table| !table.is_empty()));
+            let old = self.shards[index].take_over(&mut theirs);
+            self.garbage.databases.extend(old.into_iter().filter(|(table, _)| !table.is_empty()));
         }
     }
 
