@@ -10,6 +10,7 @@ pub mod connection;
 pub mod debug;
 pub mod docs;
 pub mod expiry;
+pub mod fields;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod increx;
@@ -37,6 +38,7 @@ pub static FAMILIES: &[&Family] = &[
     &bitmaps::FAMILY,
     &hyperloglog::FAMILY,
     &hashes::FAMILY,
+    &fields::FAMILY,
     &keys::FAMILY,
     &expiry::FAMILY,
     &inspect::OBJECT,

@@ -132,11 +132,12 @@ impl Numbers {
 /// Any command that changes few keys, all of them of the right type.
 fn some_command(numbers: &mut Numbers) -> Vec<u8> {
     let mut key = |kind: &str| format!("{kind}:\r\n{}", numbers.below(500));
-    let (a, b, c, hash, count) = (key("s"), key("s"), key("s"), key("h"), key("n"));
+    let (a, b, c, count) = (key("s"), key("s"), key("s"), key("n"));
+    let (hash, other_hash) = (key("h"), key("h"));
     let number = numbers.below(1_000_000).to_string();
     let field = numbers.below(150).to_string();
     let soon = (1 + numbers.below(40)).to_string();
-    match numbers.below(16) {
+    match numbers.below(20) {
         0 => encode(&["SET", &a, &number]),
         1 => encode(&["SET", &a, &number, "PX", &soon]),
         2 => encode(&["SET", &a, &number, "PXAT", FAR]),
@@ -151,7 +152,11 @@ fn some_command(numbers: &mut Numbers) -> Vec<u8> {
         11 => encode(&["INCRBY", &count, &number]),
         12 => encode(&["HDEL", &hash, &field]),
         13 => encode(&["MOVE", &a, "4"]),
-        14 => encode(&["SELECT", &numbers.below(3).to_string()]),
+        14 => encode(&["HSETEX", &hash, "PX", &soon, "FIELDS", "2", &field, &number, &soon, &soon]),
+        15 => encode(&["HPEXPIREAT", &hash, FAR, "FIELDS", "2", &field, &soon]),
+        16 => encode(&["HPERSIST", &hash, "FIELDS", "1", &field]),
+        17 => encode(&["COPY", &hash, &other_hash, "REPLACE"]),
+        18 => encode(&["SELECT", &numbers.below(3).to_string()]),
         _ => encode(&["HSET", &hash, &field, &number, "always", &number]),
     }
 }
@@ -694,7 +699,7 @@ fn a_log_that_a_real_redis_has_written_is_read() {
 }
 
 /// Runs `respite --check-aof`; whether it finds the log good, and what it says.
-fn check_aof(log: &Path, options: &[&str]) -> (bool, String) {
+pub(crate) fn check_aof(log: &Path, options: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_respite"))
         .arg("--check-aof")
         .arg(log)

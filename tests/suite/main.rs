@@ -18,6 +18,7 @@ mod connection;
 mod crash;
 mod debug;
 mod durability;
+mod fields;
 mod harness;
 mod hashes;
 mod hyperloglog;

@@ -141,7 +141,7 @@ fn an_acknowledged_write_survives_kill_9_when_always_synced() {
 
 // ---- Replay ------------------------------------------------------------------------------------------
 
-/// Everything there is: by database and key, the type, the value and the deadline.
+/// Everything there is: by database and key, the type, the value and the deadline, and those of fields.
 pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
     let mut all = BTreeMap::new();
     for database in 0..16 {
@@ -163,14 +163,20 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
                 other => panic!("{} is {other}", quote(key)),
             };
             c.send_raw(keys.iter().zip(&described).map(value).collect::<Vec<_>>().concat());
-            for (key, (kind, deadline)) in keys.iter().zip(described) {
-                let mut value = c.read_reply();
+            let values: Vec<Reply> = keys.iter().map(|_| c.read_reply()).collect();
+            for (key, ((kind, deadline), mut value)) in
+                keys.iter().zip(described.into_iter().zip(values))
+            {
                 if let Reply::Array(fields) = &value {
                     let pairs = fields.chunks_exact(2);
                     value = Reply::Map(pairs.map(|p| (p[0].clone(), p[1].clone())).collect());
                 }
                 value.sort();
-                all.insert((database, quote(key)), format!("{kind} {value} {deadline}"));
+                let mut described = format!("{kind} {value} {deadline}");
+                if let Reply::Map(fields) = &value {
+                    described += &field_deadlines(c, key, fields);
+                }
+                all.insert((database, quote(key)), described);
             }
             cursor = parts.remove(0).into_text();
             if cursor == "0" {
@@ -180,6 +186,19 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
     }
     c.expect("SELECT 0", "+OK");
     all
+}
+
+/// The fields of a hash that expire, and when. A Redis before 7.4 has none.
+fn field_deadlines(c: &mut Client, key: &[u8], fields: &[(Reply, Reply)]) -> String {
+    let count = fields.len().to_string();
+    let names = fields.iter().map(|(name, _)| name.clone().into_bytes());
+    let words = [b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()].map(<[u8]>::to_vec);
+    let Reply::Array(deadlines) = c.call(&words.into_iter().chain(names).collect::<Vec<_>>())
+    else {
+        return String::new();
+    };
+    let timed = fields.iter().zip(deadlines).filter(|(_, ms)| *ms != Reply::Integer(-1));
+    timed.map(|((name, _), ms)| format!(" expiring {name} {ms}")).collect()
 }
 
 /// At least one of every command that writes, of each option that it has, in its effective and its
