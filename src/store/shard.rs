@@ -168,7 +168,7 @@ pub struct Shard {
     /// only when the log is flushed as far as that.
     pub last_record: u64,
     /// The databases from 1 on; those that were never used are not there.
-    others: Vec<Table>,
+    others: Box<[Table]>,
     /// The number of the last snapshot that has this shard. Atomic, so that it can be set by a thread
     /// that saves the shard and only reads it.
     pub(super) saved_epoch: AtomicU64,
@@ -186,7 +186,7 @@ impl Default for Shard {
         Shard {
             first: Table::default(),
             last_record: 0,
-            others: Vec::new(),
+            others: Box::default(),
             saved_epoch: AtomicU64::new(0),
             watches: None,
             timed_hashes: Vec::new(),
@@ -216,7 +216,9 @@ impl Shard {
             return &mut self.first;
         }
         if db > self.others.len() {
-            self.others.resize_with(db, Table::default);
+            let mut others = std::mem::take(&mut self.others).into_vec();
+            others.resize_with(db, Table::default);
+            self.others = others.into();
         }
         &mut self.others[db - 1]
     }

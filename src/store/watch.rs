@@ -200,7 +200,7 @@ mod tests {
 
     fn put(shard: &mut Shard, db: usize, name: &str, deadline_ms: Option<i64>) {
         let entry = Entry::new(Value::String(Vec::new()), deadline_ms);
-        shard.table_mut(db).insert(key(name), entry);
+        shard.insert(db, key(name), entry);
     }
 
     /// A shard in which the key is such in databases 0 and 1, and a watcher of it in database 0.
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn the_removal_of_what_had_expired_is_no_change_and_its_return_is() {
         let (mut shard, watcher) = watched(EXPIRED, ABSENT);
-        shard.take_expired(NOW);
+        shard.take_expired(NOW, usize::MAX);
         assert!(!watcher.has_changed());
         put(&mut shard, 0, "k", None);
         shard.touch(0, key("k"));
@@ -253,7 +253,7 @@ mod tests {
         let (mut shard, watcher) = watched(Some(Some(NOW + 1)), ABSENT);
         assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW + 1));
         assert!(shard.has_expired_since(0, key("k"), &watcher, NOW + 2));
-        shard.take_expired(NOW + 2);
+        shard.take_expired(NOW + 2, usize::MAX);
         assert!(watcher.has_changed());
         let (shard, watcher) = watched(EXPIRED, ABSENT);
         assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW + 2));
@@ -280,7 +280,7 @@ mod tests {
             assert_eq!(watcher.has_changed(), changed, "{before:?} becomes {after:?}");
             if !changed {
                 // What came with the exchange and had expired is removed unseen, too.
-                shard.take_expired(NOW);
+                shard.take_expired(NOW, usize::MAX);
                 assert!(!watcher.has_changed(), "{before:?} becomes {after:?}");
                 assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW));
             }
