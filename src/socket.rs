@@ -85,6 +85,13 @@ impl Write for &Socket {
         }
     }
 
+    fn write_vectored(&mut self, buffers: &[io::IoSlice]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&mut &*stream).write_vectored(buffers),
+            Socket::Unix(stream) => (&mut &*stream).write_vectored(buffers),
+        }
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -220,6 +220,17 @@ impl Reply {
         self.bulk(other);
     }
 
+    /// The start of a message of so many elements that answers nothing.
+    pub fn push(&mut self, length: usize) {
+        let kind = if self.resp3() { b'>' } else { b'*' };
+        header(&mut self.bytes, kind, length);
+    }
+
+    /// Puts in what is encoded already, to where there were `at` bytes.
+    pub fn insert(&mut self, at: usize, encoded: &[u8]) {
+        self.bytes.splice(at..at, encoded.iter().copied());
+    }
+
     /// Begins an array whose length will be known when [`Reply::close_array`] is called.
     pub fn open_array(&mut self) -> OpenArray {
         OpenArray(self.bytes.len())
@@ -250,12 +261,13 @@ mod tests {
             reply.pairs(1);
             reply.pair(b"a", b"1");
         };
-        let cases: [Case; 7] = [
+        let cases: [Case; 8] = [
             (|r| r.null(), "$-1\r\n", "_\r\n"),
             (|r| r.null_array(), "*-1\r\n", "_\r\n"),
             (|r| r.map(2), "*4\r\n", "%2\r\n"),
             (|r| r.set(2), "*2\r\n", "~2\r\n"),
             (pairs, "*2\r\n$1\r\na\r\n$1\r\n1\r\n", "*1\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n"),
+            (|r| r.push(3), "*3\r\n", ">3\r\n"),
             (|r| r.verbatim(b"hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
             (|r| r.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
         ];

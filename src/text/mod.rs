@@ -50,6 +50,24 @@ pub fn split_quoted(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(words)
 }
 
+/// Appends the bytes within quotes, such that [`split_quoted`] reads them back, in ASCII.
+pub fn quote(bytes: &[u8], to: &mut Vec<u8>) {
+    to.push(b'"');
+    for &byte in bytes {
+        match byte {
+            b'"' | b'\\' => to.extend([b'\\', byte]),
+            b'\n' => to.extend(b"\\n"),
+            b'\r' => to.extend(b"\\r"),
+            b'\t' => to.extend(b"\\t"),
+            7 => to.extend(b"\\a"),
+            8 => to.extend(b"\\b"),
+            b' '..=b'~' => to.push(byte),
+            _ => to.extend(format!("\\x{byte:02x}").bytes()),
+        }
+    }
+    to.push(b'"');
+}
+
 /// Skips what C calls white space. Of it, vertical tabs and form feeds only count before a word.
 fn skip_space(bytes: &[u8]) -> &[u8] {
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'\x0b';
@@ -97,7 +115,7 @@ fn hex_digit(byte: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::split_quoted;
+    use super::{quote, split_quoted};
 
     fn words(line: &str) -> Option<Vec<String>> {
         let words = split_quoted(line.as_bytes())?;
@@ -115,6 +133,15 @@ mod tests {
         let line = r#""a b\x00\n\"" 'c\n\'d' """#;
         let expected = [r#"a b\x00\n\""#, r"c\\n\'d", ""];
         assert_eq!(words(line), Some(expected.map(String::from).to_vec()));
+    }
+
+    #[test]
+    fn what_is_quoted_is_read_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let mut line = Vec::new();
+        quote(&bytes, &mut line);
+        assert!(line.iter().all(|byte| (b' '..=b'~').contains(byte)));
+        assert_eq!(split_quoted(&line), Some(vec![bytes]));
     }
 
     #[test]
