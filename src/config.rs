@@ -10,7 +10,7 @@
 //! `bind 127.0.0.1 -::1`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
 
 use crate::text::{glob, integer, say};
@@ -35,6 +35,51 @@ impl Text {
     }
 }
 
+/// Bytes that are at once too many, bytes that are too many after some time, and that time in seconds.
+pub type Limit = (usize, usize, u64);
+
+/// What is not counted of that which piles up: in Redis it has a place of its own.
+pub const UNCOUNTED_OUTPUT_BYTES: usize = 16 << 10;
+
+/// How much may pile up for a client before it is disconnected. 0 stands for no limit.
+#[derive(Default)]
+pub struct OutputLimit {
+    hard_bytes: AtomicUsize,
+    soft_bytes: AtomicUsize,
+    soft_seconds: AtomicU64,
+}
+
+impl OutputLimit {
+    /// The limits.
+    pub fn get(&self) -> Limit {
+        let soft = (self.soft_bytes.load(Relaxed), self.soft_seconds.load(Relaxed));
+        (self.hard_bytes.load(Relaxed), soft.0, soft.1)
+    }
+
+    fn set(&self, (hard_bytes, soft_bytes, soft_seconds): Limit) {
+        self.hard_bytes.store(hard_bytes, Relaxed);
+        self.soft_bytes.store(soft_bytes, Relaxed);
+        self.soft_seconds.store(soft_seconds, Relaxed);
+    }
+}
+
+/// The limit of each class of clients.
+#[derive(Default)]
+pub struct OutputLimits {
+    /// Who sends commands and reads replies.
+    pub normal: OutputLimit,
+    /// Replicas, of which there are none: what is set is only shown.
+    pub replica: OutputLimit,
+    /// Who gets what others send: subscribers, and here monitors as well.
+    pub pubsub: OutputLimit,
+}
+
+impl OutputLimits {
+    fn class(&self, number: usize) -> &OutputLimit {
+        [&self.normal, &self.replica, &self.pubsub][number]
+    }
+}
+
 /// The current value of every setting. What each means stands in its row of [`SETTINGS`].
 #[derive(Default)]
 #[allow(missing_docs)]
@@ -55,6 +100,7 @@ pub struct Config {
     /// `client-query-buffer-limit`
     pub client_query_buffer_limit: AtomicI64,
     pub timeout: AtomicI64,
+    pub client_output_buffer_limit: OutputLimits,
     pub loglevel: AtomicUsize,
     pub hash_max_listpack_entries: AtomicI64,
     pub hash_max_listpack_value: AtomicI64,
@@ -80,6 +126,8 @@ enum Kind {
     /// One of a list of words; the number of the word is stored.
     Choice(fn(&Config) -> &AtomicUsize, &'static [&'static str]),
     Text(fn(&Config) -> &Text),
+    /// Any number of `class hard soft seconds`; classes that are not named stay as they are.
+    OutputLimits(fn(&Config) -> &OutputLimits),
 }
 
 /// When `CONFIG SET` may change a setting.
@@ -141,6 +189,8 @@ pub enum Level {
     Warning,
 }
 
+/// The classes of `client-output-buffer-limit`, as Redis shows them.
+const OUTPUT_CLASSES: [&str; 3] = ["normal", "slave", "pubsub"];
 /// The values of `appendfsync`, in the order of [`FsyncPolicy`].
 const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
 /// The values of `loglevel`, in the order of [`Level`].
@@ -196,6 +246,9 @@ pub static SETTINGS: &[Setting] = &[
         "memory of the commands that a client's MULTI queues; beyond it the client is cut off"),
     row("timeout", "0", Live, integer(|c| &c.timeout, 0, i32::MAX as i64),
         "seconds after which an idle connection is closed; 0 for never"),
+    row("client-output-buffer-limit", "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60", Live,
+        Kind::OutputLimits(|c| &c.client_output_buffer_limit),
+        "what may pile up for a client before it is cut off: by class, bytes, and bytes for some seconds"),
     row("loglevel", "notice", Live, Kind::Choice(|c| &c.loglevel, LOG_LEVELS),
         "least severity that is printed"),
     row("hash-max-listpack-entries", "512", Live,
@@ -221,6 +274,7 @@ enum Parsed {
     YesNo(bool),
     Choice(usize),
     Text(String),
+    OutputLimits(Vec<(usize, Limit)>),
 }
 
 impl Setting {
@@ -250,6 +304,7 @@ impl Setting {
                 })
             }
             Kind::Text(_) => Ok(Parsed::Text(text.into())),
+            Kind::OutputLimits(_) => parse_output_limits(text).map(Parsed::OutputLimits),
         }
     }
 
@@ -261,6 +316,9 @@ impl Setting {
             (Kind::YesNo(at), Parsed::YesNo(value)) => at(config).store(value, Relaxed),
             (Kind::Choice(at, _), Parsed::Choice(value)) => at(config).store(value, Relaxed),
             (Kind::Text(at), Parsed::Text(value)) => at(config).set(value),
+            (Kind::OutputLimits(at), Parsed::OutputLimits(limits)) => {
+                limits.into_iter().for_each(|(class, limit)| at(config).class(class).set(limit));
+            }
             _ => unreachable!("a setting's parser gives its own kind"),
         }
     }
@@ -273,6 +331,13 @@ impl Setting {
             Kind::YesNo(at) => if at(config).load(Relaxed) { "yes" } else { "no" }.into(),
             Kind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
             Kind::Text(at) => at(config).get(),
+            Kind::OutputLimits(at) => {
+                let show = |(number, name): (usize, &&str)| {
+                    let (hard_bytes, soft_bytes, soft_seconds) = at(config).class(number).get();
+                    format!("{name} {hard_bytes} {soft_bytes} {soft_seconds}")
+                };
+                OUTPUT_CLASSES.iter().enumerate().map(show).collect::<Vec<_>>().join(" ")
+            }
         }
     }
 }
@@ -300,6 +365,27 @@ fn parse_memory(text: &str) -> Option<i64> {
         _ => return None,
     };
     text[..digits].parse::<i64>().ok()?.checked_mul(unit)
+}
+
+/// The limits of the classes that are named, with the numbers of those. The texts are Redis's.
+fn parse_output_limits(text: &str) -> Result<Vec<(usize, Limit)>, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (limits, rest) = words.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err("Wrong number of arguments in buffer limit configuration.".into());
+    }
+    let parse = |[class, hard, soft, seconds]: &[&str; 4]| {
+        let class = if class.eq_ignore_ascii_case("replica") { "slave" } else { class };
+        let is = |name: &&str| name.eq_ignore_ascii_case(class);
+        let class = OUTPUT_CLASSES.iter().position(is);
+        let class = class.ok_or("Invalid client class specified in buffer limit configuration.")?;
+        let bytes = |text| usize::try_from(parse_memory(text)?).ok();
+        let limit = bytes(hard).zip(bytes(soft)).zip(seconds.parse().ok());
+        let ((hard, soft), seconds) = limit
+            .ok_or("Error in hard, soft or soft_seconds setting in buffer limit configuration.")?;
+        Ok((class, (hard, soft, seconds)))
+    };
+    limits.iter().map(parse).collect()
 }
 
 impl Config {
@@ -361,8 +447,9 @@ impl Config {
 
     fn set_at_start(&self, name: &str, values: &[String]) -> Result<(), String> {
         let setting = Setting::find(name).ok_or("unknown setting")?;
-        // Only `bind` takes several words; Redis refuses two values elsewhere as well.
-        if values.is_empty() || (values.len() > 1 && setting.name != "bind") {
+        // Only these take several words; Redis refuses two values elsewhere as well.
+        let takes_several = ["bind", "client-output-buffer-limit"].contains(&setting.name);
+        if values.is_empty() || (values.len() > 1 && !takes_several) {
             return Err("wrong number of arguments".into());
         }
         setting.store(self, setting.parse(&values.join(" "))?);
@@ -501,6 +588,17 @@ mod tests {
         assert_eq!(config.timeout.load(Relaxed), 0);
         assert!(config.set(&[(b"timeout", b"5"), (b"MAXCLIENTS", b"7")]).is_ok());
         assert_eq!(config.timeout.load(Relaxed), 5);
+    }
+
+    #[test]
+    fn limits_on_output_change_only_for_the_classes_that_are_named() {
+        let config = args("--client-output-buffer-limit pubsub 1k 2kb 3 Replica 4 5 6");
+        let config = config.unwrap_or_default();
+        let found = config.matching(&[b"client-output-buffer-limit"]).remove(0).1;
+        assert_eq!(found, "normal 0 0 0 slave 4 5 6 pubsub 1000 2048 3");
+        for refused in ["pubsub 1 2", "master 1 2 3", "pubsub -1 2 3", "pubsub 1 2 x"] {
+            assert!(parse_output_limits(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@
 use crate::commands::spec::{Change, Outcome};
 use crate::commands::{self, Command, Context, Effect, Handler, spec::Flags};
 use crate::config::Level;
-use crate::resp::{Args, CommandError, Reply, request};
+use crate::pause::Paused;
+use crate::resp::{Args, CommandError, Protocol, Reply, request};
 use crate::session::{Server, Session};
 use crate::store::{Expired, ReadAll, Transaction, WhatExpired, WriteAll, WriteView};
 
@@ -20,6 +21,9 @@ const QUOTED_BYTES: usize = 128;
 /// Carries out one command for a connection. The reply has its answer or its error.
 pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut Reply) {
     let start = reply.len();
+    if session.listens() {
+        session.client.outbox.hold();
+    }
     // The first words of an HTTP request: somebody makes a browser talk to us. As Redis, we do not.
     if args[0].eq_ignore_ascii_case(b"POST") || args[0].eq_ignore_ascii_case(b"Host:") {
         server.config.say(Level::Warning, format_args!("A client spoke HTTP and was cut off"));
@@ -30,18 +34,40 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         session.last_command = command.name;
         permit(server, session, command).map(|()| command)
     });
+    let mut confirms = false;
     let result = match admitted {
         Ok(command) if session.multi.is_some() && !command.has(Flags::NOT_QUEUED) => {
             transaction::queue(server, session, args, reply);
             Ok(())
         }
-        Ok(command) => run(server, session, command, args, reply),
+        Ok(command) => {
+            let outcome = run(server, session, command, args, reply);
+            confirms = outcome.is_ok() && command.has(Flags::CONFIRMS);
+            outcome
+        }
         Err(error) => Err(transaction::refuse(server, session, args, error)),
     };
     if let Err(error) = result {
         reply.truncate(start);
         reply.error(&error);
     }
+    session.finish(reply, start, confirms);
+}
+
+/// Whether a pause makes the command wait. One that is going to be refused need not.
+pub fn waits_for(what: Paused, server: &Server, session: &Session, args: Args) -> bool {
+    let allowed = |command: &&Command| permit(server, session, command).is_ok();
+    let writes = |command: &Command| {
+        matches!(command.handler, Handler::Write(_) | Handler::WriteAll(_))
+            || command.has(Flags::MAY_REPLICATE)
+    };
+    resolve(args).ok().filter(allowed).is_some_and(|command| {
+        let queued = session.multi.iter().flat_map(|multi| multi.queue.iter());
+        let mut queued = queued.filter_map(|args| resolve(args).ok());
+        what == Paused::Everything
+            || writes(command)
+            || (matches!(command.handler, Handler::Exec) && queued.any(writes))
+    })
 }
 
 /// Carries out one command of the log, which is not logged again.
@@ -153,6 +179,21 @@ fn permit(server: &Server, session: &Session, command: &Command) -> Outcome {
     {
         return Err(format!("MISCONF Errors writing to the AOF file: {why}").into());
     }
+    if session.subscriptions > 0
+        && session.client.outbox.protocol() == Protocol::Resp2
+        && !command.has(Flags::SUBSCRIBED)
+    {
+        let text = format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+             allowed in this context",
+            command.name
+        );
+        return Err(text.into());
+    }
+    // To Redis, who watches is a kind of replica.
+    if session.marks.monitor && (command.uses_keyspace() || command.has(Flags::MAY_REPLICATE)) {
+        return Err(CommandError::new("ERR Replica can't interact with the keyspace"));
+    }
     Ok(())
 }
 
@@ -169,6 +210,7 @@ fn run(
             let view = keyspace.read(session.db, command.keys_of(args));
             let outcome = handler(&view, args, reply);
             session.seen = session.seen.max(view.last_record());
+            show_if_monitored(server, session, command, args);
             outcome
         }
         Handler::Write(handler) => {
@@ -176,6 +218,7 @@ fn run(
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
             session.seen = session.seen.max(view.last_record());
+            show_if_monitored(server, session, command, args);
             if let Some(garbage) = view.unlock() {
                 server.discard(garbage);
             }
@@ -185,6 +228,7 @@ fn run(
             let view = ReadAll::new(keyspace, session.db);
             let outcome = handler(&view, args, reply);
             session.seen = session.seen.max(view.last_record());
+            show_if_monitored(server, session, command, args);
             outcome
         }
         Handler::WriteAll(handler) => {
@@ -192,10 +236,15 @@ fn run(
             let change = handler(&mut view, args, reply);
             let outcome = settle_all(server, session, &mut view, change, args);
             session.seen = session.seen.max(view.last_record());
+            show_if_monitored(server, session, command, args);
             server.discard(view.unlock());
             outcome
         }
-        Handler::Exec => transaction::execute(server, session, reply),
+        Handler::Exec => {
+            let outcome = transaction::execute(server, session, reply);
+            show_if_monitored(server, session, command, args);
+            outcome
+        }
         Handler::Hidden(find) => {
             let found = find(&Context { server, session, transaction: None, replay }, args)?;
             permit(server, session, found)?;
@@ -222,9 +271,28 @@ fn run_session(
             Ok(())
         }
         Handler::Session(handler) | Handler::Container(_, Some(handler)) => {
-            handler(&mut Context { server, session, transaction, replay }, args, reply)
+            let mut context = Context { server, session, transaction, replay };
+            let outcome = handler(&mut context, args, reply);
+            show_if_monitored(server, session, command, args);
+            outcome
         }
         _ => Err(CommandError::SYNTAX), // the arity of a container asks for more
+    }
+}
+
+/// Shows a command to those who watch with `MONITOR`, except what is for administrators. The locks are
+/// still held, so that two commands on a key are shown in the order in which they were carried out.
+fn show_if_monitored(server: &Server, session: &Session, command: &Command, args: Args) {
+    if server.hub.is_monitored() {
+        show(server, session, command, args);
+    }
+}
+
+#[cold]
+fn show(server: &Server, session: &Session, command: &Command, args: Args) {
+    if !command.has(Flags::ADMIN) && !server.is_loading() {
+        let line = commands::monitor::line(session, command, args);
+        server.hub.show(&line, session.seen);
     }
 }
 

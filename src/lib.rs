@@ -12,6 +12,8 @@
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
 //! | [`config`], [`stats`], [`socket`] | the table of settings; counters; a client's socket |
 //! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
+//! | [`pause`], [`outbox`] | what makes commands wait; what goes to one client, and its order |
+//! | [`hub`] | who listens: channels, patterns, monitors |
 //! | [`store`] | the keyspace: shards and their locks, views, values, expiry |
 //! | [`aof`] | the log: append, flush, sync, replay, rewrite; its format is specified there |
 //! | [`session`] | one connection's state, the registry of all, what they share |
@@ -54,6 +56,8 @@
 //! 3. Who syncs, the log's files, then what is pending: only [`aof::writer`] takes them, and nobody
 //!    holds the first or the last while the disk works.
 //! 4. The registry of clients, then one client's state: only [`session`] takes them.
+//! 5. Who listens ([`hub`]), then what goes to one client ([`outbox`]). So whoever holds shards and the
+//!    log may publish.
 //!
 //! # Errors
 //!
@@ -66,6 +70,9 @@ pub mod aof;
 pub mod commands;
 pub mod config;
 pub mod dispatch;
+pub mod hub;
+pub mod outbox;
+pub mod pause;
 pub mod resp;
 pub mod server;
 pub mod session;

@@ -14,9 +14,12 @@ use std::time::Instant;
 
 use crate::aof::{Aof, Block};
 use crate::config::Config;
-use crate::resp::{Protocol, Queue};
+use crate::hub::{Counts, Hub};
+use crate::outbox::Outbox;
+use crate::pause::Pause;
+use crate::resp::{Protocol, Queue, Reply};
 use crate::socket::Socket;
-use crate::stats::Stats;
+use crate::stats::{Counter, Stats};
 use crate::store::{Garbage, Keyspace, Watcher};
 
 /// What all connections share.
@@ -29,6 +32,10 @@ pub struct Server {
     pub aof: Aof,
     /// Who is connected.
     pub clients: Clients,
+    /// Who listens to what.
+    pub hub: Hub,
+    /// What commands have to wait for.
+    pub pause: Pause,
     /// What happened.
     pub stats: Stats,
     /// The log is being replayed: only commands that do not need the data are answered.
@@ -54,9 +61,11 @@ impl Server {
     ) -> Server {
         Server {
             keyspace: Keyspace::new(config.clone()),
+            hub: Hub::new(config.clone()),
             config,
             aof,
             clients: Clients::default(),
+            pause: Pause::default(),
             stats: Stats::default(),
             loading: AtomicBool::new(false),
             port: AtomicU16::new(0),
@@ -78,6 +87,21 @@ impl Server {
     /// Starts a rewrite of the log in the background; says no if one is going on.
     pub fn start_rewrite(&self) -> bool {
         self.aof.claim_rewrite() && self.rewrites.send(()).is_ok()
+    }
+
+    /// Takes a connection out of the registries: nobody sends it anything any more.
+    pub fn leave(&self, id: u64) {
+        self.hub.leave(id);
+        self.clients.leave(id);
+    }
+
+    /// Ends a connection, from any thread.
+    pub fn kill(&self, client: &Client) {
+        client.outbox.close();
+        self.leave(client.id);
+        if self.pause.is_likely() {
+            self.pause.wake();
+        }
     }
 
     /// Whether the log is still being replayed.
@@ -114,6 +138,14 @@ pub struct Session {
     pub written: u64,
     /// The command it was last given, as `CLIENT LIST` shows it.
     pub last_command: &'static str,
+    /// How many subscriptions it has. The hub knows which.
+    pub subscriptions: usize,
+    /// What becomes of its replies.
+    pub replies: Replies,
+    /// Messages that are held came before the reply to the command that is being carried out.
+    pub leaving: bool,
+    /// What else others see of it.
+    pub marks: Marks,
     /// Where its records are encoded for the log; kept so that it need not be reserved each time.
     pub scratch: Cell<Vec<u8>>,
     /// The transaction that MULTI has begun.
@@ -146,6 +178,10 @@ impl Session {
             seen: 0,
             written: 0,
             last_command: "NULL",
+            subscriptions: 0,
+            replies: Replies::On,
+            leaving: false,
+            marks: Marks::default(),
             scratch: Cell::default(),
             multi: None,
             watched: Vec::new(),
@@ -162,6 +198,30 @@ impl Session {
         watcher.reset();
     }
 
+    /// Whether others send it anything, so that what goes to it needs a thread of its own.
+    pub fn listens(&self) -> bool {
+        self.subscriptions > 0 || self.marks.monitor
+    }
+
+    /// After a command: takes back the reply if the client wants none, and puts behind it what others
+    /// sent meanwhile. The reply began where there were `start` bytes.
+    pub fn finish(&mut self, reply: &mut Reply, start: usize, confirms: bool) {
+        if self.replies != Replies::On {
+            if matches!(self.replies, Replies::Off | Replies::Skipped) && !confirms {
+                reply.truncate(start);
+            }
+            self.replies = match self.replies {
+                Replies::SkipNext => Replies::Skipped,
+                Replies::Skipped => Replies::On,
+                replies => replies,
+            };
+        }
+        if self.listens() || self.leaving {
+            let at = if std::mem::take(&mut self.leaving) { start } else { reply.len() };
+            self.seen = self.seen.max(self.client.outbox.take_held(reply, at));
+        }
+    }
+
     /// Brings what others see up to date.
     pub fn publish(&self) {
         let mut state = self.client.state();
@@ -170,17 +230,48 @@ impl Session {
         state.last_active = Instant::now();
         state.queued = self.multi.as_ref().map(|multi| multi.queued);
         state.watched = self.watched.len();
+        state.marks = self.marks;
     }
+}
+
+/// What becomes of the replies of a connection (`CLIENT REPLY`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replies {
+    /// They are sent.
+    On,
+    /// They are not.
+    Off,
+    /// That to the next command is not.
+    SkipNext,
+    /// That to this command is not.
+    Skipped,
+}
+
+/// What `CLIENT LIST` shows by single letters.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Marks {
+    /// It is shown all commands.
+    pub monitor: bool,
+    /// Its command waits for the end of a pause.
+    pub blocked: bool,
+    /// `CLIENT NO-EVICT`.
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH`: what it reads does not count as used.
+    pub no_touch: bool,
 }
 
 /// What others see of a connection.
 pub struct Client {
     /// Its number, never given twice.
     pub id: u64,
-    /// Its connection; the replay of the log has none.
     /// Tells it when a key that it watches changes.
     pub watcher: Arc<Watcher>,
-    socket: Option<Arc<Socket>>,
+    /// The way to it.
+    pub outbox: Arc<Outbox>,
+    /// Bytes that it sent.
+    pub received: Counter,
+    /// Commands of it that were carried out.
+    pub commands: Counter,
     connected: Instant,
     state: Mutex<ClientState>,
 }
@@ -193,8 +284,6 @@ pub struct ClientState {
     pub lib_name: Vec<u8>,
     /// `CLIENT SETINFO LIB-VER`.
     pub lib_ver: Vec<u8>,
-    /// What it speaks.
-    pub protocol: Protocol,
     db: usize,
     last_active: Instant,
     last_command: &'static str,
@@ -202,6 +291,7 @@ pub struct ClientState {
     queued: Option<usize>,
     /// How many keys it watches.
     watched: usize,
+    marks: Marks,
 }
 
 impl Client {
@@ -211,30 +301,49 @@ impl Client {
             name: Vec::new(),
             lib_name: Vec::new(),
             lib_ver: Vec::new(),
-            protocol: Protocol::Resp2,
             db: 0,
             last_active: now,
             last_command: "NULL",
             queued: None,
             watched: 0,
+            marks: Marks::default(),
         };
-        let watcher = Arc::default();
-        Client { id, watcher, socket, connected: now, state: Mutex::new(state) }
+        Client {
+            id,
+            watcher: Arc::default(),
+            outbox: Arc::new(Outbox::new(socket)),
+            received: Counter::default(),
+            commands: Counter::default(),
+            connected: now,
+            state: Mutex::new(state),
+        }
     }
 
-    /// Ends the connection, from any thread.
-    pub fn close(&self) {
-        self.socket.iter().for_each(|socket| socket.close());
+    /// The addresses of its end and of ours.
+    pub fn addresses(&self) -> (String, String) {
+        self.outbox.socket().map(Socket::addresses).unwrap_or_default()
     }
 
     /// Whether it has come from this machine.
     pub fn is_local(&self) -> bool {
-        self.socket.as_ref().is_some_and(|socket| socket.is_local())
+        self.outbox.socket().is_some_and(Socket::is_local)
     }
 
-    /// Seconds since it last sent something.
-    pub fn idle_seconds(&self) -> u64 {
-        self.state().last_active.elapsed().as_secs()
+    /// Whether it came through the Unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.outbox.socket(), Some(Socket::Unix(_)))
+    }
+
+    /// Seconds since it connected.
+    pub fn age_seconds(&self) -> u64 {
+        self.connected.elapsed().as_secs()
+    }
+
+    /// Whether it has sent nothing for so long, though it could.
+    pub fn is_idle(&self, seconds: u64) -> bool {
+        let state = self.state();
+        let is_busy = state.marks.monitor || state.marks.blocked;
+        !is_busy && state.last_active.elapsed().as_secs() >= seconds
     }
 
     /// The part that changes.
@@ -243,40 +352,61 @@ impl Client {
     }
 
     /// Its line in `CLIENT LIST`, without an end: the fields of Redis's that mean something here.
-    pub fn describe(&self) -> Vec<u8> {
+    pub fn describe(&self, subscriptions: Counts) -> Vec<u8> {
+        let (pieces, waiting_bytes) = self.outbox.backlog();
+        let (addr, laddr) = self.addresses();
+        let fd = self.outbox.socket().map_or(-1, Socket::fd);
         let state = self.state();
-        let socket = self.socket.as_deref();
-        let (addr, laddr) = socket.map(Socket::addresses).unwrap_or_default();
-        let fd = socket.map_or(-1, Socket::fd);
         // As Redis, who has seen a change is said to watch nothing any more.
         let changed = state.watched > 0 && self.watcher.has_changed();
-        let flags = [
-            ('x', state.queued.is_some()),
-            ('d', changed),
-            ('U', matches!(socket, Some(Socket::Unix(_)))),
-        ];
-        let flags: String =
-            flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag).collect();
         let mut line =
             format!("id={} addr={addr} laddr={laddr} fd={fd} name=", self.id).into_bytes();
         line.extend_from_slice(&state.name);
         let rest = format!(
-            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} events=r cmd={} \
-             user=default redir=-1 resp={} lib-name=",
-            self.connected.elapsed().as_secs(),
+            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} oll={pieces} \
+             omem={waiting_bytes} events={} cmd={} user=default redir=-1 resp={} lib-name=",
+            self.age_seconds(),
             state.last_active.elapsed().as_secs(),
-            if flags.is_empty() { "N" } else { &flags },
+            self.flags(&state, changed, subscriptions),
             state.db,
+            subscriptions.channels,
+            subscriptions.patterns,
+            subscriptions.shards,
             state.queued.map_or(-1, |queued| queued as i64),
             if changed { 0 } else { state.watched },
+            if waiting_bytes > 0 { "rw" } else { "r" },
             state.last_command,
-            if state.protocol == Protocol::Resp2 { 2 } else { 3 },
+            if self.outbox.protocol() == Protocol::Resp2 { 2 } else { 3 },
         );
         line.extend_from_slice(rest.as_bytes());
         line.extend_from_slice(&state.lib_name);
         line.extend_from_slice(b" lib-ver=");
         line.extend_from_slice(&state.lib_ver);
+        let totals = format!(
+            " tot-net-in={} tot-net-out={} tot-cmds={}",
+            self.received.get(),
+            self.outbox.sent.get(),
+            self.commands.get()
+        );
+        line.extend_from_slice(totals.as_bytes());
         line
+    }
+
+    /// Redis's letters, in its order.
+    fn flags(&self, state: &ClientState, changed: bool, subscriptions: Counts) -> String {
+        let marks = state.marks;
+        let letters = [
+            ('O', marks.monitor),
+            ('P', subscriptions.total() > 0),
+            ('x', state.queued.is_some()),
+            ('b', marks.blocked),
+            ('d', changed),
+            ('U', self.is_unix()),
+            ('e', marks.no_evict),
+            ('T', marks.no_touch),
+        ];
+        let set: String = letters.iter().filter(|(_, is)| *is).map(|(letter, _)| letter).collect();
+        if set.is_empty() { "N".into() } else { set }
     }
 }
 
@@ -306,11 +436,6 @@ impl Clients {
         Arc::new(Client::new(0, None))
     }
 
-    /// What takes the connection out again when it is dropped.
-    pub fn entry(&self, id: u64) -> ClientEntry<'_> {
-        ClientEntry { clients: self, id }
-    }
-
     /// How many there are.
     pub fn count(&self) -> usize {
         self.lock().len()
@@ -326,14 +451,21 @@ impl Clients {
     }
 }
 
-/// A connection's place in the registry, as long as it lasts.
+/// A connection's place in the registries, as long as it lasts.
 pub struct ClientEntry<'a> {
-    clients: &'a Clients,
+    server: &'a Server,
     id: u64,
+}
+
+impl<'a> ClientEntry<'a> {
+    /// That of the client, which has been entered already.
+    pub fn new(server: &'a Server, id: u64) -> ClientEntry<'a> {
+        ClientEntry { server, id }
+    }
 }
 
 impl Drop for ClientEntry<'_> {
     fn drop(&mut self) {
-        self.clients.leave(self.id);
+        self.server.leave(self.id);
     }
 }

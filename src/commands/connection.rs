@@ -2,11 +2,11 @@
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
 
+use super::clients;
 use super::options::{database, integer_32, is};
-use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
+use super::spec::{Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Protocol, Reply};
-use crate::session::Client;
-use crate::text::integer::parse_u64;
+use crate::session::{Marks, Replies};
 
 /// The version of Redis whose answers we give, for clients that look at it.
 pub const REDIS_VERSION: &str = "7.4.0";
@@ -14,51 +14,38 @@ pub const REDIS_VERSION: &str = "7.4.0";
 /// What may be sent before the password.
 const NO_AUTH: Flags =
     Flags::NOSCRIPT.or(Flags::ALWAYS).or(Flags::FAST).or(Flags::NO_AUTH).or(Flags::ALLOW_BUSY);
-const CLIENT: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
 
 /// The connection.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "connection", commands: &[
     session("auth", "[username] password", auth).flags(NO_AUTH)
         .doc("1.0.0", "O(1)", "Gives the password."),
-    command("client", "subcommand [argument ...]", Handler::Container(CLIENT_COMMANDS, None))
+    command("client", "subcommand [argument ...]", Handler::Container(clients::COMMANDS, None))
         .doc("2.4.0", "depends on the subcommand", "Asks and says things about connections."),
     session("echo", "message", echo).fast().flags(Flags::ALWAYS)
         .doc("1.0.0", "O(1)", "Returns the message."),
     session("hello", "[protover [AUTH username password] [SETNAME clientname]]", hello).flags(NO_AUTH)
         .doc("6.0.0", "O(1)", "Agrees on the protocol and tells about the server."),
-    session("ping", "[message]", ping).fast()
+    session("ping", "[message]", ping).fast().flags(Flags::SUBSCRIBED)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .doc("1.0.0", "O(1)", "Answers, so that one knows the server is there."),
-    session("quit", "[argument ...]", quit).flags(NO_AUTH.or(Flags::NOT_QUEUED))
+    session("quit", "[argument ...]", quit).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("1.0.0", "O(1)", "Closes the connection."),
-    session("reset", "", reset).flags(NO_AUTH.or(Flags::NOT_QUEUED))
+    session("reset", "", reset).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("6.2.0", "O(1)", "Makes the connection as if it were new."),
     session("select", "index", select).fast().flags(Flags::ALWAYS)
         .doc("1.0.0", "O(1)", "Changes the database of the connection."),
 ] };
 
-#[rustfmt::skip]
-const CLIENT_COMMANDS: &[Command] = &[
-    session("client|getname", "", client_getname).flags(CLIENT)
-        .doc("2.6.9", "O(1)", "Returns the name of the connection."),
-    session("client|id", "", client_id).flags(CLIENT)
-        .doc("5.0.0", "O(1)", "Returns the number of the connection."),
-    session("client|info", "", client_info).flags(CLIENT).tips(&["nondeterministic_output"])
-        .doc("6.2.0", "O(1)", "Tells about the connection."),
-    session("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
-        client_list).flags(CLIENT.or(Flags::ADMIN)).tips(&["nondeterministic_output"])
-        .doc("2.4.0", "O(N) with N the number of connections", "Tells about all connections."),
-    session("client|setinfo", "<LIB-NAME libname | LIB-VER libver>", client_setinfo).flags(CLIENT)
-        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("7.2.0", "O(1)", "Says which library the client uses."),
-    session("client|setname", "connection-name", client_setname).flags(CLIENT)
-        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.6.9", "O(1)", "Gives the connection a name."),
-];
-
-fn ping(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+fn ping(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    // In RESP2, a client that listens expects nothing but arrays whose first element says what it is.
+    let as_message = context.session.subscriptions > 0 && reply.protocol == Protocol::Resp2;
     match args.len() {
+        1 | 2 if as_message => {
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(args.get(1).unwrap_or_default());
+        }
         1 => reply.simple("PONG"),
         2 => reply.bulk(&args[1]),
         _ => {
@@ -92,6 +79,12 @@ fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     context.session.db = 0;
     context.session.authenticated = !context.server.wants_password();
     context.session.client.state().name.clear();
+    // What was sent to it until now came before the reply.
+    context.session.leaving = context.session.listens();
+    context.server.hub.leave(context.session.client.id);
+    context.session.subscriptions = 0;
+    context.session.replies = Replies::On;
+    context.session.marks = Marks::default();
     speak(context, reply, Protocol::Resp2);
     reply.simple("RESET");
     Ok(())
@@ -191,84 +184,13 @@ fn hello(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 fn speak(context: &mut Context, reply: &mut Reply, protocol: Protocol) {
     reply.protocol = protocol;
-    context.session.client.state().protocol = protocol;
+    context.session.client.outbox.speak(protocol);
 }
 
 /// A name that can stand in a line of CLIENT LIST.
-fn printable<'a>(name: &'a [u8], what: &str) -> Result<&'a [u8], CommandError> {
+pub(super) fn printable<'a>(name: &'a [u8], what: &str) -> Result<&'a [u8], CommandError> {
     if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
         return Ok(name);
     }
     Err(format!("ERR {what} cannot contain spaces, newlines or special characters.").into())
-}
-
-fn client_id(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.integer(context.session.client.id as i64);
-    Ok(())
-}
-
-fn client_getname(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    let state = context.session.client.state();
-    reply.bulk_or_null(Some(state.name.as_slice()).filter(|name| !name.is_empty()));
-    Ok(())
-}
-
-fn client_setname(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    context.session.client.state().name = printable(&args[2], "Client names")?.to_vec();
-    reply.ok();
-    Ok(())
-}
-
-fn client_setinfo(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let mut state = context.session.client.state();
-    if is(&args[2], "LIB-NAME") {
-        state.lib_name = printable(&args[3], "lib-name")?.to_vec();
-    } else if is(&args[2], "LIB-VER") {
-        state.lib_ver = printable(&args[3], "lib-ver")?.to_vec();
-    } else {
-        return Err([b"ERR Unrecognized option '", &args[2], b"'"].concat().into());
-    }
-    reply.ok();
-    Ok(())
-}
-
-fn client_info(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    context.session.publish();
-    list(reply, &[context.session.client.as_ref()]);
-    Ok(())
-}
-
-fn client_list(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let mut all = context.server.clients.all();
-    match args.get(2) {
-        None => {}
-        Some(option) if is(option, "TYPE") && args.len() == 4 => {
-            let wanted = &args[3];
-            let others = ["master", "slave", "replica", "pubsub"];
-            if others.iter().any(|other| is(wanted, other)) {
-                all.clear(); // there are none of these here
-            } else if !is(wanted, "normal") {
-                return Err([b"ERR Unknown client type '", wanted, b"'"].concat().into());
-            }
-        }
-        Some(option) if is(option, "ID") && args.len() > 3 => {
-            let ids: Option<Vec<u64>> = args.from(3).map(parse_u64).collect();
-            let ids = ids.ok_or(CommandError::new("ERR Invalid client ID"))?;
-            all.retain(|client| ids.contains(&client.id));
-        }
-        Some(_) => return Err(CommandError::SYNTAX),
-    }
-    context.session.publish();
-    let all: Vec<&Client> = all.iter().map(AsRef::as_ref).collect();
-    list(reply, &all);
-    Ok(())
-}
-
-fn list(reply: &mut Reply, clients: &[&Client]) {
-    let mut text = Vec::new();
-    for client in clients {
-        text.extend(client.describe());
-        text.push(b'\n');
-    }
-    reply.verbatim(&text);
 }

@@ -108,7 +108,7 @@ fn getkeys(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         }
         _ => command,
     };
-    if command.keys[0].is_none() {
+    if command.keys[0].is_none_or(|keys| keys.access == "not_key") {
         return Err(CommandError::new("ERR The command has no key arguments"));
     }
     if !command.accepts(inner.len()) {

@@ -5,6 +5,7 @@
 //! README lacks.
 
 pub mod bitmaps;
+pub mod clients;
 pub mod compare;
 pub mod connection;
 pub mod debug;
@@ -17,7 +18,9 @@ pub mod increx;
 pub mod inspect;
 pub mod keys;
 pub mod lcs;
+pub mod monitor;
 mod options;
+pub mod pubsub;
 pub mod server;
 pub mod spec;
 pub mod strings;
@@ -45,10 +48,12 @@ pub static FAMILIES: &[&Family] = &[
     &keys::WHOLE,
     &transactions::FAMILY,
     &connection::FAMILY,
+    &pubsub::FAMILY,
     &server::FAMILY,
     &inspect::MEMORY,
     &debug::FAMILY,
     &docs::FAMILY,
+    &monitor::FAMILY,
 ];
 
 /// All commands with the group that each is in, in the order of the table.

@@ -83,6 +83,19 @@ pub(super) fn wrong_number_of_args(args: Args) -> CommandError {
     CommandError::from(format!("ERR wrong number of arguments for '{name}' command"))
 }
 
+/// A wrong number of arguments of a subcommand, where the arity alone does not tell.
+pub(super) fn wrong_subcommand_args(args: Args) -> CommandError {
+    let container = args[0].to_ascii_uppercase();
+    let text: [&[u8]; 5] = [
+        b"ERR unknown subcommand or wrong number of arguments for '",
+        &args[1],
+        b"'. Try ",
+        &container,
+        b" HELP.",
+    ];
+    text.concat().into()
+}
+
 /// An argument that must be a 32-bit integer.
 ///
 /// # Errors

@@ -130,12 +130,22 @@ pub enum Find {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Flags(u32);
 
-/// The names of the flags, in the order of their bits. The bits behind them are not Redis's flags, but
-/// put the command into an ACL category that nothing else tells.
-#[rustfmt::skip]
-const FLAG_NAMES: [&str; 12] = [
-    "denyoom", "admin", "noscript", "loading", "stale", "fast", "no_auth", "no_multi", "allow_busy",
-    "no_async_loading", "blocking", "skip_slowlog",
+/// The names of those that `COMMAND INFO` shows. The others put the command into an ACL category that
+/// nothing else tells, or are our own.
+const FLAG_NAMES: [(Flags, &str); 13] = [
+    (Flags::DENYOOM, "denyoom"),
+    (Flags::ADMIN, "admin"),
+    (Flags::PUBSUB, "pubsub"),
+    (Flags::NOSCRIPT, "noscript"),
+    (Flags::LOADING, "loading"),
+    (Flags::STALE, "stale"),
+    (Flags::FAST, "fast"),
+    (Flags::NO_AUTH, "no_auth"),
+    (Flags::NO_MULTI, "no_multi"),
+    (Flags::ALLOW_BUSY, "allow_busy"),
+    (Flags::NO_ASYNC_LOADING, "no_async_loading"),
+    (Flags::BLOCKING, "blocking"),
+    (Flags::SKIP_SLOWLOG, "skip_slowlog"),
 ];
 
 impl Flags {
@@ -179,6 +189,14 @@ impl Flags {
     pub const NOT_QUEUED: Flags = Flags(1 << 17);
     /// Looks at all keys, though it has none: see [`Context::visit`].
     pub const VISITS_KEYS: Flags = Flags(1 << 18);
+    /// Has to do with publishing and subscribing.
+    pub const PUBSUB: Flags = Flags(1 << 19);
+    /// Its confirmations are messages: they come even after `CLIENT REPLY OFF`.
+    pub const CONFIRMS: Flags = Flags(1 << 20);
+    /// Works on a connection that has subscribed to something and speaks RESP2.
+    pub const SUBSCRIBED: Flags = Flags(1 << 21);
+    /// Waits for the end of `CLIENT PAUSE … WRITE`, like a write.
+    pub const MAY_REPLICATE: Flags = Flags(1 << 22);
     /// What commands about the connection share.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
@@ -401,12 +419,16 @@ impl Command {
         }
     }
 
+    /// Whether it has to do with the data.
+    pub fn uses_keyspace(&self) -> bool {
+        self.is_told_as() != (false, false)
+    }
+
     /// Its flags, as `COMMAND INFO` shows them.
     pub fn flag_names(&self) -> Vec<&'static str> {
         let (reads, writes) = self.is_told_as();
         let kind = reads.then_some("readonly").or(writes.then_some("write"));
-        let set = |&(bit, _): &(usize, &&str)| self.has(Flags(1 << bit));
-        let own = FLAG_NAMES.iter().enumerate().filter(set).map(|(_, name)| *name);
+        let own = FLAG_NAMES.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name);
         let movable = self.has_numbered_keys().then_some("movablekeys");
         kind.into_iter().chain(own).chain(movable).collect()
     }
@@ -425,6 +447,7 @@ impl Command {
             ("@string", group == "string"),
             ("@bitmap", group == "bitmap"),
             ("@hyperloglog", group == "hyperloglog"),
+            ("@pubsub", self.has(Flags::PUBSUB)),
             ("@admin", admin),
             ("@fast", fast),
             ("@slow", !fast),

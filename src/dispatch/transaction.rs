@@ -11,7 +11,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{permit, resolve, run_session, settle, settle_all};
+use super::{permit, resolve, run_session, settle, settle_all, show_if_monitored};
 use crate::aof::Block;
 use crate::commands::spec::{Flags, Outcome};
 use crate::commands::{Command, Handler};
@@ -149,7 +149,7 @@ fn run(
     args: Args,
     reply: &mut Reply,
 ) -> Outcome {
-    match command.handler {
+    let outcome = match command.handler {
         Handler::Read(handler) => {
             handler(&transaction.read(session.db, command.keys_of(args)), args, reply)
         }
@@ -171,7 +171,9 @@ fn run(
             outcome
         }
         Handler::Session(_) | Handler::Container(..) | Handler::Exec | Handler::Hidden(_) => {
-            run_session(server, session, Some(transaction), command, args, reply)
+            return run_session(server, session, Some(transaction), command, args, reply);
         }
-    }
+    };
+    show_if_monitored(server, session, command, args);
+    outcome
 }

@@ -1,6 +1,5 @@
 //! What goes on without anybody asking: syncing, sweeping, rewriting, freeing. A thread each.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use crate::config::FsyncPolicy;
 use crate::config::Level::{Notice, Warning};
 use crate::dispatch;
-use crate::session::{Client, Server};
+use crate::session::Server;
 use crate::store::{Garbage, now_ms};
 
 /// How often the sweeper looks for what has expired.
@@ -25,6 +24,7 @@ pub(super) fn sync(server: &Server) {
     loop {
         thread::sleep(SYNC_PERIOD);
         close_idle(server);
+        close_slow(server);
         rewrite_if_due(server);
         let result = match server.config.fsync_policy() {
             FsyncPolicy::EverySecond => server.aof.sync(),
@@ -109,12 +109,25 @@ fn rewrite_if_due(server: &Server) {
     }
 }
 
-/// Closes the connections that have been idle for longer than `timeout`.
+/// Closes the connections that have been idle for longer than `timeout`. Who listens, or waits for the
+/// end of a pause, is not idle.
 fn close_idle(server: &Server) {
     let timeout = server.config.timeout.load(Relaxed);
     if timeout > 0 {
-        let idle = |client: &Arc<Client>| client.idle_seconds() >= timeout as u64;
-        server.clients.all().iter().filter(|client| idle(client)).for_each(|client| client.close());
+        for client in server.clients.all() {
+            if client.is_idle(timeout as u64) && server.hub.counts(client.id).total() == 0 {
+                client.outbox.close();
+            }
+        }
+    }
+}
+
+/// Closes the connections for which too much has piled up for too long.
+fn close_slow(server: &Server) {
+    if server.hub.has_listeners() {
+        for client in server.clients.all() {
+            server.hub.check(client.id, &client.outbox);
+        }
     }
 }
 
@@ -123,6 +136,9 @@ pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(SWEEP_PERIOD);
         server.keyspace.tick();
+        if server.pause.is_likely() && server.pause.paused().is_some() {
+            continue; // to remove a key is a write
+        }
         server.keyspace.sweep(now_ms(), |expired| {
             let records = expired.iter().map(|expired| dispatch::log_expired(server, expired));
             records.max().unwrap_or(0)

@@ -5,54 +5,71 @@
 //! two steps: first the log is flushed as far as the replies show (and under `appendfsync always`
 //! synced), then the socket is written. So one flush and one write serve a whole pipeline, and no
 //! client is ever told of a change that a crash could take back.
+//!
+//! While the client listens to others ([`crate::outbox`]), a second thread writes to its socket, and the
+//! replies go to that one.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
 
-use crate::config::{FsyncPolicy, Level};
+use crate::config::{FsyncPolicy, Level, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
-use crate::resp::{CommandError, Protocol, Reply, Request};
-use crate::session::{Client, Server, Session};
+use crate::outbox::Outbox;
+use crate::resp::{Args, CommandError, Protocol, Reply, Request};
+use crate::session::{Client, ClientEntry, Server, Session};
 use crate::socket::Socket;
 
 /// What one read takes from the socket at most.
 const READ_BYTES: usize = 16 << 10;
+/// A writer has nothing to do but to wait and to write.
+const WRITER_STACK_BYTES: usize = 128 << 10;
 /// Replies that have grown to this are sent before the next command.
 const REPLY_BYTES: usize = 64 << 10;
 
 /// Serves a client until it leaves, breaks the protocol or is sent away.
-pub(super) fn serve(server: &Server, socket: &Socket, client: Arc<Client>) {
+pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) {
     let id = client.id;
     let (from, _) = socket.addresses();
     server.config.say(Level::Verbose, format_args!("Client {id} has come from {from}"));
     // Taken out again however the thread ends.
-    let _entry = server.clients.entry(id);
+    let _entry = ClientEntry::new(server, id);
     let mut connection = Connection {
         server,
         socket,
         session: Session::new(client, !server.wants_password()),
         reply: Reply::new(Protocol::Resp2),
         commands: 0,
+        answered: 0,
+        writer: None,
     };
     // An error means that the client is gone: there is nobody left to tell.
-    connection.run().unwrap_or_default();
+    let ended = connection.run();
+    server.hub.leave(id); // nobody sends it anything more, so that the writer comes to an end
+    connection.end_writer(ended.is_ok() && connection.session.closing);
     server.config.say(Level::Verbose, format_args!("Client {id} has gone"));
 }
 
 struct Connection<'a> {
-    server: &'a Server,
+    server: &'a Arc<Server>,
     socket: &'a Socket,
     session: Session,
     reply: Reply,
     /// Commands carried out since the last sending.
     commands: u64,
+    /// How many of them have a reply.
+    answered: u64,
+    /// The thread that writes to the socket, while others send the client something.
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Drop for Connection<'_> {
-    /// However the thread ends, it leaves no watched key behind.
+    /// However the thread ends, it leaves no watched key behind, and no writer (there is one only after
+    /// a panic).
     fn drop(&mut self) {
         self.session.unwatch(&self.server.keyspace);
+        self.end_writer(false);
     }
 }
 
@@ -69,13 +86,19 @@ impl Connection<'_> {
                 Err(error) => {
                     let error = format!("ERR Protocol error: {error}");
                     self.reply.error(&CommandError::from(error));
+                    self.session.closing = true;
                     return self.send();
                 }
             };
             input.consume(progress.used);
             if progress.complete {
+                if self.server.pause.is_likely() {
+                    self.wait_for_pause(request.args())?;
+                }
+                let before = self.reply.len();
                 dispatch::execute(self.server, &mut self.session, request.args(), &mut self.reply);
                 self.commands += 1;
+                self.answered += u64::from(self.reply.len() > before);
                 request.clear();
                 if self.session.closing {
                     return self.send();
@@ -91,17 +114,43 @@ impl Connection<'_> {
                 return Ok(());
             }
             self.server.stats.input_bytes.add(arrived as u64);
+            self.session.client.received.add(arrived as u64);
         }
+    }
+
+    /// Waits as long as `CLIENT PAUSE` holds the command back. What was answered before must not wait.
+    fn wait_for_pause(&mut self, args: Args) -> io::Result<()> {
+        let must_wait = |session: &Session, what| {
+            dispatch::waits_for(what, self.server, session, args)
+                && !session.client.outbox.is_closed()
+        };
+        if !self.server.pause.paused().is_some_and(|what| must_wait(&self.session, what)) {
+            return Ok(());
+        }
+        self.session.marks.blocked = true;
+        self.send()?;
+        self.session.publish();
+        self.server.pause.wait_while(|what| must_wait(&self.session, what));
+        self.session.marks.blocked = false;
+        if self.session.client.outbox.is_closed() {
+            return Err(io::ErrorKind::ConnectionAborted.into()); // it was killed
+        }
+        Ok(())
     }
 
     /// Flushes the log as far as the replies show, then sends them.
     fn send(&mut self) -> io::Result<()> {
-        if self.reply.is_empty() {
+        if self.reply.is_empty() && self.commands == 0 {
             return Ok(());
         }
         self.session.publish();
         let commands = std::mem::take(&mut self.commands);
+        let answered = std::mem::take(&mut self.answered);
         self.server.stats.commands.add(commands);
+        self.session.client.commands.add(commands);
+        if self.reply.is_empty() {
+            return self.put();
+        }
         let durable = self.make_durable();
         self.session.seen = 0; // what comes next shows what it shows, whatever became of this
         if let Err(error) = durable {
@@ -109,21 +158,72 @@ impl Connection<'_> {
             // commands changed is in memory, and in the log as soon as that can be written.
             self.reply.clear(0);
             let text = format!("MISCONF Errors writing to the AOF file: {error}");
-            (0..commands).for_each(|_| self.reply.error(&CommandError::from(text.clone())));
+            (0..answered).for_each(|_| self.reply.error(&CommandError::from(text.clone())));
         }
-        let mut socket = self.socket;
-        socket.write_all(self.reply.bytes())?;
-        self.server.stats.output_bytes.add(self.reply.len() as u64);
+        self.put()?;
         self.reply.clear(REPLY_BYTES);
         Ok(())
     }
 
-    fn make_durable(&self) -> io::Result<()> {
-        match self.server.config.fsync_policy() {
-            FsyncPolicy::Always => self.server.aof.sync_to(self.session.seen),
-            FsyncPolicy::EverySecond | FsyncPolicy::No => {
-                self.server.aof.flush_to(self.session.seen)
+    /// Writes the replies, or has them written in their order among what others send.
+    fn put(&mut self) -> io::Result<()> {
+        let outbox = &self.session.client.outbox;
+        let listens = self.session.listens();
+        if !listens && self.writer.is_none() {
+            let (hard_bytes, ..) = self.server.config.client_output_buffer_limit.normal.get();
+            // The soft limit is for what stays: these go at once, or the thread waits.
+            if hard_bytes > 0
+                && self.reply.len() > hard_bytes.saturating_add(UNCOUNTED_OUTPUT_BYTES)
+            {
+                return Err(io::ErrorKind::FileTooLarge.into());
             }
+            let mut socket = self.socket;
+            socket.write_all(self.reply.bytes())?;
+            outbox.sent.add(self.reply.len() as u64);
+            self.server.stats.output_bytes.add(self.reply.len() as u64);
+            return Ok(());
+        }
+        if self.writer.is_none() {
+            self.writer = Some(start_writer(self.server, outbox)?);
+        }
+        outbox.send_own(self.reply.bytes());
+        if !listens {
+            self.end_writer(true);
+        }
+        Ok(())
+    }
+
+    /// Ends the thread that writes, if there is one; before that it may write what there is.
+    fn end_writer(&mut self, may_finish: bool) {
+        if let Some(writer) = self.writer.take() {
+            let outbox = &self.session.client.outbox;
+            if may_finish {
+                outbox.end();
+            } else {
+                outbox.close();
+            }
+            writer.join().unwrap_or_default(); // its panic was said already
         }
     }
+
+    fn make_durable(&self) -> io::Result<()> {
+        make_durable(self.server, self.session.seen)
+    }
+}
+
+/// Has the log flushed as far as somebody is going to see, and synced if the policy says so.
+fn make_durable(server: &Server, position: u64) -> io::Result<()> {
+    match server.config.fsync_policy() {
+        FsyncPolicy::Always => server.aof.sync_to(position),
+        FsyncPolicy::EverySecond | FsyncPolicy::No => server.aof.flush_to(position),
+    }
+}
+
+fn start_writer(server: &Arc<Server>, outbox: &Arc<Outbox>) -> io::Result<JoinHandle<()>> {
+    let (server, outbox) = (server.clone(), outbox.clone());
+    let write = move || {
+        let flush = |position| make_durable(&server, position);
+        outbox.write_out(flush, &server.stats.output_bytes);
+    };
+    thread::Builder::new().stack_size(WRITER_STACK_BYTES).name("writer".into()).spawn(write)
 }

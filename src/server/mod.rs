@@ -3,8 +3,9 @@
 //! [`start`] opens everything, replays the log and returns when the server is ready; the threads go
 //! on. Each connection gets a thread of its own ([`connection`]), which reads, carries out, replies
 //! and waits, all blocking; that is the whole model of concurrency, and the shards' locks are all that
-//! these threads share. [`listen`] accepts them, [`log`] opens and replays the log, [`background`] is
-//! what goes on without anybody asking.
+//! these threads share. A client that listens to others has a second one, which writes what they
+//! send. [`listen`] accepts them, [`log`] opens and replays the log, [`background`] is what goes on
+//! without anybody asking.
 //!
 //! Stopping needs no ceremony. Nothing in memory is needed that a client was told of and that is not
 //! in the log, so a crash and a shutdown recover by the same code.

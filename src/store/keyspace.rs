@@ -4,7 +4,7 @@
 //! of 10 million keys stands still for seconds; a shard of it for half a millisecond). And clients
 //! that use different keys then rarely meet.
 //!
-//! **Lock order**: shards in ascending index, then the log, then the registry of clients. No other
+//! **Lock order**: shards in ascending index, then the log, then the registries. No other
 //! module calls `.read()` or `.write()` on a shard, so the order is kept here, once.
 //!
 //! A panic while a shard is locked for writing may leave it half changed. The log holds the truth,

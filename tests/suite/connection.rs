@@ -1,5 +1,7 @@
 //! Commands about the connection itself: greeting, password, name, database, what the server knows of it.
 
+use std::time::Instant;
+
 use crate::harness::{Client, Reply, connect, eventually, transcript};
 
 #[test]
@@ -389,15 +391,15 @@ fn client_info_describes_the_connection() {
 #[test]
 fn the_fields_of_client_info_stand_in_order() {
     let mut c = connect();
-    // The order of Redis 7.4. A server leaves out what it has nothing to say about.
+    // The order of Redis 8. A server leaves out what it has nothing to say about.
     let mut order =
         "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free \
          argv-mem multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp lib-name \
-         lib-ver"
+         lib-ver io-thread tot-net-in tot-net-out tot-cmds"
             .split_whitespace();
     let info = c.text("CLIENT INFO");
     let fields = info.trim_end().split(' ').filter_map(|field| field.split('=').next());
-    for name in fields.take_while(|name| *name != "io-thread") {
+    for name in fields {
         assert!(order.any(|known| known == name), "{name} is unknown or out of order in {info}");
     }
 }
@@ -465,6 +467,276 @@ fn client_list_rejects_bad_filters() {
         ""
         > CLIENT LIST TYPE master
         ""
+        "#,
+    );
+}
+
+/// The line of a connection in `CLIENT LIST`; none if it is not there.
+fn line_of(c: &mut Client, id: i64) -> Option<String> {
+    let list = c.text("CLIENT LIST");
+    let id = format!("id={id} ");
+    list.lines().find(|line| line.starts_with(&id)).map(str::to_owned)
+}
+
+#[test]
+fn client_list_knows_types_and_counts_subscriptions() {
+    let mut c = connect();
+    let mut subscriber = c.another();
+    let id = subscriber.integer("CLIENT ID");
+    subscriber.reply("SUBSCRIBE a");
+    subscriber.reply("SUBSCRIBE b");
+    subscriber.reply("PSUBSCRIBE p");
+    subscriber.reply("SSUBSCRIBE s");
+    let list = c.text("CLIENT LIST TYPE PubSub");
+    assert_eq!(list.lines().count(), 1, "{list}");
+    assert_eq!(field(&list, "id"), id.to_string());
+    assert_eq!(field(&list, "flags"), "P");
+    assert_eq!(field(&list, "sub"), "2");
+    assert_eq!(field(&list, "psub"), "1");
+    if c.redis_at_least("7.0") {
+        assert_eq!(field(&list, "ssub"), "1");
+    }
+    assert_eq!(field(&list, "cmd"), "ssubscribe");
+    let normal = c.text("CLIENT LIST TYPE normal");
+    assert!(!normal.contains(&format!("id={id} ")), "{normal}");
+    subscriber.expect("RESET", "+RESET");
+    c.expect("CLIENT LIST TYPE pubsub", "\"\"");
+    let line = line_of(&mut c, id).expect("its line");
+    assert_eq!(field(&line, "flags"), "N");
+    assert_eq!(field(&line, "sub"), "0");
+}
+
+#[test]
+fn client_kill_closes_whom_all_filters_name() {
+    let mut c = connect();
+    let own = c.integer("CLIENT ID");
+    let victim = || {
+        let mut victim = c.another();
+        let id = victim.integer("CLIENT ID");
+        let address = victim.local_address();
+        (victim, id, address)
+    };
+    let [one, two, three, four, five] = std::array::from_fn(|_| victim());
+    let (mut subscriber, _, _) = victim();
+    subscriber.reply("SUBSCRIBE a");
+    let server = c.address();
+    let gone = |c: &mut Client, (mut victim, id, _): (Client, i64, _)| {
+        assert!(line_of(c, id).is_none());
+        victim.expect_closed();
+    };
+    // The old form, and each filter.
+    c.expect(&format!("CLIENT KILL {}", one.2), "+OK");
+    gone(&mut c, one);
+    c.expect(&format!("CLIENT KILL ID {}", two.1), ":1");
+    gone(&mut c, two);
+    c.expect(&format!("client kill addr {} user default", three.2), ":1");
+    gone(&mut c, three);
+    c.expect(&format!("CLIENT KILL ID {} LADDR {server} TYPE normal SKIPME no", four.1), ":1");
+    gone(&mut c, four);
+    // Not all of them apply.
+    c.expect(&format!("CLIENT KILL ID {} TYPE pubsub", five.1), ":0");
+    c.expect(&format!("CLIENT KILL ID {} ADDR {}", five.1, server), ":0");
+    c.expect(&format!("CLIENT KILL ID {own}"), ":0");
+    c.expect("CLIENT KILL TYPE replica", ":0");
+    c.expect("CLIENT KILL TYPE pubsub", ":1");
+    subscriber.expect_closed();
+    if c.redis_at_least("7.4") {
+        c.expect("CLIENT KILL MAXAGE 1000", ":0");
+        eventually("it is a second old", || {
+            let line = line_of(&mut c, five.1);
+            line.is_none_or(|line| field(&line, "age") != "0")
+        });
+        c.expect(&format!("CLIENT KILL MAXAGE 1 ID {}", five.1), ":1");
+        gone(&mut c, five);
+    }
+    c.expect("PING", "+PONG");
+}
+
+#[test]
+fn a_client_that_kills_itself_is_told_so_first() {
+    let c = connect();
+    let mut own = c.another();
+    let id = own.integer("CLIENT ID");
+    own.expect(&format!("CLIENT KILL ID {id}"), ":0");
+    own.expect(&format!("CLIENT KILL ID {id} SKIPME no"), ":1");
+    own.expect_closed();
+    let mut own = c.another();
+    let address = own.local_address();
+    own.expect(&format!("CLIENT KILL {address}"), "+OK");
+    own.expect_closed();
+}
+
+#[test]
+fn client_kill_rejects_bad_filters() {
+    transcript(
+        r#"
+        > CLIENT KILL
+        -ERR wrong number of arguments for 'client|kill' command
+        > CLIENT KILL 1.2.3.4:5
+        -ERR No such client
+        > CLIENT KILL ID
+        -ERR No such client
+        > CLIENT KILL ID x
+        -ERR client-id should be greater than 0
+        > CLIENT KILL ID 0
+        -ERR client-id should be greater than 0
+        > CLIENT KILL ID -1
+        -ERR client-id should be greater than 0
+        > CLIENT KILL TYPE nosuch
+        -ERR Unknown client type 'nosuch'
+        > CLIENT KILL USER nobody
+        -ERR No such user 'nobody'
+        > CLIENT KILL SKIPME maybe
+        -ERR syntax error
+        > CLIENT KILL FOO bar
+        -ERR syntax error
+        > CLIENT KILL ID 999999 TYPE
+        -ERR syntax error
+        7.4> CLIENT KILL MAXAGE x
+        -ERR maxage is not an integer or out of range
+        7.4> CLIENT KILL MAXAGE 0
+        -ERR maxage should be greater than 0
+        "#,
+    );
+}
+
+#[test]
+fn a_pause_of_writes_holds_back_writes_and_messages_only() {
+    let mut c = connect();
+    c.expect("SET k v", "+OK");
+    c.expect("CLIENT PAUSE 100000 WRITE", "+OK");
+    for command in ["SET k w", "PUBLISH a b", "FLUSHALL", "PFCOUNT k"] {
+        let mut writer = c.another();
+        let id = writer.integer("CLIENT ID");
+        // What came before is answered.
+        writer.send_raw(format!("GET k\r\n{command}\r\n"));
+        assert_eq!(writer.read_reply().to_string(), "\"v\"");
+        eventually("it waits", || {
+            line_of(&mut c, id).is_some_and(|line| field(&line, "flags") == "b")
+        });
+        c.expect(&format!("CLIENT KILL ID {id}"), ":1");
+        writer.expect_closed();
+    }
+    // What is refused anyway need not wait.
+    c.expect("SET k", "-ERR wrong number of arguments for 'set' command");
+    let mut writer = c.another();
+    writer.send_raw("SET k w\r\nGET k\r\n");
+    c.expect("CLIENT UNPAUSE", "+OK");
+    assert_eq!(writer.read_reply().to_string(), "+OK");
+    assert_eq!(writer.read_reply().to_string(), "\"w\"");
+    c.expect("GET k", "\"w\"");
+}
+
+#[test]
+fn a_pause_holds_everything_back_for_its_time() {
+    let mut c = connect();
+    let mut other = c.another();
+    other.expect("PING", "+PONG");
+    let started = Instant::now();
+    c.expect("CLIENT PAUSE 300", "+OK");
+    other.expect("NOSUCH x", "-ERR unknown command 'NOSUCH', with args beginning with: 'x' ");
+    assert!(started.elapsed().as_millis() < 300);
+    other.expect("PING", "+PONG");
+    assert!(started.elapsed().as_millis() >= 300);
+    // A second pause makes the first neither shorter nor less strict.
+    let started = Instant::now();
+    c.expect("CLIENT PAUSE 400 WRITE", "+OK");
+    c.expect("CLIENT PAUSE 1 ALL", "+OK");
+    other.expect("PING", "+PONG");
+    assert!(started.elapsed().as_millis() >= 400);
+    c.expect("SET k v", "+OK");
+}
+
+#[test]
+fn client_pause_checks_its_arguments() {
+    transcript(
+        r#"
+        > CLIENT PAUSE
+        -ERR wrong number of arguments for 'client|pause' command
+        > CLIENT PAUSE x
+        -ERR timeout is not an integer or out of range
+        > CLIENT PAUSE 1.5
+        -ERR timeout is not an integer or out of range
+        > CLIENT PAUSE -1
+        -ERR timeout is negative
+        > CLIENT PAUSE 1 NOSUCH
+        -ERR CLIENT PAUSE mode must be WRITE or ALL
+        > CLIENT PAUSE 1 WRITE x
+        -ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.
+        > CLIENT PAUSE 0
+        +OK
+        > PING
+        +PONG
+        > CLIENT UNPAUSE x
+        -ERR wrong number of arguments for 'client|unpause' command
+        > CLIENT UNPAUSE
+        +OK
+        "#,
+    );
+}
+
+#[test]
+fn client_reply_turns_replies_off_and_on() {
+    let mut c = connect();
+    c.exchange("CLIENT REPLY OFF\r\nPING\r\nSET k v\r\nNOSUCH\r\nCLIENT REPLY ON\r\n", "+OK\r\n");
+    c.expect("GET k", "\"v\"");
+    c.exchange("CLIENT REPLY SKIP\r\nPING\r\nGET k\r\n", "$1\r\nv\r\n");
+    c.exchange("CLIENT REPLY SKIP\r\nCLIENT REPLY SKIP\r\nPING\r\nGET k\r\n", "$1\r\nv\r\n");
+    c.exchange(
+        "CLIENT REPLY OFF\r\nCLIENT REPLY SKIP\r\nPING\r\nPING\r\nRESET\r\nPING\r\n",
+        "+RESET\r\n+PONG\r\n",
+    );
+    c.transcript(
+        r#"
+        > CLIENT REPLY ON
+        +OK
+        > CLIENT REPLY NOSUCH
+        -ERR syntax error
+        > CLIENT REPLY
+        -ERR wrong number of arguments for 'client|reply' command
+        > PING
+        +PONG
+        "#,
+    );
+}
+
+#[test]
+fn client_no_evict_and_no_touch_are_flags() {
+    let mut c = connect();
+    c.expect("CLIENT NO-EVICT on", "+OK");
+    assert_eq!(field(&c.text("CLIENT INFO"), "flags"), "e");
+    c.expect("CLIENT NO-EVICT maybe", "-ERR syntax error");
+    c.expect("CLIENT NO-EVICT off", "+OK");
+    assert_eq!(field(&c.text("CLIENT INFO"), "flags"), "N");
+    if c.redis_at_least("7.2") {
+        c.expect("client no-touch ON", "+OK");
+        assert_eq!(field(&c.text("CLIENT INFO"), "flags"), "T");
+        c.expect("CLIENT NO-TOUCH x", "-ERR syntax error");
+        c.expect("RESET", "+RESET");
+        assert_eq!(field(&c.text("CLIENT INFO"), "flags"), "N");
+    }
+}
+
+#[test]
+fn nobody_is_blocked_and_nothing_tracked() {
+    transcript(
+        r#"
+        > CLIENT UNBLOCK 999999
+        :0
+        > CLIENT UNBLOCK 999999 TIMEOUT
+        :0
+        > CLIENT UNBLOCK 999999 error
+        :0
+        > CLIENT UNBLOCK 1 NOSUCH
+        -ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR
+        > CLIENT UNBLOCK x
+        -ERR value is not an integer or out of range
+        > CLIENT UNBLOCK 1 ERROR x
+        -ERR unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.
+        > CLIENT GETREDIR
+        :-1
+        > CLIENT TRACKINGINFO
+        ["flags", ["off"], "redirect", :-1, "prefixes", []]
         "#,
     );
 }

@@ -29,6 +29,7 @@ mod lcs;
 mod library;
 mod persistence;
 mod protocol;
+mod pubsub;
 mod random;
 mod server;
 mod startup;

@@ -1,0 +1,335 @@
+//! `CLIENT`: what a connection says of itself, and what one can see of and do to others.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connection::printable;
+use super::options::{integer, is, wrong_subcommand_args};
+use super::spec::{Command, Context, Flags, Outcome, session};
+use crate::pause::Paused;
+use crate::resp::{Args, CommandError, Reply};
+use crate::session::{Client, Replies, Server};
+use crate::store::now_ms;
+use crate::text::integer::{parse_i64, parse_u64};
+
+const CLIENT: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
+const ADMIN: Flags = CLIENT.or(Flags::ADMIN);
+const EVERY_NODE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
+
+/// The subcommands of `CLIENT`.
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    session("client|getname", "", getname).flags(CLIENT)
+        .doc("2.6.9", "O(1)", "Returns the name of the connection."),
+    session("client|getredir", "", getredir).flags(CLIENT)
+        .doc("6.0.0", "O(1)", "Returns which connection is told of changed keys instead of this one."),
+    session("client|id", "", id).flags(CLIENT)
+        .doc("5.0.0", "O(1)", "Returns the number of the connection."),
+    session("client|info", "", info).flags(CLIENT).tips(&["nondeterministic_output"])
+        .doc("6.2.0", "O(1)", "Tells about the connection."),
+    session("client|kill", "<ip:port | filter value> [filter value ...]", kill).flags(ADMIN)
+        .doc("2.4.0", "O(N) with N the number of connections",
+             "Closes the connections that all filters name: ID client-id, TYPE type, USER username, \
+              ADDR ip:port, LADDR ip:port, SKIPME YES|NO, MAXAGE seconds."),
+    session("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
+        list).flags(ADMIN).tips(&["nondeterministic_output"])
+        .doc("2.4.0", "O(N) with N the number of connections", "Tells about all connections."),
+    session("client|no-evict", "<ON | OFF>", no_evict).flags(ADMIN)
+        .doc("7.0.0", "O(1)", "Says whether the connection may be closed for want of memory: it never is."),
+    session("client|no-touch", "<ON | OFF>", no_touch).flags(CLIENT)
+        .doc("7.2.0", "O(1)", "Says whether what the connection reads counts as used."),
+    session("client|pause", "timeout [WRITE | ALL]", pause).flags(ADMIN)
+        .doc("3.0.0", "O(1)", "Holds back commands, or those that change data, for some milliseconds."),
+    session("client|reply", "<ON | OFF | SKIP>", reply_mode).flags(CLIENT)
+        .doc("3.2.0", "O(1)", "Says whether the connection wants replies."),
+    session("client|setinfo", "<LIB-NAME libname | LIB-VER libver>", setinfo).flags(CLIENT)
+        .tips(EVERY_NODE)
+        .doc("7.2.0", "O(1)", "Says which library the client uses."),
+    session("client|setname", "connection-name", setname).flags(CLIENT)
+        .tips(EVERY_NODE)
+        .doc("2.6.9", "O(1)", "Gives the connection a name."),
+    session("client|trackinginfo", "", tracking_info).flags(CLIENT)
+        .doc("6.2.0", "O(1)", "Tells how changed keys are tracked for the connection."),
+    session("client|unblock", "client-id [TIMEOUT | ERROR]", unblock).flags(ADMIN)
+        .doc("5.0.0", "O(1)", "Ends the waiting of another connection's blocking command."),
+    session("client|unpause", "", unpause).flags(ADMIN)
+        .doc("6.2.0", "O(1)", "Ends what CLIENT PAUSE began."),
+];
+
+fn id(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.integer(context.session.client.id as i64);
+    Ok(())
+}
+
+fn getname(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let state = context.session.client.state();
+    reply.bulk_or_null(Some(state.name.as_slice()).filter(|name| !name.is_empty()));
+    Ok(())
+}
+
+fn setname(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    context.session.client.state().name = printable(&args[2], "Client names")?.to_vec();
+    reply.ok();
+    Ok(())
+}
+
+fn setinfo(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let mut state = context.session.client.state();
+    if is(&args[2], "LIB-NAME") {
+        state.lib_name = printable(&args[3], "lib-name")?.to_vec();
+    } else if is(&args[2], "LIB-VER") {
+        state.lib_ver = printable(&args[3], "lib-ver")?.to_vec();
+    } else {
+        return Err([b"ERR Unrecognized option '", &args[2], b"'"].concat().into());
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn info(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    context.session.publish();
+    describe(context.server, std::slice::from_ref(&context.session.client), reply);
+    Ok(())
+}
+
+fn list(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let mut all = context.server.clients.all();
+    match args.get(2) {
+        None => {}
+        Some(option) if is(option, "TYPE") && args.len() == 4 => {
+            let wanted = Type::parse(&args[3])?;
+            all.retain(|client| Type::of(context.server, client) == wanted);
+        }
+        Some(option) if is(option, "ID") && args.len() > 3 => {
+            let ids: Option<Vec<u64>> = args.from(3).map(parse_u64).collect();
+            let ids = ids.ok_or(CommandError::new("ERR Invalid client ID"))?;
+            all.retain(|client| ids.contains(&client.id));
+        }
+        Some(_) => return Err(CommandError::SYNTAX),
+    }
+    context.session.publish();
+    describe(context.server, &all, reply);
+    Ok(())
+}
+
+fn describe(server: &Server, clients: &[Arc<Client>], reply: &mut Reply) {
+    let mut text = Vec::new();
+    for client in clients {
+        text.extend(client.describe(server.hub.counts(client.id)));
+        text.push(b'\n');
+    }
+    reply.verbatim(&text);
+}
+
+/// The classes into which Redis divides clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Normal,
+    Pubsub,
+    /// Masters and replicas: there are none of these here.
+    Other,
+}
+
+impl Type {
+    fn parse(name: &[u8]) -> Result<Type, CommandError> {
+        match name.to_ascii_lowercase().as_slice() {
+            b"normal" => Ok(Type::Normal),
+            b"pubsub" => Ok(Type::Pubsub),
+            b"master" | b"slave" | b"replica" => Ok(Type::Other),
+            _ => Err([b"ERR Unknown client type '", name, b"'"].concat().into()),
+        }
+    }
+
+    fn of(server: &Server, client: &Client) -> Type {
+        if server.hub.counts(client.id).total() > 0 { Type::Pubsub } else { Type::Normal }
+    }
+}
+
+/// Which connections to close: those to which all that was given applies.
+struct Filter<'a> {
+    id: Option<i64>,
+    class: Option<Type>,
+    address: Option<&'a [u8]>,
+    local_address: Option<&'a [u8]>,
+    least_age_seconds: Option<u64>,
+    skips_own: bool,
+}
+
+impl<'a> Filter<'a> {
+    /// Everything but one's own connection.
+    fn new() -> Filter<'a> {
+        Filter {
+            id: None,
+            class: None,
+            address: None,
+            local_address: None,
+            least_age_seconds: None,
+            skips_own: true,
+        }
+    }
+
+    fn parse(mut options: impl Iterator<Item = &'a [u8]>) -> Result<Filter<'a>, CommandError> {
+        let mut filter = Filter::new();
+        while let Some(option) = options.next() {
+            let value = options.next().ok_or(CommandError::SYNTAX)?;
+            match option.to_ascii_uppercase().as_slice() {
+                b"ID" => {
+                    let id = parse_i64(value).filter(|&id| id > 0);
+                    let text = "ERR client-id should be greater than 0";
+                    filter.id = Some(id.ok_or(CommandError::new(text))?);
+                }
+                b"TYPE" => filter.class = Some(Type::parse(value)?),
+                b"ADDR" => filter.address = Some(value),
+                b"LADDR" => filter.local_address = Some(value),
+                // There is one user, so the filter applies to all.
+                b"USER" if value == b"default" => {}
+                b"USER" => return Err([b"ERR No such user '", value, b"'"].concat().into()),
+                b"SKIPME" if is(value, "yes") => filter.skips_own = true,
+                b"SKIPME" if is(value, "no") => filter.skips_own = false,
+                b"MAXAGE" => {
+                    let text = "ERR maxage is not an integer or out of range";
+                    let age = parse_i64(value).ok_or(CommandError::new(text))?;
+                    let age = u64::try_from(age).ok().filter(|&age| age > 0);
+                    let text = "ERR maxage should be greater than 0";
+                    filter.least_age_seconds = Some(age.ok_or(CommandError::new(text))?);
+                }
+                _ => return Err(CommandError::SYNTAX),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn applies(&self, server: &Server, client: &Client, own_id: u64) -> bool {
+        let (address, local_address) = client.addresses();
+        self.id.is_none_or(|id| id.unsigned_abs() == client.id)
+            && self.class.is_none_or(|class| class == Type::of(server, client))
+            && self.address.is_none_or(|wanted| wanted == address.as_bytes())
+            && self.local_address.is_none_or(|wanted| wanted == local_address.as_bytes())
+            && self.least_age_seconds.is_none_or(|age| client.age_seconds() >= age)
+            && !(self.skips_own && client.id == own_id)
+    }
+}
+
+/// Closes connections. One's own is closed behind the reply.
+fn kill(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let is_old_form = args.len() == 3;
+    let filter = match is_old_form {
+        true => Filter { address: Some(&args[2]), skips_own: false, ..Filter::new() },
+        false => Filter::parse(args.from(2))?,
+    };
+    let own_id = context.session.client.id;
+    let mut killed = context.server.clients.all();
+    killed.retain(|client| filter.applies(context.server, client, own_id));
+    for client in &killed {
+        if client.id == own_id {
+            context.session.closing = true;
+        } else {
+            context.server.kill(client);
+        }
+    }
+    match (is_old_form, killed.is_empty()) {
+        (true, true) => return Err(CommandError::new("ERR No such client")),
+        (true, false) => reply.ok(),
+        (false, _) => reply.count(killed.len()),
+    }
+    Ok(())
+}
+
+/// A longer pause than this is none that anybody will see the end of.
+const LONGEST_PAUSE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+fn pause(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let what = match args.get(3) {
+        None => Paused::Everything,
+        Some(_) if args.len() > 4 => return Err(wrong_subcommand_args(args)),
+        Some(word) if is(word, "WRITE") => Paused::Writes,
+        Some(word) if is(word, "ALL") => Paused::Everything,
+        Some(_) => return Err(CommandError::new("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+    };
+    let text = "ERR timeout is not an integer or out of range";
+    let timeout_ms = parse_i64(&args[2]).ok_or(CommandError::new(text))?;
+    let timeout_ms = u64::try_from(timeout_ms);
+    let timeout_ms = timeout_ms.map_err(|_| CommandError::new("ERR timeout is negative"))?;
+    if timeout_ms.checked_add_signed(now_ms()).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(CommandError::new("ERR timeout is out of range"));
+    }
+    let until = Instant::now() + Duration::from_millis(timeout_ms).min(LONGEST_PAUSE);
+    context.server.pause.start(what, until);
+    reply.ok();
+    Ok(())
+}
+
+fn unpause(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    context.server.pause.end();
+    reply.ok();
+    Ok(())
+}
+
+fn reply_mode(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let session = &mut *context.session;
+    match args[2].to_ascii_uppercase().as_slice() {
+        b"ON" => {
+            session.replies = Replies::On;
+            reply.ok();
+        }
+        b"OFF" => session.replies = Replies::Off,
+        b"SKIP" if session.replies == Replies::Off => {}
+        b"SKIP" => session.replies = Replies::SkipNext,
+        _ => return Err(CommandError::SYNTAX),
+    }
+    Ok(())
+}
+
+fn no_evict(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    context.session.marks.no_evict = on_or_off(&args[2])?;
+    reply.ok();
+    Ok(())
+}
+
+fn no_touch(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    context.session.marks.no_touch = on_or_off(&args[2])?;
+    reply.ok();
+    Ok(())
+}
+
+fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
+    match (is(word, "ON"), is(word, "OFF")) {
+        (false, false) => Err(CommandError::SYNTAX),
+        (on, _) => Ok(on),
+    }
+}
+
+/// No command that we have makes a connection wait for others, so there is nobody to unblock. Who waits
+/// for the end of a pause waits on.
+fn unblock(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if args.len() > 4 {
+        return Err(wrong_subcommand_args(args));
+    }
+    if args.get(3).is_some_and(|reason| !is(reason, "TIMEOUT") && !is(reason, "ERROR")) {
+        let text = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
+        return Err(CommandError::new(text));
+    }
+    integer(&args[2])?;
+    reply.integer(0);
+    Ok(())
+}
+
+/// -1: keys are not tracked for this connection.
+fn getredir(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.integer(-1);
+    Ok(())
+}
+
+fn tracking_info(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.map(3);
+    reply.bulk(b"flags");
+    reply.set(1);
+    reply.bulk(b"off");
+    reply.bulk(b"redirect");
+    reply.integer(-1);
+    reply.bulk(b"prefixes");
+    reply.array(0);
+    Ok(())
+}

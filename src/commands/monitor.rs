@@ -1,0 +1,65 @@
+//! `MONITOR`: shows a client every command that the server carries out, and what a line of that looks
+//! like.
+//!
+//! Not shown are commands for administrators and passwords. The lines go the way of all messages
+//! ([`outbox`](crate::outbox)): a monitor that does not read slows nobody and is cut off.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::options::is;
+use super::spec::{Command, Context, Family, Flags, Outcome, session};
+use crate::resp::{Args, Reply};
+use crate::session::Session;
+use crate::text::quote;
+
+const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
+
+/// Watching the server.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "server", commands: &[
+    session("monitor", "", monitor).flags(ADMIN)
+        .doc("1.0.0", "O(N) for each command, with N the number of monitors",
+             "Shows every command that the server carries out."),
+] };
+
+/// A client that watches already gets no second answer.
+fn monitor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let session = &mut *context.session;
+    if !session.marks.monitor {
+        session.client.outbox.hold();
+        session.marks.monitor = true;
+        context.server.hub.monitor(session.client.id, &session.client.outbox);
+        reply.ok();
+    }
+    Ok(())
+}
+
+/// A command as monitors see it: the time, the database, where it comes from, and its arguments.
+pub fn line(session: &Session, command: &Command, args: Args) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (address, unix_path) = session.client.addresses();
+    let from = match unix_path.strip_suffix(":0").filter(|_| session.client.is_unix()) {
+        Some(path) => format!("unix:{path}"),
+        None => address,
+    };
+    let (seconds, micros) = (now.as_secs(), now.subsec_micros());
+    let mut line = format!("{seconds}.{micros:06} [{} {from}]", session.db).into_bytes();
+    let secrets = secrets(command, args);
+    for (number, arg) in args.from(0).enumerate() {
+        line.push(b' ');
+        quote(if secrets.contains(&number) { b"(redacted)" } else { arg }, &mut line);
+    }
+    line
+}
+
+/// The numbers of the arguments that nobody else may see.
+fn secrets(command: &Command, args: Args) -> std::ops::Range<usize> {
+    match command.name {
+        "auth" => 1..args.len(),
+        "hello" => {
+            let auth = args.from(2).position(|arg| is(arg, "AUTH"));
+            auth.map_or(0..0, |at| at + 3..at + 5)
+        }
+        _ => 0..0,
+    }
+}

@@ -1,0 +1,181 @@
+//! Publish and subscribe: messages to whoever listens, and to nobody later.
+//!
+//! Who listens is the [`hub`](crate::hub)'s; how a message gets to them without anybody waiting, and in
+//! which order, is the [`outbox`](crate::outbox)'s. On a single server, shard channels are channels
+//! that patterns do not see.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=pubsub>.
+
+use super::options::wrong_subcommand_args;
+use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
+use crate::hub::{Counts, Kind};
+use crate::resp::{Args, Reply};
+
+const SHOWN: Flags = Flags::PUBSUB.or(Flags::ALWAYS);
+/// Of those that subscribe and unsubscribe.
+const LISTENER: Flags = SHOWN.or(Flags::NOSCRIPT).or(Flags::CONFIRMS).or(Flags::SUBSCRIBED);
+const PUBLISHER: Flags = SHOWN.or(Flags::FAST).or(Flags::MAY_REPLICATE);
+
+/// Publish and subscribe.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "pubsub", commands: &[
+    session("psubscribe", "pattern [pattern ...]", psubscribe).flags(LISTENER)
+        .doc("2.0.0", "O(N) with N the number of patterns", "Listens to the channels that match patterns."),
+    session("publish", "channel message", publish).flags(PUBLISHER)
+        .doc("2.0.0", "O(N+M) with N the listeners of the channel, M the number of patterns",
+             "Sends a message to all who listen to a channel."),
+    command("pubsub", "subcommand [argument ...]", Handler::Container(PUBSUB_COMMANDS, None))
+        .doc("2.8.0", "depends on the subcommand", "Tells who listens to what."),
+    session("punsubscribe", "[pattern [pattern ...]]", punsubscribe).flags(LISTENER)
+        .doc("2.0.0", "O(N) with N the number of patterns",
+             "Stops listening to patterns, or to all of them."),
+    session("spublish", "shardchannel message", spublish).key("not_key").flags(PUBLISHER)
+        .doc("7.0.0", "O(N) with N the listeners of the channel",
+             "Sends a message to all who listen to a shard channel."),
+    session("ssubscribe", "shardchannel [shardchannel ...]", ssubscribe).every_key("not_key")
+        .flags(LISTENER)
+        .doc("7.0.0", "O(N) with N the number of channels", "Listens to shard channels."),
+    session("subscribe", "channel [channel ...]", subscribe).flags(LISTENER)
+        .doc("2.0.0", "O(N) with N the number of channels", "Listens to channels."),
+    session("sunsubscribe", "[shardchannel [shardchannel ...]]", sunsubscribe).every_key("not_key")
+        .flags(LISTENER)
+        .doc("7.0.0", "O(N) with N the number of channels",
+             "Stops listening to shard channels, or to all of them."),
+    session("unsubscribe", "[channel [channel ...]]", unsubscribe).flags(LISTENER)
+        .doc("2.0.0", "O(N) with N the number of channels",
+             "Stops listening to channels, or to all of them."),
+] };
+
+#[rustfmt::skip]
+const PUBSUB_COMMANDS: &[Command] = &[
+    session("pubsub|channels", "[pattern]", channels).flags(SHOWN)
+        .doc("2.8.0", "O(N) with N the number of channels",
+             "Returns the channels that somebody listens to, or those that match."),
+    session("pubsub|numpat", "", numpat).flags(SHOWN)
+        .doc("2.8.0", "O(1)", "Returns how many different patterns somebody listens to."),
+    session("pubsub|numsub", "[channel [channel ...]]", numsub).flags(SHOWN)
+        .doc("2.8.0", "O(N) with N the number of channels",
+             "Returns how many listen to each channel, without patterns."),
+    session("pubsub|shardchannels", "[pattern]", shardchannels).flags(SHOWN)
+        .doc("7.0.0", "O(N) with N the number of channels",
+             "Returns the shard channels that somebody listens to, or those that match."),
+    session("pubsub|shardnumsub", "[shardchannel [shardchannel ...]]", shardnumsub).flags(SHOWN)
+        .doc("7.0.0", "O(N) with N the number of channels",
+             "Returns how many listen to each shard channel."),
+];
+
+fn subscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    listen(context, args, reply, Kind::Channel)
+}
+
+fn psubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    listen(context, args, reply, Kind::Pattern)
+}
+
+fn ssubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    listen(context, args, reply, Kind::Shard)
+}
+
+fn listen(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
+    let client = &context.session.client;
+    client.outbox.hold(); // no message before the confirmation
+    for name in args.from(1) {
+        let counts = context.server.hub.subscribe(kind, name, client.id, &client.outbox);
+        context.session.subscriptions = counts.total();
+        confirm(reply, kind, "subscribe", Some(name), counts);
+    }
+    Ok(())
+}
+
+fn unsubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    stop_listening(context, args, reply, Kind::Channel)
+}
+
+fn punsubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    stop_listening(context, args, reply, Kind::Pattern)
+}
+
+fn sunsubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    stop_listening(context, args, reply, Kind::Shard)
+}
+
+fn stop_listening(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
+    let (hub, id) = (&context.server.hub, context.session.client.id);
+    // What came until now came before the confirmation.
+    context.session.leaving = context.session.listens();
+    let all = if args.len() == 1 { hub.subscriptions_of(id, kind) } else { Vec::new() };
+    if args.len() == 1 && all.is_empty() {
+        confirm(reply, kind, "unsubscribe", None, hub.counts(id));
+        return Ok(());
+    }
+    for name in args.from(1).chain(all.iter().map(AsRef::as_ref)) {
+        let counts = hub.unsubscribe(kind, name, id);
+        context.session.subscriptions = counts.total();
+        confirm(reply, kind, "unsubscribe", Some(name), counts);
+    }
+    Ok(())
+}
+
+fn confirm(reply: &mut Reply, kind: Kind, change: &str, name: Option<&[u8]>, counts: Counts) {
+    let prefix = match kind {
+        Kind::Channel => "",
+        Kind::Pattern => "p",
+        Kind::Shard => "s",
+    };
+    reply.push(3);
+    reply.bulk([prefix, change].concat().as_bytes());
+    reply.bulk_or_null(name);
+    reply.count(counts.confirmed(kind));
+}
+
+/// What the connection has seen may be what it says, so nobody gets it before the log has that: not
+/// after a crash either may somebody know of a change that has not happened.
+fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    reply.count(context.server.hub.publish(&args[1], &args[2], context.session.seen));
+    Ok(())
+}
+
+fn spublish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    reply.count(context.server.hub.publish_to_shard(&args[1], &args[2], context.session.seen));
+    Ok(())
+}
+
+fn channels(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    list(context, args, reply, Kind::Channel)
+}
+
+fn shardchannels(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    list(context, args, reply, Kind::Shard)
+}
+
+fn list(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
+    if args.len() > 3 {
+        return Err(wrong_subcommand_args(args));
+    }
+    let names = context.server.hub.names(kind, args.get(2).unwrap_or(b"*"));
+    reply.array(names.len());
+    names.iter().for_each(|name| reply.bulk(name));
+    Ok(())
+}
+
+fn numsub(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    count(context, args, reply, Kind::Channel)
+}
+
+fn shardnumsub(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    count(context, args, reply, Kind::Shard)
+}
+
+fn count(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
+    reply.array(2 * (args.len() - 2)); // in RESP3 too, where one would expect a map
+    for name in args.from(2) {
+        reply.bulk(name);
+        reply.count(context.server.hub.subscribers(kind, name));
+    }
+    Ok(())
+}
+
+fn numpat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.count(context.server.hub.count(Kind::Pattern));
+    Ok(())
+}

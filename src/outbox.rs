@@ -1,0 +1,390 @@
+//! What goes to one client: its own replies, and what others send it.
+//!
+//! As long as nobody else sends it anything, a connection's thread writes its own replies, and nothing
+//! here is used. A client that listens (to channels, to other clients' commands) must get messages while
+//! its thread waits for its next command. From then on everything for it goes through a queue that a
+//! thread of its own writes to the socket: [`Outbox::write_out`], which lives as long as somebody listens.
+//!
+//! What always holds:
+//!
+//! - **Order.** While the connection's thread carries out commands, its replies are not in the queue yet,
+//!   so messages of others are *held*. Behind each command they go into its replies
+//!   ([`Outbox::take_held`]), or behind all of them when those are sent. So a client sees its commands and
+//!   the messages in one order, in which every command is a single moment, as in a server that does one
+//!   thing at a time: the confirmation of a subscription comes before the first message.
+//! - **Who pushes never waits** for the client. What is not written yet is counted, and a client that lets
+//!   more pile up than `client-output-buffer-limit pubsub` allows is disconnected. Its own replies
+//!   do wait for room: that slows nobody but itself.
+//! - **The log first.** A message shows what its sender has seen, so it carries a position of the
+//!   log, and the log is flushed that far before it is written. The writer does it, not the sender:
+//!   many messages, one flush.
+//!
+//! Lock: the queue, the last in the lock order, never held while a socket is written.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::{OutputLimit, UNCOUNTED_OUTPUT_BYTES};
+use crate::resp::{Protocol, Reply};
+use crate::socket::Socket;
+use crate::stats::Counter;
+
+/// A client's own replies wait while more than this is on its way to it.
+const OWN_BYTES: usize = 1 << 20;
+
+/// The way to one client.
+pub struct Outbox {
+    /// The replay of the log has none.
+    socket: Option<Arc<Socket>>,
+    resp3: AtomicBool,
+    closed: AtomicBool,
+    /// Bytes that were written to the socket, whoever did it.
+    pub sent: Counter,
+    queue: Mutex<Queue>,
+    /// The writer has something to do, or its client's thread need not wait any more.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// To be written, in this order.
+    pieces: VecDeque<Piece>,
+    /// What others sent while the client's thread carries out commands.
+    held: Vec<Piece>,
+    holding: bool,
+    /// How much is not written: `pieces`, `held`, and what the writer is about to write.
+    bytes: usize,
+    /// Since when it has been more than the soft limit.
+    over_since: Option<Instant>,
+    /// The writer waits. Others need not wake it.
+    idle: bool,
+    /// The writer is to end when all is written.
+    ending: bool,
+}
+
+struct Piece {
+    bytes: Arc<[u8]>,
+    /// How far the log must be flushed before the client may see it.
+    position: u64,
+}
+
+impl Outbox {
+    /// The way to whoever is at the other end.
+    pub fn new(socket: Option<Arc<Socket>>) -> Outbox {
+        Outbox {
+            socket,
+            resp3: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            sent: Counter::default(),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The socket, if there is one.
+    pub fn socket(&self) -> Option<&Socket> {
+        self.socket.as_deref()
+    }
+
+    /// What the client speaks.
+    pub fn protocol(&self) -> Protocol {
+        if self.resp3.load(SeqCst) { Protocol::Resp3 } else { Protocol::Resp2 }
+    }
+
+    /// From here on the client speaks that.
+    pub fn speak(&self, protocol: Protocol) {
+        self.resp3.store(protocol == Protocol::Resp3, SeqCst);
+    }
+
+    // ---- Others ----
+
+    /// Sends a message to the client. Returns whether that was too much and has disconnected it.
+    pub fn push(&self, bytes: &Arc<[u8]>, position: u64, limit: &OutputLimit) -> bool {
+        let mut queue = self.lock();
+        if self.is_closed() {
+            return false;
+        }
+        queue.bytes += bytes.len();
+        let piece = Piece { bytes: bytes.clone(), position };
+        if queue.holding {
+            queue.held.push(piece);
+        } else {
+            queue.pieces.push_back(piece);
+            self.wake(&mut queue);
+        }
+        self.cut_if_over(queue, limit)
+    }
+
+    /// Disconnects the client if what has piled up for it is beyond the limit.
+    pub fn check(&self, limit: &OutputLimit) -> bool {
+        self.cut_if_over(self.lock(), limit)
+    }
+
+    fn cut_if_over(&self, mut queue: MutexGuard<Queue>, limit: &OutputLimit) -> bool {
+        let (hard_bytes, soft_bytes, soft_seconds) = limit.get();
+        let bytes = queue.bytes.saturating_sub(UNCOUNTED_OUTPUT_BYTES);
+        let is_over = |limit: usize| limit > 0 && bytes > limit;
+        let is_over_too_long = if is_over(soft_bytes) {
+            let since = queue.over_since.get_or_insert_with(Instant::now);
+            since.elapsed() > Duration::from_secs(soft_seconds)
+        } else {
+            queue.over_since = None;
+            false
+        };
+        drop(queue);
+        (is_over(hard_bytes) || is_over_too_long) && !self.close()
+    }
+
+    /// Ends the connection, from any thread. What is not written is forgotten. Returns whether it had
+    /// ended before.
+    pub fn close(&self) -> bool {
+        let mut queue = self.lock();
+        let was_closed = self.closed.swap(true, SeqCst);
+        let forgotten = (std::mem::take(&mut queue.pieces), std::mem::take(&mut queue.held));
+        queue.bytes = 0;
+        drop(queue);
+        drop(forgotten); // not under the lock: others may be about to push
+        self.changed.notify_all();
+        self.socket().into_iter().for_each(Socket::close);
+        was_closed
+    }
+
+    /// Whether [`Outbox::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    /// How many pieces, and how many bytes, are not written yet.
+    pub fn backlog(&self) -> (usize, usize) {
+        let queue = self.lock();
+        (queue.pieces.len() + queue.held.len(), queue.bytes)
+    }
+
+    // ---- The client's own thread ----
+
+    /// Messages have to wait from here on, until the replies are sent.
+    pub fn hold(&self) {
+        self.lock().holding = true;
+    }
+
+    /// Moves what was held into the replies, to where there were `at` bytes. Returns how far the log must
+    /// be flushed for it.
+    pub fn take_held(&self, reply: &mut Reply, at: usize) -> u64 {
+        let mut queue = self.lock();
+        let held = std::mem::take(&mut queue.held);
+        queue.bytes -= held.iter().map(|piece| piece.bytes.len()).sum::<usize>().min(queue.bytes);
+        drop(queue);
+        if held.is_empty() {
+            return 0;
+        }
+        let pieces: Vec<&[u8]> = held.iter().map(|piece| &*piece.bytes).collect();
+        reply.insert(at, &pieces.concat());
+        held.iter().map(|piece| piece.position).max().unwrap_or(0)
+    }
+
+    /// Sends replies, for which the log is flushed, and behind them what was held.
+    pub fn send_own(&self, replies: &[u8]) {
+        let mut queue = self.lock();
+        while queue.bytes > OWN_BYTES && !queue.pieces.is_empty() && !self.is_closed() {
+            queue = self.wait(queue);
+        }
+        if self.is_closed() {
+            return;
+        }
+        if !replies.is_empty() {
+            queue.bytes += replies.len();
+            queue.pieces.push_back(Piece { bytes: replies.into(), position: 0 });
+        }
+        let held = std::mem::take(&mut queue.held);
+        queue.pieces.extend(held);
+        queue.holding = false;
+        self.wake(&mut queue);
+    }
+
+    /// Lets the writer end when it has written everything.
+    pub fn end(&self) {
+        let mut queue = self.lock();
+        queue.ending = true;
+        self.wake(&mut queue);
+    }
+
+    // ---- The writer ----
+
+    /// Writes what comes, until [`Outbox::end`] or the end of the connection. `flush` flushes the log as
+    /// far as it is told.
+    pub fn write_out(&self, flush: impl Fn(u64) -> io::Result<()>, total: &Counter) {
+        while let Some(mut pieces) = self.next() {
+            let farthest = pieces.iter().map(|piece| piece.position).max().unwrap_or(0);
+            if flush(farthest).is_err() {
+                // Nobody may be shown what the log does not have. The sender gets an error for it; to
+                // those whom it was sent to, it has not happened.
+                pieces.retain(|piece| {
+                    let may_be_seen = flush(piece.position).is_ok();
+                    if !may_be_seen {
+                        self.forget(piece.bytes.len());
+                    }
+                    may_be_seen
+                });
+            }
+            if self.write(&pieces, total).is_err() {
+                self.close();
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to write.
+    fn next(&self) -> Option<Vec<Piece>> {
+        let mut queue = self.lock();
+        loop {
+            if self.is_closed() {
+                return None;
+            }
+            if !queue.pieces.is_empty() {
+                return Some(queue.pieces.drain(..).collect());
+            }
+            if queue.ending {
+                queue.ending = false; // for the next writer
+                return None;
+            }
+            queue.idle = true;
+            queue = self.wait(queue);
+        }
+    }
+
+    fn write(&self, pieces: &[Piece], total: &Counter) -> io::Result<()> {
+        let Some(mut socket) = self.socket() else { return Ok(()) };
+        let mut slices: Vec<IoSlice> = pieces.iter().map(|p| IoSlice::new(&p.bytes)).collect();
+        let mut rest = &mut slices[..];
+        while !rest.is_empty() {
+            match socket.write_vectored(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut rest, written);
+                    self.forget(written);
+                    self.sent.add(written as u64);
+                    total.add(written as u64);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// So many bytes are not on their way any more.
+    fn forget(&self, bytes: usize) {
+        let mut queue = self.lock();
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        if queue.bytes == 0 {
+            queue.over_since = None;
+        }
+        drop(queue);
+        self.changed.notify_all(); // its client's thread may be waiting for room
+    }
+
+    fn wake(&self, queue: &mut Queue) {
+        if std::mem::take(&mut queue.idle) {
+            self.changed.notify_all();
+        }
+    }
+
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn limited(limit: &str) -> Config {
+        let config = Config::new();
+        config.set(&[(b"client-output-buffer-limit", limit.as_bytes())]).expect("a limit");
+        config
+    }
+
+    fn push(outbox: &Outbox, text: &str, position: u64, config: &Config) -> bool {
+        let limit = &config.client_output_buffer_limit.pubsub;
+        outbox.push(&text.as_bytes().into(), position, limit)
+    }
+
+    /// What the writer would write next.
+    fn next(outbox: &Outbox) -> Vec<u8> {
+        let pieces = outbox.next().unwrap_or_default();
+        pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect()
+    }
+
+    #[test]
+    fn what_is_held_goes_behind_the_replies_or_into_them() {
+        let (outbox, config) = (Outbox::new(None), Config::new());
+        push(&outbox, "a", 0, &config);
+        outbox.hold();
+        push(&outbox, "b", 7, &config);
+        push(&outbox, "c", 5, &config);
+        let mut reply = Reply::new(Protocol::Resp2);
+        reply.ok();
+        assert_eq!(outbox.take_held(&mut reply, 0), 7);
+        assert_eq!(reply.bytes(), b"bc+OK\r\n");
+        push(&outbox, "d", 0, &config);
+        assert_eq!(next(&outbox), b"a");
+        outbox.send_own(reply.bytes());
+        push(&outbox, "e", 0, &config);
+        assert_eq!(next(&outbox), b"bc+OK\r\nde");
+    }
+
+    #[test]
+    fn too_much_ends_it_and_is_forgotten() {
+        let (outbox, config) = (Outbox::new(None), limited("pubsub 1k 0 0"));
+        let uncounted = "x".repeat(UNCOUNTED_OUTPUT_BYTES);
+        assert!(!push(&outbox, &uncounted, 0, &config));
+        assert!(!push(&outbox, &"x".repeat(1000), 0, &config));
+        assert!(push(&outbox, "x", 0, &config) && outbox.is_closed());
+        assert!(!push(&outbox, "x", 0, &config), "it ends only once");
+        assert_eq!(outbox.backlog(), (0, 0));
+        assert!(outbox.next().is_none());
+    }
+
+    #[test]
+    fn the_soft_limit_counts_the_time_without_a_break() {
+        let (outbox, config) = (Outbox::new(None), limited("pubsub 0 1 1"));
+        let limit = &config.client_output_buffer_limit.pubsub;
+        let large = "x".repeat(UNCOUNTED_OUTPUT_BYTES + 2);
+        assert!(!push(&outbox, &large, 0, &config));
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(9)).expect("a time");
+        outbox.lock().over_since = Some(long_ago);
+        // All of it is written: the time begins anew.
+        outbox.forget(large.len());
+        assert!(!outbox.check(limit));
+        assert!(!push(&outbox, &large, 0, &config));
+        outbox.lock().over_since = Some(long_ago);
+        assert!(outbox.check(limit));
+    }
+
+    #[test]
+    fn what_the_log_does_not_have_is_not_written() {
+        use std::io::Read;
+        use std::os::unix::net::UnixStream;
+        let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
+        let (outbox, config) = (Outbox::new(Some(Arc::new(Socket::Unix(server)))), Config::new());
+        for (text, position) in [("a", 5), ("b", 7), ("c", 6)] {
+            push(&outbox, text, position, &config);
+        }
+        outbox.end();
+        let flush = |position| if position > 6 { Err(ErrorKind::Other.into()) } else { Ok(()) };
+        outbox.write_out(flush, &Counter::default());
+        outbox.close();
+        let mut written = String::new();
+        client.read_to_string(&mut written).expect("read what was written");
+        assert_eq!(written, "ac");
+        assert_eq!((outbox.backlog(), outbox.sent.get()), ((0, 0), 2));
+    }
+}

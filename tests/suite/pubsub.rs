@@ -1,0 +1,726 @@
+//! Messages: who gets them, in which order, and what becomes of those who do not read them. `MONITOR` is
+//! here too, for its lines go the same way.
+
+use std::io::Read;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Client, Reply, Server, TempDir, connect, eventually, skipped_on_redis, transcript,
+};
+
+impl Client {
+    /// What comes next must be this.
+    #[track_caller]
+    fn next(&mut self, expected: &str) {
+        assert_eq!(self.read_reply().to_string(), expected, "is what came next");
+    }
+}
+
+/// A client that speaks RESP3.
+fn resp3(c: &Client) -> Client {
+    let mut other = c.another();
+    other.reply("HELLO 3");
+    other
+}
+
+// ---- Subscribing -------------------------------------------------------------------------------------
+
+#[test]
+fn a_message_reaches_all_who_subscribed_and_nobody_else() {
+    let mut c = connect();
+    let mut old = c.another();
+    let mut new = resp3(&c);
+    let mut elsewhere = c.another();
+    old.expect("SUBSCRIBE news", "[\"subscribe\", \"news\", :1]");
+    new.expect("subscribe news", ">[\"subscribe\", \"news\", :1]");
+    elsewhere.expect("SUBSCRIBE other", "[\"subscribe\", \"other\", :1]");
+    c.expect("PUBLISH news \"hello\\r\\n\"", ":2");
+    old.next("[\"message\", \"news\", \"hello\\r\\n\"]");
+    new.next(">[\"message\", \"news\", \"hello\\r\\n\"]");
+    c.expect("PUBLISH other \"\"", ":1");
+    elsewhere.next("[\"message\", \"other\", \"\"]");
+    c.expect("PUBLISH nobody x", ":0");
+    c.expect("PUBLISH News x", ":0");
+    // Databases do not matter.
+    c.expect("SELECT 3", "+OK");
+    c.expect("PUBLISH news 3", ":2");
+    old.next("[\"message\", \"news\", \"3\"]");
+}
+
+#[test]
+fn subscriptions_are_confirmed_one_by_one_and_counted() {
+    let mut c = connect();
+    c.expect("SUBSCRIBE a b a", "[\"subscribe\", \"a\", :1]");
+    c.next("[\"subscribe\", \"b\", :2]");
+    c.next("[\"subscribe\", \"a\", :2]");
+    c.transcript(
+        r#"
+        > PSUBSCRIBE x*
+        ["psubscribe", "x*", :3]
+        > SSUBSCRIBE s
+        ["ssubscribe", "s", :1]
+        > UNSUBSCRIBE b
+        ["unsubscribe", "b", :2]
+        > UNSUBSCRIBE never
+        ["unsubscribe", "never", :2]
+        > PUNSUBSCRIBE
+        ["punsubscribe", "x*", :1]
+        > UNSUBSCRIBE
+        ["unsubscribe", "a", :0]
+        > SUNSUBSCRIBE s
+        ["sunsubscribe", "s", :0]
+        > UNSUBSCRIBE
+        ["unsubscribe", nil, :0]
+        > PUNSUBSCRIBE
+        ["punsubscribe", nil, :0]
+        > SUNSUBSCRIBE
+        ["sunsubscribe", nil, :0]
+        > UNSUBSCRIBE never
+        ["unsubscribe", "never", :0]
+        > GET k
+        nil
+        > SUBSCRIBE
+        -ERR wrong number of arguments for 'subscribe' command
+        > PSUBSCRIBE
+        -ERR wrong number of arguments for 'psubscribe' command
+        > SSUBSCRIBE
+        -ERR wrong number of arguments for 'ssubscribe' command
+        > PUBLISH a
+        -ERR wrong number of arguments for 'publish' command
+        > SPUBLISH a b c
+        -ERR wrong number of arguments for 'spublish' command
+        "#,
+    );
+    let mut new = resp3(&c);
+    new.expect("UNSUBSCRIBE", ">[\"unsubscribe\", _, :0]");
+}
+
+#[test]
+fn a_pattern_gets_the_messages_of_the_channels_it_matches() {
+    let mut c = connect();
+    let mut s = c.another();
+    s.expect("PSUBSCRIBE n?ws.* *.today", "[\"psubscribe\", \"n?ws.*\", :1]");
+    s.next("[\"psubscribe\", \"*.today\", :2]");
+    c.expect("PUBLISH news.art 1", ":1");
+    s.next("[\"pmessage\", \"n?ws.*\", \"news.art\", \"1\"]");
+    c.expect("PUBLISH news 1", ":0");
+    // One subscription more, one message more.
+    s.expect("SUBSCRIBE news.today", "[\"subscribe\", \"news.today\", :3]");
+    c.expect("PUBLISH news.today 2", ":3");
+    s.next("[\"message\", \"news.today\", \"2\"]");
+    let mut rest = [s.read_reply().to_string(), s.read_reply().to_string()];
+    rest.sort();
+    assert_eq!(rest[0], "[\"pmessage\", \"*.today\", \"news.today\", \"2\"]");
+    assert_eq!(rest[1], "[\"pmessage\", \"n?ws.*\", \"news.today\", \"2\"]");
+    let mut new = resp3(&c);
+    new.expect("PSUBSCRIBE [a-c]", ">[\"psubscribe\", \"[a-c]\", :1]");
+    c.expect("PUBLISH b x", ":1");
+    new.next(">[\"pmessage\", \"[a-c]\", \"b\", \"x\"]");
+}
+
+#[test]
+fn shard_channels_are_channels_apart() {
+    let mut c = connect();
+    let mut s = c.another();
+    s.expect("SSUBSCRIBE a", "[\"ssubscribe\", \"a\", :1]");
+    s.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
+    s.expect("PSUBSCRIBE *", "[\"psubscribe\", \"*\", :2]");
+    c.expect("SPUBLISH a shard", ":1");
+    s.next("[\"smessage\", \"a\", \"shard\"]");
+    c.expect("PUBLISH a all", ":2");
+    s.next("[\"message\", \"a\", \"all\"]");
+    s.next("[\"pmessage\", \"*\", \"a\", \"all\"]");
+    s.expect("SUNSUBSCRIBE", "[\"sunsubscribe\", \"a\", :0]");
+    c.expect("SPUBLISH a shard", ":0");
+}
+
+#[test]
+fn pubsub_tells_who_listens_to_what() {
+    let mut c = connect();
+    let mut one = c.another();
+    let mut two = resp3(&c);
+    one.send(&["SUBSCRIBE", "a", "b"]);
+    one.read_reply();
+    one.read_reply();
+    two.expect("SUBSCRIBE a", ">[\"subscribe\", \"a\", :1]");
+    one.expect("PSUBSCRIBE p*", "[\"psubscribe\", \"p*\", :3]");
+    two.expect("PSUBSCRIBE p*", ">[\"psubscribe\", \"p*\", :2]");
+    one.expect("SSUBSCRIBE s", "[\"ssubscribe\", \"s\", :1]");
+    c.transcript(
+        r#"
+        sorted> PUBSUB CHANNELS
+        ["a", "b"]
+        > PUBSUB CHANNELS [b-z]
+        ["b"]
+        > PUBSUB CHANNELS B
+        []
+        > PUBSUB NUMSUB
+        []
+        > PUBSUB NUMSUB a nobody b p*
+        ["a", :2, "nobody", :0, "b", :1, "p*", :0]
+        > PUBSUB NUMPAT
+        :1
+        > PUBSUB SHARDCHANNELS
+        ["s"]
+        > pubsub shardchannels x*
+        []
+        > PUBSUB SHARDNUMSUB s a
+        ["s", :1, "a", :0]
+        > PUBSUB SHARDNUMSUB
+        []
+        > PUBSUB
+        -ERR wrong number of arguments for 'pubsub' command
+        > PUBSUB NOSUCH
+        -ERR unknown subcommand 'NOSUCH'. Try PUBSUB HELP.
+        > PUBSUB NUMPAT x
+        -ERR wrong number of arguments for 'pubsub|numpat' command
+        > PUBSUB channels a b
+        -ERR unknown subcommand or wrong number of arguments for 'channels'. Try PUBSUB HELP.
+        > PUBSUB SHARDCHANNELS a b
+        -ERR unknown subcommand or wrong number of arguments for 'SHARDCHANNELS'. Try PUBSUB HELP.
+        "#,
+    );
+    let help = c.reply("PUBSUB HELP").into_items();
+    assert!(help[0].to_string().starts_with("+PUBSUB <subcommand>"), "{}", help[0]);
+    // A map would be natural in RESP3, but it is none.
+    two.expect("PUBSUB NUMSUB a", "[\"a\", :2]");
+    drop(one);
+    eventually("who left does not listen", || {
+        c.reply("PUBSUB NUMSUB a b").to_string() == "[\"a\", :1, \"b\", :0]"
+    });
+    c.expect("PUBSUB CHANNELS", "[\"a\"]");
+    c.expect("PUBSUB SHARDCHANNELS", "[]");
+    drop(two);
+    eventually("nobody listens", || c.reply("PUBSUB NUMPAT") == Reply::Integer(0));
+    c.expect("PUBSUB CHANNELS", "[]");
+}
+
+// ---- The mode ----------------------------------------------------------------------------------------
+
+#[test]
+fn a_resp2_subscriber_may_do_little_else() {
+    for (subscribe, leave) in [
+        ("SUBSCRIBE", "UNSUBSCRIBE"),
+        ("PSUBSCRIBE", "PUNSUBSCRIBE"),
+        ("SSUBSCRIBE", "SUNSUBSCRIBE"),
+    ] {
+        let mut c = connect();
+        c.reply(&format!("{subscribe} a"));
+        c.transcript(
+            r#"
+            > GET k
+            -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+            > HELLO 3
+            -ERR Can't execute 'hello': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+            > client id
+            -ERR Can't execute 'client|id': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+            > PUBLISH a b
+            -ERR Can't execute 'publish': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+            > GET
+            -ERR wrong number of arguments for 'get' command
+            > CLIENT NOSUCH
+            -ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.
+            > PING
+            ["pong", ""]
+            > PING hello
+            ["pong", "hello"]
+            "#,
+        );
+        c.reply(leave);
+        c.expect("PING", "+PONG");
+        c.expect("GET k", "nil");
+    }
+}
+
+#[test]
+fn a_resp3_subscriber_may_do_anything() {
+    let mut c = connect();
+    let mut s = resp3(&c);
+    s.expect("SUBSCRIBE a", ">[\"subscribe\", \"a\", :1]");
+    s.expect("SET k v", "+OK");
+    s.expect("PING", "+PONG");
+    s.expect("PING x", "\"x\"");
+    c.expect("PUBLISH a 1", ":1");
+    s.next(">[\"message\", \"a\", \"1\"]");
+    s.expect("GET k", "\"v\"");
+    // Who goes back to RESP2 is restricted again.
+    s.reply("HELLO 2");
+    let error = s.reply("GET k").to_string();
+    assert!(error.starts_with("-ERR Can't execute 'get'"), "{error}");
+    c.expect("PUBLISH a 2", ":1");
+    s.next("[\"message\", \"a\", \"2\"]");
+}
+
+#[test]
+fn reset_and_quit_end_the_mode() {
+    let mut c = connect();
+    let mut s = c.another();
+    s.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
+    s.expect("SSUBSCRIBE s", "[\"ssubscribe\", \"s\", :1]");
+    s.expect("RESET", "+RESET");
+    c.expect("PUBLISH a x", ":0");
+    c.expect("SPUBLISH s x", ":0");
+    s.expect("GET k", "nil");
+    s.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
+    s.expect("QUIT", "+OK");
+    s.expect_closed();
+    eventually("who quit does not listen", || c.reply("PUBLISH a x") == Reply::Integer(0));
+}
+
+#[test]
+fn a_pipeline_goes_into_the_mode_and_out_again() {
+    let mut c = connect();
+    c.send_raw(
+        "SET k v\r\nSUBSCRIBE a\r\nPING\r\nGET k\r\nUNSUBSCRIBE\r\nGET k\r\nSUBSCRIBE b\r\nRESET\r\nGET k\r\n",
+    );
+    c.next("+OK");
+    c.next("[\"subscribe\", \"a\", :1]");
+    c.next("[\"pong\", \"\"]");
+    assert!(matches!(c.read_reply(), Reply::Error(_)));
+    c.next("[\"unsubscribe\", \"a\", :0]");
+    c.next("\"v\"");
+    c.next("[\"subscribe\", \"b\", :1]");
+    c.next("+RESET");
+    c.next("\"v\"");
+}
+
+#[test]
+fn replies_that_are_turned_off_do_not_turn_messages_off() {
+    let mut c = connect();
+    let mut s = resp3(&c);
+    s.send_raw("CLIENT REPLY OFF\r\nPING\r\nSUBSCRIBE a\r\nPING\r\nUNSUBSCRIBE x\r\n");
+    s.next(">[\"subscribe\", \"a\", :1]");
+    s.next(">[\"unsubscribe\", \"x\", :1]");
+    c.expect("PUBLISH a x", ":1");
+    s.next(">[\"message\", \"a\", \"x\"]");
+    s.expect("CLIENT REPLY ON", "+OK");
+}
+
+// ---- Order -------------------------------------------------------------------------------------------
+
+#[test]
+fn what_one_says_to_oneself_comes_behind_the_reply() {
+    let c = connect();
+    if !c.redis_at_least("7.2") {
+        return;
+    }
+    let mut c = resp3(&c);
+    c.expect("SUBSCRIBE a", ">[\"subscribe\", \"a\", :1]");
+    c.send_raw("PUBLISH a 1\r\nPUBLISH a 2\r\nPING\r\n");
+    c.next(":1");
+    c.next(">[\"message\", \"a\", \"1\"]");
+    c.next(":1");
+    c.next(">[\"message\", \"a\", \"2\"]");
+    c.next("+PONG");
+    c.send_raw("SUBSCRIBE b\r\nPUBLISH b 3\r\nUNSUBSCRIBE b\r\nPUBLISH b 4\r\n");
+    c.next(">[\"subscribe\", \"b\", :2]");
+    c.next(":1");
+    c.next(">[\"message\", \"b\", \"3\"]");
+    c.next(">[\"unsubscribe\", \"b\", :1]");
+    c.next(":0");
+}
+
+#[test]
+fn all_see_the_messages_of_a_publisher_in_order() {
+    const MESSAGES: usize = 5_000;
+    let mut c = connect();
+    let subscribers: Vec<Client> = (0..4)
+        .map(|number| {
+            let mut s = if number % 2 == 0 { c.another() } else { resp3(&c) };
+            s.reply(if number < 2 { "SUBSCRIBE a" } else { "PSUBSCRIBE ?" });
+            s
+        })
+        .collect();
+    let readers: Vec<_> = subscribers
+        .into_iter()
+        .map(|mut s| {
+            thread::spawn(move || {
+                for number in 0..MESSAGES {
+                    let items = s.read_reply().into_items();
+                    let text = items.last().cloned().expect("a message").into_text();
+                    assert_eq!(text, number.to_string());
+                }
+            })
+        })
+        .collect();
+    let messages = (0..MESSAGES).map(|number| format!("PUBLISH a {number}\r\n"));
+    c.send_raw(messages.collect::<String>());
+    for _ in 0..MESSAGES {
+        c.next(":4");
+    }
+    readers.into_iter().for_each(|reader| reader.join().expect("a subscriber"));
+}
+
+#[test]
+fn messages_come_between_the_confirmations_and_nowhere_else() {
+    let c = connect();
+    let mut publisher = c.another();
+    let mut s = c.another();
+    let flood = thread::spawn(move || {
+        // Until the subscriber says that it has seen enough.
+        while publisher.reply("GET enough") == Reply::NullBulk {
+            publisher.send_raw("PUBLISH a x\r\n".repeat(50));
+            (0..50).for_each(|_| drop(publisher.read_reply()));
+        }
+    });
+    for round in 0..200 {
+        // All of it at one go, or when some messages have come.
+        if round % 2 == 0 {
+            s.send_raw("SUBSCRIBE a\r\nPING\r\nUNSUBSCRIBE a\r\nPING\r\n");
+            s.next("[\"subscribe\", \"a\", :1]");
+        } else {
+            s.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
+            (0..20).for_each(|_| s.next("[\"message\", \"a\", \"x\"]"));
+            s.send_raw("PING\r\nUNSUBSCRIBE a\r\nPING\r\n");
+        }
+        loop {
+            match s.read_reply().to_string().as_str() {
+                "[\"message\", \"a\", \"x\"]" | "[\"pong\", \"\"]" => {}
+                "[\"unsubscribe\", \"a\", :0]" => break,
+                other => panic!("{other}"),
+            }
+        }
+        s.next("+PONG");
+    }
+    c.another().expect("SET enough 1", "+OK");
+    flood.join().expect("the publisher");
+}
+
+#[test]
+fn replies_and_messages_share_a_connection_without_loss() {
+    const COMMANDS: usize = 20_000;
+    let mut c = connect();
+    let mut s = resp3(&c);
+    s.expect("SUBSCRIBE a", ">[\"subscribe\", \"a\", :1]");
+    let mut sending = s.sending_half();
+    let sender = thread::spawn(move || {
+        use std::io::Write;
+        let commands = (0..COMMANDS).map(|number| format!("ECHO {number}\r\n"));
+        sending.write_all(commands.collect::<String>().as_bytes()).expect("send");
+    });
+    let messages =
+        (0..COMMANDS).map(|number| format!("PUBLISH a {number}\r\n")).collect::<String>();
+    let publisher = thread::spawn(move || {
+        c.send_raw(messages);
+        (0..COMMANDS).for_each(|_| c.next(":1"));
+    });
+    let (mut replies, mut messages) = (0, 0);
+    while replies < COMMANDS || messages < COMMANDS {
+        let (count, text) = match s.read_reply() {
+            Reply::Push(items) => (&mut messages, items[2].clone().into_text()),
+            reply => (&mut replies, reply.into_text()),
+        };
+        assert_eq!(text, count.to_string());
+        *count += 1;
+    }
+    sender.join().expect("the sender");
+    publisher.join().expect("the publisher");
+}
+
+// ---- Who does not read -------------------------------------------------------------------------------
+
+#[test]
+fn a_subscriber_that_does_not_read_is_cut_off_and_slows_nobody() {
+    const SUBSCRIBERS: usize = 99;
+    const ROUNDS: usize = 300;
+    let mut c = connect();
+    c.expect("CONFIG SET client-output-buffer-limit \"pubsub 1mb 0 0\"", "+OK");
+    let mut slow = c.another();
+    slow.send(&["SUBSCRIBE", "news", "flood"]);
+    slow.read_reply();
+    slow.read_reply();
+    let readers: Vec<_> = (0..SUBSCRIBERS)
+        .map(|_| {
+            let mut s = c.another();
+            s.expect("SUBSCRIBE news", "[\"subscribe\", \"news\", :1]");
+            thread::spawn(move || {
+                for number in 0..ROUNDS {
+                    let expected = format!("[\"message\", \"news\", \"{number}\"]");
+                    assert_eq!(s.read_reply().to_string(), expected);
+                }
+                s
+            })
+        })
+        .collect();
+    // The sockets take some megabytes; then it piles up in the server.
+    let flood = "x".repeat(256 << 10);
+    let mut longest = Duration::ZERO;
+    for number in 0..ROUNDS {
+        let started = Instant::now();
+        c.call(&["PUBLISH", "flood", &flood]);
+        c.call(&["PUBLISH", "news", &number.to_string()]);
+        longest = longest.max(started.elapsed());
+    }
+    c.expect("PUBSUB NUMSUB flood", "[\"flood\", :0]");
+    let readers = readers.into_iter().map(|reader| reader.join().expect("a subscriber"));
+    let _readers: Vec<Client> = readers.collect();
+    c.expect("PUBSUB NUMSUB news", "[\"news\", :99]");
+    // It gets what the sockets had taken, and then the end.
+    let mut rest = Vec::new();
+    let end = slow.sending_half().read_to_end(&mut rest);
+    assert!(end.is_ok() || rest.len() > 1000, "{end:?} after {} bytes", rest.len());
+    assert!(longest < Duration::from_secs(5), "a publisher waited for {longest:?}");
+}
+
+#[test]
+fn a_subscriber_over_the_soft_limit_is_cut_off_after_its_time_though_nothing_more_comes() {
+    let mut c = connect();
+    c.expect("CONFIG SET client-output-buffer-limit \"pubsub 0 64k 1\"", "+OK");
+    let mut slow = c.another();
+    slow.expect("SUBSCRIBE flood", "[\"subscribe\", \"flood\", :1]");
+    let flood = "x".repeat(1 << 20);
+    let started = Instant::now();
+    for _ in 0..20 {
+        c.call(&["PUBLISH", "flood", &flood]);
+    }
+    eventually("it is cut off", || c.reply("PUBSUB NUMSUB flood").to_string() == "[\"flood\", :0]");
+    assert!(started.elapsed() > Duration::from_secs(1), "that was too soon");
+}
+
+#[test]
+fn the_limits_are_set_by_class() {
+    let mut c = connect();
+    c.expect(
+        "CONFIG SET client-output-buffer-limit \"normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60\"",
+        "+OK",
+    );
+    c.transcript(
+        r#"
+        > CONFIG GET client-output-buffer-limit
+        ["client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"]
+        > CONFIG SET client-output-buffer-limit "PubSub 1mb 1k 3 normal 5 6 7"
+        +OK
+        > CONFIG GET client-output-buffer-limit
+        ["client-output-buffer-limit", "normal 5 6 7 slave 268435456 67108864 60 pubsub 1048576 1000 3"]
+        > CONFIG SET client-output-buffer-limit "slave 1 2 3"
+        +OK
+        > CONFIG SET client-output-buffer-limit ""
+        +OK
+        > CONFIG SET client-output-buffer-limit foo
+        -ERR CONFIG SET failed (possibly related to argument 'client-output-buffer-limit') - Wrong number of arguments in buffer limit configuration.
+        > CONFIG SET client-output-buffer-limit "master 1 2 3"
+        -ERR CONFIG SET failed (possibly related to argument 'client-output-buffer-limit') - Invalid client class specified in buffer limit configuration.
+        > CONFIG SET client-output-buffer-limit "normal 0 0 0 pubsub -1 0 0"
+        -ERR CONFIG SET failed (possibly related to argument 'client-output-buffer-limit') - Error in hard, soft or soft_seconds setting in buffer limit configuration.
+        > CONFIG SET client-output-buffer-limit "pubsub 1 0 x"
+        -ERR CONFIG SET failed (possibly related to argument 'client-output-buffer-limit') - Error in hard, soft or soft_seconds setting in buffer limit configuration.
+        > CONFIG GET client-output-buffer-limit
+        ["client-output-buffer-limit", "normal 5 6 7 slave 1 2 3 pubsub 1048576 1000 3"]
+        "#,
+    );
+}
+
+#[test]
+fn a_reply_beyond_the_normal_limit_ends_the_connection() {
+    let mut c = connect();
+    let mut other = c.another();
+    c.call(&["SET", "large", &"x".repeat(1 << 20)]);
+    c.expect("CONFIG SET client-output-buffer-limit \"normal 100k 0 0\"", "+OK");
+    other.expect("PING", "+PONG");
+    assert_eq!(other.reply("GET large"), Reply::Closed);
+    c.expect("PING", "+PONG");
+}
+
+#[test]
+fn a_killed_subscriber_leaves_nothing_behind() {
+    let mut c = connect();
+    let mut s = resp3(&c);
+    let id = s.integer("CLIENT ID");
+    s.expect("SUBSCRIBE a", ">[\"subscribe\", \"a\", :1]");
+    s.expect("PSUBSCRIBE a*", ">[\"psubscribe\", \"a*\", :2]");
+    s.expect("SSUBSCRIBE s", ">[\"ssubscribe\", \"s\", :1]");
+    c.expect(&format!("CLIENT KILL ID {id}"), ":1");
+    c.expect("PUBSUB CHANNELS", "[]");
+    c.expect("PUBSUB SHARDCHANNELS", "[]");
+    c.expect("PUBSUB NUMPAT", ":0");
+    c.expect("PUBLISH a x", ":0");
+    c.expect(&format!("CLIENT LIST ID {id}"), "\"\"");
+    s.expect_closed();
+}
+
+#[test]
+fn threads_that_write_end_with_the_mode() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.process_id()));
+        tasks.expect("the threads of the server").count()
+    };
+    c.expect("PING", "+PONG");
+    let before = threads();
+    c.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
+    assert_eq!(threads(), before + 1);
+    c.expect("UNSUBSCRIBE a", "[\"unsubscribe\", \"a\", :0]");
+    eventually("the writer is gone", || threads() == before);
+    let mut others: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    for (number, other) in others.iter_mut().enumerate() {
+        other.reply(if number % 2 == 0 { "SUBSCRIBE a" } else { "MONITOR" });
+    }
+    assert_eq!(threads(), before + 40);
+    drop(others);
+    eventually("all are gone", || threads() == before);
+}
+
+#[test]
+fn a_message_tells_of_nothing_that_kill_9_takes_back() {
+    if skipped_on_redis() {
+        return;
+    }
+    for appendfsync in ["everysec", "always"] {
+        let mut server = Server::start_in(TempDir::new(), &["--appendfsync", appendfsync]);
+        for round in 0..10 {
+            let mut s = server.client();
+            let mut monitor = server.client();
+            s.expect("SUBSCRIBE done", "[\"subscribe\", \"done\", :1]");
+            let shown = if round % 2 == 0 {
+                monitor.expect("MONITOR", "+OK");
+                &mut monitor
+            } else {
+                &mut s
+            };
+            // What follows keeps the publisher from replying, and so from flushing for itself.
+            let mut publisher = server.client();
+            let more = "INCR busy\r\n".repeat(1000);
+            publisher.send_raw(format!("SET k {round}\r\nPUBLISH done {round}\r\n{more}"));
+            shown.read_reply();
+            server.kill_9();
+            server.restart();
+            server.client().expect("GET k", &format!("\"{round}\""));
+        }
+    }
+}
+
+// ---- MONITOR -----------------------------------------------------------------------------------------
+
+/// A line of MONITOR without its time, which must look like one; with `<addr>` for the client's address.
+#[track_caller]
+fn shown(monitor: &mut Client, of: &Client) -> String {
+    let Reply::Simple(line) = monitor.read_reply() else { panic!("not a line") };
+    let (time, rest) = line.split_once(' ').expect("a time");
+    let (seconds, micros) = time.split_once('.').expect("a fraction");
+    assert!(seconds.parse::<u64>().is_ok() && micros.len() == 6 && micros.parse::<u32>().is_ok());
+    rest.replace(&of.local_address().to_string(), "<addr>")
+}
+
+#[test]
+fn a_monitor_is_shown_every_command_with_its_database_and_sender() {
+    let mut c = connect();
+    let mut monitor = c.another();
+    monitor.expect("MONITOR", "+OK");
+    for (command, line) in [
+        ("SET k \"a b\"", "[0 <addr>] \"SET\" \"k\" \"a b\""),
+        (
+            "set k \"\\x00\\n\\r\\t\\a\\b\\x7f\\xc3\\\"\\\\\"",
+            "[0 <addr>] \"set\" \"k\" \"\\x00\\n\\r\\t\\a\\b\\x7f\\xc3\\\"\\\\\"",
+        ),
+        ("HGET k f", "[0 <addr>] \"HGET\" \"k\" \"f\""), // though it fails
+        ("SELECT 3", "[3 <addr>] \"SELECT\" \"3\""),
+        ("DBSIZE", "[3 <addr>] \"DBSIZE\""),
+        ("FLUSHDB", "[3 <addr>] \"FLUSHDB\""),
+        ("CLIENT ID", "[3 <addr>] \"CLIENT\" \"ID\""),
+        ("PUBLISH a \"\"", "[3 <addr>] \"PUBLISH\" \"a\" \"\""),
+        ("AUTH default secret", "[3 <addr>] \"AUTH\" \"(redacted)\" \"(redacted)\""),
+        ("AUTH secret", "[3 <addr>] \"AUTH\" \"(redacted)\""),
+        (
+            "HELLO 2 auth default secret SETNAME me",
+            "[3 <addr>] \"HELLO\" \"2\" \"auth\" \"(redacted)\" \"(redacted)\" \"SETNAME\" \"me\"",
+        ),
+        ("RESET", "[0 <addr>] \"RESET\""),
+    ] {
+        // Not shown: what is for administrators, and what is refused before it begins.
+        for hidden in ["CONFIG GET port", "CLIENT LIST", "CLIENT KILL ID 999999", "GET", "NOSUCH"] {
+            c.reply(hidden);
+        }
+        c.reply(command);
+        assert_eq!(shown(&mut monitor, &c), line);
+    }
+}
+
+#[test]
+fn a_monitor_sees_itself_behind_its_replies() {
+    let mut c = connect();
+    c.expect("MONITOR", "+OK");
+    c.send_raw("PING\r\nECHO x\r\nMONITOR\r\n");
+    let sees = |c: &mut Client, command: &str| {
+        let Reply::Simple(line) = c.read_reply() else { panic!("not a line") };
+        assert!(line.ends_with(command), "{line}");
+    };
+    c.next("+PONG");
+    sees(&mut c, "\"PING\"");
+    c.next("\"x\"");
+    sees(&mut c, "\"ECHO\" \"x\"");
+    for command in ["GET k", "SET k v", "DBSIZE", "FLUSHALL", "PUBLISH a b"] {
+        c.expect(command, "-ERR Replica can't interact with the keyspace");
+    }
+    let info = c.text("CLIENT INFO");
+    assert!(info.contains(" flags=O "), "{info}");
+    sees(&mut c, "\"CLIENT\" \"INFO\"");
+    c.expect("RESET", "+RESET");
+    let mut other = c.another();
+    other.expect("GET k", "nil");
+    c.expect("GET k", "nil");
+    c.expect("MONITOR x", "-ERR wrong number of arguments for 'monitor' command");
+}
+
+#[test]
+fn monitors_are_shown_the_commands_on_a_key_in_the_order_in_which_they_happened() {
+    let c = connect();
+    let mut monitor = c.another();
+    monitor.expect("MONITOR", "+OK");
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut writer = c.another();
+            thread::spawn(move || (0..200).for_each(|_| drop(writer.reply("APPEND k x"))))
+        })
+        .collect();
+    let mut reader = c.another();
+    let reading =
+        thread::spawn(move || (0..200).map(|_| reader.integer("STRLEN k")).collect::<Vec<i64>>());
+    let (mut length, mut lengths) = (0, Vec::new());
+    for _ in 0..1000 {
+        let Reply::Simple(line) = monitor.read_reply() else { panic!("not a line") };
+        if line.contains("APPEND") {
+            length += 1;
+        } else {
+            lengths.push(length);
+        }
+    }
+    writers.into_iter().for_each(|writer| writer.join().expect("a writer"));
+    assert_eq!(reading.join().expect("the reader"), lengths);
+}
+
+#[test]
+fn a_monitor_that_does_not_read_is_cut_off() {
+    // In Redis a monitor has no limit by default.
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect();
+    c.expect("CONFIG SET client-output-buffer-limit \"pubsub 1mb 0 0\"", "+OK");
+    let mut slow = c.another();
+    slow.expect("MONITOR", "+OK");
+    let mut other = c.another();
+    let large = "x".repeat(256 << 10);
+    eventually("it is cut off", || {
+        other.call(&["ECHO", &large]);
+        !c.text("CLIENT LIST").contains("flags=O")
+    });
+}
+
+#[test]
+fn commands_tell_what_they_are() {
+    transcript(
+        r#"
+        > COMMAND INFO publish
+        [["publish", :3, [+pubsub, +loading, +stale, +fast], :0, :0, :0, [+@pubsub, +@fast], [], [], []]]
+        > COMMAND GETKEYS SPUBLISH channel message
+        -ERR The command has no key arguments
+        > COMMAND GETKEYS SUBSCRIBE channel
+        -ERR The command has no key arguments
+        "#,
+    );
+}
