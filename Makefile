@@ -1,6 +1,6 @@
 # `cargo run` and `make test` need nothing but Rust; the rest says what it needs.
 
-.PHONY: run test check bench conformance crash
+.PHONY: run test check bench conformance clients crash
 
 # The server, as people should run it.
 run:
@@ -14,6 +14,7 @@ test:
 check:
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --test clients -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 	cargo test --quiet
 
@@ -27,6 +28,11 @@ conformance:
 	trap 'kill $$(cat $$dir/pid); rm -rf $$dir' EXIT && \
 	for i in 1 2 3 4 5 6 7 8 9 10; do redis-cli -p $$port ping >/dev/null 2>&1 && break; sleep 0.2; done && \
 	REDIS_ADDR=127.0.0.1:$$port cargo test --quiet --test suite -- --nocapture
+
+# Real clients against this server, installed below target/ by pip and npm; redis-cli and nutcracker are
+# taken from the PATH. What cannot be had is said, and fails only with CLIENTS_REQUIRED=1.
+clients:
+	cargo test --quiet --test clients
 
 # Beside a redis-server on the PATH, interleaved in one run, driven by redis-benchmark.
 bench:

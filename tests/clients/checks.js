@@ -1,0 +1,62 @@
+// What the checks in JavaScript share: their list, how they are run, and how they wait.
+//
+// A check is named by a sentence that holds. Each begins on an empty server, a failed one does not keep the
+// others from running, and the exit status tells whether all held.
+'use strict';
+
+const [PORT, LOCKED_PORT] = process.argv.slice(2).map(Number);
+const BINARY = Buffer.concat([Buffer.from(Array.from({length: 256}, (_, i) => i)), Buffer.from('\r\n$-1\r\n')]);
+const CHECKS = [];
+
+function check(sentence, holds) {
+  CHECKS.push([sentence, holds]);
+}
+
+// `open` gives a connection, `clear` empties its server, `closeAll` ends all that a check has opened.
+async function run(open, clear, closeAll) {
+  let failed = CHECKS.length;
+  process.on('exit', () => (process.exitCode = Number(failed > 0)));
+  for (const [sentence, holds] of CHECKS) {
+    try {
+      const db = await open();
+      await clear(db);
+      await Promise.race([holds(db), tooLong()]);
+      failed -= 1;
+      console.log(`ok: ${sentence}`);
+    } catch (error) {
+      console.log(`FAILED: ${sentence}\n${error.stack}`);
+    }
+    closeAll();
+  }
+}
+
+function tooLong() {
+  const fail = (_, reject) => setTimeout(() => reject(new Error('it takes too long')), 15000).unref();
+  return new Promise(fail);
+}
+
+async function eventually(what, condition) {
+  const deadline = Date.now() + 10000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`waited in vain until ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+// The error that a promise fails with.
+async function errorOf(promise) {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  throw new Error('there was no error');
+}
+
+// The lines of CLIENT LIST as objects.
+function parseClients(text) {
+  const fields = (line) => line.split(' ').map((field) => [field.split('=', 1)[0], field.slice(field.indexOf('=') + 1)]);
+  return text.trim().split('\n').map((line) => Object.fromEntries(fields(line)));
+}
+
+module.exports = {PORT, LOCKED_PORT, BINARY, check, run, eventually, errorOf, parseClients};
