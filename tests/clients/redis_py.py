@@ -12,7 +12,9 @@ import time
 import traceback
 
 import redis
+from redis.backoff import NoBackoff
 from redis.cache import CacheConfig
+from redis.retry import Retry
 
 PORT, LOCKED_PORT, PROTOCOL = map(int, sys.argv[1:4])
 CHECKS = []
@@ -25,7 +27,8 @@ def check(function):
 
 
 def connect(port=PORT, **options):
-    return redis.Redis(port=port, protocol=PROTOCOL, **options)
+    # By default it waits between ten attempts, also when it is the password that is refused.
+    return redis.Redis(port=port, protocol=PROTOCOL, retry=Retry(NoBackoff(), 1), **options)
 
 
 def eventually(what, condition):
