@@ -51,8 +51,12 @@ impl Running {
     pub(crate) fn says(&self, what: &str, condition: impl Fn(&str) -> bool) {
         let started = Instant::now();
         while !condition(&self.output()) {
-            let in_time = started.elapsed() < PATIENCE;
-            assert!(in_time, "waited in vain for {what} in the output:\n{}", self.output());
+            if started.elapsed() > PATIENCE {
+                let output = self.output();
+                let lines: Vec<&str> = output.lines().collect();
+                let last = lines[lines.len().saturating_sub(20)..].join("\n");
+                panic!("waited in vain for {what} in the output, which ends so:\n{last}");
+            }
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -102,9 +106,9 @@ pub(crate) fn output_of(
 /// The version that a program on the PATH names when it is asked for it.
 pub(crate) fn version_of(program: &str) -> Result<String, String> {
     let said = output_of(Command::new(program).arg("--version"), b"", PATIENCE)?;
-    let words = said.lines().next().unwrap_or_default().split([' ', '-']);
+    let mut words = said.lines().next().unwrap_or_default().split([' ', '-']);
     let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
-    Ok(words.filter(is_version).next_back().unwrap_or("of unknown version").to_owned())
+    Ok(words.rfind(is_version).unwrap_or("of unknown version").to_owned())
 }
 
 /// A server under test, with a directory of its own; both are gone when it is dropped.
