@@ -59,7 +59,7 @@ const CLIENTS: &[Client] = &[
     Client { name: "node-redis", install: || node_package("redis"), run: |servers| node(servers, "node_redis.js") },
     Client { name: "ioredis", install: || node_package("ioredis"), run: |servers| node(servers, "ioredis.js") },
     Client { name: "redis crate", install: redis_crate::version, run: |servers| all(redis_crate::CHECKS, servers) },
-    Client { name: "redis-cli (hiredis)", install: || version_of("redis-cli"), run: |servers| all(redis_cli::CHECKS, servers) },
+    Client { name: "redis-cli (hiredis)", install: redis_cli::version, run: |servers| all(redis_cli::CHECKS, servers) },
     Client { name: "nutcracker", install: || version_of("nutcracker"), run: |servers| all(nutcracker::CHECKS, servers) },
 ];
 

@@ -6,7 +6,7 @@
 
 use std::process::Command;
 
-use crate::process::{PATIENCE, Running, Server, eventually, output_of};
+use crate::process::{PATIENCE, Running, Server, eventually, output_of, version_of};
 use crate::{Check, Servers};
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -22,6 +22,11 @@ pub(crate) const CHECKS: &[Check] = &[
     ("hints, help and the prompt at a terminal", terminal),
     ("a killed connection is replaced at a terminal", killed),
 ];
+
+/// The version, if `script` is there too, in the form that util-linux has of it.
+pub(crate) fn version() -> Result<String, String> {
+    version_of("script").and_then(|_| version_of("redis-cli"))
+}
 
 fn redis_cli(server: &Server) -> Command {
     let mut command = Command::new("redis-cli");
