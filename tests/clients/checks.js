@@ -28,6 +28,7 @@ async function run(open, clear, closeAll) {
     }
     closeAll();
   }
+  process.exit(); // a check that failed may have left something open
 }
 
 function tooLong() {
