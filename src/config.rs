@@ -9,9 +9,11 @@
 //! documentation), apart from three defaults: `appendonly yes`, `appendfilename storage.aof` and
 //! `bind 127.0.0.1 -::1`.
 
-use std::path::PathBuf;
+mod rewrite;
+
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use crate::text::{glob, integer, say};
 
@@ -84,6 +86,8 @@ impl OutputLimits {
 #[derive(Default)]
 #[allow(missing_docs)]
 pub struct Config {
+    /// The configuration file that the server was started with.
+    file: OnceLock<PathBuf>,
     pub port: AtomicI64,
     pub bind: Text,
     pub unixsocket: Text,
@@ -107,6 +111,11 @@ pub struct Config {
     pub hll_sparse_max_bytes: AtomicI64,
     pub proto_max_bulk_len: AtomicI64,
     pub enable_debug_command: AtomicUsize,
+    pub slowlog_log_slower_than: AtomicI64,
+    pub slowlog_max_len: AtomicI64,
+    pub latency_monitor_threshold: AtomicI64,
+    pub latency_tracking: AtomicBool,
+    pub latency_tracking_info_percentiles: Text,
 }
 
 /// How a setting is stored, read and shown.
@@ -128,6 +137,8 @@ enum Kind {
     Text(fn(&Config) -> &Text),
     /// Any number of `class hard soft seconds`; classes that are not named stay as they are.
     OutputLimits(fn(&Config) -> &OutputLimits),
+    /// Numbers of percent, with a space between them.
+    Percentiles(fn(&Config) -> &Text),
 }
 
 /// When `CONFIG SET` may change a setting.
@@ -266,6 +277,19 @@ pub static SETTINGS: &[Setting] = &[
     row("enable-debug-command", "no", AtStart,
         Kind::Choice(|c| &c.enable_debug_command, DEBUG_USERS),
         "who may use `DEBUG`: nobody (`no`), everybody, or who connects from this machine (`local`)"),
+    row("slowlog-log-slower-than", "10000", Live,
+        integer(|c| &c.slowlog_log_slower_than, -1, i64::MAX),
+        "microseconds from which a command stands in the slow log; 0 for all, -1 for none"),
+    row("slowlog-max-len", "128", Live, integer(|c| &c.slowlog_max_len, 0, i64::MAX),
+        "most commands that the slow log keeps"),
+    row("latency-monitor-threshold", "0", Live,
+        integer(|c| &c.latency_monitor_threshold, 0, i64::MAX),
+        "milliseconds from which `LATENCY` shows an event; 0 for none"),
+    row("latency-tracking", "yes", Live, Kind::YesNo(|c| &c.latency_tracking),
+        "whether each command has a histogram of how long it takes"),
+    row("latency-tracking-info-percentiles", "50 99 99.9", Live,
+        Kind::Percentiles(|c| &c.latency_tracking_info_percentiles),
+        "percentiles of the histograms that `INFO latencystats` shows"),
 ];
 
 /// A value that has passed the checks of its row.
@@ -305,6 +329,7 @@ impl Setting {
             }
             Kind::Text(_) => Ok(Parsed::Text(text.into())),
             Kind::OutputLimits(_) => parse_output_limits(text).map(Parsed::OutputLimits),
+            Kind::Percentiles(_) => parse_percentiles(text).map(Parsed::Text),
         }
     }
 
@@ -315,7 +340,7 @@ impl Setting {
             }
             (Kind::YesNo(at), Parsed::YesNo(value)) => at(config).store(value, Relaxed),
             (Kind::Choice(at, _), Parsed::Choice(value)) => at(config).store(value, Relaxed),
-            (Kind::Text(at), Parsed::Text(value)) => at(config).set(value),
+            (Kind::Text(at) | Kind::Percentiles(at), Parsed::Text(value)) => at(config).set(value),
             (Kind::OutputLimits(at), Parsed::OutputLimits(limits)) => {
                 limits.into_iter().for_each(|(class, limit)| at(config).class(class).set(limit));
             }
@@ -330,7 +355,7 @@ impl Setting {
             }
             Kind::YesNo(at) => if at(config).load(Relaxed) { "yes" } else { "no" }.into(),
             Kind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
-            Kind::Text(at) => at(config).get(),
+            Kind::Text(at) | Kind::Percentiles(at) => at(config).get(),
             Kind::OutputLimits(at) => {
                 let show = |(number, name): (usize, &&str)| {
                     let (hard_bytes, soft_bytes, soft_seconds) = at(config).class(number).get();
@@ -349,6 +374,23 @@ impl Parsed {
         }
         Err(format!("argument must be between {min} and {max} inclusive"))
     }
+}
+
+/// Percentiles, as they will be shown: `99.90` is `99.9`. The texts are Redis's.
+fn parse_percentiles(text: &str) -> Result<String, String> {
+    let mut shown = Vec::new();
+    for word in text.split(' ').filter(|_| !text.is_empty()) {
+        let percent: f64 = word
+            .parse()
+            .map_err(|_| "Invalid latency-tracking-info-percentiles parameters".to_string())?;
+        if !(0.0..=100.0).contains(&percent) {
+            let text =
+                "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]";
+            return Err(text.into());
+        }
+        shown.push(percent.to_string());
+    }
+    Ok(shown.join(" "))
 }
 
 /// Bytes, with Redis's units: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` of 1024.
@@ -426,6 +468,8 @@ impl Config {
     fn load_file(&self, path: &str) -> Result<(), String> {
         let bytes = std::fs::read(path)
             .map_err(|error| format!("can't read the configuration file '{path}': {error}"))?;
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        self.file.get_or_init(|| whole);
         for (number, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
@@ -448,7 +492,8 @@ impl Config {
     fn set_at_start(&self, name: &str, values: &[String]) -> Result<(), String> {
         let setting = Setting::find(name).ok_or("unknown setting")?;
         // Only these take several words; Redis refuses two values elsewhere as well.
-        let takes_several = ["bind", "client-output-buffer-limit"].contains(&setting.name);
+        let several = ["bind", "client-output-buffer-limit", "latency-tracking-info-percentiles"];
+        let takes_several = several.contains(&setting.name);
         if values.is_empty() || (values.len() > 1 && !takes_several) {
             return Err("wrong number of arguments".into());
         }
@@ -507,6 +552,11 @@ impl Config {
             setting.store(self, value);
         }
         Ok(())
+    }
+
+    /// The configuration file that the server was started with, if there was one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.get().map(PathBuf::as_path)
     }
 
     /// When to sync the log.

@@ -15,6 +15,8 @@ use crate::store::{Expired, ReadAll, Transaction, WhatExpired, WriteAll, WriteVi
 
 mod transaction;
 
+pub mod measure;
+
 /// How much of what it does not know an error repeats.
 const QUOTED_BYTES: usize = 128;
 
@@ -41,11 +43,17 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
             Ok(())
         }
         Ok(command) => {
-            let outcome = run(server, session, command, args, reply);
+            let outcome = measure::measured(server, session, command, args, |session| {
+                run(server, session, command, args, reply)
+            });
             confirms = outcome.is_ok() && command.has(Flags::CONFIRMS);
             outcome
         }
-        Err(error) => Err(transaction::refuse(server, session, args, error)),
+        Err(error) => {
+            let error = transaction::refuse(server, session, args, error);
+            measure::rejected(server, find_row(args).ok(), &error);
+            Err(error)
+        }
     };
     if let Err(error) = result {
         reply.truncate(start);
@@ -115,18 +123,23 @@ fn describe_failure(args: Args, error: &CommandError) -> String {
 
 /// Finds the command and checks the number of its arguments.
 pub fn resolve(args: Args) -> Result<&'static Command, CommandError> {
-    let command = commands::find(&args[0]).ok_or_else(|| unknown_command(args))?;
-    let command = match args.get(1) {
-        Some(name) if !command.subcommands().is_empty() && !is_help(args) => {
-            commands::find_subcommand(command, name)
-                .ok_or_else(|| unknown_subcommand(command, name))?
-        }
-        _ => command,
-    };
+    let command = find_row(args)?;
     if command.accepts(args.len()) {
         return Ok(command);
     }
     Err(format!("ERR wrong number of arguments for '{}' command", command.name).into())
+}
+
+/// Finds the command, or the subcommand.
+fn find_row(args: Args) -> Result<&'static Command, CommandError> {
+    let command = commands::find(&args[0]).ok_or_else(|| unknown_command(args))?;
+    match args.get(1) {
+        Some(name) if !command.subcommands().is_empty() && !is_help(args) => {
+            commands::find_subcommand(command, name)
+                .ok_or_else(|| unknown_subcommand(command, name))
+        }
+        _ => Ok(command),
+    }
 }
 
 /// Every container answers `HELP`, from its rows.
@@ -210,6 +223,7 @@ fn run(
             let view = keyspace.read(session.db, command.keys_of(args));
             let outcome = handler(&view, args, reply);
             session.seen = session.seen.max(view.last_record());
+            session.tally.looked_up(view.lookups());
             show_if_monitored(server, session, command, args);
             outcome
         }
@@ -218,6 +232,7 @@ fn run(
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
             session.seen = session.seen.max(view.last_record());
+            session.tally.looked_up(view.lookups());
             show_if_monitored(server, session, command, args);
             if let Some(garbage) = view.unlock() {
                 server.discard(garbage);

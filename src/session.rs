@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 use crate::pause::Pause;
 use crate::resp::{Protocol, Queue, Reply};
 use crate::socket::Socket;
-use crate::stats::{Counter, Stats};
+use crate::stats::{Counter, Stats, Tally};
 use crate::store::{Garbage, Keyspace, Watcher};
 
 /// What all connections share.
@@ -146,6 +146,8 @@ pub struct Session {
     pub leaving: bool,
     /// What else others see of it.
     pub marks: Marks,
+    /// What it has counted since it last replied.
+    pub tally: Tally,
     /// Where its records are encoded for the log; kept so that it need not be reserved each time.
     pub scratch: Cell<Vec<u8>>,
     /// The transaction that MULTI has begun.
@@ -182,6 +184,7 @@ impl Session {
             replies: Replies::On,
             leaving: false,
             marks: Marks::default(),
+            tally: Tally::default(),
             scratch: Cell::default(),
             multi: None,
             watched: Vec::new(),

@@ -255,7 +255,7 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.remove_if_expired(key);
     }
     let sources: Result<Vec<&[u8]>, _> =
-        args.from(3).map(|key| view.string(key).map(Option::unwrap_or_default)).collect();
+        args.from(3).map(|key| view.lookup_string(key).map(Option::unwrap_or_default)).collect();
     let result = combine(operation, &sources?);
     reply.count(result.len());
     if result.is_empty() {
@@ -507,7 +507,7 @@ fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let written = actions.iter().filter(|(_, action)| !matches!(action, Action::Get));
     // Redis makes room for a field before it knows whether that will be written.
     let Some(room) = written.map(|(field, _)| field.end()).max() else {
-        reply_fields(view.string(&args[1])?.unwrap_or_default(), &actions, reply);
+        reply_fields(view.lookup_string(&args[1])?.unwrap_or_default(), &actions, reply);
         return Ok(Effect::None);
     };
     let (value, mut changed) = make_room(view, &args[1], room)?;

@@ -40,6 +40,9 @@ const COMMANDS: &[Command] = &[
         .doc("7.0.0", "O(N) with N the number of commands", "Explains commands to people."),
     session("command|getkeys", "command argument [argument ...]", getkeys).flags(SHARED)
         .doc("2.8.13", "O(N) with N the number of arguments", "Finds the keys of a command."),
+    session("command|getkeysandflags", "command argument [argument ...]", getkeysandflags).flags(SHARED)
+        .doc("7.0.0", "O(N) with N the number of arguments",
+             "Finds the keys of a command, and what it does with them."),
     session("command|info", "[command-name [command-name ...]]", info).flags(SHARED).tips(ANY_ORDER)
         .doc("2.8.13", "O(N) with N the number of commands", "Describes commands to programs."),
     session("command|list", "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]", list)
@@ -100,6 +103,46 @@ fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 fn getkeys(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let inner = args.skip(2);
+    let keys = find_with_keys(inner)?.keys_of(inner);
+    reply.array(keys.len());
+    keys.for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+fn getkeysandflags(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let inner = args.skip(2);
+    let command = find_with_keys(inner)?;
+    let specs = command.keys.iter().flatten();
+    let keys = specs.flat_map(|keys| {
+        command.keys_at(keys, inner).map(|key| (key, access(command, keys, inner)))
+    });
+    let keys: Vec<(&[u8], &str)> = keys.collect();
+    reply.array(keys.len());
+    for (key, access) in keys {
+        reply.array(2);
+        reply.bulk(key);
+        let flags: Vec<&str> = access.split(' ').collect();
+        reply.set(flags.len());
+        flags.iter().for_each(|flag| reply.simple(flag));
+    }
+    Ok(())
+}
+
+/// What is done with the keys. For some commands that depends on their options.
+fn access(command: &Command, keys: &Keys, args: Args) -> &'static str {
+    let gets = |arg: &[u8]| is(arg, "GET");
+    let changes = |arg: &[u8]| is(arg, "SET") || is(arg, "INCRBY");
+    match command.name {
+        "set" if args.from(3).any(gets) => "RW access update",
+        "set" => "OW update",
+        "bitfield" if args.from(2).any(changes) => "RW access update",
+        "bitfield" => "RO access",
+        _ => keys.access,
+    }
+}
+
+/// The command that the arguments are, if it has keys.
+fn find_with_keys(inner: Args) -> Result<&'static Command, CommandError> {
     let invalid = CommandError::new("ERR Invalid command specified");
     let command = find(&inner[0]).ok_or(invalid.clone())?;
     let command = match inner.get(1) {
@@ -114,13 +157,10 @@ fn getkeys(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if !command.accepts(inner.len()) {
         return Err(CommandError::new("ERR Invalid number of arguments specified for command"));
     }
-    let keys = command.keys_of(inner);
-    if keys.len() == 0 {
+    if command.keys_of(inner).len() == 0 {
         return Err(CommandError::new("ERR Invalid arguments specified for command"));
     }
-    reply.array(keys.len());
-    keys.for_each(|key| reply.bulk(key));
-    Ok(())
+    Ok(command)
 }
 
 fn info_all(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {

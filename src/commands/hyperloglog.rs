@@ -195,7 +195,7 @@ fn hyperloglog_mut<'v>(
 fn merge_all(view: &WriteView, args: Args, union: &mut Registers) -> Result<bool, CommandError> {
     let mut any_dense = false;
     for key in args.from(1) {
-        let Some(value) = view.string(key)? else { continue };
+        let Some(value) = view.lookup_string(key)? else { continue };
         if !hyperloglog::is_valid(value) {
             return Err(INVALID);
         }

@@ -48,6 +48,9 @@ const MEMORY_COMMANDS: &[Command] = &[
     read("memory|usage", "key [SAMPLES count]", usage).keys(2, 2, 1, "RO")
         .doc("4.0.0", "O(N) with N the number of samples",
              "Returns the bytes of memory that a key and its value have reserved."),
+    super::memory::DOCTOR,
+    super::memory::PURGE,
+    super::memory::STATS,
 ];
 
 fn encoding(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {

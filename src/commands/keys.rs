@@ -172,7 +172,7 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let is_taken = |view: &mut WriteView| view.contains(destination);
     let may = view.contains(source) && (!in_database(view, target, is_taken) || replace);
-    let copied = view.entry(source).filter(|_| may).map(Entry::copy);
+    let copied = view.lookup(source).filter(|_| may).map(Entry::copy);
     reply.integer(i64::from(copied.is_some()));
     let Some(copied) = copied else {
         return Ok(Effect::None);

@@ -4,6 +4,7 @@
 //! the file of its family; dispatch, arity, locking, logging and `COMMAND` follow, and a test says what the
 //! README lacks.
 
+pub mod acl;
 pub mod bitmaps;
 pub mod clients;
 pub mod compare;
@@ -15,13 +16,18 @@ pub mod fields;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod increx;
+pub mod info;
 pub mod inspect;
 pub mod keys;
+pub mod latency;
 pub mod lcs;
+pub mod lolwut;
+pub mod memory;
 pub mod monitor;
 mod options;
 pub mod pubsub;
 pub mod server;
+pub mod slowlog;
 pub mod spec;
 pub mod strings;
 pub mod transactions;
@@ -49,9 +55,15 @@ pub static FAMILIES: &[&Family] = &[
     &transactions::FAMILY,
     &connection::FAMILY,
     &pubsub::FAMILY,
+    &server::GENERIC,
     &server::FAMILY,
     &inspect::MEMORY,
     &debug::FAMILY,
+    &info::FAMILY,
+    &slowlog::FAMILY,
+    &latency::FAMILY,
+    &acl::FAMILY,
+    &lolwut::FAMILY,
     &docs::FAMILY,
     &monitor::FAMILY,
 ];

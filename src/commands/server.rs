@@ -1,18 +1,14 @@
-//! The server: its settings, what it can tell of itself, the time, its end.
+//! The server: its settings, its part in a replication that is not there, the time, its end.
 //!
-//! The commands are described at <https://redis.io/docs/latest/commands/?group=server>. `INFO` tells
-//! only what is known to be true here; fields of Redis's that would have to be invented are left out.
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=server>.
 
-use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::connection::REDIS_VERSION;
-use super::options::{integer, is};
+use super::options::integer;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::config::Level;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::now_ms;
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
 
@@ -24,10 +20,8 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("1.0.0", "O(1)", "Starts a rewrite of the log."),
     command("config", "subcommand [argument ...]", Handler::Container(CONFIG_COMMANDS, None))
         .doc("2.0.0", "depends on the subcommand", "Shows and changes settings."),
-    session("info", "[section [section ...]]", info)
-        .flags(Flags::ALWAYS.or(Flags::DANGEROUS).or(Flags::VISITS_KEYS))
-        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
-        .doc("1.0.0", "O(1)", "Tells about the server."),
+    session("role", "", role).fast().flags(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS))
+        .doc("2.8.12", "O(1)", "Tells the server's part in replication, which is a master's."),
     session("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
         .flags(ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY))
         .doc("1.0.0", "O(1)", "Syncs the log to the disk and ends the server."),
@@ -39,11 +33,25 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("7.2.0", "O(1)", "Waits until the disk has what the connection wrote."),
 ] };
 
+/// What Redis puts among the generic commands.
+#[rustfmt::skip]
+pub static GENERIC: Family = Family { group: "generic", commands: &[
+    session("wait", "numreplicas timeout", wait).flags(Flags::NOSCRIPT.or(Flags::CONNECTION))
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
+        .doc("3.0.0", "O(1)", "Returns how many replicas have what the connection wrote: none."),
+] };
+
 #[rustfmt::skip]
 const CONFIG_COMMANDS: &[Command] = &[
     session("config|get", "parameter [parameter ...]", config_get).flags(ADMIN)
         .doc("2.0.0", "O(N) with N the number of settings",
              "Returns the settings whose names match a pattern."),
+    session("config|resetstat", "", config_resetstat).flags(ADMIN)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .doc("2.0.0", "O(N) with N the number of commands", "Begins to count again what INFO shows."),
+    session("config|rewrite", "", config_rewrite).flags(ADMIN)
+        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .doc("2.8.0", "O(N) with N the size of the file", "Writes the settings to the configuration file."),
     session("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("2.0.0", "O(N) with N the number of settings", "Changes settings: all of them or none."),
@@ -87,6 +95,30 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         _ => {}
     }
     reply.ok();
+    Ok(())
+}
+
+fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let Context { server, session, .. } = context;
+    session.tally.publish(&server.stats);
+    server.stats.reset();
+    server.aof.delayed_syncs.reset();
+    reply.ok();
+    Ok(())
+}
+
+fn config_rewrite(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    context.server.config.rewrite().map_err(|why| format!("ERR {why}"))?;
+    reply.ok();
+    Ok(())
+}
+
+/// A master, at the beginning of its replication, without replicas.
+fn role(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.array(3);
+    reply.bulk(b"master");
+    reply.integer(0);
+    reply.array(0);
     Ok(())
 }
 
@@ -134,6 +166,18 @@ fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
+/// As WAITAOF, who waits for replicas is told at once that there are none, and not after the timeout:
+/// none can come meanwhile.
+fn wait(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    integer(&args[1])?;
+    let timeout_ms = integer(&args[2]).map_err(|_| TIMEOUT_NOT_AN_INTEGER)?;
+    if timeout_ms < 0 {
+        return Err(CommandError::new("ERR timeout is negative"));
+    }
+    reply.integer(0);
+    Ok(())
+}
+
 const TIMEOUT_NOT_AN_INTEGER: CommandError =
     CommandError::new("ERR timeout is not an integer or out of range");
 
@@ -167,155 +211,4 @@ fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
             std::process::exit(0)
         }
     }
-}
-
-/// A section of INFO: its title, and what writes its lines.
-type Section = (&'static str, fn(&mut Context, &mut String) -> std::fmt::Result);
-
-const SECTIONS: &[Section] = &[
-    ("Server", server_section),
-    ("Clients", clients_section),
-    ("Memory", memory_section),
-    ("Persistence", persistence_section),
-    ("Stats", stats_section),
-    ("Replication", replication_section),
-    ("CPU", cpu_section),
-    ("Cluster", cluster_section),
-    ("Keyspace", keyspace_section),
-];
-
-fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let everything = |arg: &[u8]| ["all", "default", "everything"].iter().any(|name| is(arg, name));
-    let wanted =
-        |title: &str| args.len() == 1 || args.from(1).any(|arg| everything(arg) || is(arg, title));
-    let mut text = String::new();
-    for (title, write) in SECTIONS.iter().filter(|(title, _)| wanted(title)) {
-        let gap = if text.is_empty() { "" } else { "\r\n" };
-        // Writing to a String does not fail.
-        let written = write!(text, "{gap}# {title}\r\n").and_then(|()| write(context, &mut text));
-        written.unwrap_or_default();
-    }
-    reply.verbatim(text.as_bytes());
-    Ok(())
-}
-
-fn server_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
-    let server = context.server;
-    let uptime = server.started.elapsed().as_secs();
-    write!(text, "redis_version:{REDIS_VERSION}\r\n")?;
-    write!(text, "server_name:respite\r\n")?;
-    write!(text, "respite_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;
-    write!(text, "redis_mode:standalone\r\n")?;
-    write!(text, "os:{} {}\r\n", std::env::consts::OS, std::env::consts::ARCH)?;
-    write!(text, "arch_bits:{}\r\n", usize::BITS)?;
-    write!(text, "process_id:{}\r\n", std::process::id())?;
-    write!(text, "run_id:{}\r\n", server.run_id)?;
-    write!(text, "tcp_port:{}\r\n", server.port.load(Relaxed))?;
-    write!(text, "server_time_usec:{}\r\n", now_ms() * 1000)?;
-    write!(text, "uptime_in_seconds:{uptime}\r\n")?;
-    write!(text, "uptime_in_days:{}\r\n", uptime / 86_400)
-}
-
-fn clients_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
-    let server = context.server;
-    write!(text, "connected_clients:{}\r\n", server.clients.count())?;
-    write!(text, "maxclients:{}\r\n", server.config.maxclients.load(Relaxed))
-}
-
-fn memory_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
-    if let Some((now, peak)) = resident_bytes() {
-        write!(text, "used_memory_rss:{now}\r\nused_memory_peak_rss:{peak}\r\n")?;
-    }
-    Ok(())
-}
-
-/// What the process has in memory now, and the most it ever had, where Linux tells.
-fn resident_bytes() -> Option<(u64, u64)> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kb| kb * 1024)
-    };
-    Some((field("VmRSS:")?, field("VmHWM:")?))
-}
-
-fn persistence_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
-    let server = context.server;
-    let status = if server.aof.failure().is_none() { "ok" } else { "err" };
-    let (bytes, base_bytes) = server.aof.size();
-    write!(text, "loading:{}\r\n", u8::from(server.is_loading()))?;
-    write!(text, "aof_enabled:{}\r\n", u8::from(server.aof.is_enabled()))?;
-    let progress = server.aof.rewrite_progress();
-    write!(text, "aof_rewrite_in_progress:{}\r\n", u8::from(progress.is_some()))?;
-    if let Some((elapsed, percent)) = progress {
-        write!(text, "aof_current_rewrite_time_sec:{}\r\n", elapsed.as_secs())?;
-        write!(text, "aof_rewrite_percent:{percent}\r\n")?;
-    }
-    let (last, completed) = server.aof.rewrites();
-    let ok = last.as_ref().is_none_or(|last| last.ok);
-    write!(text, "aof_last_bgrewrite_status:{}\r\n", if ok { "ok" } else { "err" })?;
-    if let Some(last) = last {
-        write!(text, "aof_last_rewrite_time_sec:{}\r\n", last.took.as_secs())?;
-    }
-    write!(text, "aof_rewrites:{completed}\r\n")?;
-    if server.aof.is_enabled() {
-        write!(text, "aof_last_write_status:{status}\r\n")?;
-        write!(text, "aof_delayed_fsync:{}\r\n", server.aof.delayed_syncs.get())?;
-        write!(text, "aof_current_size:{bytes}\r\naof_base_size:{base_bytes}\r\n")?;
-    }
-    Ok(())
-}
-
-fn stats_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
-    let server = context.server;
-    let stats = &server.stats;
-    write!(text, "total_connections_received:{}\r\n", stats.connections.get())?;
-    write!(text, "total_commands_processed:{}\r\n", stats.commands.get())?;
-    write!(text, "total_net_input_bytes:{}\r\n", stats.input_bytes.get())?;
-    write!(text, "total_net_output_bytes:{}\r\n", stats.output_bytes.get())?;
-    write!(text, "rejected_connections:{}\r\n", stats.rejected_connections.get())?;
-    write!(text, "expired_keys:{}\r\n", stats.expired_keys.get())?;
-    write!(text, "expired_subkeys:{}\r\n", stats.expired_fields.get())
-}
-
-fn replication_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
-    write!(text, "role:master\r\nconnected_slaves:0\r\n")
-}
-
-/// User and system time of the process, where Linux tells. It counts in hundredths of a second.
-fn cpu_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
-    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
-        return Ok(());
-    };
-    let Some((_, fields)) = stat.rsplit_once(')') else {
-        return Ok(());
-    };
-    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).flat_map(str::parse).collect();
-    if let [user, system] = ticks[..] {
-        write!(text, "used_cpu_sys:{:.6}\r\n", system / 100.0)?;
-        write!(text, "used_cpu_user:{:.6}\r\n", user / 100.0)?;
-    }
-    Ok(())
-}
-
-fn cluster_section(_: &mut Context, text: &mut String) -> std::fmt::Result {
-    write!(text, "cluster_enabled:0\r\n")
-}
-
-fn keyspace_section(context: &mut Context, text: &mut String) -> std::fmt::Result {
-    let mut totals = vec![(0, 0, 0); context.server.config.database_count()];
-    context.visit(|shard| {
-        for (db, (keys, volatile, timed)) in totals.iter_mut().enumerate().take(shard.databases()) {
-            if let Some(table) = shard.table(db) {
-                *keys += table.len();
-                *volatile += table.volatile();
-            }
-            *timed += shard.timed_hashes(db);
-        }
-    });
-    let filled = totals.iter().enumerate().filter(|(_, (keys, ..))| *keys > 0);
-    for (db, (keys, volatile, timed)) in filled {
-        write!(text, "db{db}:keys={keys},expires={volatile},subexpiry={timed}\r\n")?;
-    }
-    Ok(())
 }

@@ -197,6 +197,8 @@ impl Flags {
     pub const SUBSCRIBED: Flags = Flags(1 << 21);
     /// Waits for the end of `CLIENT PAUSE … WRITE`, like a write.
     pub const MAY_REPLICATE: Flags = Flags(1 << 22);
+    /// Brief, though not told as fast: see [`Command::is_brief`].
+    pub const BRIEF: Flags = Flags(1 << 23);
     /// What commands about the connection share.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
@@ -357,6 +359,13 @@ impl Command {
         self.flags.has(flags)
     }
 
+    /// Whether it does so little that a look at the clock would be dear: it has one key, its first argument,
+    /// and is fast. Several such commands may be timed together.
+    pub const fn is_brief(&self) -> bool {
+        self.flags.0 & (Flags::FAST.0 | Flags::BRIEF.0) != 0
+            && matches!(self.keys, [Some(Keys { first: 1, find: Find::Range(1), .. }), None])
+    }
+
     /// Whether so many arguments, the name included, are right.
     pub fn accepts(&self, args: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
@@ -392,15 +401,23 @@ impl Command {
             }
             _ => {
                 let (first, last, step) = self.key_range();
-                let end = match last {
-                    0 => 0,
-                    1.. => (last as usize + 1).min(args.len()),
-                    _ => (args.len() + 1).saturating_sub(last.unsigned_abs() as usize),
-                };
-                (first, end, step)
+                (first, range_end(args, last), step)
             }
         };
         args.from(first).take(end.saturating_sub(first)).step_by(step.max(1))
+    }
+
+    /// The keys of one of its key specs.
+    pub fn keys_at<'a>(
+        &self,
+        keys: &Keys,
+        args: Args<'a>,
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (first, end) = match keys.find {
+            Find::Number => (keys.first + 1, numbered_keys_end(args, keys.first, keys.step)),
+            Find::Range(last) => (keys.first, Some(range_end(args, last))),
+        };
+        args.from(first).take(end.unwrap_or(0).saturating_sub(first)).step_by(keys.step.max(1))
     }
 
     fn has_numbered_keys(&self) -> bool {
@@ -457,6 +474,15 @@ impl Command {
             ("@connection", (group == "connection" && !container) || self.has(Flags::CONNECTION)),
         ];
         all.into_iter().filter(|(_, is_in)| *is_in).map(|(name, _)| name).collect()
+    }
+}
+
+/// Behind the last key, if that has this number; negative from the end, 0 without keys.
+fn range_end(args: Args, last: i32) -> usize {
+    match last {
+        0 => 0,
+        1.. => (last as usize + 1).min(args.len()),
+        _ => (args.len() + 1).saturating_sub(last.unsigned_abs() as usize),
     }
 }
 

@@ -63,7 +63,7 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
     write("set", "key value [NX | XX | IFEQ ifeq-value | IFNE ifne-value | IFDEQ ifdeq-digest | \
                   IFDNE ifdne-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
                   PXAT unix-time-milliseconds | KEEPTTL]", set)
-        .key("RW access update variable_flags").flags(Flags::DENYOOM)
+        .key("RW access update variable_flags").flags(Flags::DENYOOM.or(Flags::BRIEF))
         .notes("RW and ACCESS due to the optional `GET` argument")
         .doc("1.0.0", "O(1)", "Sets the string value of a key, whatever it held before."),
     write("setex", "key seconds value", setex).key("OW update").flags(Flags::DENYOOM)
@@ -201,7 +201,7 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let options = SetOptions::parse(args)?;
     let deadline_ms = options.expiry.deadline_ms(view.now_ms(), "set")?;
     if options.get {
-        reply.bulk_or_null(view.string(key)?);
+        reply.bulk_or_null(view.lookup_string(key)?);
     }
     let holds = options.condition.holds(view, key)?;
     match (options.get, holds) {
@@ -268,13 +268,13 @@ fn set_with_time(
 }
 
 fn getset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    reply.bulk_or_null(view.string(&args[1])?);
+    reply.bulk_or_null(view.lookup_string(&args[1])?);
     view.insert_string(&args[1], &args[2], None);
     Ok(Effect::replay(&[b"SET", &args[1], &args[2]]))
 }
 
 fn getdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    reply.bulk_or_null(view.string(&args[1])?);
+    reply.bulk_or_null(view.lookup_string(&args[1])?);
     let removed = view.remove(&args[1]);
     Ok(if removed { Effect::replay(&[b"DEL", &args[1]]) } else { Effect::None })
 }
@@ -289,7 +289,7 @@ fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         }
         expiry.take(option, rest.by_ref())?;
     }
-    let value = view.string(key)?;
+    let value = view.lookup_string(key)?;
     reply.bulk_or_null(value);
     let Some(old_deadline_ms) = view.entry(key).map(|entry| entry.deadline_ms()) else {
         return Ok(Effect::None);

@@ -11,6 +11,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::measure::measured;
 use super::{permit, resolve, run_session, settle, settle_all, show_if_monitored};
 use crate::aof::Block;
 use crate::commands::spec::{Flags, Outcome};
@@ -114,7 +115,10 @@ fn carry_out(
     reply.array(commands.len());
     for (command, args) in commands.iter().zip(queue.iter()) {
         let start = reply.len();
-        if let Err(error) = run(server, session, &mut transaction, command, args, reply) {
+        let outcome = measured(server, session, command, args, |session| {
+            run(server, session, &mut transaction, command, args, reply)
+        });
+        if let Err(error) = outcome {
             reply.truncate(start);
             reply.error(&error);
         }
@@ -151,12 +155,16 @@ fn run(
 ) -> Outcome {
     let outcome = match command.handler {
         Handler::Read(handler) => {
-            handler(&transaction.read(session.db, command.keys_of(args)), args, reply)
+            let view = transaction.read(session.db, command.keys_of(args));
+            let outcome = handler(&view, args, reply);
+            session.tally.looked_up(view.lookups());
+            outcome
         }
         Handler::Write(handler) => {
             let mut view = transaction.write(session.db, command.keys_of(args));
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
+            session.tally.looked_up(view.lookups());
             let garbage = view.unlock();
             transaction.keep(garbage.unwrap_or_default());
             outcome

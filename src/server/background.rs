@@ -131,18 +131,23 @@ fn close_slow(server: &Server) {
     }
 }
 
-/// Moves the clock of the keyspace on; removes what has expired, and logs it.
+/// Moves the clock of the keyspace on; removes what has expired, and logs it. The same thread takes the samples for the rates of INFO.
 pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(SWEEP_PERIOD);
         server.keyspace.tick();
+        server.stats.sample();
         if server.pause.is_likely() && server.pause.paused().is_some() {
             continue; // to remove a key is a write
         }
-        server.keyspace.sweep(now_ms(), |expired| {
-            let records = expired.iter().map(|expired| dispatch::log_expired(server, expired));
-            records.max().unwrap_or(0)
-        });
+        let threshold_ms = server.config.latency_monitor_threshold.load(Relaxed);
+        let sweep = || {
+            server.keyspace.sweep(now_ms(), |expired| {
+                let records = expired.iter().map(|expired| dispatch::log_expired(server, expired));
+                records.max().unwrap_or(0)
+            });
+        };
+        server.stats.latency.timed("expire-cycle", threshold_ms, sweep);
     }
 }
 

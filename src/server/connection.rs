@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 
+use crate::aof::Aof;
 use crate::config::{FsyncPolicy, Level, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
 use crate::outbox::Outbox;
@@ -84,8 +85,9 @@ impl Connection<'_> {
             let progress = match request.feed(input.buffer()) {
                 Ok(progress) => progress,
                 Err(error) => {
-                    let error = format!("ERR Protocol error: {error}");
-                    self.reply.error(&CommandError::from(error));
+                    let error = CommandError::from(format!("ERR Protocol error: {error}"));
+                    self.server.stats.errors.count(error.text());
+                    self.reply.error(&error);
                     self.session.closing = true;
                     return self.send();
                 }
@@ -140,13 +142,13 @@ impl Connection<'_> {
 
     /// Flushes the log as far as the replies show, then sends them.
     fn send(&mut self) -> io::Result<()> {
+        dispatch::measure::end_batch(self.server, &mut self.session);
         if self.reply.is_empty() && self.commands == 0 {
             return Ok(());
         }
         self.session.publish();
         let commands = std::mem::take(&mut self.commands);
         let answered = std::mem::take(&mut self.answered);
-        self.server.stats.commands.add(commands);
         self.session.client.commands.add(commands);
         if self.reply.is_empty() {
             return self.put();
@@ -177,10 +179,11 @@ impl Connection<'_> {
             {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            let mut socket = self.socket;
-            socket.write_all(self.reply.bytes())?;
+            // Counted first: whoever has seen a reply finds it in the statistics.
             outbox.sent.add(self.reply.len() as u64);
             self.server.stats.output_bytes.add(self.reply.len() as u64);
+            let mut socket = self.socket;
+            socket.write_all(self.reply.bytes())?;
             return Ok(());
         }
         if self.writer.is_none() {
@@ -213,9 +216,14 @@ impl Connection<'_> {
 
 /// Has the log flushed as far as somebody is going to see, and synced if the policy says so.
 fn make_durable(server: &Server, position: u64) -> io::Result<()> {
-    match server.config.fsync_policy() {
-        FsyncPolicy::Always => server.aof.sync_to(position),
-        FsyncPolicy::EverySecond | FsyncPolicy::No => server.aof.flush_to(position),
+    let Server { aof, config, stats, .. } = server;
+    let threshold_ms = config.latency_monitor_threshold.load(Relaxed);
+    let timed = |event, work: fn(&Aof, u64) -> io::Result<()>| {
+        stats.latency.timed(event, threshold_ms, || work(aof, position))
+    };
+    match config.fsync_policy() {
+        FsyncPolicy::Always => timed("aof-fsync-always", Aof::sync_to),
+        FsyncPolicy::EverySecond | FsyncPolicy::No => timed("aof-write", Aof::flush_to),
     }
 }
 

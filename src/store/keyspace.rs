@@ -246,12 +246,12 @@ impl Keyspace {
 
     /// Locks the shards of the keys for reading.
     pub fn read<'a>(&'a self, db: usize, keys: impl Keys<'a>) -> ReadView<'a> {
-        View::new(self, db, Guards::of(keys, |index| self.shared(index)))
+        View::new(self, db, Guards::of(keys, |index| self.shared(index)), true)
     }
 
     /// Locks the shards of the keys for writing.
     pub fn write<'a>(&'a self, db: usize, keys: impl Keys<'a>) -> WriteView<'a> {
-        View::new(self, db, Guards::of(keys, |index| self.exclusive(index)))
+        View::new(self, db, Guards::of(keys, |index| self.exclusive(index)), false)
     }
 
     /// Locks all that a transaction needs, each shard once, for writing only where it writes.

@@ -38,6 +38,19 @@ impl Table {
         self.volatile
     }
 
+    /// The bytes that the map itself has reserved: a place for a key and its entry with a byte of its
+    /// hash each, one more than an eighth of them spare. What keys and values have reserved besides is
+    /// not among them.
+    pub fn reserved_bytes(&self) -> usize {
+        match self.entries.capacity() {
+            0 => 0,
+            capacity => {
+                let places = (capacity * 8 / 7).next_power_of_two();
+                places * (size_of::<(Key, Entry)>() + 1)
+            }
+        }
+    }
+
     /// Keys and entries, in no order; the expired that nobody has met yet included.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
         self.entries.iter()

@@ -130,7 +130,7 @@ impl<'a> Transaction<'a> {
     /// What a command sees that only reads.
     pub fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
         let lend = |index| Shared::Lent(self.shards[self.place_of(index)].1.shard());
-        View::new(self.keyspace, db, Guards::of(keys, lend)).at(self.now_ms)
+        View::new(self.keyspace, db, Guards::of(keys, lend), true).at(self.now_ms)
     }
 
     /// What a command sees that may change its keys.
@@ -144,7 +144,7 @@ impl<'a> Transaction<'a> {
                 held.and_then(|(_, held)| held.shard_mut()).unwrap_or_else(|| not_held()),
             )
         };
-        View::new(self.keyspace, db, Guards::of(keys, lend)).at(self.now_ms)
+        View::new(self.keyspace, db, Guards::of(keys, lend), false).at(self.now_ms)
     }
 
     /// What a command sees that reads the whole keyspace.

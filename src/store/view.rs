@@ -61,6 +61,9 @@ pub struct View<'a, G> {
     /// key is the same in all databases.
     pub db: usize,
     now_ms: Cell<i64>,
+    /// Whether every lookup counts: those of commands that only read do.
+    reading: bool,
+    lookups: Cell<(u32, u32)>,
     /// What is left to do after the command. Most leave nothing, and pay for one pointer.
     aftermath: Option<Box<Aftermath>>,
 }
@@ -102,8 +105,20 @@ impl Garbage {
 }
 
 impl<'a, G: Deref<Target = Shard>> View<'a, G> {
-    pub(super) fn new(keyspace: &'a Keyspace, db: usize, guards: Guards<G>) -> View<'a, G> {
-        View { keyspace, guards, db, now_ms: Cell::new(0), aftermath: None }
+    pub(super) fn new(
+        keyspace: &'a Keyspace,
+        db: usize,
+        guards: Guards<G>,
+        reading: bool,
+    ) -> View<'a, G> {
+        let (now_ms, lookups) = (Cell::new(0), Cell::new((0, 0)));
+        View { keyspace, guards, db, now_ms, reading, lookups, aftermath: None }
+    }
+
+    /// How many keys were looked for and found, and how many not. What a writer looks for in order to
+    /// change it does not count: that is Redis's rule.
+    pub fn lookups(&self) -> (u32, u32) {
+        self.lookups.get()
     }
 
     /// The same at a moment that is known.
@@ -143,6 +158,39 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
 
     /// As [`View::entry`], for those whose look is not to count as a use of the key.
     pub fn peek(&self, key: &[u8]) -> Option<&Entry> {
+        let found = self.find(key);
+        if self.reading {
+            self.count_lookup(found.is_some());
+        }
+        found
+    }
+
+    /// As [`View::entry`], and counts as a hit or a miss even if the command writes: for those that
+    /// answer what they find (GETEX, COPY).
+    pub fn lookup(&self, key: &[u8]) -> Option<&Entry> {
+        let found = self.find(key);
+        self.count_lookup(found.is_some());
+        found.inspect(|entry| entry.touch(self.keyspace.second()))
+    }
+
+    /// As [`View::string`], and counts as [`View::lookup`] does.
+    ///
+    /// # Errors
+    /// [`WrongType`] if it holds something else.
+    pub fn lookup_string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
+        match self.lookup(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::String(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(WrongType),
+        }
+    }
+
+    fn count_lookup(&self, found: bool) {
+        let (hits, misses) = self.lookups.get();
+        self.lookups.set((hits + u32::from(found), misses + u32::from(!found)));
+    }
+
+    fn find(&self, key: &[u8]) -> Option<&Entry> {
         let (shard, key) = self.locate(key);
         let entry = shard.table(self.db)?.get(key)?;
         (!self.is_expired(entry)).then_some(entry)

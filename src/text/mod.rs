@@ -8,6 +8,7 @@ pub mod integer;
 pub mod lcs;
 pub mod long_double;
 pub mod sha1;
+pub mod sha256;
 pub mod xxh3;
 
 /// Says something on stderr, to the person who runs the server. Unlike `eprintln!` it does not panic

@@ -33,6 +33,7 @@ mod pubsub;
 mod random;
 mod server;
 mod startup;
+mod stats;
 mod strings;
 mod style;
 mod transactions;

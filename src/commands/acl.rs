@@ -1,0 +1,189 @@
+//! `ACL`: who may do what. There is one user, `default`, who may do everything; all there is to say of
+//! it is whether it has a password (`requirepass`), which is shown as its SHA-256 digest.
+//!
+//! What would change users is not there, so neither are users whom nobody could make.
+
+use std::fs::File;
+use std::io::Read;
+
+use super::options::{integer, is};
+use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
+use super::{all, find, find_subcommand};
+use crate::resp::{Args, CommandError, Reply};
+use crate::text::sha256;
+
+const SHARED: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
+const ADMIN: Flags = Flags::ADMIN.or(SHARED);
+
+/// Users.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "server", commands: &[
+    command("acl", "subcommand [argument ...]", Handler::Container(COMMANDS, None))
+        .doc("6.0.0", "depends on the subcommand", "Tells who may do what."),
+] };
+
+#[rustfmt::skip]
+const COMMANDS: &[Command] = &[
+    session("acl|cat", "[category]", cat).flags(SHARED)
+        .doc("6.0.0", "O(N) with N the number of commands", "Lists categories, or what is in one."),
+    session("acl|dryrun", "username command [arg [arg ...]]", dryrun).flags(ADMIN)
+        .doc("7.0.0", "O(1)", "Tells whether a user may carry out a command."),
+    session("acl|genpass", "[bits]", genpass).flags(SHARED)
+        .doc("6.0.0", "O(1)", "Makes a password that nobody can guess."),
+    session("acl|getuser", "username", getuser).flags(ADMIN)
+        .doc("6.0.0", "O(1)", "Tells what a user may do."),
+    session("acl|list", "", list).flags(ADMIN)
+        .doc("6.0.0", "O(1)", "Lists users and what they may do."),
+    session("acl|users", "", users).flags(ADMIN).doc("6.0.0", "O(1)", "Lists the names of users."),
+    session("acl|whoami", "", whoami).flags(SHARED)
+        .doc("6.0.0", "O(1)", "Returns the name of the connection's user."),
+];
+
+/// The only user.
+const USER: &[u8] = b"default";
+
+/// Redis's categories, in its order. Those of types that are not here are empty.
+const CATEGORIES: [&str; 21] = [
+    "keyspace",
+    "read",
+    "write",
+    "set",
+    "sortedset",
+    "list",
+    "hash",
+    "string",
+    "bitmap",
+    "hyperloglog",
+    "geo",
+    "stream",
+    "pubsub",
+    "admin",
+    "fast",
+    "slow",
+    "blocking",
+    "dangerous",
+    "connection",
+    "transaction",
+    "scripting",
+];
+
+fn whoami(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.bulk(USER);
+    Ok(())
+}
+
+fn users(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.array(1);
+    reply.bulk(USER);
+    Ok(())
+}
+
+/// The digest of the user's password, if it has one.
+fn password_digest(context: &Context) -> Option<String> {
+    let password = context.server.config.requirepass.get();
+    (!password.is_empty()).then(|| sha256::hex_digest(password.as_bytes()))
+}
+
+fn list(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let password = match password_digest(context) {
+        Some(digest) => format!("sanitize-payload #{digest}"),
+        None => "nopass sanitize-payload".into(),
+    };
+    reply.array(1);
+    reply.bulk(format!("user default on {password} ~* &* +@all").as_bytes());
+    Ok(())
+}
+
+fn getuser(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if &args[2] != USER {
+        reply.null();
+        return Ok(());
+    }
+    let digest = password_digest(context);
+    let flags: &[&str] = match digest {
+        Some(_) => &["on", "sanitize-payload"],
+        None => &["on", "nopass", "sanitize-payload"],
+    };
+    reply.map(6);
+    reply.bulk(b"flags");
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.bulk(flag.as_bytes()));
+    reply.bulk(b"passwords");
+    reply.array(digest.iter().len());
+    digest.iter().for_each(|digest| reply.bulk(digest.as_bytes()));
+    for (title, rule) in [("commands", "+@all"), ("keys", "~*"), ("channels", "&*")] {
+        reply.bulk(title.as_bytes());
+        reply.bulk(rule.as_bytes());
+    }
+    reply.bulk(b"selectors");
+    reply.array(0);
+    Ok(())
+}
+
+fn cat(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if args.len() > 3 {
+        let name = args[1].escape_ascii();
+        let text = format!(
+            "ERR unknown subcommand or wrong number of arguments for '{name}'. Try ACL HELP."
+        );
+        return Err(text.into());
+    }
+    let Some(wanted) = args.get(2) else {
+        reply.array(CATEGORIES.len());
+        CATEGORIES.iter().for_each(|category| reply.bulk(category.as_bytes()));
+        return Ok(());
+    };
+    if !CATEGORIES.iter().any(|category| is(wanted, category)) {
+        return Err([b"ERR Unknown category '".as_slice(), wanted, b"'"].concat().into());
+    }
+    let rows = all().flat_map(|(group, row)| {
+        std::iter::once(row).chain(row.subcommands()).map(move |r| (group, r))
+    });
+    let is_in = |(group, row): &(&str, &Command)| {
+        row.categories(group).iter().any(|category| is(wanted, &category[1..]))
+    };
+    let names: Vec<&str> = rows.filter(is_in).map(|(_, row)| row.name).collect();
+    reply.array(names.len());
+    names.iter().for_each(|name| reply.bulk(name.as_bytes()));
+    Ok(())
+}
+
+/// The user may do everything that can be done.
+fn dryrun(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if &args[2] != USER {
+        return Err([b"ERR User '".as_slice(), &args[2], b"' not found"].concat().into());
+    }
+    let inner = args.skip(3);
+    let row = find(&inner[0]);
+    let row = match inner.get(1) {
+        Some(name) if row.is_some_and(|row| !row.subcommands().is_empty()) => {
+            row.and_then(|row| find_subcommand(row, name))
+        }
+        _ => row,
+    };
+    let unknown = || [b"ERR Command '".as_slice(), &inner[0], b"' not found"].concat();
+    let row = row.ok_or_else(unknown)?;
+    if !row.accepts(inner.len()) {
+        return Err(format!("ERR wrong number of arguments for '{}' command", row.name).into());
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn genpass(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    const LIMIT: i64 = 4096;
+    let bits = args.get(2).map_or(Ok(256), integer)?;
+    if args.len() > 3 || !(1..=LIMIT).contains(&bits) {
+        return Err(CommandError::new(
+            "ERR ACL GENPASS argument must be the number of bits for the output password, a positive \
+             number up to 4096",
+        ));
+    }
+    let digits = (bits as usize).div_ceil(4);
+    let mut random = vec![0; digits.div_ceil(2)];
+    let read = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random));
+    read.map_err(|error| format!("ERR there is no randomness to be had: {error}"))?;
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    reply.bulk(&hex.as_bytes()[..digits]);
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! `INFO`: what the server can tell of itself.
+//!
+//! Only what is known to be true here. Fields of Redis's that would have to be invented are left out, and
+//! so are those about forks, evictions in progress, scripts, modules and replicas. A zero stands where
+//! zero is the truth and where tools look for it: nothing is ever evicted, no client ever blocks.
+//!
+//! `used_memory` is what the kernel counts for the process, as `used_memory_rss`: what the allocator has
+//! handed out the standard library does not tell. Times of commands are measured as
+//! [`crate::stats::calls`] says.
+
+use std::fmt::{self, Write};
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::connection::REDIS_VERSION;
+use super::options::is;
+use super::spec::{Context, Family, Flags, Outcome, session};
+use crate::resp::{Args, Reply};
+use crate::store::now_ms;
+
+/// `INFO`.
+#[rustfmt::skip]
+pub static FAMILY: Family = Family { group: "server", commands: &[
+    session("info", "[section [section ...]]", info)
+        .flags(Flags::ALWAYS.or(Flags::DANGEROUS).or(Flags::VISITS_KEYS))
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .doc("1.0.0", "O(1)", "Tells about the server."),
+] };
+
+/// A section: its title, whether it is shown when none is named, and what writes its lines.
+type Section = (&'static str, bool, fn(&mut Context, &mut String) -> fmt::Result);
+
+const SECTIONS: &[Section] = &[
+    ("Server", true, server_section),
+    ("Clients", true, clients_section),
+    ("Memory", true, memory_section),
+    ("Persistence", true, persistence_section),
+    ("Stats", true, stats_section),
+    ("Replication", true, replication_section),
+    ("CPU", true, cpu_section),
+    ("Commandstats", false, commandstats_section),
+    ("Errorstats", true, errorstats_section),
+    ("Latencystats", false, latencystats_section),
+    ("Cluster", true, cluster_section),
+    ("Keyspace", true, keyspace_section),
+];
+
+fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    // What this connection has done before in the same batch is to be seen too.
+    context.session.tally.publish(&context.server.stats);
+    let asked = |name: &str| args.from(1).any(|arg| is(arg, name));
+    let everything = asked("all") || asked("everything");
+    let default = args.len() == 1 || asked("default");
+    let wanted = |title: &str, is_default| everything || (default && is_default) || asked(title);
+    let mut text = String::new();
+    for (title, _, write) in SECTIONS.iter().filter(|(title, default, _)| wanted(title, *default)) {
+        let gap = if text.is_empty() { "" } else { "\r\n" };
+        // Writing to a String does not fail.
+        let written = write!(text, "{gap}# {title}\r\n").and_then(|()| write(context, &mut text));
+        written.unwrap_or_default();
+    }
+    reply.verbatim(text.as_bytes());
+    Ok(())
+}
+
+fn server_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    let server = context.server;
+    let uptime = server.started.elapsed().as_secs();
+    write!(text, "redis_version:{REDIS_VERSION}\r\n")?;
+    write!(text, "server_name:respite\r\n")?;
+    write!(text, "respite_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;
+    write!(text, "redis_mode:standalone\r\n")?;
+    write!(text, "os:{}\r\n", operating_system())?;
+    write!(text, "arch_bits:{}\r\n", usize::BITS)?;
+    write!(text, "process_id:{}\r\n", std::process::id())?;
+    write!(text, "process_supervised:no\r\n")?;
+    write!(text, "run_id:{}\r\n", server.run_id)?;
+    write!(text, "tcp_port:{}\r\n", server.port.load(Relaxed))?;
+    write!(text, "server_time_usec:{}\r\n", now_ms() * 1000)?;
+    write!(text, "uptime_in_seconds:{uptime}\r\n")?;
+    write!(text, "uptime_in_days:{}\r\n", uptime / 86_400)?;
+    if let Ok(program) = std::env::current_exe() {
+        write!(text, "executable:{}\r\n", program.display())?;
+    }
+    let config_file = server.config.file().map(|path| path.display().to_string());
+    write!(text, "config_file:{}\r\n", config_file.unwrap_or_default())
+}
+
+/// The system, its release and the architecture, as `uname` shows them; without the release where that
+/// is not in `/proc`.
+fn operating_system() -> String {
+    let arch = std::env::consts::ARCH;
+    let read = |name| std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+    match (read("ostype"), read("osrelease")) {
+        (Ok(system), Ok(release)) => format!("{} {} {arch}", system.trim(), release.trim()),
+        _ => format!("{} {arch}", std::env::consts::OS),
+    }
+}
+
+fn clients_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    let server = context.server;
+    write!(text, "connected_clients:{}\r\n", server.clients.count())?;
+    write!(text, "maxclients:{}\r\n", server.config.maxclients.load(Relaxed))?;
+    write!(text, "blocked_clients:0\r\n")
+}
+
+fn memory_section(_: &mut Context, text: &mut String) -> fmt::Result {
+    let mut show = |name: &str, bytes| {
+        write!(text, "{name}:{bytes}\r\n{name}_human:{}\r\n", human_bytes(bytes))
+    };
+    if let Some((now, peak)) = resident_bytes() {
+        show("used_memory", now)?;
+        show("used_memory_rss", now)?;
+        show("used_memory_peak", peak)?;
+    }
+    if let Some(bytes) = kilobytes("/proc/meminfo", "MemTotal:") {
+        show("total_system_memory", bytes)?;
+    }
+    show("maxmemory", 0)?;
+    write!(text, "maxmemory_policy:noeviction\r\n")
+}
+
+/// What the process has in memory now, and the most it ever had, where Linux tells.
+pub(super) fn resident_bytes() -> Option<(u64, u64)> {
+    let of = |name| kilobytes("/proc/self/status", name);
+    Some((of("VmRSS:")?, of("VmHWM:")?))
+}
+
+/// What a line of that name in a file of `/proc` says, in bytes.
+fn kilobytes(path: &str, name: &str) -> Option<u64> {
+    let lines = std::fs::read_to_string(path).ok()?;
+    let line = lines.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// Bytes in the unit that fits, as Redis writes them.
+pub(super) fn human_bytes(bytes: u64) -> String {
+    let units = [('T', 1u64 << 40), ('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
+    match units.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((letter, unit)) => format!("{:.2}{letter}", bytes as f64 / *unit as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    let server = context.server;
+    let status = if server.aof.failure().is_none() { "ok" } else { "err" };
+    let (bytes, base_bytes) = server.aof.size();
+    write!(text, "loading:{}\r\n", u8::from(server.is_loading()))?;
+    write!(text, "async_loading:0\r\n")?;
+    write!(text, "rdb_bgsave_in_progress:0\r\n")?;
+    write!(text, "aof_enabled:{}\r\n", u8::from(server.aof.is_enabled()))?;
+    let progress = server.aof.rewrite_progress();
+    write!(text, "aof_rewrite_in_progress:{}\r\n", u8::from(progress.is_some()))?;
+    if let Some((elapsed, percent)) = progress {
+        write!(text, "aof_current_rewrite_time_sec:{}\r\n", elapsed.as_secs())?;
+        write!(text, "aof_rewrite_percent:{percent}\r\n")?;
+    }
+    let (last, completed) = server.aof.rewrites();
+    let ok = last.as_ref().is_none_or(|last| last.ok);
+    write!(text, "aof_last_bgrewrite_status:{}\r\n", if ok { "ok" } else { "err" })?;
+    if let Some(last) = last {
+        write!(text, "aof_last_rewrite_time_sec:{}\r\n", last.took.as_secs())?;
+    }
+    write!(text, "aof_rewrites:{completed}\r\n")?;
+    if server.aof.is_enabled() {
+        write!(text, "aof_last_write_status:{status}\r\n")?;
+        write!(text, "aof_delayed_fsync:{}\r\n", server.aof.delayed_syncs.get())?;
+        write!(text, "aof_current_size:{bytes}\r\naof_base_size:{base_bytes}\r\n")?;
+    }
+    Ok(())
+}
+
+fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    let stats = &context.server.stats;
+    write!(text, "total_connections_received:{}\r\n", stats.connections.get())?;
+    write!(text, "total_commands_processed:{}\r\n", stats.calls.get())?;
+    let rate = stats.rates.get();
+    if let Some(rate) = rate {
+        write!(text, "instantaneous_ops_per_sec:{:.0}\r\n", rate.calls)?;
+    }
+    write!(text, "total_net_input_bytes:{}\r\n", stats.input_bytes.get())?;
+    write!(text, "total_net_output_bytes:{}\r\n", stats.output_bytes.get())?;
+    if let Some(rate) = rate {
+        write!(text, "instantaneous_input_kbps:{:.2}\r\n", rate.input_bytes / 1024.0)?;
+        write!(text, "instantaneous_output_kbps:{:.2}\r\n", rate.output_bytes / 1024.0)?;
+    }
+    write!(text, "rejected_connections:{}\r\n", stats.rejected_connections.get())?;
+    write!(text, "expired_keys:{}\r\n", stats.expired_keys.get())?;
+    write!(text, "expired_subkeys:{}\r\n", stats.expired_fields.get())?;
+    write!(text, "evicted_keys:0\r\n")?;
+    write!(text, "keyspace_hits:{}\r\n", stats.hits.get())?;
+    write!(text, "keyspace_misses:{}\r\n", stats.misses.get())?;
+    write!(text, "total_forks:0\r\n")?;
+    write!(text, "total_error_replies:{}\r\n", stats.errors.total())
+}
+
+fn replication_section(_: &mut Context, text: &mut String) -> fmt::Result {
+    write!(text, "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\n")?;
+    write!(text, "master_repl_offset:0\r\nrepl_backlog_active:0\r\n")
+}
+
+/// User and system time of the process, where Linux tells. It counts in hundredths of a second.
+fn cpu_section(_: &mut Context, text: &mut String) -> fmt::Result {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
+        return Ok(());
+    };
+    let Some((_, fields)) = stat.rsplit_once(')') else {
+        return Ok(());
+    };
+    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(4).flat_map(str::parse).collect();
+    if let [user, system, children_user, children_system] = ticks[..] {
+        write!(text, "used_cpu_sys:{:.6}\r\n", system / 100.0)?;
+        write!(text, "used_cpu_user:{:.6}\r\n", user / 100.0)?;
+        write!(text, "used_cpu_sys_children:{:.6}\r\n", children_system / 100.0)?;
+        write!(text, "used_cpu_user_children:{:.6}\r\n", children_user / 100.0)?;
+    }
+    Ok(())
+}
+
+fn commandstats_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    for (name, stats) in context.server.stats.commands.called() {
+        let (calls, microseconds) = (stats.calls(), stats.nanoseconds() as f64 / 1000.0);
+        let (rejected, failed) = (stats.rejected(), stats.failed());
+        let per_call = if calls == 0 { 0.0 } else { microseconds / calls as f64 };
+        write!(
+            text,
+            "cmdstat_{name}:calls={calls},usec={microseconds:.0},usec_per_call={per_call:.2},"
+        )?;
+        write!(text, "rejected_calls={rejected},failed_calls={failed}\r\n")?;
+    }
+    Ok(())
+}
+
+fn errorstats_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    for (kind, count) in context.server.stats.errors.kinds() {
+        write!(text, "errorstat_{kind}:count={count}\r\n")?;
+    }
+    Ok(())
+}
+
+fn latencystats_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    let Context { server, .. } = context;
+    if !server.config.latency_tracking.load(Relaxed) {
+        return Ok(());
+    }
+    let percentiles = server.config.latency_tracking_info_percentiles.get();
+    for (name, stats) in server.stats.commands.called() {
+        let Some(histogram) = stats.histogram() else { continue };
+        let shown = percentiles.split_whitespace().map(|percent| {
+            let nanoseconds = histogram.percentile(percent.parse().unwrap_or_default());
+            format!("p{percent}={:.3}", nanoseconds as f64 / 1000.0)
+        });
+        let shown: Vec<String> = shown.collect();
+        write!(text, "latency_percentiles_usec_{name}:{}\r\n", shown.join(","))?;
+    }
+    Ok(())
+}
+
+fn cluster_section(_: &mut Context, text: &mut String) -> fmt::Result {
+    write!(text, "cluster_enabled:0\r\n")
+}
+
+fn keyspace_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    let totals = keyspace_totals(context);
+    for (db, totals) in totals.iter().enumerate().filter(|(_, totals)| totals.keys > 0) {
+        let Totals { keys, volatile, timed, .. } = totals;
+        write!(text, "db{db}:keys={keys},expires={volatile},subexpiry={timed}\r\n")?;
+    }
+    Ok(())
+}
+
+/// What there is in a database.
+#[derive(Clone, Default)]
+pub(super) struct Totals {
+    pub(super) keys: usize,
+    /// How many of them have a deadline.
+    pub(super) volatile: usize,
+    /// How many hashes have fields with a deadline.
+    pub(super) timed: usize,
+    pub(super) table_bytes: usize,
+}
+
+/// What there is in each database.
+pub(super) fn keyspace_totals(context: &mut Context) -> Vec<Totals> {
+    let mut totals = vec![Totals::default(); context.server.config.database_count()];
+    context.visit(|shard| {
+        for (db, totals) in totals.iter_mut().enumerate().take(shard.databases()) {
+            if let Some(table) = shard.table(db) {
+                totals.keys += table.len();
+                totals.volatile += table.volatile();
+                totals.table_bytes += table.reserved_bytes();
+            }
+            totals.timed += shard.timed_hashes(db);
+        }
+    });
+    totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human_bytes;
+
+    #[test]
+    fn bytes_are_shown_in_the_unit_that_fits() {
+        assert_eq!(human_bytes(0), "0B");
+        assert_eq!(human_bytes(1023), "1023B");
+        assert_eq!(human_bytes(941_232), "919.17K");
+        assert_eq!(human_bytes(6_795_264), "6.48M");
+        assert_eq!(human_bytes(25_276_510_208), "23.54G");
+    }
+}

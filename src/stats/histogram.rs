@@ -1,0 +1,143 @@
+//! A histogram of durations: how many there were of each length, to two significant digits.
+//!
+//! The buckets are log-linear: each doubling of the duration is divided into 128 equal parts. That is
+//! how finely Redis divides them, so a percentile is the same number here and there. A histogram
+//! takes 26 KB, however much is counted, and exists only for commands that were called.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Into how many parts each doubling is divided.
+const PARTS: u64 = 1 << PART_BITS;
+const PART_BITS: u32 = 7;
+/// What is told apart from zero: less than a microsecond there is nothing, as that is the unit.
+const FIRST_DOUBLING: u32 = 9;
+/// Durations of 2^34 ns (17 seconds) and more are counted in the last bucket.
+const LAST_DOUBLING: u32 = 33;
+const BUCKETS: usize = 1 + ((LAST_DOUBLING - FIRST_DOUBLING + 1) as usize) * PARTS as usize;
+
+/// A histogram that is shared by threads.
+pub struct Histogram(Box<[AtomicU64]>);
+
+/// The number of a bucket.
+pub type Bucket = usize;
+
+/// The bucket for a duration in whole microseconds: bucket 0 is for none.
+pub fn bucket_of(microseconds: u64) -> Bucket {
+    let nanoseconds = microseconds.saturating_mul(1000).min((1 << (LAST_DOUBLING + 1)) - 1);
+    if nanoseconds == 0 {
+        return 0;
+    }
+    let doubling = nanoseconds.ilog2();
+    let part = (nanoseconds >> (doubling - PART_BITS)) - PARTS;
+    1 + (doubling - FIRST_DOUBLING) as usize * PARTS as usize + part as usize
+}
+
+/// The longest duration in a bucket, in nanoseconds.
+fn end_of(bucket: Bucket) -> u64 {
+    let Some(place) = bucket.checked_sub(1) else { return 0 };
+    let (doubling, part) = (place as u32 / PARTS as u32 + FIRST_DOUBLING, place as u64 % PARTS);
+    ((PARTS + part + 1) << (doubling - PART_BITS)) - 1
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram((0..BUCKETS).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Histogram {
+    /// Counts so many more in a bucket.
+    pub fn add(&self, bucket: Bucket, more: u64) {
+        self.0[bucket].fetch_add(more, Relaxed);
+    }
+
+    /// Empties all buckets.
+    pub fn reset(&self) {
+        self.0.iter().for_each(|bucket| bucket.store(0, Relaxed));
+    }
+
+    /// How many were counted.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
+    /// The duration, in nanoseconds, that so many percent do not exceed.
+    pub fn percentile(&self, percent: f64) -> u64 {
+        let wanted = ((percent / 100.0 * self.total() as f64 + 0.5) as u64).max(1);
+        let mut counted = 0;
+        let reaches = |bucket: &AtomicU64| {
+            counted += bucket.load(Relaxed);
+            counted >= wanted
+        };
+        self.0.iter().position(reaches).map_or(0, end_of)
+    }
+
+    /// How many took at most so many microseconds, for limits that double: those that add something to
+    /// the one before. The limits are Redis's, which rounds each to its bucket: 1, 2, 4, 8, 16, 33, …
+    pub fn cumulative(&self) -> Vec<(u64, u64)> {
+        let (mut found, mut counted, mut last) = (Vec::new(), 0, 0);
+        let mut buckets = self.0.iter().enumerate().peekable();
+        for limit_ns in (0..=LAST_DOUBLING - 9).map(|doublings| (1032u64 << doublings) - 1) {
+            while let Some((_, bucket)) = buckets.next_if(|(place, _)| end_of(*place) <= limit_ns) {
+                counted += bucket.load(Relaxed);
+            }
+            if counted > last {
+                found.push((limit_ns / 1000, counted));
+                last = counted;
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_ends_where_the_next_begins_and_is_at_most_a_hundredth_wide() {
+        let mut last = 0;
+        for microseconds in (0..200_000).chain((200_000..20_000_000).step_by(997)) {
+            let bucket = bucket_of(microseconds);
+            assert!(bucket >= last && bucket < BUCKETS);
+            let end = end_of(bucket);
+            let exceeds_by = end.saturating_sub(microseconds * 1000);
+            assert!(
+                exceeds_by <= microseconds * 1000 / 100 || end == (1 << 34) - 1,
+                "{microseconds}"
+            );
+            assert!(
+                bucket == 0 || end_of(bucket - 1) < microseconds * 1000 || end == (1 << 34) - 1
+            );
+            last = bucket;
+        }
+        assert_eq!((bucket_of(0), bucket_of(u64::MAX)), (0, BUCKETS - 1));
+    }
+
+    #[test]
+    fn percentiles_are_the_ends_of_buckets() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.percentile(50.0), 0);
+        histogram.add(bucket_of(24), 98);
+        histogram.add(bucket_of(240), 1);
+        histogram.add(bucket_of(20851), 1);
+        // These are Redis's answers for such durations.
+        assert_eq!(histogram.percentile(50.0), 24_063);
+        assert_eq!(histogram.percentile(99.0), 240_639);
+        assert_eq!(histogram.percentile(99.9), 20_971_519);
+        assert_eq!(histogram.percentile(0.0), 24_063);
+    }
+
+    #[test]
+    fn limits_double_and_those_that_add_nothing_are_left_out() {
+        let histogram = Histogram::default();
+        for (microseconds, times) in [(0, 1), (1, 2), (5, 1), (33, 1), (34, 1), (20851, 1)] {
+            histogram.add(bucket_of(microseconds), times);
+        }
+        assert_eq!(histogram.cumulative(), [(1, 3), (8, 4), (33, 5), (66, 6), (33816, 7)]);
+        histogram.reset();
+        assert!(histogram.cumulative().is_empty());
+        histogram.add(bucket_of(60_000_000), 1);
+        assert_eq!(histogram.cumulative(), [(17_314_086, 1)]);
+    }
+}

@@ -1,0 +1,93 @@
+//! SHA-256 (FIPS 180-4), with which Redis shows passwords.
+//!
+//! The constants are what the standard says they are, the first 32 bits of the fractional parts of
+//! roots of the first primes, and are computed from that: square roots for the state, cube roots for
+//! the rounds.
+
+/// The digest of a message, in hexadecimal digits.
+pub fn hex_digest(message: &[u8]) -> String {
+    digest(message).iter().map(|word| format!("{word:08x}")).collect()
+}
+
+fn digest(message: &[u8]) -> [u32; 8] {
+    let primes: Vec<u128> =
+        (2..).filter(|number| (2..*number).all(|divisor| number % divisor != 0)).take(64).collect();
+    let rounds: Vec<u32> = primes.iter().map(|prime| root_fraction(*prime, 3)).collect();
+    let mut state = [0; 8];
+    for (word, prime) in state.iter_mut().zip(&primes) {
+        *word = root_fraction(*prime, 2);
+    }
+    // A one bit, zeros, and the length in bits in the last eight bytes of the last block.
+    let mut padded = message.to_vec();
+    padded.push(0x80);
+    padded.resize((padded.len() + 8).next_multiple_of(64) - 8, 0);
+    padded.extend((message.len() as u64 * 8).to_be_bytes());
+    for block in padded.as_chunks::<64>().0 {
+        compress(&mut state, block, &rounds);
+    }
+    state
+}
+
+/// The first 32 bits of the fractional part of the square or cube root of a small prime: of the whole
+/// number that is that root times 2^32, the lower half.
+fn root_fraction(prime: u128, power: u32) -> u32 {
+    let scaled = prime << (32 * power);
+    let (mut low, mut high) = (0u128, 1 << 37);
+    while high - low > 1 {
+        let middle = u128::midpoint(low, high);
+        if middle.pow(power) <= scaled { low = middle } else { high = middle }
+    }
+    low as u32
+}
+
+fn compress(state: &mut [u32; 8], block: &[u8; 64], rounds: &[u32]) {
+    let mut schedule = [0u32; 64];
+    for (word, bytes) in schedule.iter_mut().zip(block.as_chunks::<4>().0) {
+        *word = u32::from_be_bytes(*bytes);
+    }
+    for at in 16..64 {
+        let (near, far) = (schedule[at - 2], schedule[at - 15]);
+        let one = near.rotate_right(17) ^ near.rotate_right(19) ^ (near >> 10);
+        let zero = far.rotate_right(7) ^ far.rotate_right(18) ^ (far >> 3);
+        schedule[at] =
+            schedule[at - 16].wrapping_add(zero).wrapping_add(schedule[at - 7]).wrapping_add(one);
+    }
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
+    for (word, constant) in schedule.iter().zip(rounds) {
+        let sum_e = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
+        let choice = (e & f) ^ (!e & g);
+        let first = [sum_e, choice, *constant, *word].iter().fold(h, |sum, x| sum.wrapping_add(*x));
+        let sum_a = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
+        let majority = (a & b) ^ (a & c) ^ (b & c);
+        let second = sum_a.wrapping_add(majority);
+        (h, g, f, e) = (g, f, e, d.wrapping_add(first));
+        (d, c, b, a) = (c, b, a, first.wrapping_add(second));
+    }
+    for (word, new) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+        *word = word.wrapping_add(new);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_those_of_the_standard() {
+        let cases: [(&[u8], &str); 4] = [
+            (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (
+                b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+                "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+            ),
+            (
+                &[b'a'; 1_000_000],
+                "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+            ),
+        ];
+        for (message, expected) in cases {
+            assert_eq!(hex_digest(message), expected);
+        }
+    }
+}

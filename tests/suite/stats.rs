@@ -1,0 +1,719 @@
+//! What the server tells of itself: INFO's figures, the slow log, latency, and who may do what.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::harness::{
+    Client, Reply, Server, TempDir, connect, eventually, skipped_on_redis, transcript, unix_now_ms,
+};
+
+/// The lines of a section of INFO, by the names of their fields.
+fn info(c: &mut Client, section: &str) -> BTreeMap<String, String> {
+    let text = c.text(&format!("INFO {section}"));
+    let lines = text.split("\r\n").filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let field = |line: &str| line.split_once(':').map(|(name, value)| (name.into(), value.into()));
+    lines.map(|line| field(line).unwrap_or_else(|| panic!("no field: {line:?}"))).collect()
+}
+
+#[track_caller]
+fn number(c: &mut Client, section: &str, name: &str) -> u64 {
+    let fields = info(c, section);
+    let value = fields.get(name).unwrap_or_else(|| panic!("no {name} in {fields:?}"));
+    value.parse().unwrap_or_else(|_| panic!("{name} is {value}"))
+}
+
+/// What INFO says of a command: `calls`, `rejected_calls`, `failed_calls`.
+fn command_stats(c: &mut Client, name: &str) -> Option<(u64, u64, u64)> {
+    let fields = info(c, "commandstats");
+    let line = fields.get(&format!("cmdstat_{name}"))?;
+    let values: BTreeMap<&str, &str> =
+        line.split(',').map(|part| part.split_once('=').expect("name=value")).collect();
+    let names: Vec<&str> = line.split(',').map(|part| part.split('=').next().unwrap()).collect();
+    assert_eq!(names, ["calls", "usec", "usec_per_call", "rejected_calls", "failed_calls"]);
+    assert!(values["usec"].parse::<u64>().is_ok() && values["usec_per_call"].contains('.'));
+    let number = |name| values[name].parse().expect("a number");
+    Some((number("calls"), number("rejected_calls"), number("failed_calls")))
+}
+
+// ---- Counters ----------------------------------------------------------------------------------------
+
+#[test]
+fn every_call_is_counted_by_its_command() {
+    let mut c = connect();
+    c.expect("CONFIG RESETSTAT", "+OK");
+    let pipeline = "SET k v\r\nGET k\r\nGET k\r\nGET none\r\nget k\r\nGET k\r\nINCR k\r\n";
+    c.exchange(
+        pipeline,
+        "+OK\r\n$1\r\nv\r\n$1\r\nv\r\n$-1\r\n$1\r\nv\r\n$1\r\nv\r\n\
+         -ERR value is not an integer or out of range\r\n",
+    );
+    c.expect("CONFIG GET timeout", "[\"timeout\", \"0\"]");
+    assert_eq!(command_stats(&mut c, "get"), Some((5, 0, 0)));
+    assert_eq!(command_stats(&mut c, "set"), Some((1, 0, 0)));
+    assert_eq!(command_stats(&mut c, "incr"), Some((1, 0, 1)));
+    assert_eq!(command_stats(&mut c, "config|get"), Some((1, 0, 0)));
+    assert_eq!(command_stats(&mut c, "append"), None);
+}
+
+#[test]
+fn a_long_pipeline_is_counted_to_the_last_command() {
+    let mut c = connect();
+    c.expect("CONFIG RESETSTAT", "+OK");
+    // One write, several reads of the server, and other commands in between.
+    let mut sent = String::new();
+    for number in 0..2000 {
+        sent.push_str(if number % 7 == 3 { "EXISTS k\r\n" } else { "STRLEN k\r\n" });
+    }
+    c.exchange(&sent, ":0\r\n".repeat(2000));
+    let exists = (0..2000).filter(|number| number % 7 == 3).count() as u64;
+    assert_eq!(command_stats(&mut c, "exists"), Some((exists, 0, 0)));
+    assert_eq!(command_stats(&mut c, "strlen"), Some((2000 - exists, 0, 0)));
+    assert_eq!(number(&mut c, "stats", "keyspace_misses"), 2000);
+    let Reply::Array(histograms) = c.reply("LATENCY HISTOGRAM strlen") else { panic!("no array") };
+    let strlen = histograms[1].clone().into_items();
+    assert_eq!(strlen[1].to_string(), format!(":{}", 2000 - exists));
+    let steps = strlen[3].clone().into_items();
+    assert_eq!(steps.last().map(ToString::to_string), Some(format!(":{}", 2000 - exists)));
+}
+
+#[test]
+fn what_is_refused_is_counted_apart() {
+    let mut c = connect();
+    c.expect("CONFIG RESETSTAT", "+OK");
+    c.transcript(
+        r#"
+        > HSET h f v
+        :1
+        > GET
+        -ERR wrong number of arguments for 'get' command
+        > GET a b
+        -ERR wrong number of arguments for 'get' command
+        > GET h
+        -WRONGTYPE Operation against a key holding the wrong kind of value
+        > NOSUCH
+        -ERR unknown command 'NOSUCH', with args beginning with: 
+        "#,
+    );
+    assert_eq!(command_stats(&mut c, "get"), Some((1, 2, 1)));
+    let errors = info(&mut c, "errorstats");
+    assert_eq!(errors["errorstat_ERR"], "count=3");
+    assert_eq!(errors["errorstat_WRONGTYPE"], "count=1");
+    assert_eq!(number(&mut c, "stats", "total_error_replies"), 4);
+}
+
+#[test]
+fn hits_and_misses_are_counted_for_what_is_read() {
+    let mut c = connect();
+    let mut grows = |command: &str, hits: u64, misses: u64| {
+        let of = |c: &mut Client| {
+            let stats = info(c, "stats");
+            let number = |name: &str| stats[name].parse::<u64>().expect("a number");
+            (number("keyspace_hits"), number("keyspace_misses"))
+        };
+        let before = of(&mut c);
+        c.reply(command);
+        let after = of(&mut c);
+        assert_eq!((after.0 - before.0, after.1 - before.1), (hits, misses), "{command}");
+    };
+    grows("MSET a 1 b 2 c 3", 0, 0);
+    grows("HSET h f v", 0, 0);
+    for (command, hits, misses) in [
+        ("GET a", 1, 0),
+        ("GET none", 0, 1),
+        ("GET h", 1, 0),
+        ("MGET a b none h", 3, 1),
+        ("EXISTS a a none", 2, 1),
+        ("HGET h f", 1, 0),
+        ("HGET h none", 1, 0),
+        ("HGETALL none", 0, 1),
+        ("STRLEN a", 1, 0),
+        ("TTL a", 1, 0),
+        ("TYPE none", 0, 1),
+        ("GETEX a", 1, 0),
+        ("GETEX none", 0, 1),
+        ("GETSET a 2", 1, 0),
+        ("SET a 3 GET", 1, 0),
+        ("SET a 4 NX", 0, 0),
+        ("SET a 5 XX", 0, 0),
+        ("COPY a d", 1, 0),
+        ("BITOP OR e a none", 1, 1),
+        ("BITCOUNT a", 1, 0),
+        ("GETBIT none 1", 0, 1),
+        ("GETDEL d", 1, 0),
+        ("GETDEL d", 0, 1),
+        // What is looked for in order to change it does not count.
+        ("INCR a", 0, 0),
+        ("APPEND a x", 0, 0),
+        ("HSET h f w", 0, 0),
+        ("HDEL none f", 0, 0),
+        ("EXPIRE a 100", 0, 0),
+        ("PERSIST a", 0, 0),
+        ("DEL a none", 0, 0),
+    ] {
+        grows(command, hits, misses);
+    }
+}
+
+#[test]
+fn bytes_and_connections_are_counted() {
+    let mut c = connect();
+    c.expect("CONFIG RESETSTAT", "+OK");
+    c.another().expect("PING", "+PONG");
+    let stats = info(&mut c, "stats");
+    let number = |name: &str| stats[name].parse::<u64>().expect("a number");
+    assert_eq!(number("total_connections_received"), 1);
+    assert_eq!(number("rejected_connections"), 0);
+    assert!((20..1000).contains(&number("total_net_input_bytes")));
+    assert!(number("total_net_output_bytes") >= 7);
+    assert_eq!((stats["expired_keys"].as_str(), stats["evicted_keys"].as_str()), ("0", "0"));
+    c.expect("SET k v PX 1", "+OK");
+    eventually("the key has expired", || number_of_expired(&mut c) == 1);
+}
+
+fn number_of_expired(c: &mut Client) -> u64 {
+    c.reply("GET k");
+    number(c, "stats", "expired_keys")
+}
+
+#[test]
+fn the_rate_of_commands_rises_while_there_are_some() {
+    let mut c = connect();
+    eventually("the rate has risen", || {
+        (0..100).for_each(|_| c.expect("PING", "+PONG"));
+        let stats = info(&mut c, "stats");
+        let number = |name: &str| stats.get(name).and_then(|text| text.parse::<f64>().ok());
+        number("instantaneous_ops_per_sec").is_some_and(|rate| rate > 0.0)
+            && number("instantaneous_input_kbps").is_some_and(|rate| rate > 0.0)
+            && number("instantaneous_output_kbps").is_some_and(|rate| rate > 0.0)
+    });
+}
+
+#[test]
+fn config_resetstat_begins_again() {
+    let mut c = connect();
+    c.expect("GET k", "nil");
+    c.reply("NOSUCH");
+    c.expect("CONFIG RESETSTAT", "+OK");
+    let stats = info(&mut c, "stats");
+    for name in ["keyspace_misses", "total_error_replies", "total_connections_received"] {
+        assert_eq!(stats[name], "0", "{name}");
+    }
+    assert_eq!(info(&mut c, "errorstats").len(), 0);
+    assert_eq!(command_stats(&mut c, "get"), None);
+    c.reply("LATENCY HISTOGRAM get").into_items().is_empty().then_some(()).expect("no histogram");
+}
+
+// ---- INFO --------------------------------------------------------------------------------------------
+
+#[test]
+fn sections_for_the_curious_are_shown_only_when_asked_for() {
+    let mut c = connect();
+    let titles = |c: &mut Client, command: &str| -> Vec<String> {
+        let text = c.text(command);
+        text.split("\r\n").filter_map(|line| line.strip_prefix("# ")).map(str::to_owned).collect()
+    };
+    for command in ["INFO", "INFO default"] {
+        let shown = titles(&mut c, command);
+        assert!(shown.contains(&"Errorstats".into()), "{shown:?}");
+        assert!(!shown.contains(&"Commandstats".into()) && !shown.contains(&"Latencystats".into()));
+    }
+    for command in ["INFO all", "INFO everything"] {
+        let shown = titles(&mut c, command);
+        let curious = ["Commandstats", "Errorstats", "Latencystats"];
+        let found: Vec<&String> =
+            shown.iter().filter(|title| curious.contains(&title.as_str())).collect();
+        assert_eq!(found, curious);
+    }
+    assert_eq!(titles(&mut c, "INFO latencystats CPU"), ["CPU", "Latencystats"]);
+    let with_default = titles(&mut c, "INFO commandstats default");
+    assert!(
+        with_default.contains(&"Commandstats".into()) && with_default.contains(&"Server".into())
+    );
+}
+
+#[test]
+fn info_has_the_fields_that_tools_read() {
+    let mut c = connect();
+    c.expect("SET k v EX 1000", "+OK");
+    // The first are redis-cli --stat's, the others are read by exporters of metrics and by libraries.
+    let fields = "used_memory used_memory_human used_memory_rss used_memory_peak used_memory_peak_human \
+                  total_system_memory maxmemory maxmemory_policy connected_clients blocked_clients \
+                  maxclients total_commands_processed total_connections_received \
+                  aof_rewrite_in_progress rdb_bgsave_in_progress loading async_loading db0 \
+                  uptime_in_seconds uptime_in_days process_id run_id os arch_bits executable config_file \
+                  redis_version redis_mode tcp_port keyspace_hits keyspace_misses evicted_keys \
+                  expired_keys total_net_input_bytes total_net_output_bytes total_error_replies \
+                  role connected_slaves master_repl_offset used_cpu_sys used_cpu_user cluster_enabled \
+                  aof_enabled aof_last_bgrewrite_status";
+    let info = info(&mut c, "everything");
+    for name in fields.split_whitespace() {
+        assert!(info.contains_key(name), "no {name} in {info:?}");
+    }
+    assert!(info["used_memory_human"].ends_with(['K', 'M', 'G']));
+    assert!(info["db0"].starts_with("keys=1,expires=1"));
+    let used: f64 = info["used_cpu_user"].parse().expect("seconds");
+    assert!(used >= 0.0);
+}
+
+#[test]
+fn percentiles_are_those_that_are_asked_for() {
+    let mut c = connect();
+    c.expect("CONFIG RESETSTAT", "+OK");
+    c.expect("GET k", "nil");
+    let percentiles = |c: &mut Client| {
+        let line = info(c, "latencystats")["latency_percentiles_usec_get"].clone();
+        let part = |part: &str| -> (String, f64) {
+            let (name, value) = part.split_once('=').expect("p50=1.003");
+            assert_eq!(value.split_once('.').expect("a point").1.len(), 3, "{value}");
+            (name.into(), value.parse().expect("microseconds"))
+        };
+        line.split(',').map(part).collect::<Vec<_>>()
+    };
+    let names =
+        |found: Vec<(String, f64)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(names(percentiles(&mut c)), ["p50", "p99", "p99.9"]);
+    c.expect("CONFIG SET latency-tracking-info-percentiles \"0 25.5 100\"", "+OK");
+    assert_eq!(names(percentiles(&mut c)), ["p0", "p25.5", "p100"]);
+    c.expect("CONFIG SET latency-tracking no", "+OK");
+    assert!(info(&mut c, "latencystats").is_empty());
+    c.expect("GETBIT k 1", ":0");
+    c.expect("LATENCY HISTOGRAM getbit", "[]");
+    assert_eq!(command_stats(&mut c, "getbit"), Some((1, 0, 0)), "calls are counted nevertheless");
+    c.transcript(
+        r#"
+        > CONFIG SET latency-tracking-info-percentiles abc
+        -ERR CONFIG SET failed (possibly related to argument 'latency-tracking-info-percentiles') - Invalid latency-tracking-info-percentiles parameters
+        > CONFIG SET latency-tracking-info-percentiles "50 101"
+        -ERR CONFIG SET failed (possibly related to argument 'latency-tracking-info-percentiles') - latency-tracking-info-percentiles parameters should sit between [0.0,100.0]
+        > CONFIG GET latency-tracking-info-percentiles
+        ["latency-tracking-info-percentiles", "0 25.5 100"]
+        > CONFIG SET latency-tracking-info-percentiles ""
+        +OK
+        > CONFIG GET latency-tracking-info-percentiles
+        ["latency-tracking-info-percentiles", ""]
+        > CONFIG SET latency-tracking-info-percentiles "50 99 99.9"
+        +OK
+        "#,
+    );
+}
+
+// ---- SLOWLOG -----------------------------------------------------------------------------------------
+
+/// The entries of the slow log, each as its arguments.
+fn slow_commands(c: &mut Client) -> Vec<String> {
+    let entries = c.reply("SLOWLOG GET -1").into_items();
+    entries.into_iter().map(|entry| entry.into_items()[3].to_string()).collect()
+}
+
+#[test]
+fn with_a_limit_of_0_every_command_is_in_the_slow_log() {
+    let mut c = connect();
+    c.expect("CONFIG SET slowlog-log-slower-than 0", "+OK");
+    c.expect("SLOWLOG RESET", "+OK");
+    c.exchange("get a\r\nget b\r\nget c\r\nget d\r\n", "$-1\r\n".repeat(4));
+    c.expect("SET \"a b\" \"c\\r\\nd\"", "+OK");
+    c.expect("CLIENT SETNAME tester", "+OK");
+    c.expect("PING", "+PONG");
+    c.expect("CONFIG SET slowlog-log-slower-than -1", "+OK");
+    c.expect("PING", "+PONG");
+    assert_eq!(
+        slow_commands(&mut c)[1..],
+        [
+            "[\"PING\"]",
+            "[\"CLIENT\", \"SETNAME\", \"tester\"]",
+            "[\"SET\", \"a b\", \"c\\r\\nd\"]",
+            "[\"get\", \"d\"]",
+            "[\"get\", \"c\"]",
+            "[\"get\", \"b\"]",
+            "[\"get\", \"a\"]",
+            "[\"SLOWLOG\", \"RESET\"]",
+        ]
+    );
+    let newest = c.reply("SLOWLOG GET 2").into_items();
+    assert_eq!(newest.len(), 2);
+    let Reply::Array(ping) = &newest[1] else { panic!("not an array") };
+    let number = |index: usize| ping[index].to_string()[1..].parse::<i64>().expect("a number");
+    assert!((number(1) - unix_now_ms() / 1000).abs() < 10);
+    assert!((0..1_000_000).contains(&number(2)));
+    assert_eq!(ping[4].to_string(), format!("\"{}\"", c.local_address()));
+    assert_eq!(ping[5].to_string(), "\"tester\"");
+    let Reply::Array(later) = &newest[0] else { panic!("not an array") };
+    assert_eq!(later[0].to_string(), format!(":{}", number(0) + 1));
+}
+
+#[test]
+fn a_command_that_takes_long_is_in_the_slow_log_and_others_are_not() {
+    let mut c = connect();
+    c.expect("SLOWLOG RESET", "+OK");
+    c.expect("SETBIT big 400000000 1", ":0");
+    c.expect("CONFIG SET slowlog-log-slower-than 1000", "+OK");
+    c.exchange("GET k\r\nGET k\r\nBITCOUNT big\r\nGET k\r\n", "$-1\r\n$-1\r\n:1\r\n$-1\r\n");
+    c.expect("CONFIG SET slowlog-log-slower-than -1", "+OK");
+    let slow = slow_commands(&mut c);
+    assert!(slow.contains(&"[\"BITCOUNT\", \"big\"]".into()), "{slow:?}");
+    c.expect("DEL big", ":1");
+}
+
+#[test]
+fn the_slow_log_shows_no_passwords_and_shortens_what_is_long() {
+    let mut c = connect();
+    c.expect("CONFIG SET slowlog-log-slower-than 0", "+OK");
+    c.expect("SLOWLOG RESET", "+OK");
+    c.reply("AUTH secret");
+    c.reply("AUTH default secret");
+    c.reply("HELLO 2 AUTH default secret SETNAME me");
+    c.expect("CONFIG SET timeout 0 requirepass \"\"", "+OK");
+    let (long, many) = ("x".repeat(200), vec!["a"; 40]);
+    c.call(&["GET", &long]);
+    c.call(&[&["EXISTS"][..], &many].concat());
+    c.expect("CONFIG SET slowlog-log-slower-than -1", "+OK");
+    let slow = slow_commands(&mut c);
+    let kept = "\"a\", ".repeat(30);
+    assert_eq!(
+        slow[1..7],
+        [
+            format!("[\"EXISTS\", {kept}\"... (10 more arguments)\"]"),
+            format!("[\"GET\", \"{}... (72 more bytes)\"]", &long[..128]),
+            "[\"CONFIG\", \"SET\", \"timeout\", \"0\", \"requirepass\", \"(redacted)\"]".into(),
+            "[\"HELLO\", \"2\", \"AUTH\", \"(redacted)\", \"(redacted)\", \"SETNAME\", \"me\"]"
+                .into(),
+            "[\"AUTH\", \"(redacted)\", \"(redacted)\"]".into(),
+            "[\"AUTH\", \"(redacted)\"]".into(),
+        ]
+    );
+}
+
+#[test]
+fn the_slow_log_keeps_as_many_as_it_may() {
+    let mut c = connect();
+    c.transcript(
+        r#"
+        > CONFIG SET slowlog-log-slower-than 0 slowlog-max-len 3
+        +OK
+        > PING
+        +PONG
+        > PING
+        +PONG
+        > PING
+        +PONG
+        > PING
+        +PONG
+        > SLOWLOG LEN
+        :3
+        > CONFIG SET slowlog-log-slower-than -1
+        +OK
+        > SLOWLOG RESET
+        +OK
+        > SLOWLOG LEN
+        :0
+        > SLOWLOG GET
+        []
+        > SLOWLOG GET -2
+        -ERR count should be greater than or equal to -1
+        > SLOWLOG GET x
+        -ERR count should be greater than or equal to -1
+        > SLOWLOG GET 1 2
+        -ERR unknown subcommand or wrong number of arguments for 'GET'. Try SLOWLOG HELP.
+        > SLOWLOG LEN x
+        -ERR wrong number of arguments for 'slowlog|len' command
+        > SLOWLOG
+        -ERR wrong number of arguments for 'slowlog' command
+        > CONFIG SET slowlog-log-slower-than -2
+        -ERR CONFIG SET failed (possibly related to argument 'slowlog-log-slower-than') - argument must be between -1 and 9223372036854775807 inclusive
+        > CONFIG SET slowlog-max-len -1
+        -ERR CONFIG SET failed (possibly related to argument 'slowlog-max-len') - argument must be between 0 and 9223372036854775807 inclusive
+        "#,
+    );
+}
+
+// ---- LATENCY -----------------------------------------------------------------------------------------
+
+#[test]
+fn histograms_are_cumulative_and_their_limits_double() {
+    let mut c = connect();
+    c.expect("CONFIG RESETSTAT", "+OK");
+    (0..50).for_each(|_| c.expect("GET k", "nil"));
+    c.expect("SET k v", "+OK");
+    c.reply("HELLO 3");
+    let Reply::Map(found) = c.reply("LATENCY HISTOGRAM get nosuch set append") else {
+        panic!("no map")
+    };
+    let mut names: Vec<String> = found.iter().map(|(name, _)| name.to_string()).collect();
+    names.sort();
+    assert_eq!(names, ["\"get\"", "\"set\""]);
+    for (name, of) in found {
+        let Reply::Map(of) = of else { panic!("no map") };
+        let calls = if name.to_string() == "\"get\"" { 50 } else { 1 };
+        assert_eq!(of[0].0.to_string(), "\"calls\"");
+        assert_eq!(of[0].1.to_string(), format!(":{calls}"));
+        assert_eq!(of[1].0.to_string(), "\"histogram_usec\"");
+        let Reply::Map(steps) = &of[1].1 else { panic!("no map") };
+        let number = |reply: &Reply| reply.to_string()[1..].parse::<u64>().expect("a number");
+        let steps: Vec<_> =
+            steps.iter().map(|(limit, count)| (number(limit), number(count))).collect();
+        assert!(
+            steps.windows(2).all(|two| two[0].0 < two[1].0 && two[0].1 < two[1].1),
+            "{steps:?}"
+        );
+        assert_eq!(steps.last().map(|(_, count)| *count), Some(calls));
+        let limits = [1, 2, 4, 8, 16, 33, 66, 132, 264, 528, 1056, 2113, 4227, 8454, 16908, 33816];
+        assert!(
+            steps.iter().all(|(limit, _)| *limit > 33816 || limits.contains(limit)),
+            "{steps:?}"
+        );
+    }
+    // A container stands for its subcommands.
+    c.reply("CONFIG GET timeout");
+    let Reply::Map(found) = c.reply("LATENCY HISTOGRAM config") else { panic!("no map") };
+    assert!(found.iter().any(|(name, _)| name.to_string() == "\"config|get\""), "{found:?}");
+    let Reply::Map(found) = c.reply("LATENCY HISTOGRAM config|get") else { panic!("no map") };
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn what_takes_long_is_an_event() {
+    let mut c = connect();
+    c.expect("LATENCY RESET", ":0");
+    c.expect("SETBIT big 400000000 1", ":0");
+    c.expect("CONFIG SET latency-monitor-threshold 1", "+OK");
+    c.expect("BITCOUNT big", ":1");
+    c.expect("CONFIG SET latency-monitor-threshold 1000000", "+OK");
+    let latest = c.reply("LATENCY LATEST").into_items();
+    let event = latest
+        .into_iter()
+        .map(Reply::into_items)
+        .find(|event| event[0].to_string() == "\"command\"");
+    let event = event.expect("no event of that name");
+    assert_eq!(event.len(), 4);
+    let number = |reply: &Reply| reply.to_string()[1..].parse::<i64>().expect("a number");
+    assert!((number(&event[1]) - unix_now_ms() / 1000).abs() < 10);
+    assert!(number(&event[2]) >= 1 && number(&event[3]) >= number(&event[2]));
+    let history = c.reply("LATENCY HISTORY command").into_items();
+    assert_eq!(history.last().unwrap().to_string(), format!("[{}, {}]", event[1], event[2]));
+    let graph = c.text("LATENCY GRAPH command");
+    assert!(graph.starts_with("command - high "), "{graph}");
+    assert!(graph.contains(&format!("(all time high {} ms)", number(&event[3]))), "{graph}");
+    assert!(c.text("LATENCY DOCTOR").contains("command"));
+    c.transcript(
+        r#"
+        > LATENCY RESET nosuch
+        :0
+        > LATENCY RESET command nosuch
+        :1
+        > LATENCY HISTORY command
+        []
+        > LATENCY GRAPH command
+        -ERR No samples available for event 'command'
+        > LATENCY HISTORY
+        -ERR wrong number of arguments for 'latency|history' command
+        > CONFIG SET latency-monitor-threshold 0
+        +OK
+        > DEL big
+        :1
+        "#,
+    );
+    assert!(c.text("LATENCY DOCTOR").contains("latency-monitor-threshold"));
+}
+
+// ---- ACL ---------------------------------------------------------------------------------------------
+
+#[test]
+fn there_is_one_user_who_may_do_everything() {
+    let mut c = connect();
+    c.transcript(
+        r#"
+        > ACL WHOAMI
+        "default"
+        > ACL USERS
+        ["default"]
+        > ACL GETUSER nobody
+        nil
+        > ACL DRYRUN default GET k
+        +OK
+        > ACL DRYRUN default CONFIG GET k
+        +OK
+        > ACL DRYRUN nobody GET k
+        -ERR User 'nobody' not found
+        > ACL DRYRUN default NOSUCH k
+        -ERR Command 'NOSUCH' not found
+        > ACL DRYRUN default GET
+        -ERR wrong number of arguments for 'get' command
+        > ACL
+        -ERR wrong number of arguments for 'acl' command
+        7.2> ACL LIST
+        ["user default on nopass sanitize-payload ~* &* +@all"]
+        "#,
+    );
+    // The digest is the one in the examples of the standard.
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    c.expect("CONFIG SET requirepass abc", "+OK");
+    let list = c.reply("ACL LIST").to_string();
+    assert!(list.contains("user default on ") && list.ends_with(" ~* &* +@all\"]"), "{list}");
+    assert!(list.contains(&format!("#{digest}")) && !list.contains("nopass"), "{list}");
+    c.reply("HELLO 3");
+    let Reply::Map(user) = c.reply("ACL GETUSER default") else { panic!("no map") };
+    let user: BTreeMap<String, String> =
+        user.into_iter().map(|(name, value)| (name.into_text(), value.to_string())).collect();
+    assert!(user["flags"].contains("\"on\"") && !user["flags"].contains("nopass"), "{user:?}");
+    assert_eq!(user["passwords"], format!("[\"{digest}\"]"));
+    assert_eq!(user["commands"], "\"+@all\"");
+    assert_eq!((user["keys"].as_str(), user["channels"].as_str()), ("\"~*\"", "\"&*\""));
+    assert_eq!(user["selectors"], "[]");
+    c.expect("CONFIG SET requirepass \"\"", "+OK");
+    assert!(c.reply("ACL GETUSER default").to_string().contains("nopass"));
+}
+
+#[test]
+fn acl_cat_lists_categories_and_their_commands() {
+    let mut c = connect();
+    let words = |c: &mut Client, command: &str| -> Vec<String> {
+        c.reply(command).into_items().into_iter().map(Reply::into_text).collect()
+    };
+    let categories = words(&mut c, "ACL CAT");
+    for category in ["keyspace", "read", "write", "hash", "string", "admin", "fast", "dangerous"] {
+        assert!(categories.contains(&category.into()), "{category} in {categories:?}");
+    }
+    let hash = words(&mut c, "ACL CAT HASH");
+    assert!(hash.contains(&"hget".into()) && !hash.contains(&"get".into()));
+    assert!(words(&mut c, "ACL CAT dangerous").contains(&"config|set".into()));
+    c.expect("ACL CAT nosuch", "-ERR Unknown category 'nosuch'");
+}
+
+#[test]
+fn acl_genpass_makes_hexadecimal_digits() {
+    let mut c = connect();
+    for (command, digits) in [
+        ("ACL GENPASS", 64),
+        ("ACL GENPASS 5", 2),
+        ("ACL GENPASS 1", 1),
+        ("ACL GENPASS 4096", 1024),
+    ] {
+        let password = c.text(command);
+        assert_eq!(password.len(), digits, "{command}");
+        assert!(password.bytes().all(|byte| byte.is_ascii_hexdigit()), "{password}");
+    }
+    assert_ne!(c.text("ACL GENPASS"), c.text("ACL GENPASS"));
+    let error = "-ERR ACL GENPASS argument must be the number of bits for the output password, a \
+                 positive number up to 4096";
+    c.expect("ACL GENPASS 0", error);
+    c.expect("ACL GENPASS 4097", error);
+    c.expect("ACL GENPASS x", "-ERR value is not an integer or out of range");
+}
+
+// ---- The others --------------------------------------------------------------------------------------
+
+#[test]
+fn a_master_without_replicas_says_so() {
+    transcript(
+        r#"
+        > ROLE
+        ["master", :0, []]
+        > WAIT 0 0
+        :0
+        > WAIT 1 10
+        :0
+        > WAIT x 1
+        -ERR value is not an integer or out of range
+        > WAIT 1 x
+        -ERR timeout is not an integer or out of range
+        > WAIT 1 -1
+        -ERR timeout is negative
+        > ROLE x
+        -ERR wrong number of arguments for 'role' command
+        "#,
+    );
+}
+
+#[test]
+fn lolwut_draws_for_every_version() {
+    let mut c = connect();
+    for command in
+        ["LOLWUT", "LOLWUT VERSION 5", "LOLWUT VERSION 5 30 10", "lolwut version 999 1 1 1"]
+    {
+        let picture = c.text(command);
+        assert!(picture.contains("Redis ver. ") && picture.ends_with('\n'), "{picture}");
+    }
+    c.expect("LOLWUT VERSION x", "-ERR value is not an integer or out of range");
+}
+
+#[test]
+fn memory_is_told() {
+    let mut c = connect();
+    c.expect("MSET a 1 b 2 c 3", "+OK");
+    c.expect("MEMORY PURGE", "+OK");
+    assert!(!c.text("MEMORY DOCTOR").is_empty());
+    c.reply("HELLO 3");
+    let Reply::Map(stats) = c.reply("MEMORY STATS") else { panic!("no map") };
+    let stats: BTreeMap<String, Reply> =
+        stats.into_iter().map(|(name, value)| (name.into_text(), value)).collect();
+    assert_eq!(stats["keys.count"].to_string(), ":3");
+    let Reply::Map(db) = &stats["db.0"] else { panic!("no map") };
+    assert!(db.iter().any(|(name, _)| name.to_string() == "\"overhead.hashtable.main\""));
+}
+
+#[test]
+fn command_getkeysandflags_says_what_is_done_with_keys() {
+    let mut c = connect();
+    c.transcript(
+        r#"
+        > COMMAND GETKEYSANDFLAGS GET a
+        [["a", [+RO, +access]]]
+        > COMMAND GETKEYSANDFLAGS SET a b
+        [["a", [+OW, +update]]]
+        > COMMAND GETKEYSANDFLAGS SET a b GET
+        [["a", [+RW, +access, +update]]]
+        > COMMAND GETKEYSANDFLAGS MSET a 1 b 2
+        [["a", [+OW, +update]], ["b", [+OW, +update]]]
+        > COMMAND GETKEYSANDFLAGS COPY a b
+        [["a", [+RO, +access]], ["b", [+OW, +update]]]
+        > COMMAND GETKEYSANDFLAGS BITFIELD a GET u8 0
+        [["a", [+RO, +access]]]
+        > COMMAND GETKEYSANDFLAGS PING
+        -ERR wrong number of arguments for 'command|getkeysandflags' command
+        > COMMAND GETKEYSANDFLAGS NOSUCH a
+        -ERR Invalid command specified
+        "#,
+    );
+}
+
+// ---- CONFIG REWRITE ----------------------------------------------------------------------------------
+
+#[test]
+fn config_rewrite_needs_a_file() {
+    let server = (!skipped_on_redis()).then(|| Server::start(&[]));
+    let Some(server) = server else { return };
+    server.client().expect("CONFIG REWRITE", "-ERR The server is running without a config file");
+}
+
+#[test]
+fn config_rewrite_changes_what_has_changed_and_nothing_else() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let path = home.path().join("my.conf");
+    let before = "# A comment.\nmaxclients 500\n\n  TimeOut 10\nslowlog-max-len 7";
+    fs::write(&path, before).expect("write a configuration file");
+    let path = path.to_str().expect("a path of UTF-8").to_owned();
+    let mut server = Server::start_in(home, &[&path]);
+    let mut c = server.client();
+    c.expect("CONFIG SET timeout 20 requirepass \"a b\" loglevel warning", "+OK");
+    c.expect("CONFIG REWRITE", "+OK");
+    let after = fs::read_to_string(&path).expect("read the configuration file");
+    let kept = "# A comment.\nmaxclients 500\n\ntimeout 20\nslowlog-max-len 7\n\
+                # Generated by CONFIG REWRITE\n";
+    assert!(after.starts_with(kept), "{after}");
+    for added in ["requirepass \"a b\"\n", "loglevel warning\n", "port 0\n"] {
+        assert!(after[kept.len()..].contains(added), "{after}");
+    }
+    // What was written is what a restart reads, and a second time there is nothing to write.
+    drop(c);
+    server.kill_9();
+    server.restart();
+    let mut c = server.client();
+    c.expect("AUTH \"a b\"", "+OK");
+    c.expect("CONFIG GET timeout", "[\"timeout\", \"20\"]");
+    assert!(c.text("INFO server").contains(&format!("config_file:{path}\r\n")));
+    c.expect("CONFIG REWRITE", "+OK");
+    assert_eq!(fs::read_to_string(&path).expect("read it again"), after);
+}
