@@ -10,7 +10,7 @@
 //! | layer | what it owns |
 //! |---|---|
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
-//! | [`config`], [`stats`], [`socket`] | the table of settings; counters; a client's socket |
+//! | [`config`], [`stats`], [`socket`] | the table of settings; what was counted and timed; a client's socket |
 //! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
 //! | [`pause`], [`outbox`] | what makes commands wait; what goes to one client, and its order |
 //! | [`hub`] | who listens: channels, patterns, monitors |
@@ -34,6 +34,7 @@
 //! 6. The dispatcher encodes the command again and [`aof::Aof::append`]s it, *while the shard is
 //!    still locked*, so the log's order is memory's order. The shard remembers the log position behind
 //!    the record, and so does the session. Then the lock goes.
+//!    (Around all of this [`dispatch::measure`] has counted the command and looked at the clock.)
 //! 7. When the read buffer holds no further command, `Connection::send` first has the log flushed as
 //!    far as its replies show ([`aof::Aof::flush_to`]; under `appendfsync always` synced,
 //!    [`aof::Aof::sync_to`]), then writes all replies with one call.

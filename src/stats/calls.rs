@@ -96,7 +96,7 @@ impl Commands {
 }
 
 /// How many equal brief commands are timed together at most.
-pub const RUN_LIMIT: u64 = 8;
+pub const RUN_LIMIT: u64 = 16;
 /// How much of a run's first key is kept, for the slow log.
 const KEY_BYTES: usize = 128;
 

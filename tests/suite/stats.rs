@@ -90,10 +90,9 @@ fn what_is_refused_is_counted_apart() {
         -ERR wrong number of arguments for 'get' command
         > GET h
         -WRONGTYPE Operation against a key holding the wrong kind of value
-        > NOSUCH
-        -ERR unknown command 'NOSUCH', with args beginning with: 
         "#,
     );
+    c.expect("NOSUCH", "-ERR unknown command 'NOSUCH', with args beginning with: ");
     assert_eq!(command_stats(&mut c, "get"), Some((1, 2, 1)));
     let errors = info(&mut c, "errorstats");
     assert_eq!(errors["errorstat_ERR"], "count=3");
@@ -258,6 +257,7 @@ fn info_has_the_fields_that_tools_read() {
 #[test]
 fn percentiles_are_those_that_are_asked_for() {
     let mut c = connect();
+    c.expect("CONFIG SET latency-tracking-info-percentiles \"50 99 99.9\"", "+OK");
     c.expect("CONFIG RESETSTAT", "+OK");
     c.expect("GET k", "nil");
     let percentiles = |c: &mut Client| {
@@ -317,7 +317,7 @@ fn with_a_limit_of_0_every_command_is_in_the_slow_log() {
     c.expect("CONFIG SET slowlog-log-slower-than -1", "+OK");
     c.expect("PING", "+PONG");
     assert_eq!(
-        slow_commands(&mut c)[1..],
+        slow_commands(&mut c),
         [
             "[\"PING\"]",
             "[\"CLIENT\", \"SETNAME\", \"tester\"]",
@@ -331,14 +331,14 @@ fn with_a_limit_of_0_every_command_is_in_the_slow_log() {
     );
     let newest = c.reply("SLOWLOG GET 2").into_items();
     assert_eq!(newest.len(), 2);
-    let Reply::Array(ping) = &newest[1] else { panic!("not an array") };
+    let Reply::Array(ping) = &newest[0] else { panic!("not an array") };
     let number = |index: usize| ping[index].to_string()[1..].parse::<i64>().expect("a number");
     assert!((number(1) - unix_now_ms() / 1000).abs() < 10);
     assert!((0..1_000_000).contains(&number(2)));
     assert_eq!(ping[4].to_string(), format!("\"{}\"", c.local_address()));
     assert_eq!(ping[5].to_string(), "\"tester\"");
-    let Reply::Array(later) = &newest[0] else { panic!("not an array") };
-    assert_eq!(later[0].to_string(), format!(":{}", number(0) + 1));
+    let Reply::Array(earlier) = &newest[1] else { panic!("not an array") };
+    assert_eq!(earlier[0].to_string(), format!(":{}", number(0) - 1));
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn the_slow_log_shows_no_passwords_and_shortens_what_is_long() {
     let slow = slow_commands(&mut c);
     let kept = "\"a\", ".repeat(30);
     assert_eq!(
-        slow[1..7],
+        slow[..6],
         [
             format!("[\"EXISTS\", {kept}\"... (10 more arguments)\"]"),
             format!("[\"GET\", \"{}... (72 more bytes)\"]", &long[..128]),
