@@ -10,7 +10,7 @@
 //! | layer | what it owns |
 //! |---|---|
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
-//! | [`config`], [`stats`], [`socket`] | the table of settings; what was counted and timed; a client's socket |
+//! | [`config`], [`stats`], [`socket`] | the table of settings; what was counted; a client's socket |
 //! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
 //! | [`pause`], [`outbox`] | what makes commands wait; what goes to one client, and its order |
 //! | [`hub`] | who listens: channels, patterns, monitors |

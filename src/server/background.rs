@@ -131,7 +131,8 @@ fn close_slow(server: &Server) {
     }
 }
 
-/// Moves the clock of the keyspace on; removes what has expired, and logs it. The same thread takes the samples for the rates of INFO.
+/// Moves the clock of the keyspace on; removes what has expired, and logs it. The same thread takes the
+/// samples for the rates of INFO.
 pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(SWEEP_PERIOD);

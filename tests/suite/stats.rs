@@ -77,6 +77,47 @@ fn a_long_pipeline_is_counted_to_the_last_command() {
 }
 
 #[test]
+fn each_command_of_a_transaction_is_counted_once() {
+    let mut c = connect();
+    c.expect("CONFIG RESETSTAT", "+OK");
+    c.expect("CONFIG SET slowlog-log-slower-than 0", "+OK");
+    c.expect("SLOWLOG RESET", "+OK");
+    c.transcript(
+        r#"
+        > MULTI
+        +OK
+        > SET k v
+        +QUEUED
+        > GET k
+        +QUEUED
+        > GET k
+        +QUEUED
+        > GET none
+        +QUEUED
+        > INCR k
+        +QUEUED
+        > EXEC
+        [+OK, "v", "v", nil, -ERR value is not an integer or out of range]
+        > CONFIG SET slowlog-log-slower-than -1
+        +OK
+        "#,
+    );
+    assert_eq!(command_stats(&mut c, "get"), Some((3, 0, 0)));
+    assert_eq!(command_stats(&mut c, "set"), Some((1, 0, 0)));
+    assert_eq!(command_stats(&mut c, "incr"), Some((1, 0, 1)));
+    assert_eq!(command_stats(&mut c, "multi"), Some((1, 0, 0)));
+    assert_eq!(command_stats(&mut c, "exec"), Some((1, 0, 0)));
+    let stats = info(&mut c, "stats");
+    assert_eq!((stats["keyspace_hits"].as_str(), stats["keyspace_misses"].as_str()), ("2", "1"));
+    assert_eq!(stats["total_error_replies"], "1");
+    // EXEC is not in the slow log: what it carried out is.
+    let slow = ["INCR", "GET", "GET", "GET", "SET", "MULTI", "SLOWLOG"];
+    let found = slow_commands(&mut c);
+    assert!(found.iter().zip(slow).all(|(found, name)| found.starts_with(&format!("[\"{name}\""))));
+    assert_eq!(found.len(), slow.len(), "{found:?}");
+}
+
+#[test]
 fn what_is_refused_is_counted_apart() {
     let mut c = connect();
     c.expect("CONFIG RESETSTAT", "+OK");
