@@ -246,6 +246,9 @@ impl Request {
     /// # Errors
     /// What is wrong with them; the parser cannot go on after it.
     pub fn feed(&mut self, input: &[u8]) -> Result<Progress, ProtocolError> {
+        if let Some(used) = self.take_whole(input) {
+            return Ok(Progress { used, complete: true });
+        }
         let mut used = 0;
         while used < input.len() {
             let rest = &input[used..];
@@ -317,6 +320,36 @@ impl Request {
         Ok(Progress { used, complete: false })
     }
 
+    /// Takes a command that has arrived whole and is spelled as every client spells it; returns how many
+    /// bytes that was. Anything else is left to the states, which are slower by half and miss nothing.
+    fn take_whole(&mut self, input: &[u8]) -> Option<usize> {
+        if self.is_partial() || self.unauthenticated || input.first() != Some(&b'*') {
+            return None;
+        }
+        let taken = self.take_args(input);
+        if taken.is_none() {
+            self.bytes.clear();
+            self.ends.clear();
+        }
+        taken
+    }
+
+    fn take_args(&mut self, input: &[u8]) -> Option<usize> {
+        let (args, mut at) = short_length(input, 0, b'*')?;
+        for _ in 0..args {
+            let (length, start) = short_length(input, at, b'$')?;
+            let end = start + length;
+            let value = input.get(start..end)?;
+            if input.get(end..end + 2)? != b"\r\n" || length as i64 > self.bulk_limit {
+                return None;
+            }
+            self.bytes.extend_from_slice(value);
+            self.ends.push(self.bytes.len());
+            at = end + 2;
+        }
+        (args > 0).then_some(at)
+    }
+
     /// Takes what has arrived of an argument; returns how many bytes that was.
     fn take_bulk(
         &mut self,
@@ -352,6 +385,23 @@ enum LineEnd {
     Return,
 }
 
+/// The length that stands at that place, behind its sigil, and the place behind its line, if it has few
+/// digits.
+fn short_length(input: &[u8], at: usize, sigil: u8) -> Option<(usize, usize)> {
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| usize::from(byte - b'0'));
+    let (length, digits) = match *input.get(at..)? {
+        [first, a, b'\r', b'\n', ..] if first == sigil => (digit(a)?, 1),
+        [first, a, b, b'\r', b'\n', ..] if first == sigil && a != b'0' => {
+            (digit(a)? * 10 + digit(b)?, 2)
+        }
+        [first, a, b, c, b'\r', b'\n', ..] if first == sigil && a != b'0' => {
+            (digit(a)? * 100 + digit(b)? * 10 + digit(c)?, 3)
+        }
+        _ => return None,
+    };
+    Some((length, at + digits + 3))
+}
+
 /// Takes a line from `input`, whose beginning may be in `kept` from before. Returns how many bytes
 /// of the input were used, and the line without its end; if that has not arrived, none, and the
 /// beginning is kept.
@@ -361,13 +411,6 @@ fn take_line<'a>(
     end: LineEnd,
     too_long: ProtocolError,
 ) -> Result<(usize, Option<&'a [u8]>), ProtocolError> {
-    // The lengths of ordinary commands: a short line that is here as a whole.
-    if end == LineEnd::Return && kept.is_empty() {
-        let found = input.iter().take(24).position(|&byte| byte == b'\r');
-        if let Some(length) = found.filter(|length| length + 1 < input.len()) {
-            return Ok((length + 2, Some(&input[..length])));
-        }
-    }
     let (line_end, end_bytes) = match end {
         LineEnd::Newline => (input.iter().position(|&byte| byte == b'\n'), 1),
         // A `\r` that came last time waits for the one byte behind it.
