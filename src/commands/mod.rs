@@ -32,8 +32,6 @@ pub mod spec;
 pub mod strings;
 pub mod transactions;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
 pub use spec::{Command, Context, Effect, Family, Handler};
@@ -73,18 +71,33 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static Command)> {
     FAMILIES.iter().flat_map(|family| family.commands.iter().map(|row| (family.group, row)))
 }
 
-/// The longest name of a command.
-const NAME_LIMIT: usize = 32;
+/// The places of [`find`]'s table: a power of two, and so many that most names have one for themselves.
+const PLACES: usize = 1024;
 
-/// Finds a command by its name, in letters of any case.
+/// Finds a command by its name, in letters of any case. (In a table with open addressing, as a `HashMap`
+/// would want a copy of the name in small letters. The names in it are ours, so nobody can make them
+/// collide.)
 pub fn find(name: &[u8]) -> Option<&'static Command> {
-    static BY_NAME: LazyLock<HashMap<&[u8], &Command, BuildHasherDefault<NameHasher>>> =
-        LazyLock::new(|| all().map(|(_, row)| (row.name.as_bytes(), row)).collect());
-    let mut lower = [0; NAME_LIMIT];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    BY_NAME.get(&*lower).copied()
+    static TABLE: LazyLock<Vec<Option<&Command>>> = LazyLock::new(|| {
+        let mut table = vec![None; PLACES];
+        for (_, row) in all() {
+            let mut free = places(row.name.as_bytes()).filter(|&place| table[place].is_none());
+            let place = free.next();
+            place.into_iter().for_each(|place| table[place] = Some(row));
+        }
+        table
+    });
+    let mut rows = places(name).map_while(|place| TABLE[place]);
+    rows.find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// Where a name may stand: from a place that a hash of it tells (FNV-1a, letters taken for small) on.
+fn places(name: &[u8]) -> impl Iterator<Item = usize> {
+    let step =
+        |hash: u64, byte: &u8| (hash ^ u64::from(byte | 0x20)).wrapping_mul(0x0100_0000_01b3);
+    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325, step);
+    let first = (hash ^ (hash >> 32)) as usize;
+    (first..first.saturating_add(PLACES)).map(|place| place % PLACES)
 }
 
 /// Finds a subcommand by its name, in letters of any case.
@@ -96,29 +109,6 @@ pub fn find_subcommand(container: &Command, name: &[u8]) -> Option<&'static Comm
 /// The name of a subcommand without its container's.
 pub fn subcommand_name(row: &Command) -> &'static str {
     row.name.split_once('|').map_or(row.name, |(_, name)| name)
-}
-
-/// A few quick steps over a short name (FNV-1a). The names in the map are ours, so nobody can make
-/// them collide, and a client's own names only ever look for one.
-struct NameHasher(u64);
-
-impl Default for NameHasher {
-    fn default() -> Self {
-        NameHasher(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        // The map takes its tag from the highest bits and its place from the lowest.
-        self.0 ^ (self.0 >> 32)
-    }
 }
 
 #[cfg(test)]
