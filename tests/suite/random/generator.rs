@@ -32,7 +32,7 @@ const OF_SESSIONS: [&str; 3] = ["echo", "ping", "select"];
 /// The table tells that their replies may differ; [`super::compare`] knows how far.
 const COMPARABLE: [&str; 7] = ["scan", "hscan", "ttl", "pttl", "httl", "hpttl", "object|encoding"];
 /// What is about the server, or about how it keeps its data.
-const LEFT_OUT: [&str; 3] = ["debug", "memory", "object|refcount"];
+const LEFT_OUT: [&str; 4] = ["debug", "lolwut", "memory", "object|refcount"];
 
 /// All of the table that takes part: what reads and writes data, and whose reply is no matter of chance.
 pub(super) static ALL: LazyLock<Vec<Drawn>> = LazyLock::new(|| {
