@@ -115,6 +115,9 @@ impl Connection<'_> {
             if arrived == 0 {
                 return Ok(());
             }
+            if request.is_partial() {
+                self.session.publish(); // who is sending a long command is not idle
+            }
             self.server.stats.input_bytes.add(arrived as u64);
             self.session.client.received.add(arrived as u64);
         }

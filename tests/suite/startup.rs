@@ -272,6 +272,22 @@ fn an_idle_connection_is_closed_after_the_timeout() {
 }
 
 #[test]
+fn who_sends_a_long_command_slowly_is_not_idle() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&["--timeout", "1"]);
+    let mut c = server.client();
+    c.send_raw(b"*2\r\n$4\r\nECHO\r\n$10\r\n");
+    for _ in 0..10 {
+        std::thread::sleep(std::time::Duration::from_millis(300)); // its slowness is what is tried
+        c.send_raw(b"x");
+    }
+    c.send_raw(b"\r\n");
+    assert_eq!(c.read_reply().to_string(), "\"xxxxxxxxxx\"");
+}
+
+#[test]
 fn a_length_reserves_nothing() {
     if skipped_on_redis() || !cfg!(target_os = "linux") {
         return;
