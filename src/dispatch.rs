@@ -220,7 +220,9 @@ fn run(
     let keyspace = &server.keyspace;
     match command.handler {
         Handler::Read(handler) => {
-            let view = keyspace.read(session.db, command.keys_of(args));
+            let view = keyspace
+                .read(session.db, command.keys_of(args))
+                .touching(touches(session, command));
             let outcome = handler(&view, args, reply);
             session.seen = session.seen.max(view.last_record());
             session.tally.looked_up(view.lookups());
@@ -228,7 +230,9 @@ fn run(
             outcome
         }
         Handler::Write(handler) => {
-            let mut view = keyspace.write(session.db, command.keys_of(args));
+            let mut view = keyspace
+                .write(session.db, command.keys_of(args))
+                .touching(touches(session, command));
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
             session.seen = session.seen.max(view.last_record());
@@ -269,6 +273,11 @@ fn run(
             run_session(server, session, None, command, args, reply)
         }
     }
+}
+
+/// Whether keys that the command looks at count as used: not with `CLIENT NO-TOUCH`, except by TOUCH.
+fn touches(session: &Session, command: &Command) -> bool {
+    !session.marks.no_touch || command.name == "touch"
 }
 
 /// Carries out a command that has no keys.

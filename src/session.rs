@@ -354,6 +354,11 @@ impl Client {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether its command waits for the end of a pause.
+    pub fn is_blocked(&self) -> bool {
+        self.state().marks.blocked
+    }
+
     /// Its line in `CLIENT LIST`, without an end: the fields of Redis's that mean something here.
     pub fn describe(&self, subscriptions: Counts) -> Vec<u8> {
         let (pieces, waiting_bytes) = self.outbox.backlog();

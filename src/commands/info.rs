@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::connection::REDIS_VERSION;
 use super::options::is;
 use super::spec::{Context, Family, Flags, Outcome, session};
+use crate::hub::Kind;
 use crate::resp::{Args, Reply};
 use crate::store::now_ms;
 
@@ -100,7 +101,10 @@ fn clients_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let server = context.server;
     write!(text, "connected_clients:{}\r\n", server.clients.count())?;
     write!(text, "maxclients:{}\r\n", server.config.maxclients.load(Relaxed))?;
-    write!(text, "blocked_clients:0\r\n")
+    let all = server.clients.all();
+    let blocked = all.iter().filter(|client| client.is_blocked()).count();
+    let subscribed = all.iter().filter(|client| server.hub.counts(client.id).total() > 0).count();
+    write!(text, "blocked_clients:{blocked}\r\npubsub_clients:{subscribed}\r\n")
 }
 
 fn memory_section(_: &mut Context, text: &mut String) -> fmt::Result {
@@ -190,6 +194,13 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "evicted_keys:0\r\n")?;
     write!(text, "keyspace_hits:{}\r\n", stats.hits.get())?;
     write!(text, "keyspace_misses:{}\r\n", stats.misses.get())?;
+    for (name, kind) in [
+        ("pubsub_channels", Kind::Channel),
+        ("pubsub_patterns", Kind::Pattern),
+        ("pubsubshard_channels", Kind::Shard),
+    ] {
+        write!(text, "{name}:{}\r\n", context.server.hub.count(kind))?;
+    }
     write!(text, "total_forks:0\r\n")?;
     write!(text, "total_error_replies:{}\r\n", stats.errors.total())
 }

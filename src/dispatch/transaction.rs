@@ -12,7 +12,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::measure::measured;
-use super::{permit, resolve, run_session, settle, settle_all, show_if_monitored};
+use super::{permit, resolve, run_session, settle, settle_all, show_if_monitored, touches};
 use crate::aof::Block;
 use crate::commands::spec::{Flags, Outcome};
 use crate::commands::{Command, Handler};
@@ -155,13 +155,17 @@ fn run(
 ) -> Outcome {
     let outcome = match command.handler {
         Handler::Read(handler) => {
-            let view = transaction.read(session.db, command.keys_of(args));
+            let view = transaction
+                .read(session.db, command.keys_of(args))
+                .touching(touches(session, command));
             let outcome = handler(&view, args, reply);
             session.tally.looked_up(view.lookups());
             outcome
         }
         Handler::Write(handler) => {
-            let mut view = transaction.write(session.db, command.keys_of(args));
+            let mut view = transaction
+                .write(session.db, command.keys_of(args))
+                .touching(touches(session, command));
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
             session.tally.looked_up(view.lookups());

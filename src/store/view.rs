@@ -63,6 +63,8 @@ pub struct View<'a, G> {
     now_ms: Cell<i64>,
     /// Whether every lookup counts: those of commands that only read do.
     reading: bool,
+    /// Whether to look at a key counts as a use of it. Not with `CLIENT NO-TOUCH`.
+    touching: bool,
     lookups: Cell<(u32, u32)>,
     /// What is left to do after the command. Most leave nothing, and pay for one pointer.
     aftermath: Option<Box<Aftermath>>,
@@ -112,7 +114,8 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
         reading: bool,
     ) -> View<'a, G> {
         let (now_ms, lookups) = (Cell::new(0), Cell::new((0, 0)));
-        View { keyspace, guards, db, now_ms, reading, lookups, aftermath: None }
+        let (touching, aftermath) = (true, None);
+        View { keyspace, guards, db, now_ms, reading, touching, lookups, aftermath }
     }
 
     /// How many keys were looked for and found, and how many not. What a writer looks for in order to
@@ -125,6 +128,18 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     pub(super) fn at(self, now_ms: i64) -> View<'a, G> {
         self.now_ms.set(now_ms);
         self
+    }
+
+    /// The same, in which to look at a key counts as a use of it or not.
+    pub fn touching(mut self, touching: bool) -> View<'a, G> {
+        self.touching = touching;
+        self
+    }
+
+    fn touch(&self, entry: &Entry) {
+        if self.touching {
+            entry.touch(self.keyspace.second());
+        }
     }
 
     /// The moment of this command: Unix time in milliseconds.
@@ -152,7 +167,7 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     /// What the key holds and when it expires, unless it has.
     pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
         let entry = self.peek(key)?;
-        entry.touch(self.keyspace.second());
+        self.touch(entry);
         Some(entry)
     }
 
@@ -170,7 +185,7 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     pub fn lookup(&self, key: &[u8]) -> Option<&Entry> {
         let found = self.find(key);
         self.count_lookup(found.is_some());
-        found.inspect(|entry| entry.touch(self.keyspace.second()))
+        found.inspect(|entry| self.touch(entry))
     }
 
     /// As [`View::string`], and counts as [`View::lookup`] does.
@@ -518,13 +533,15 @@ impl WriteView<'_> {
 
     /// The entry, expired or not.
     fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let (db, second) = (self.db, self.keyspace.second());
+        let (db, touching, second) = (self.db, self.touching, self.keyspace.second());
         if self.locate(key).0.watches.is_some() {
             self.aftermath().handed_out.push((db, key.to_vec()));
         }
         let (shard, key) = self.locate_mut(key);
         let entry = shard.table_mut(db).get_mut(key)?;
-        entry.touch(second);
+        if touching {
+            entry.touch(second);
+        }
         Some(entry)
     }
 

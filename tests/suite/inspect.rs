@@ -249,6 +249,32 @@ fn idletime_counts_the_seconds_since_a_key_was_used() {
 }
 
 #[test]
+fn with_no_touch_only_touch_counts_as_a_use() {
+    let mut c = connect();
+    if !c.redis_at_least("7.2") {
+        return;
+    }
+    let mut other = c.another();
+    for key in ["a", "b", "c"] {
+        c.expect(&format!("SET {key} 1"), "+OK");
+    }
+    eventually("the keys are idle for 2 seconds", || c.integer("OBJECT IDLETIME c") >= 2);
+    c.expect("CLIENT NO-TOUCH ON", "+OK");
+    for command in ["GET a", "MGET a b", "STRLEN a", "INCR a", "GETEX b"] {
+        c.reply(command);
+        assert!(c.integer("OBJECT IDLETIME a") >= 2, "after {command}");
+    }
+    assert!(c.integer("OBJECT IDLETIME b") >= 2);
+    c.expect("TOUCH a", ":1");
+    assert!(c.integer("OBJECT IDLETIME a") < 2);
+    other.expect("GET b", "\"1\"");
+    assert!(c.integer("OBJECT IDLETIME b") < 2);
+    c.expect("CLIENT NO-TOUCH OFF", "+OK");
+    c.expect("GET c", "\"1\"");
+    assert!(c.integer("OBJECT IDLETIME c") < 2);
+}
+
+#[test]
 fn a_key_that_moved_was_used() {
     let mut c = connect();
     for key in ["a", "b"] {

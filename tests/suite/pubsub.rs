@@ -49,6 +49,23 @@ fn a_message_reaches_all_who_subscribed_and_nobody_else() {
 }
 
 #[test]
+fn info_counts_channels_and_patterns_not_subscriptions() {
+    let mut c = connect();
+    let (mut one, mut other) = (c.another(), c.another());
+    one.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
+    other.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
+    other.expect("PSUBSCRIBE b*", "[\"psubscribe\", \"b*\", :2]");
+    other.expect("SSUBSCRIBE d", "[\"ssubscribe\", \"d\", :1]");
+    let stats = c.text("INFO stats");
+    for field in ["pubsub_channels:1", "pubsub_patterns:1", "pubsubshard_channels:1"] {
+        assert!(stats.contains(&format!("{field}\r\n")), "{field} in {stats}");
+    }
+    if c.redis_at_least("7.4") {
+        assert!(c.text("INFO clients").contains("pubsub_clients:2\r\n"));
+    }
+}
+
+#[test]
 fn subscriptions_are_confirmed_one_by_one_and_counted() {
     let mut c = connect();
     c.expect("SUBSCRIBE a b a", "[\"subscribe\", \"a\", :1]");
