@@ -97,6 +97,10 @@ fn pfcount(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 
 fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, limit) = (&args[1], view.hll_sparse_limit());
+    // As with BITOP, the log must say that a source was gone.
+    for key in args.from(1) {
+        view.remove_if_expired(key);
+    }
     let mut union = Registers::default();
     let any_dense = merge_all(view, args, &mut union)?;
     create_if_absent(view, key);

@@ -1,6 +1,6 @@
 //! Commands on HyperLogLogs, and the bytes of the strings that they are.
 
-use crate::harness::{Client, Server, connect, skipped_on_redis, transcript};
+use crate::harness::{Client, Server, connect, eventually, skipped_on_redis, transcript};
 
 /// Adds the numbers from `first` up to before `end`.
 fn add_numbers(c: &mut Client, key: &str, first: u32, end: u32) {
@@ -13,6 +13,24 @@ fn add_numbers(c: &mut Client, key: &str, first: u32, end: u32) {
 
 fn bytes(c: &mut Client, key: &str) -> Vec<u8> {
     c.call(&["GET", key]).into_bytes()
+}
+
+#[test]
+fn pfmerge_is_replayed_without_its_expired_sources() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut c = server.client();
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    c.expect("PFADD gone a b c", ":1");
+    c.expect("PEXPIRE gone 1", ":1");
+    eventually("the key expires", || c.integer("EXISTS gone") == 0);
+    c.expect("PFMERGE all gone", "+OK");
+    c.expect("PFCOUNT all", ":0");
+    server.kill_9();
+    server.restart();
+    server.client().expect("PFCOUNT all", ":0");
 }
 
 #[test]
