@@ -124,17 +124,19 @@ fn describe_failure(args: Args, error: &CommandError) -> String {
 /// Finds the command and checks the number of its arguments.
 pub fn resolve(args: Args) -> Result<&'static Command, CommandError> {
     let command = find_row(args)?;
-    if command.accepts(args.len()) {
+    let asks_help = is_help(command, args);
+    if if asks_help { args.len() == 2 } else { command.accepts(args.len()) } {
         return Ok(command);
     }
-    Err(format!("ERR wrong number of arguments for '{}' command", command.name).into())
+    let (name, help) = (command.name, if asks_help { "|help" } else { "" });
+    Err(format!("ERR wrong number of arguments for '{name}{help}' command").into())
 }
 
 /// Finds the command, or the subcommand.
 fn find_row(args: Args) -> Result<&'static Command, CommandError> {
     let command = commands::find(&args[0]).ok_or_else(|| unknown_command(args))?;
     match args.get(1) {
-        Some(name) if !command.subcommands().is_empty() && !is_help(args) => {
+        Some(name) if !command.subcommands().is_empty() && !is_help(command, args) => {
             commands::find_subcommand(command, name)
                 .ok_or_else(|| unknown_subcommand(command, name))
         }
@@ -143,8 +145,9 @@ fn find_row(args: Args) -> Result<&'static Command, CommandError> {
 }
 
 /// Every container answers `HELP`, from its rows.
-fn is_help(args: Args) -> bool {
-    args.len() == 2 && args[1].eq_ignore_ascii_case(b"HELP")
+fn is_help(command: &Command, args: Args) -> bool {
+    matches!(command.handler, Handler::Container(..))
+        && args.get(1).is_some_and(|name| name.eq_ignore_ascii_case(b"HELP"))
 }
 
 fn unknown_command(args: Args) -> CommandError {
@@ -290,7 +293,7 @@ fn run_session(
     reply: &mut Reply,
 ) -> Outcome {
     match command.handler {
-        Handler::Container(..) if is_help(args) => {
+        Handler::Container(..) if is_help(command, args) => {
             commands::docs::help(command, reply);
             Ok(())
         }

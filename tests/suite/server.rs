@@ -789,6 +789,17 @@ fn command_getkeys_finds_the_keys() {
     );
 }
 
+#[test]
+fn help_of_a_container_takes_no_arguments() {
+    let mut c = connect();
+    for container in ["OBJECT", "MEMORY", "COMMAND", "CONFIG", "CLIENT", "PUBSUB"] {
+        let name = container.to_lowercase();
+        let error = format!("-ERR wrong number of arguments for '{name}|help' command");
+        c.expect(&format!("{container} HELP x"), &error);
+        c.expect(&format!("{container} help x y"), &error);
+    }
+}
+
 // ---- Whole databases ---------------------------------------------------------------------------------
 
 #[test]
