@@ -228,7 +228,9 @@ pub(super) fn store(
         view.insert_string(key, value, None);
         return Effect::replay(&[b"SET", key, value]);
     };
-    if view.has_passed(deadline_ms) {
+    // A deadline that the key has already leaves it its last millisecond.
+    let is_kept = || view.entry(key).is_some_and(|old| old.deadline_ms() == Some(deadline_ms));
+    if view.has_passed(deadline_ms) && !is_kept() {
         return match view.remove(key) {
             true => Effect::replay(&[b"DEL", key]),
             false => Effect::None,

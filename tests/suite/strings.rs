@@ -1,7 +1,8 @@
 //! Commands on strings.
 
 use crate::harness::{
-    Server, connect, eventually, quote, say, skipped_on_redis, transcript, unix_now_ms,
+    Reply, Server, connect, encode, eventually, quote, say, skipped_on_redis, split_command,
+    transcript, unix_now_ms,
 };
 
 #[test]
@@ -1818,4 +1819,26 @@ fn the_log_has_the_keys_of_msetex_together() {
     c.expect("MGET a b c d", r#"["1", "2", nil, nil]"#);
     assert_eq!(c.integer("PEXPIRETIME a"), deadline);
     assert_eq!(c.integer("PEXPIRETIME b"), deadline);
+}
+
+#[test]
+fn a_deadline_that_is_kept_leaves_the_key_its_last_millisecond() {
+    let mut c = connect();
+    // A transaction is one moment. So many come in a row that some meet the last one.
+    const LOOKS: usize = 200;
+    let look = ["MULTI", "EXISTS k", "SET k v XX KEEPTTL", "EXISTS k", "EXEC"];
+    let look: Vec<u8> = look.iter().flat_map(|line| encode(&split_command(line))).collect();
+    for _ in 0..20 {
+        c.expect("SET k v PX 3", "+OK");
+        let mut is_there = true;
+        while is_there {
+            c.send_raw(look.repeat(LOOKS));
+            for _ in 0..LOOKS {
+                (0..4).for_each(|_| _ = c.read_reply());
+                let replies = c.read_reply().into_items();
+                assert_eq!(replies[0], replies[2], "it was there and was set");
+                is_there = replies[0] == Reply::Integer(1);
+            }
+        }
+    }
 }
