@@ -55,12 +55,6 @@ pub fn write_i64(out: &mut Vec<u8>, value: i64) {
     write_u64(out, value.unsigned_abs());
 }
 
-/// Appends `value` in decimal: lengths and counts.
-pub fn write_usize(out: &mut Vec<u8>, value: usize) {
-    // usize is never wider than u64 on a platform that Rust supports, so nothing is cut off.
-    write_u64(out, value as u64);
-}
-
 /// Appends `value` in decimal.
 pub fn write_u64(out: &mut Vec<u8>, mut value: u64) {
     /// `00` to `99` in a row: one division yields two digits.
@@ -128,7 +122,7 @@ mod tests {
     #[test]
     fn writing_appends_after_what_is_there() {
         let mut out = b":".to_vec();
-        write_usize(&mut out, 120);
+        write_u64(&mut out, 120);
         write_i64(&mut out, -7);
         assert_eq!(out, b":120-7");
     }
