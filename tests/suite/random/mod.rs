@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use respite::commands;
 
 use crate::durability::Numbers;
-use crate::harness::{Client, Reply, Server, encode, say, skipped_on_redis, unix_now_ms};
+use crate::harness::{Client, Reply, Server, say, skipped_on_redis, unix_now_ms};
 use crate::persistence::dump;
-use compare::{Pair, Setup, listing};
+use compare::{Pair, Setup, in_transactions, listing, read_of_transactions};
 use generator::{ALL, Drawn, Generator, Words};
 use shrink::shrink;
 
@@ -118,8 +118,8 @@ fn lost(setup: Setup, commands: &[Words]) -> Option<String> {
                 c.expect("BGREWRITEAOF", "+Background append only file rewriting started");
             }
             for batch in part.chunks(64) {
-                c.send_raw(batch.iter().flat_map(|command| encode(command)).collect::<Vec<_>>());
-                batch.iter().for_each(|_| _ = c.read_reply());
+                c.send_raw(in_transactions(batch));
+                read_of_transactions(&mut c, batch);
             }
         }
         let before = state(&mut server.client());
