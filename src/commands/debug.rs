@@ -151,8 +151,8 @@ impl Digest {
         self.0.iter_mut().zip(other.0).for_each(|(ours, theirs)| *ours ^= theirs);
     }
 
-    /// Of a value and whether it expires; when it does is left out.
-    fn mix_entry(&mut self, entry: &Entry) {
+    /// Of a value, as it is seen at that moment, and whether it expires; when it does is left out.
+    fn mix_entry(&mut self, entry: &Entry, now_ms: i64) {
         // The numbers by which Redis knows the types.
         match &entry.value {
             Value::String(bytes) => {
@@ -161,7 +161,7 @@ impl Digest {
             }
             Value::Hash(hash) => {
                 self.mix(&4u32.to_be_bytes());
-                for field in hash.iter() {
+                for field in hash.iter().filter(|field| !field.is_expired(now_ms)) {
                     let mut pair = Digest::default();
                     pair.mix(field.name);
                     pair.mix(field.value);
@@ -189,7 +189,7 @@ fn digest(all: &ReadAll, _: Args, reply: &mut Reply) -> Outcome {
         for (key, entry) in table.iter().filter(|(_, entry)| all.is_live(entry)) {
             let mut digest = Digest::default();
             digest.mix(key.bytes());
-            digest.mix_entry(entry);
+            digest.mix_entry(entry, all.now_ms());
             databases.entry(db as u32).or_default().add(&digest.0);
         }
     });
@@ -206,7 +206,7 @@ fn digest_value(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     reply.array(args.len() - 2);
     for key in args.from(2) {
         let mut digest = Digest::default();
-        view.peek(key).iter().for_each(|entry| digest.mix_entry(entry));
+        view.peek(key).iter().for_each(|entry| digest.mix_entry(entry, view.now_ms()));
         reply.simple(&digest.to_hex());
     }
     Ok(())

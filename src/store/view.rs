@@ -611,6 +611,11 @@ impl<'a> ReadAll<'a> {
         self.last_record.set(self.last_record.get().max(seen));
     }
 
+    /// The moment of this command: Unix time in milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
     /// Whether the entry is there at the moment of this command.
     pub fn is_live(&self, entry: &Entry) -> bool {
         !entry.is_expired(self.now_ms)

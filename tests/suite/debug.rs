@@ -196,6 +196,23 @@ fn without_active_expiry_an_expired_key_is_gone_but_still_counted() {
 }
 
 #[test]
+fn a_digest_is_of_what_is_seen_whether_or_not_expired_fields_were_removed() {
+    if skipped_on_redis() {
+        return; // Redis has these since 7.4, and removes what has expired at other times
+    }
+    let mut c = connect_with(&ALLOWED);
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    c.expect("HSET h gone 1 stays 2", ":2");
+    c.expect("HPEXPIRE h 1 FIELDS 1 gone", "[:1]");
+    eventually("the field expires", || c.integer("HEXISTS h gone") == 0);
+    let digests = |c: &mut Client| [c.reply("DEBUG DIGEST"), c.reply("DEBUG DIGEST-VALUE h")];
+    let before = digests(&mut c);
+    c.expect("HSETNX h stays 3", ":0");
+    c.expect("HDEL h missing", ":0"); // who writes removes what has expired
+    assert_eq!(digests(&mut c), before);
+}
+
+#[test]
 fn stringmatch_len_tells_whether_a_pattern_fits() {
     if skipped_on_redis() {
         return; // Redis 7.0 does not have it
