@@ -390,11 +390,7 @@ struct Options<'a> {
 
 impl<'a> Options<'a> {
     fn of_hgetex(args: Args<'a>, now_ms: i64) -> Result<Options<'a>, CommandError> {
-        let options = Options::parse(args, now_ms, "hgetex", "PERSIST", 1)?;
-        match options.key_exists.or(options.fields_exist) {
-            None => Ok(options),
-            Some(_) => Err(CommandError::new("ERR unknown argument")),
-        }
+        Options::parse(args, now_ms, "hgetex", "PERSIST", 1)
     }
 
     fn of_hsetex(args: Args<'a>, now_ms: i64) -> Result<Options<'a>, CommandError> {
@@ -410,6 +406,7 @@ impl<'a> Options<'a> {
     ) -> Result<Options<'a>, CommandError> {
         let (mut deadline, mut keeps_word) = (None, false);
         let (mut key_exists, mut fields_exist, mut fields) = (None, None, None);
+        let sets = command == "hsetex";
         let mut at = 2;
         while let Some(option) = args.get(at) {
             at += 1;
@@ -429,12 +426,12 @@ impl<'a> Options<'a> {
                         at += 1;
                     }
                 }
-            } else if is(option, "FNX") || is(option, "FXX") {
+            } else if sets && (is(option, "FNX") || is(option, "FXX")) {
                 if fields_exist.replace(is(option, "FXX")).is_some() {
                     let text = "ERR Only one of FXX or FNX arguments can be specified";
                     return Err(CommandError::new(text));
                 }
-            } else if is(option, "NX") || is(option, "XX") {
+            } else if sets && (is(option, "NX") || is(option, "XX")) {
                 if key_exists.replace(is(option, "XX")).is_some() {
                     return Err(CommandError::SYNTAX);
                 }

@@ -630,6 +630,10 @@ fn the_options_of_hgetex_and_hsetex_are_checked() {
         -ERR unknown argument: PERSIST
         > HGETEX h KEEPTTL FIELDS 1 a
         -ERR unknown argument: KEEPTTL
+        > HGETEX h fnx FIELDS 1 a
+        -ERR unknown argument: fnx
+        > HGETEX h XX FIELDS 1 a
+        -ERR unknown argument: XX
         > HSETEX h FIELDS 0 a 1
         -ERR invalid number of fields
         > HSETEX h FIELDS 2 a 1
