@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
+use crate::events::{Class, Wanted};
 use crate::text::{glob, integer, say};
 
 /// Text that `CONFIG SET` may replace.
@@ -110,6 +111,7 @@ pub struct Config {
     pub hash_max_listpack_value: AtomicI64,
     pub hll_sparse_max_bytes: AtomicI64,
     pub proto_max_bulk_len: AtomicI64,
+    pub notify_keyspace_events: Wanted,
     pub enable_debug_command: AtomicUsize,
     pub slowlog_log_slower_than: AtomicI64,
     pub slowlog_max_len: AtomicI64,
@@ -139,6 +141,8 @@ enum Kind {
     OutputLimits(fn(&Config) -> &OutputLimits),
     /// Numbers of percent, with a space between them.
     Percentiles(fn(&Config) -> &Text),
+    /// Letters for classes of events.
+    Events(fn(&Config) -> &Wanted),
 }
 
 /// When `CONFIG SET` may change a setting.
@@ -274,6 +278,8 @@ pub static SETTINGS: &[Setting] = &[
     row("proto-max-bulk-len", "512mb", Live,
         Kind::Memory { at: |c| &c.proto_max_bulk_len, min: 1 << 20, max: i64::MAX },
         "longest argument and longest string value, in bytes"),
+    row("notify-keyspace-events", "", Live, Kind::Events(|c| &c.notify_keyspace_events),
+        "classes of events that are published, by letters, with `K` or `E` for the channels; empty for none"),
     row("enable-debug-command", "no", AtStart,
         Kind::Choice(|c| &c.enable_debug_command, DEBUG_USERS),
         "who may use `DEBUG`: nobody (`no`), everybody, or who connects from this machine (`local`)"),
@@ -299,6 +305,7 @@ enum Parsed {
     Choice(usize),
     Text(String),
     OutputLimits(Vec<(usize, Limit)>),
+    Events(Class),
 }
 
 impl Setting {
@@ -330,6 +337,10 @@ impl Setting {
             Kind::Text(_) => Ok(Parsed::Text(text.into())),
             Kind::OutputLimits(_) => parse_output_limits(text).map(Parsed::OutputLimits),
             Kind::Percentiles(_) => parse_percentiles(text).map(Parsed::Text),
+            Kind::Events(_) => {
+                let classes = Class::parse(text).map(Parsed::Events);
+                classes.ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into())
+            }
         }
     }
 
@@ -344,6 +355,7 @@ impl Setting {
             (Kind::OutputLimits(at), Parsed::OutputLimits(limits)) => {
                 limits.into_iter().for_each(|(class, limit)| at(config).class(class).set(limit));
             }
+            (Kind::Events(at), Parsed::Events(classes)) => at(config).set(classes),
             _ => unreachable!("a setting's parser gives its own kind"),
         }
     }
@@ -356,6 +368,7 @@ impl Setting {
             Kind::YesNo(at) => if at(config).load(Relaxed) { "yes" } else { "no" }.into(),
             Kind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
             Kind::Text(at) | Kind::Percentiles(at) => at(config).get(),
+            Kind::Events(at) => at(config).get().letters(),
             Kind::OutputLimits(at) => {
                 let show = |(number, name): (usize, &&str)| {
                     let (hard_bytes, soft_bytes, soft_seconds) = at(config).class(number).get();

@@ -8,10 +8,11 @@
 use crate::commands::spec::{Change, Outcome};
 use crate::commands::{self, Command, Context, Effect, Handler, spec::Flags};
 use crate::config::Level;
+use crate::events::{Class, Event};
 use crate::pause::Paused;
 use crate::resp::{Args, CommandError, Protocol, Reply, request};
 use crate::session::{Server, Session};
-use crate::store::{Expired, ReadAll, Transaction, WhatExpired, WriteAll, WriteView};
+use crate::store::{Expired, ReadAll, ReadView, Transaction, WhatExpired, WriteAll, WriteView};
 
 mod transaction;
 
@@ -229,6 +230,7 @@ fn run(
             let outcome = handler(&view, args, reply);
             session.seen = session.seen.max(view.last_record());
             session.tally.looked_up(view.lookups());
+            tell_misses(server, session, &view, &outcome, command, args);
             show_if_monitored(server, session, command, args);
             outcome
         }
@@ -337,14 +339,72 @@ fn settle(
         let record = Effect::Replay(record_of(server, &expired));
         view.logged(log(server, session, expired.db, args, record));
     }
-    match change? {
-        Effect::None => {}
-        effect => {
+    let outcome = match change {
+        Ok(Effect::None) => Ok(()),
+        Ok(effect) => {
             view.changed();
             view.logged(log(server, session, session.db, args, effect));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    let events = view.take_events();
+    if !events.is_empty() {
+        tell(server, session, events, view.last_record());
+    }
+    outcome
+}
+
+/// Publishes what happened, behind the change in the log: nobody hears of what may still be lost. Within a
+/// transaction the position is not known yet, and the events wait for it.
+#[cold]
+fn tell(server: &Server, session: &mut Session, events: Vec<Event>, position: u64) {
+    match session.block {
+        Some(_) => session.events.extend(events),
+        None => publish(server, &events, position),
+    }
+}
+
+/// Publishes events that the log has up to that position. Their shards are locked, so that what happens
+/// to a key is heard of in the order in which it happened. While the log is replayed nothing happens anew.
+fn publish(server: &Server, events: &[Event], position: u64) {
+    if server.is_loading() {
+        return;
+    }
+    for event in events {
+        event.tell(&server.config.notify_keyspace_events, |channel, message| {
+            server.hub.publish(channel, message, position);
+        });
+    }
+}
+
+/// Tells of the keys that a command wanted to read and that are not there. What only looks into the server
+/// (`OBJECT`, `MEMORY`) misses nothing.
+#[inline(always)]
+fn tell_misses(
+    server: &Server,
+    session: &mut Session,
+    view: &ReadView,
+    outcome: &Outcome,
+    command: &Command,
+    args: Args,
+) {
+    let wanted = server.config.notify_keyspace_events.has(Class::KEY_MISS);
+    if wanted && outcome.is_ok() && !command.name.contains('|') {
+        let missing = command.keys_of(args).filter(|key| view.peek(key).is_none());
+        let event = |key: &[u8]| Event { db: view.db, key: key.into(), name: "keymiss" };
+        tell(server, session, missing.map(event).collect(), view.last_record());
+    }
+}
+
+/// Publishes what has expired, and stands in the log before that position.
+pub fn tell_expired(server: &Server, expired: &[Expired], position: u64) {
+    let wanted = &server.config.notify_keyspace_events;
+    for Expired { db, key, what } in expired {
+        for (_, name) in what.events().iter().filter(|(class, _)| wanted.has(*class)) {
+            publish(server, &[Event { db: *db, key: key.clone(), name }], position);
         }
     }
-    Ok(())
 }
 
 /// As [`settle`], for a write to the whole keyspace.

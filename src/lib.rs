@@ -10,6 +10,7 @@
 //! | layer | what it owns |
 //! |---|---|
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
+//! | [`events`] | what can happen to a key, and who wants to hear of it |
 //! | [`config`], [`stats`], [`socket`] | the table of settings; what was counted; a client's socket |
 //! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
 //! | [`pause`], [`outbox`] | what makes commands wait; what goes to one client, and its order |
@@ -71,6 +72,7 @@ pub mod aof;
 pub mod commands;
 pub mod config;
 pub mod dispatch;
+pub mod events;
 pub mod hub;
 pub mod outbox;
 pub mod pause;

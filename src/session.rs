@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use crate::aof::{Aof, Block};
 use crate::config::Config;
+use crate::events::Event;
 use crate::hub::{Counts, Hub};
 use crate::outbox::Outbox;
 use crate::pause::Pause;
@@ -156,6 +157,8 @@ pub struct Session {
     pub watched: Vec<(usize, Vec<u8>)>,
     /// While EXEC carries out a transaction, what that has for the log.
     pub block: Option<Block>,
+    /// And what has happened in it, of which to tell.
+    pub events: Vec<Event>,
 }
 
 /// A transaction, from MULTI to the end of EXEC.
@@ -189,6 +192,7 @@ impl Session {
             multi: None,
             watched: Vec::new(),
             block: None,
+            events: Vec::new(),
         }
     }
 

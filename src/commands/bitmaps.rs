@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::options::{integer, is};
 use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
 use super::strings::grow;
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Entry, ReadView, Value, WriteView, Written};
 use crate::text::integer::parse_i64;
@@ -63,7 +64,11 @@ fn setbit(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let was = *byte & mask != 0;
     *byte = if bit { *byte | mask } else { *byte & !mask };
     reply.integer(i64::from(was));
-    Ok(Effect::if_changed(grew || was != bit))
+    let changed = grew || was != bit;
+    if changed {
+        view.notify(Class::STRING, "setbit", &args[1]);
+    }
+    Ok(Effect::if_changed(changed))
 }
 
 /// The number of a bit, which must be in a string that may be so many bytes long.
@@ -253,17 +258,23 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     // or it would be found when the command is replayed.
     for key in args.from(3) {
         view.remove_if_expired(key);
+        view.notify_if_missing(key);
     }
     let sources: Result<Vec<&[u8]>, _> =
         args.from(3).map(|key| view.lookup_string(key).map(Option::unwrap_or_default)).collect();
     let result = combine(operation, &sources?);
     reply.count(result.len());
     if result.is_empty() {
-        return Ok(Effect::if_changed(view.remove(&args[2])));
+        let removed = view.remove(&args[2]);
+        if removed {
+            view.notify(Class::GENERIC, "del", &args[2]);
+        }
+        return Ok(Effect::if_changed(removed));
     }
     let mut result = Entry::new(Value::String(result), None);
     result.written = Written::InPlace;
     view.insert_entry(&args[2], result);
+    view.notify(Class::STRING, "set", &args[2]);
     Ok(Effect::AsReceived)
 }
 
@@ -508,9 +519,11 @@ fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     // Redis makes room for a field before it knows whether that will be written.
     let Some(room) = written.map(|(field, _)| field.end()).max() else {
         reply_fields(view.lookup_string(&args[1])?.unwrap_or_default(), &actions, reply);
+        view.notify_if_missing(&args[1]);
         return Ok(Effect::None);
     };
-    let (value, mut changed) = make_room(view, &args[1], room)?;
+    let (value, grew) = make_room(view, &args[1], room)?;
+    let (mut changed, mut wrote) = (grew, false);
     reply.array(actions.len());
     for (field, action) in actions {
         let old = field.get(value);
@@ -527,7 +540,11 @@ fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             field.set(value, new);
             changed = true;
         }
+        wrote |= (grew || new != old) && !matches!(action, Action::Get);
         reply.integer(if matches!(action, Action::Set(..)) { old } else { new } as i64);
+    }
+    if wrote {
+        view.notify(Class::STRING, "setbit", &args[1]);
     }
     Ok(Effect::if_changed(changed))
 }

@@ -7,6 +7,7 @@
 
 use super::options::is;
 use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{ReadView, Value, WriteView};
 use crate::text::xxh3;
@@ -157,6 +158,9 @@ fn delifeq(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 
 fn delete_if(view: &mut WriteView, key: &[u8], condition: Condition, reply: &mut Reply) -> Change {
     let removed = condition.holds(view, key)? && view.remove(key);
+    if removed {
+        view.notify(Class::GENERIC, "del", key);
+    }
     reply.integer(removed.into());
     Ok(if removed { Effect::replay(&[b"DEL", key]) } else { Effect::None })
 }

@@ -6,6 +6,7 @@
 
 use super::options::{TimeUnit, c_text, integer, invalid_expire_time, is};
 use super::spec::{Change, Effect, Family, Outcome, read, write};
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Entry, ReadView, WriteView};
 
@@ -74,9 +75,11 @@ fn set_deadline(
     }
     if view.has_passed(deadline_ms) {
         view.remove(key);
+        view.notify(Class::GENERIC, "del", key);
         return Ok(Effect::replay(&[b"DEL", key]));
     }
     view.set_deadline_ms(key, Some(deadline_ms));
+    view.notify(Class::GENERIC, "expire", key);
     Ok(Effect::replay(&[b"PEXPIREAT", key, deadline_ms.to_string().as_bytes()]))
 }
 
@@ -136,6 +139,7 @@ fn persist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let expires = view.entry(key).and_then(Entry::deadline_ms).is_some();
     if expires {
         view.set_deadline_ms(key, None);
+        view.notify(Class::GENERIC, "persist", key);
     }
     reply.integer(i64::from(expires));
     Ok(Effect::if_changed(expires))

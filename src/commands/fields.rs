@@ -11,6 +11,7 @@
 
 use super::options::{TimeUnit, integer, invalid_expire_time, is};
 use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{ReadView, WriteView};
 
@@ -193,6 +194,13 @@ fn logged_removal(key: &[u8], names: &[&[u8]]) -> Effect {
     Effect::replay(&[&[b"HDEL", key], names].concat())
 }
 
+/// The event of fields to which that happened, if it did to any, and of the key that went with them.
+fn notify(view: &mut WriteView, event: &'static str, key: &[u8], names: &[&[u8]]) {
+    if !names.is_empty() {
+        view.notify_removal(event, key);
+    }
+}
+
 fn hexpire(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     set_deadlines(view, args, reply, TimeUnit::EX, "hexpire")
 }
@@ -287,6 +295,7 @@ fn set_deadlines(
     if found.is_none() {
         (0..fields.count).for_each(|_| reply.integer(-2));
     }
+    notify(view, if passed { "hdel" } else { "hexpire" }, key, &changed);
     Ok(match passed {
         true => logged_removal(key, &changed),
         false => logged(&[b"HPEXPIREAT", key, deadline_ms.to_string().as_bytes()], &changed),
@@ -315,6 +324,7 @@ fn hpersist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if found.is_none() {
         (0..fields.count).for_each(|_| reply.integer(-2));
     }
+    notify(view, "hpersist", key, &changed);
     Ok(logged(&[b"HPERSIST", key], &changed))
 }
 
@@ -372,6 +382,7 @@ fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if found.is_none() {
         (0..fields.count).for_each(|_| reply.bulk_or_null(None));
     }
+    notify(view, "hdel", key, &removed);
     Ok(logged_removal(key, &removed))
 }
 
@@ -475,6 +486,12 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if found.is_none() {
         (0..fields.count).for_each(|_| reply.bulk_or_null(None));
     }
+    let event = match deadline_ms {
+        _ if passed => "hdel",
+        None => "hpersist",
+        Some(_) => "hexpire",
+    };
+    notify(view, event, key, &changed);
     Ok(match deadline_ms {
         _ if passed => logged_removal(key, &changed),
         None => logged(&[b"HPERSIST", key], &changed),
@@ -501,6 +518,7 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.edit_hash(key, |hash| {
             removed.extend(fields.names().filter(|name| hash.remove(name)));
         })?;
+        notify(view, "hdel", key, &removed);
         return Ok(logged_removal(key, &removed));
     }
     let limits = view.packed_limits();
@@ -512,9 +530,11 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             };
         }
     })?;
+    view.notify(Class::HASH, "hset", key);
     let Some(deadline_ms) = options.deadline_ms else {
         return Ok(Effect::AsReceived);
     };
+    view.notify(Class::HASH, "hexpire", key);
     let words: Vec<&[u8]> = args.from(fields.first).take(fields.count * 2).collect();
     let (deadline, count) = (deadline_ms.to_string(), fields.count.to_string());
     let start: [&[u8]; 6] =

@@ -5,6 +5,7 @@
 
 use super::options::{ScanOptions, Scanned, cursor, integer, is, reply_page, wrong_number_of_args};
 use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Field, Hash, LiveHash, ReadView, WriteView};
 use crate::text::integer::{parse_i64, write_i64};
@@ -207,15 +208,18 @@ fn set_fields(view: &mut WriteView, args: Args) -> Result<usize, CommandError> {
     }
     let limits = view.packed_limits();
     let pairs = args.from(2).step_by(2).zip(args.from(3).step_by(2));
-    Ok(view.edit_or_make_hash(&args[1], |hash| {
+    let added = view.edit_or_make_hash(&args[1], |hash| {
         pairs.filter(|(field, value)| hash.set(field, value, limits)).count()
-    })?)
+    })?;
+    view.notify(Class::HASH, "hset", &args[1]);
+    Ok(added)
 }
 
 fn hsetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let absent = !view.hash(&args[1])?.is_some_and(|hash| hash.contains(&args[2]));
     if absent {
         update_field(view, args, &args[3])?;
+        view.notify(Class::HASH, "hset", &args[1]);
     }
     reply.integer(i64::from(absent));
     Ok(Effect::if_changed(absent))
@@ -232,6 +236,9 @@ fn hdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     let remove = |hash: &mut Hash| args.from(2).filter(|field| hash.remove(field)).count();
     let removed = view.edit_hash(key, remove)?.unwrap_or(0);
+    if removed > 0 {
+        view.notify_removal("hdel", key);
+    }
     reply.count(removed);
     Ok(Effect::if_changed(removed > 0))
 }
@@ -248,6 +255,7 @@ fn hincrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut digits = Vec::with_capacity(20);
     write_i64(&mut digits, sum);
     update_field(view, args, &digits)?;
+    view.notify(Class::HASH, "hincrby", &args[1]);
     reply.integer(sum);
     Ok(Effect::AsReceived)
 }
@@ -266,6 +274,7 @@ fn hincrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut digits = Vec::new();
     sum.write_to(&mut digits);
     update_field(view, args, &digits)?;
+    view.notify(Class::HASH, "hincrbyfloat", &args[1]);
     reply.bulk(&digits);
     // The sum is logged, not the increment: another machine might add in another precision.
     let (key, name) = (&args[1], &args[2]);

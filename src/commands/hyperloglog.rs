@@ -13,6 +13,7 @@
 
 use super::options::{c_text, is};
 use super::spec::{Change, Context, Effect, Family, Flags, Outcome, session, write};
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::store::hyperloglog::{self, Corrupt, REGISTERS, Registers};
 use crate::store::{Value, WriteView, Written};
@@ -71,6 +72,7 @@ fn pfadd(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     hyperloglog::mark_stale(value);
     let became_dense = !was_dense && hyperloglog::is_dense(value);
+    view.notify(Class::STRING, "pfadd", key);
     Ok(effect(args, became_dense))
 }
 
@@ -81,6 +83,7 @@ fn pfcount(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         reply.integer(union.count());
         return Ok(Effect::None);
     }
+    view.notify_if_missing(&args[1]);
     let Some(value) = hyperloglog_mut(view, &args[1])? else {
         reply.integer(0);
         return Ok(Effect::None);
@@ -113,6 +116,7 @@ fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     hyperloglog::mark_stale(value);
     reply.ok();
     let became_dense = !was_dense && hyperloglog::is_dense(value);
+    view.notify(Class::STRING, "pfadd", key);
     Ok(effect(args, became_dense))
 }
 
@@ -196,9 +200,14 @@ fn hyperloglog_mut<'v>(
 }
 
 /// Merges what all the keys hold; says whether any of it was dense.
-fn merge_all(view: &WriteView, args: Args, union: &mut Registers) -> Result<bool, CommandError> {
+fn merge_all(
+    view: &mut WriteView,
+    args: Args,
+    union: &mut Registers,
+) -> Result<bool, CommandError> {
     let mut any_dense = false;
     for key in args.from(1) {
+        view.notify_if_missing(key);
         let Some(value) = view.lookup_string(key)? else { continue };
         if !hyperloglog::is_valid(value) {
             return Err(INVALID);

@@ -12,6 +12,7 @@ use super::compare::Condition;
 use super::options::is;
 use super::spec::{Change, Effect, Family, Flags, write};
 use super::strings::{Expiry, store};
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::WriteView;
 use crate::text::integer::parse_i64;
@@ -33,6 +34,8 @@ trait Number: Copy + Ord + Add<Output = Self> + Sub<Output = Self> {
     const ZERO: Self;
     const MIN: Self;
     const MAX: Self;
+    /// The event of an addition.
+    const EVENT: &'static str;
     /// What is wrong with a text that is none.
     const UNREADABLE: &str;
     /// What is wrong with a step that is too great.
@@ -50,6 +53,7 @@ impl Number for i128 {
     const ZERO: i128 = 0;
     const MIN: i128 = i64::MIN as i128;
     const MAX: i128 = i64::MAX as i128;
+    const EVENT: &'static str = "incrby";
     const UNREADABLE: &str = "is not an integer or out of range";
     const TOO_GREAT: CommandError = CommandError::new("ERR applied increment would overflow");
 
@@ -74,6 +78,7 @@ impl Number for LongDouble {
     const ZERO: LongDouble = LongDouble::ZERO;
     const MIN: LongDouble = LongDouble::MIN;
     const MAX: LongDouble = LongDouble::MAX;
+    const EVENT: &'static str = "incrbyfloat";
     const UNREADABLE: &str = "is not a valid float";
     const TOO_GREAT: CommandError = CommandError::new("ERR applied increment would be Infinity");
 
@@ -199,11 +204,15 @@ fn add<N: Number>(
     new.reply(reply);
     applied.reply(reply);
     let kept = view.entry(key).and_then(|entry| entry.deadline_ms());
-    let deadline_ms = match options.expiry {
-        Expiry::At(..) if options.only_first_deadline => kept.or(deadline_ms),
-        Expiry::At(..) => deadline_ms,
-        Expiry::Remove => None,
-        Expiry::Unsaid | Expiry::Keep => kept,
+    let (new_ms, kept_ms) = match options.expiry {
+        Expiry::At(..) if options.only_first_deadline && kept.is_some() => (None, kept),
+        Expiry::At(..) => (deadline_ms, None),
+        Expiry::Remove => (None, None),
+        Expiry::Unsaid | Expiry::Keep => (None, kept),
     };
-    Ok(store(view, key, &new.digits(), deadline_ms))
+    let effect = store(view, N::EVENT, key, &new.digits(), new_ms, kept_ms);
+    if options.expiry == Expiry::Remove && kept.is_some() {
+        view.notify(Class::GENERIC, "persist", key);
+    }
+    Ok(effect)
 }

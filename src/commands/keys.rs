@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::options::{ScanOptions, Scanned, cursor, database, integer_32, is, reply_page};
 use super::spec::{Change, Effect, Family, Flags, Handler, Outcome, command, read, write};
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::key::{HashedKey, POSITION_BITS};
 use crate::store::shard::Table;
@@ -101,7 +102,13 @@ fn r#type(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn del(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    let removed = args.from(1).filter(|key| view.remove(key)).count();
+    let mut removed = 0;
+    for key in args.from(1) {
+        if view.remove(key) {
+            view.notify(Class::GENERIC, "del", key);
+            removed += 1;
+        }
+    }
     reply.count(removed);
     Ok(Effect::if_changed(removed > 0))
 }
@@ -130,7 +137,10 @@ fn give_name(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
     let Some(entry) = view.take(key) else {
         return false;
     };
+    view.remove(new_key); // what is put there is new, as events say
     view.insert_entry(new_key, entry);
+    view.notify(Class::GENERIC, "rename_from", key);
+    view.notify(Class::GENERIC, "rename_to", new_key);
     true
 }
 
@@ -146,6 +156,8 @@ fn r#move(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         && let Some(entry) = view.take(key)
     {
         in_database(view, target, |view| view.insert_entry(key, entry));
+        view.notify(Class::GENERIC, "move_from", key);
+        in_database(view, target, |view| view.notify(Class::GENERIC, "move_to", key));
         moved = true;
     }
     reply.integer(i64::from(moved));
@@ -175,9 +187,14 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let copied = view.lookup(source).filter(|_| may).map(Entry::copy);
     reply.integer(i64::from(copied.is_some()));
     let Some(copied) = copied else {
+        view.notify_if_missing(source);
         return Ok(Effect::None);
     };
-    in_database(view, target, |view| view.insert_entry(destination, copied));
+    in_database(view, target, |view| {
+        view.remove(destination);
+        view.insert_entry(destination, copied);
+        view.notify(Class::GENERIC, "copy_to", destination);
+    });
     Ok(Effect::AsReceived)
 }
 

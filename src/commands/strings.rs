@@ -5,6 +5,7 @@
 use super::compare::Condition;
 use super::options::{TimeUnit, integer, is, positive_deadline, wrong_number_of_args};
 use super::spec::{Change, Effect, Family, Flags, Outcome, number_of_keys, read, write};
+use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{ReadView, Value, WriteView, Written};
 use crate::text::integer::write_i64;
@@ -195,6 +196,7 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     if args.len() == 3 {
         view.insert_string(key, &args[2], None);
+        view.notify(Class::STRING, "set", key);
         reply.ok();
         return Ok(Effect::AsReceived);
     }
@@ -202,6 +204,7 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let deadline_ms = options.expiry.deadline_ms(view.now_ms(), "set")?;
     if options.get {
         reply.bulk_or_null(view.lookup_string(key)?);
+        view.notify_if_missing(key);
     }
     let holds = options.condition.holds(view, key)?;
     match (options.get, holds) {
@@ -214,29 +217,40 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let kept = view.entry(key).and_then(|entry| entry.deadline_ms());
     let kept = kept.filter(|_| options.expiry == Expiry::Keep);
-    Ok(store(view, key, &args[2], deadline_ms.or(kept)))
+    Ok(store(view, "set", key, &args[2], deadline_ms, kept))
 }
 
-/// Stores a string with a deadline, which may have passed already. What is logged is the deadline.
+/// Stores a string, with a new deadline, which may have passed already, or the one it had. What is logged
+/// is the deadline. The event is told by that name, and that of a new deadline.
 pub(super) fn store(
     view: &mut WriteView,
+    event: &'static str,
     key: &[u8],
     value: &[u8],
-    deadline_ms: Option<i64>,
+    new_ms: Option<i64>,
+    kept_ms: Option<i64>,
 ) -> Effect {
-    let Some(deadline_ms) = deadline_ms else {
+    let Some(deadline_ms) = new_ms.or(kept_ms) else {
         view.insert_string(key, value, None);
+        view.notify(Class::STRING, event, key);
         return Effect::replay(&[b"SET", key, value]);
     };
     // A deadline that the key has already leaves it its last millisecond.
     let is_kept = || view.entry(key).is_some_and(|old| old.deadline_ms() == Some(deadline_ms));
     if view.has_passed(deadline_ms) && !is_kept() {
         return match view.remove(key) {
-            true => Effect::replay(&[b"DEL", key]),
+            true => {
+                view.notify(Class::GENERIC, "del", key);
+                Effect::replay(&[b"DEL", key])
+            }
             false => Effect::None,
         };
     }
     view.insert_string(key, value, Some(deadline_ms));
+    view.notify(Class::STRING, event, key);
+    if new_ms.is_some() {
+        view.notify(Class::GENERIC, "expire", key);
+    }
     Effect::replay(&[b"SET", key, value, b"PXAT", deadline_ms.to_string().as_bytes()])
 }
 
@@ -244,6 +258,7 @@ fn setnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let absent = !view.contains(&args[1]);
     if absent {
         view.insert_string(&args[1], &args[2], None);
+        view.notify(Class::STRING, "set", &args[1]);
     }
     reply.integer(i64::from(absent));
     Ok(Effect::if_changed(absent))
@@ -266,19 +281,25 @@ fn set_with_time(
 ) -> Change {
     let deadline_ms = positive_deadline(unit, &args[2], view.now_ms(), name)?;
     reply.ok();
-    Ok(store(view, &args[1], &args[3], Some(deadline_ms)))
+    Ok(store(view, "set", &args[1], &args[3], Some(deadline_ms), None))
 }
 
 fn getset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.bulk_or_null(view.lookup_string(&args[1])?);
+    view.notify_if_missing(&args[1]);
     view.insert_string(&args[1], &args[2], None);
+    view.notify(Class::STRING, "set", &args[1]);
     Ok(Effect::replay(&[b"SET", &args[1], &args[2]]))
 }
 
 fn getdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.bulk_or_null(view.lookup_string(&args[1])?);
-    let removed = view.remove(&args[1]);
-    Ok(if removed { Effect::replay(&[b"DEL", &args[1]]) } else { Effect::None })
+    view.notify_if_missing(&args[1]);
+    if !view.remove(&args[1]) {
+        return Ok(Effect::None);
+    }
+    view.notify(Class::GENERIC, "del", &args[1]);
+    Ok(Effect::replay(&[b"DEL", &args[1]]))
 }
 
 fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -294,19 +315,23 @@ fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let value = view.lookup_string(key)?;
     reply.bulk_or_null(value);
     let Some(old_deadline_ms) = view.entry(key).map(|entry| entry.deadline_ms()) else {
+        view.notify_if_missing(key);
         return Ok(Effect::None);
     };
     match expiry.deadline_ms(view.now_ms(), "getex")? {
         Some(deadline_ms) if view.has_passed(deadline_ms) => {
             view.remove(key);
+            view.notify(Class::GENERIC, "del", key);
             Ok(Effect::replay(&[b"DEL", key]))
         }
         Some(deadline_ms) => {
             view.set_deadline_ms(key, Some(deadline_ms));
+            view.notify(Class::GENERIC, "expire", key);
             Ok(Effect::replay(&[b"PEXPIREAT", key, deadline_ms.to_string().as_bytes()]))
         }
         None if expiry == Expiry::Remove && old_deadline_ms.is_some() => {
             view.set_deadline_ms(key, None);
+            view.notify(Class::GENERIC, "persist", key);
             Ok(Effect::replay(&[b"PERSIST", key]))
         }
         None => Ok(Effect::None),
@@ -356,7 +381,7 @@ fn msetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     for (key, value) in pairs {
         let kept = view.entry(key).and_then(|entry| entry.deadline_ms());
         let kept = kept.filter(|_| expiry == Expiry::Keep);
-        if let Effect::Replay(record) = store(view, key, value, deadline_ms.or(kept)) {
+        if let Effect::Replay(record) = store(view, "set", key, value, deadline_ms, kept) {
             records.extend(record);
         }
     }
@@ -367,6 +392,7 @@ fn msetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn set_pairs(view: &mut WriteView, args: Args) -> Result<(), CommandError> {
     for (key, value) in pairs(args)? {
         view.insert_string(key, value, None);
+        view.notify(Class::STRING, "set", key);
     }
     Ok(())
 }
@@ -393,6 +419,7 @@ fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             more.len()
         }
     };
+    view.notify(Class::STRING, "append", key);
     reply.count(length);
     Ok(Effect::AsReceived)
 }
@@ -417,6 +444,7 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         value[offset..end].copy_from_slice(part);
         reply.count(value.len());
     }
+    view.notify(Class::STRING, "setrange", key);
     Ok(Effect::AsReceived)
 }
 
@@ -470,6 +498,7 @@ fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> C
             increment
         }
     };
+    view.notify(Class::STRING, "incrby", key);
     reply.integer(value);
     Ok(Effect::AsReceived)
 }
@@ -494,5 +523,6 @@ fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if let Some((value, written)) = view.string_and_written_mut(key)? {
         (*value, *written) = (digits, Written::AsText);
     }
+    view.notify(Class::STRING, "incrbyfloat", key);
     Ok(effect)
 }

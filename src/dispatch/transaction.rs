@@ -12,7 +12,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::measure::measured;
-use super::{permit, resolve, run_session, settle, settle_all, show_if_monitored, touches};
+use super::{
+    permit, publish, resolve, run_session, settle, settle_all, show_if_monitored, tell_misses,
+    touches,
+};
 use crate::aof::Block;
 use crate::commands::spec::{Flags, Outcome};
 use crate::commands::{Command, Handler};
@@ -129,6 +132,7 @@ fn carry_out(
         session.written = position;
         session.seen = session.seen.max(position);
     }
+    publish(server, &std::mem::take(&mut session.events), transaction.last_record());
     server.discard(transaction.unlock());
     Ok(())
 }
@@ -160,6 +164,7 @@ fn run(
                 .touching(touches(session, command));
             let outcome = handler(&view, args, reply);
             session.tally.looked_up(view.lookups());
+            tell_misses(server, session, &view, &outcome, command, args);
             outcome
         }
         Handler::Write(handler) => {

@@ -145,7 +145,9 @@ pub(super) fn sweep(server: &Server) {
         let sweep = || {
             server.keyspace.sweep(now_ms(), |expired| {
                 let records = expired.iter().map(|expired| dispatch::log_expired(server, expired));
-                records.max().unwrap_or(0)
+                let position = records.max().unwrap_or(0);
+                dispatch::tell_expired(server, expired, position);
+                position
             });
         };
         server.stats.latency.timed("expire-cycle", threshold_ms, sweep);

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
 use super::value::{Entry, Value};
 use super::watch::Watches;
+use crate::events::Class;
 
 /// A map this much larger than what is in it gives memory back.
 const SPARSE: usize = 8;
@@ -162,6 +163,15 @@ pub enum WhatExpired {
 }
 
 impl WhatExpired {
+    /// The events that tell of it.
+    pub fn events(&self) -> &'static [(Class, &'static str)] {
+        match self {
+            WhatExpired::Key => &[(Class::EXPIRED, "expired")],
+            WhatExpired::Fields(_) => &[(Class::HASH, "hexpired")],
+            WhatExpired::LastFields(_) => &[(Class::HASH, "hexpired"), (Class::GENERIC, "del")],
+        }
+    }
+
     /// What of an entry that is expired.
     pub(super) fn of(entry: &Entry, now_ms: i64) -> WhatExpired {
         match &entry.value {

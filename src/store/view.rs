@@ -24,6 +24,7 @@ use super::live::LiveHash;
 use super::shard::{Expired, Shard, Table, TimedHashes, WhatExpired};
 use super::transaction::Transaction;
 use super::value::{Entry, Value, Written};
+use crate::events::{Class, Event};
 
 /// The key holds a value of another type than the command works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub type WriteView<'a> = View<'a, Exclusive<'a>>;
 struct Aftermath {
     /// What had expired and was removed: `DEL`s and `HDEL`s for the log.
     expired: Vec<Expired>,
+    /// What happened, for those who subscribe to events.
+    events: Vec<Event>,
     /// Watched keys whose value was handed out to be changed in place, which may or may not happen.
     handed_out: Vec<(usize, Vec<u8>)>,
     /// What takes long to free, to be dropped when the locks are gone.
@@ -355,6 +358,7 @@ impl WriteView<'_> {
         shard.relist(db, key, was_ms, is_ms);
         if !expired.is_empty() {
             shard.touch(db, hashed);
+            self.notify(Class::HASH, "hexpired", key);
             let what = WhatExpired::Fields(expired);
             self.aftermath().expired.push(Expired { db, key: key.into(), what });
         }
@@ -391,6 +395,7 @@ impl WriteView<'_> {
 
     /// As [`WriteView::insert`], for an entry that was elsewhere before.
     pub fn insert_entry(&mut self, key: &[u8], entry: Entry) {
+        self.notify_insertion(key);
         let (db, deadline_ms) = (self.db, entry.deadline_ms());
         entry.touch(self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
@@ -403,6 +408,7 @@ impl WriteView<'_> {
 
     /// As [`WriteView::insert`], for a string: see [`Table::insert_string`].
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], deadline_ms: Option<i64>) {
+        self.notify_insertion(key);
         let (db, second) = (self.db, self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.insert_string(db, hashed, value, deadline_ms, second);
@@ -480,6 +486,65 @@ impl WriteView<'_> {
         self.aftermath.as_mut().map(expired).unwrap_or_default()
     }
 
+    /// Takes note of what happened to a key, if events of that class are wanted.
+    #[inline(always)]
+    pub fn notify(&mut self, class: Class, name: &'static str, key: &[u8]) {
+        if self.keyspace.config.notify_keyspace_events.has(class) {
+            self.note_event(name, key);
+        }
+    }
+
+    #[cold]
+    fn note_event(&mut self, name: &'static str, key: &[u8]) {
+        let event = Event { db: self.db, key: key.into(), name };
+        self.aftermath().events.push(event);
+    }
+
+    /// Takes note that the key, which was just read, is not there, if it is not. (A command that only
+    /// reads need not say so.)
+    #[inline(always)]
+    pub fn notify_if_missing(&mut self, key: &[u8]) {
+        if self.keyspace.config.notify_keyspace_events.has(Class::KEY_MISS) && !self.is_live(key) {
+            self.note_event("keymiss", key);
+        }
+    }
+
+    /// Takes note of an event of a hash, and that it went away with its last field, if it did.
+    pub fn notify_removal(&mut self, name: &'static str, key: &[u8]) {
+        self.notify(Class::HASH, name, key);
+        if self.peek(key).is_none() {
+            self.notify(Class::GENERIC, "del", key);
+        }
+    }
+
+    /// Something is about to be put at the key: what expired there is told first, then that it is new.
+    #[inline(always)]
+    fn notify_insertion(&mut self, key: &[u8]) {
+        let wanted = &self.keyspace.config.notify_keyspace_events;
+        if wanted.has(Class::NEW.or(Class::EXPIRED).or(Class::HASH)) {
+            self.note_insertion(key);
+        }
+    }
+
+    #[cold]
+    fn note_insertion(&mut self, key: &[u8]) {
+        if !self.is_live(key) {
+            self.notify(Class::NEW, "new", key);
+        }
+    }
+
+    fn notify_expired(&mut self, key: &[u8], what: &WhatExpired) {
+        let wanted = &self.keyspace.config.notify_keyspace_events;
+        let names = what.events().iter().filter(|(class, _)| wanted.has(*class));
+        names.for_each(|(_, name)| self.note_event(name, key));
+    }
+
+    /// What happened and was wanted, in that order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        let events = |aftermath: &mut Box<Aftermath>| std::mem::take(&mut aftermath.events);
+        self.aftermath.as_mut().map(events).unwrap_or_default()
+    }
+
     /// Takes note that the log has everything about these shards up to that position.
     pub fn logged(&mut self, position: u64) {
         match &mut self.guards {
@@ -527,6 +592,7 @@ impl WriteView<'_> {
         let old = shard.remove(db, hashed);
         shard.touch(db, hashed);
         self.discard(old);
+        self.notify_expired(key, &what);
         self.aftermath().expired.push(Expired { db, key: key.into(), what });
         false
     }

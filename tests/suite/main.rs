@@ -27,6 +27,7 @@ mod inspect;
 mod keys;
 mod lcs;
 mod library;
+mod notify;
 mod persistence;
 mod protocol;
 mod pubsub;

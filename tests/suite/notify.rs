@@ -1,0 +1,227 @@
+//! Keyspace events: which there are for every command, in which order, and who hears of them.
+
+use crate::harness::{Client, Reply, connect};
+
+/// Carries the commands out; says for each which events others hear of, as `name key` (and the database
+/// behind it, if it is not the first).
+fn events_of(c: &mut Client, commands: &[&str]) -> Vec<String> {
+    let mut listener = c.another();
+    listener.reply("PSUBSCRIBE __keyevent@*");
+    listener.expect("SUBSCRIBE end", "[\"subscribe\", \"end\", :2]");
+    let mut all = Vec::new();
+    for command in commands {
+        c.reply(command);
+        all.push(format!("> {command}"));
+    }
+    c.expect("PUBLISH end x", ":1");
+    let mut heard = Vec::new();
+    loop {
+        let parts: Vec<String> =
+            listener.read_reply().into_items().into_iter().map(Reply::into_text).collect();
+        match &parts[..] {
+            [_, _, channel, key] => {
+                let (db, name) = channel["__keyevent@".len()..].split_once("__:").unwrap();
+                let db = if db == "0" { String::new() } else { format!(" {db}") };
+                heard.push(format!("{name} {key}{db}"));
+            }
+            _ => return heard,
+        }
+    }
+}
+
+/// A client of a server that publishes these events.
+fn connect_for(classes: &str) -> Client {
+    let mut c = connect();
+    c.expect(&format!("CONFIG SET notify-keyspace-events {classes}"), "+OK");
+    c
+}
+
+/// Each command, with the events that others hear of.
+#[track_caller]
+fn expect_events(c: &mut Client, session: &str) {
+    for line in session.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (command, expected) = line.split_once(" -> ").unwrap_or((line, ""));
+        let heard = events_of(c, &[command]).join(", ");
+        assert_eq!(heard, expected.trim(), "after {command}");
+    }
+}
+
+#[test]
+fn the_setting_is_shown_in_one_form_and_refuses_unknown_letters() {
+    let mut c = connect();
+    for (given, shown) in
+        [("KEA", "AKE"), ("xg$K", "g$xK"), ("EKmn", "nKEm"), ("g$lshzxetdE", "AE"), ("\"\"", "")]
+    {
+        c.expect(&format!("CONFIG SET notify-keyspace-events {given}"), "+OK");
+        let expected = format!("[\"notify-keyspace-events\", \"{shown}\"]");
+        c.expect("CONFIG GET notify-keyspace-events", &expected);
+    }
+    c.expect(
+        "CONFIG SET notify-keyspace-events KEq",
+        "-ERR CONFIG SET failed (possibly related to argument 'notify-keyspace-events') - Invalid event \
+         class character. Use 'Ag$lshzxeKEtmdn'.",
+    );
+}
+
+#[test]
+fn an_event_is_told_on_the_channel_of_the_key_and_on_that_of_the_event() {
+    let mut c = connect_for("KEA");
+    let mut listener = c.another();
+    listener.reply("PSUBSCRIBE __key*");
+    c.expect("SELECT 3", "+OK");
+    c.expect("SET k v", "+OK");
+    for message in [["__keyspace@3__:k", "set"], ["__keyevent@3__:set", "k"]] {
+        let [channel, text] = message;
+        let expected = format!("[\"pmessage\", \"__key*\", \"{channel}\", \"{text}\"]");
+        assert_eq!(listener.read_reply().to_string(), expected);
+    }
+}
+
+#[test]
+fn only_what_is_asked_for_is_told() {
+    let mut c = connect_for("\"\"");
+    expect_events(&mut c, "SET k v");
+    c.expect("CONFIG SET notify-keyspace-events A", "+OK");
+    expect_events(&mut c, "SET k v");
+    c.expect("CONFIG SET notify-keyspace-events Eg", "+OK");
+    expect_events(&mut c, "SET k v EX 100 -> expire k");
+    c.expect("CONFIG SET notify-keyspace-events E$", "+OK");
+    expect_events(&mut c, "SET k v EX 100 -> set k\nGET nothing\nDEL k");
+}
+
+#[test]
+fn strings_have_their_events() {
+    let mut c = connect_for("EAnm");
+    expect_events(
+        &mut c,
+        "SET s v -> new s, set s
+        SET s v EX 100 -> set s, expire s
+        SET s v KEEPTTL -> set s
+        SET s v NX
+        SET g v GET -> keymiss g, new g, set g
+        SETNX n v -> new n, set n
+        SETNX n v
+        PSETEX n 100000 v -> set n, expire n
+        GETSET m v -> keymiss m, new m, set m
+        GETDEL m -> del m
+        GETDEL m -> keymiss m
+        GETEX n
+        GETEX n EX 100 -> expire n
+        GETEX n PERSIST -> persist n
+        GETEX n PERSIST
+        GETEX n EXAT 1 -> del n
+        MSET a 1 b 2 a 3 -> new a, set a, new b, set b, set a
+        MSETNX a 1 z 2
+        APPEND a x -> append a
+        INCR i -> new i, incrby i
+        DECRBY i 0 -> incrby i
+        INCRBYFLOAT i 1.5 -> incrbyfloat i
+        INCR i
+        SETRANGE i 0 z -> setrange i
+        SETRANGE i 0 \"\"
+        SETBIT bit 7 1 -> new bit, setbit bit
+        SETBIT bit 7 1
+        BITFIELD bit SET u8 0 255 -> setbit bit
+        BITFIELD bits OVERFLOW FAIL INCRBY u2 0 5 -> new bits
+        BITOP OR to bit no -> keymiss no, new to, set to
+        BITOP OR to no -> keymiss no, del to
+        PFADD p a -> new p, pfadd p
+        PFADD p a
+        PFCOUNT p no -> keymiss no
+        PFMERGE q p -> keymiss q, new q, pfadd q",
+    );
+}
+
+#[test]
+fn hashes_have_their_events_and_go_with_their_last_field() {
+    let mut c = connect_for("EAnm");
+    expect_events(
+        &mut c,
+        "HSET h a 1 b 2 -> new h, hset h
+        HMSET h a 1 -> hset h
+        HSETNX h c 3 -> hset h
+        HSETNX h c 3
+        HINCRBY h a 1 -> hincrby h
+        HINCRBYFLOAT h a 1.5 -> hincrbyfloat h
+        HDEL h nothing
+        HDEL h a b -> hdel h
+        HDEL h c -> hdel h, del h
+        HGET h a -> keymiss h",
+    );
+    if c.redis_at_least("7.4") {
+        c.expect("HSET h a 1 b 2", ":2");
+        expect_events(
+            &mut c,
+            "HEXPIRE h 100 FIELDS 1 a -> hexpire h
+            HEXPIRE h 100 NX FIELDS 1 a
+            HPERSIST h FIELDS 1 a -> hpersist h
+            HPERSIST h FIELDS 1 a
+            HEXPIRE h 0 FIELDS 1 a -> hdel h
+            HEXPIRE h 0 FIELDS 1 b -> hdel h, del h",
+        );
+    }
+    if c.redis_at_least("8.0") {
+        expect_events(
+            &mut c,
+            "HSETEX h EX 100 FIELDS 1 a 1 -> new h, hset h, hexpire h
+            HGETDEL h FIELDS 1 a -> hdel h, del h",
+        );
+    }
+}
+
+#[test]
+fn keys_have_their_events_in_the_database_where_they_happen() {
+    let mut c = connect_for("EAnm");
+    expect_events(
+        &mut c,
+        "SET a 1 -> new a, set a
+        SET b 1 -> new b, set b
+        RENAME a b -> new b, rename_from a, rename_to b
+        RENAME b b
+        RENAMENX b c -> new c, rename_from b, rename_to c
+        COPY c d -> new d, copy_to d
+        COPY c d
+        COPY c d REPLACE -> new d, copy_to d
+        COPY c d DB 2 -> new d 2, copy_to d 2
+        MOVE c 2 -> new c 2, move_from c, move_to c 2
+        EXPIRE d 100 -> expire d
+        EXPIRE d 100 NX
+        PERSIST d -> persist d
+        PERSIST d
+        EXPIRE d -1 -> del d
+        DEL d
+        MSET x 1 y 2 -> new x, set x, new y, set y
+        UNLINK x no y -> del x, del y
+        EXISTS x -> keymiss x
+        TTL x -> keymiss x
+        OBJECT ENCODING x
+        FLUSHALL",
+    );
+}
+
+#[test]
+fn a_transaction_tells_of_its_events_in_order() {
+    let mut c = connect_for("EAnm");
+    let session = ["MULTI", "SET a 1", "GET no", "DEL a", "INCR a", "EXEC"];
+    let expected = ["new a", "set a", "keymiss no", "del a", "new a", "incrby a"];
+    assert_eq!(events_of(&mut c, &session), expected);
+}
+
+#[test]
+fn what_expires_is_told_by_whoever_removes_it() {
+    let mut c = connect_for("ExEh");
+    let mut listener = c.another();
+    listener.reply("PSUBSCRIBE __keyevent@*");
+    c.expect("SET swept v PX 10", "+OK");
+    let expected = "[\"pmessage\", \"__keyevent@*\", \"__keyevent@0__:expired\", \"swept\"]";
+    assert_eq!(listener.read_reply().to_string(), expected);
+    if c.redis_at_least("7.4") {
+        c.expect("HSET h a 1 b 2", ":2");
+        c.expect("HPEXPIRE h 10 FIELDS 1 a", "[:1]");
+        for name in ["hset", "hexpire", "hexpired"] {
+            let channel = format!("__keyevent@0__:{name}");
+            let expected = format!("[\"pmessage\", \"__keyevent@*\", \"{channel}\", \"h\"]");
+            assert_eq!(listener.read_reply().to_string(), expected);
+        }
+    }
+}
