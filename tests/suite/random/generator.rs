@@ -254,7 +254,8 @@ impl Speaker for Generator<'_> {
             "unix-time-seconds" => self.time(1, true),
             "unix-time-milliseconds" => self.time(1000, true),
             "pattern" => self.quoted(PATTERNS),
-            "type" => self.quoted(r#"string HASH hash zset none """#),
+            // Not `none`, by which a Redis finds keys that have expired and nobody has met.
+            "type" => self.quoted(r#"string HASH hash zset list """#),
             // A page other than the first and whole one depends on how a server walks.
             "cursor" => self.quoted(r#"0 0 0 0 00 -0 x "" 1x 99999999999999999999"#),
             // A page that is not the whole is not compared.
