@@ -667,8 +667,9 @@ fn a_log_that_a_real_redis_has_written_is_read() {
     }
     let home = TempDir::new();
     let port = free_port();
-    let options =
-        "--appendonly yes --aof-use-rdb-preamble no --aof-timestamp-enabled yes --bind 127.0.0.1";
+    // With `everysec` it would put off a write while a sync is under way, and be killed before it.
+    let options = "--appendonly yes --appendfsync always --aof-use-rdb-preamble no \
+                   --aof-timestamp-enabled yes --bind 127.0.0.1";
     let child = Command::new("redis-server")
         .args(options.split(' '))
         .args(["--save", "", "--port", &port.to_string(), "--dir"])
