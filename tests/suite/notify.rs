@@ -13,7 +13,8 @@ fn events_of(c: &mut Client, commands: &[&str]) -> Vec<String> {
         c.reply(command);
         all.push(format!("> {command}"));
     }
-    c.expect("PUBLISH end x", ":1");
+    // At least one: it may not have been noticed yet that the last listener has gone.
+    assert!(c.integer("PUBLISH end x") >= 1);
     let mut heard = Vec::new();
     loop {
         let parts: Vec<String> =
