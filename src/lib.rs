@@ -56,7 +56,7 @@
 //! 1. Shards, in ascending index: only [`store::keyspace`] takes them.
 //! 2. While a rewrite saves shards: its output file, then what waits for it ([`aof::rewrite`]).
 //! 3. Who syncs, the log's files, then what is pending: only [`aof::writer`] takes them, and nobody
-//!    holds the first or the last while the disk works.
+//!    holds the first during a sync, or the last during a write.
 //! 4. The registry of clients, then one client's state: only [`session`] takes them.
 //! 5. Who listens ([`hub`]), then what goes to one client ([`outbox`]). So whoever holds shards and the
 //!    log may publish.
