@@ -9,6 +9,7 @@ use crate::commands::spec::{Change, Outcome};
 use crate::commands::{self, Command, Context, Effect, Handler, spec::Flags};
 use crate::config::Level;
 use crate::events::{Class, Event};
+use crate::outbox::Position;
 use crate::pause::Paused;
 use crate::resp::{Args, CommandError, Protocol, Reply, request};
 use crate::session::{Server, Session};
@@ -321,7 +322,7 @@ fn show_if_monitored(server: &Server, session: &Session, command: &Command, args
 fn show(server: &Server, session: &Session, command: &Command, args: Args) {
     if !command.has(Flags::ADMIN) && !server.is_loading() {
         let line = commands::monitor::line(session, command, args);
-        server.hub.show(&line, session.seen);
+        server.hub.show(&line, &session.shows(session.seen));
     }
 }
 
@@ -350,24 +351,16 @@ fn settle(
     };
     let events = view.take_events();
     if !events.is_empty() {
-        tell(server, session, events, view.last_record());
+        tell(server, &events, &session.shows(view.last_record()));
     }
     outcome
 }
 
-/// Publishes what happened, behind the change in the log: nobody hears of what may still be lost. Within a
-/// transaction the position is not known yet, and the events wait for it.
+/// Publishes what happened, behind the change in the log: nobody hears of what may still be lost. The shards
+/// are locked, so that what happens to a key is heard of in the order in which it happened. While the log is
+/// replayed nothing happens anew.
 #[cold]
-fn tell(server: &Server, session: &mut Session, events: Vec<Event>, position: u64) {
-    match session.block {
-        Some(_) => session.events.extend(events),
-        None => publish(server, &events, position),
-    }
-}
-
-/// Publishes events that the log has up to that position. Their shards are locked, so that what happens
-/// to a key is heard of in the order in which it happened. While the log is replayed nothing happens anew.
-fn publish(server: &Server, events: &[Event], position: u64) {
+fn tell(server: &Server, events: &[Event], position: &Position) {
     if server.is_loading() {
         return;
     }
@@ -383,7 +376,7 @@ fn publish(server: &Server, events: &[Event], position: u64) {
 #[inline(always)]
 fn tell_misses(
     server: &Server,
-    session: &mut Session,
+    session: &Session,
     view: &ReadView,
     outcome: &Outcome,
     command: &Command,
@@ -393,7 +386,8 @@ fn tell_misses(
     if wanted && outcome.is_ok() && !command.name.contains('|') {
         let missing = command.keys_of(args).filter(|key| view.peek(key).is_none());
         let event = |key: &[u8]| Event { db: view.db, key: key.into(), name: "keymiss" };
-        tell(server, session, missing.map(event).collect(), view.last_record());
+        let events: Vec<Event> = missing.map(event).collect();
+        tell(server, &events, &session.shows(view.last_record()));
     }
 }
 
@@ -402,7 +396,7 @@ pub fn tell_expired(server: &Server, expired: &[Expired], position: u64) {
     let wanted = &server.config.notify_keyspace_events;
     for Expired { db, key, what } in expired {
         for (_, name) in what.events().iter().filter(|(class, _)| wanted.has(*class)) {
-            publish(server, &[Event { db: *db, key: key.clone(), name }], position);
+            tell(server, &[Event { db: *db, key: key.clone(), name }], &position.into());
         }
     }
 }

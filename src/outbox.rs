@@ -17,14 +17,14 @@
 //!   do wait for room: that slows nobody but itself.
 //! - **The log first.** A message shows what its sender has seen, so it carries a position of the
 //!   log, and the log is flushed that far before it is written. The writer does it, not the sender:
-//!   many messages, one flush.
+//!   many messages, one flush. What a transaction sends waits for the position behind its block.
 //!
 //! Lock: the queue, the last in the lock order, never held while a socket is written.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::{OutputLimit, UNCOUNTED_OUTPUT_BYTES};
@@ -68,7 +68,35 @@ struct Queue {
 struct Piece {
     bytes: Arc<[u8]>,
     /// How far the log must be flushed before the client may see it.
-    position: u64,
+    position: Position,
+}
+
+/// A position of the log.
+#[derive(Clone)]
+pub enum Position {
+    /// This one.
+    Known(u64),
+    /// That behind a transaction which is being carried out.
+    Promised(Promise),
+}
+
+/// What will be a position of the log, as soon as a transaction stands there. Whoever waits for it holds no
+/// lock, and a transaction waits for nobody, so it comes soon.
+pub type Promise = Arc<OnceLock<u64>>;
+
+impl Position {
+    fn wait(&self) -> u64 {
+        match self {
+            Position::Known(position) => *position,
+            Position::Promised(promise) => *promise.wait(),
+        }
+    }
+}
+
+impl From<u64> for Position {
+    fn from(position: u64) -> Position {
+        Position::Known(position)
+    }
 }
 
 impl Outbox {
@@ -102,7 +130,7 @@ impl Outbox {
     // ---- Others ----
 
     /// Sends a message to the client. Returns whether that was too much and has disconnected it.
-    pub fn push(&self, bytes: &Arc<[u8]>, position: u64, limit: &OutputLimit) -> bool {
+    pub fn push(&self, bytes: &Arc<[u8]>, position: Position, limit: &OutputLimit) -> bool {
         let mut queue = self.lock();
         if self.is_closed() {
             return false;
@@ -182,7 +210,7 @@ impl Outbox {
         }
         let pieces: Vec<&[u8]> = held.iter().map(|piece| &*piece.bytes).collect();
         reply.insert(at, &pieces.concat());
-        held.iter().map(|piece| piece.position).max().unwrap_or(0)
+        held.iter().map(|piece| piece.position.wait()).max().unwrap_or(0)
     }
 
     /// Sends replies, for which the log is flushed, and behind them what was held.
@@ -196,7 +224,7 @@ impl Outbox {
         }
         if !replies.is_empty() {
             queue.bytes += replies.len();
-            queue.pieces.push_back(Piece { bytes: replies.into(), position: 0 });
+            queue.pieces.push_back(Piece { bytes: replies.into(), position: 0.into() });
         }
         let held = std::mem::take(&mut queue.held);
         queue.pieces.extend(held);
@@ -217,12 +245,12 @@ impl Outbox {
     /// far as it is told.
     pub fn write_out(&self, flush: impl Fn(u64) -> io::Result<()>, total: &Counter) {
         while let Some(mut pieces) = self.next() {
-            let farthest = pieces.iter().map(|piece| piece.position).max().unwrap_or(0);
+            let farthest = pieces.iter().map(|piece| piece.position.wait()).max().unwrap_or(0);
             if flush(farthest).is_err() {
                 // Nobody may be shown what the log does not have. The sender gets an error for it; to
                 // those whom it was sent to, it has not happened.
                 pieces.retain(|piece| {
-                    let may_be_seen = flush(piece.position).is_ok();
+                    let may_be_seen = flush(piece.position.wait()).is_ok();
                     if !may_be_seen {
                         self.forget(piece.bytes.len());
                     }
@@ -314,7 +342,7 @@ mod tests {
 
     fn push(outbox: &Outbox, text: &str, position: u64, config: &Config) -> bool {
         let limit = &config.client_output_buffer_limit.pubsub;
-        outbox.push(&text.as_bytes().into(), position, limit)
+        outbox.push(&text.as_bytes().into(), position.into(), limit)
     }
 
     /// What the writer would write next.

@@ -5,7 +5,7 @@
 //!
 //! Locks: the registry, then a client's state; both below everything else, held for a few copies.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
@@ -14,9 +14,8 @@ use std::time::Instant;
 
 use crate::aof::{Aof, Block};
 use crate::config::Config;
-use crate::events::Event;
 use crate::hub::{Counts, Hub};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Position, Promise};
 use crate::pause::Pause;
 use crate::resp::{Protocol, Queue, Reply};
 use crate::socket::Socket;
@@ -157,8 +156,8 @@ pub struct Session {
     pub watched: Vec<(usize, Vec<u8>)>,
     /// While EXEC carries out a transaction, what that has for the log.
     pub block: Option<Block>,
-    /// And what has happened in it, of which to tell.
-    pub events: Vec<Event>,
+    /// And the position behind that, if others are going to see something of the transaction.
+    promise: OnceCell<Promise>,
 }
 
 /// A transaction, from MULTI to the end of EXEC.
@@ -192,7 +191,7 @@ impl Session {
             multi: None,
             watched: Vec::new(),
             block: None,
-            events: Vec::new(),
+            promise: OnceCell::new(),
         }
     }
 
@@ -203,6 +202,23 @@ impl Session {
             keyspace.unwatch(db, &key, watcher);
         }
         watcher.reset();
+    }
+
+    /// How far the log must be flushed before others may see what shows the log up to `seen`: within a
+    /// transaction, which shows its own changes, up to where that ends.
+    pub fn shows(&self, seen: u64) -> Position {
+        match self.block {
+            None => Position::Known(seen),
+            Some(_) => Position::Promised(self.promise.get_or_init(Promise::default).clone()),
+        }
+    }
+
+    /// The transaction, if there was one, stands in the log before what the session has seen: others may
+    /// see what it has shown them.
+    pub fn keep_promise(&mut self) {
+        if let Some(promise) = self.promise.take() {
+            promise.get_or_init(|| self.seen);
+        }
     }
 
     /// Whether others send it anything, so that what goes to it needs a thread of its own.

@@ -131,12 +131,14 @@ fn confirm(reply: &mut Reply, kind: Kind, change: &str, name: Option<&[u8]>, cou
 /// What the connection has seen may be what it says, so nobody gets it before the log has that: not
 /// after a crash either may somebody know of a change that has not happened.
 fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    reply.count(context.server.hub.publish(&args[1], &args[2], context.session.seen));
+    let position = context.session.shows(context.session.seen);
+    reply.count(context.server.hub.publish(&args[1], &args[2], &position));
     Ok(())
 }
 
 fn spublish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    reply.count(context.server.hub.publish_to_shard(&args[1], &args[2], context.session.seen));
+    let position = context.session.shows(context.session.seen);
+    reply.count(context.server.hub.publish_to_shard(&args[1], &args[2], &position));
     Ok(())
 }
 

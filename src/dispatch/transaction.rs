@@ -8,13 +8,16 @@
 //!
 //! Commands about the connection and the server run in their turn too, with the shards locked: they must
 //! not wait for anything.
+//!
+//! What others hear of it (messages, keyspace events, the lines of `MONITOR`) goes on its way at once, in the
+//! order in which it happened, but is not delivered before the block can be flushed: it waits for a
+//! [`Promise`](crate::outbox::Promise).
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::measure::measured;
 use super::{
-    permit, publish, resolve, run_session, settle, settle_all, show_if_monitored, tell_misses,
-    touches,
+    permit, resolve, run_session, settle, settle_all, show_if_monitored, tell_misses, touches,
 };
 use crate::aof::Block;
 use crate::commands::spec::{Flags, Outcome};
@@ -132,7 +135,7 @@ fn carry_out(
         session.written = position;
         session.seen = session.seen.max(position);
     }
-    publish(server, &std::mem::take(&mut session.events), transaction.last_record());
+    session.keep_promise();
     server.discard(transaction.unlock());
     Ok(())
 }

@@ -66,9 +66,10 @@ struct Connection<'a> {
 }
 
 impl Drop for Connection<'_> {
-    /// However the thread ends, it leaves no watched key behind, and no writer (there is one only after
-    /// a panic).
+    /// However the thread ends, it leaves no watched key behind, nobody who waits for its transaction, and
+    /// no writer (there is one only after a panic).
     fn drop(&mut self) {
+        self.session.keep_promise();
         self.session.unwatch(&self.server.keyspace);
         self.end_writer(false);
     }

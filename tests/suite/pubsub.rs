@@ -611,6 +611,79 @@ fn a_message_tells_of_nothing_that_kill_9_takes_back() {
     }
 }
 
+#[test]
+fn nobody_hears_of_a_transaction_that_kill_9_takes_back() {
+    if skipped_on_redis() {
+        return;
+    }
+    let flags = ["--appendfsync", "always", "--notify-keyspace-events", "KA"];
+    let mut server = Server::start_in(TempDir::new(), &flags);
+    for (round, listen) in ["SUBSCRIBE a", "SSUBSCRIBE a", "SUBSCRIBE __keyspace@0__:k", "MONITOR"]
+        .iter()
+        .cycle()
+        .take(8)
+        .enumerate()
+    {
+        let mut listener = server.client();
+        listener.reply(listen);
+        // Long, so that who heard of its beginning at once would hear of it before it is in the log.
+        let more = "INCR busy\r\n".repeat(20_000);
+        let session =
+            format!("MULTI\r\nSET k {round}\r\nPUBLISH a x\r\nSPUBLISH a x\r\n{more}EXEC\r\n");
+        let mut publisher = server.client();
+        publisher.send_raw(session);
+        loop {
+            let shown = listener.read_reply().to_string();
+            if !shown.contains("MULTI") {
+                break;
+            }
+        }
+        server.kill_9();
+        server.restart();
+        server.client().expect("GET k", &format!("\"{round}\""));
+    }
+}
+
+#[test]
+fn a_transaction_is_heard_of_in_the_order_in_which_it_happened() {
+    let mut c = connect();
+    c.expect("CONFIG SET notify-keyspace-events KA", "+OK");
+    let (mut listener, mut monitor) = (c.another(), c.another());
+    listener.expect("PSUBSCRIBE *", "[\"psubscribe\", \"*\", :1]");
+    let mut others = c.another();
+    others.expect("SUBSCRIBE b", "[\"subscribe\", \"b\", :1]");
+    monitor.expect("MONITOR", "+OK");
+    c.transcript(
+        r#"
+        > MULTI
+        +OK
+        > SET k 1
+        +QUEUED
+        > PUBLISH a 1
+        +QUEUED
+        > APPEND k 2
+        +QUEUED
+        > PUBLISH b 2
+        +QUEUED
+        > PUBLISH a 3
+        +QUEUED
+        > EXEC
+        [+OK, :1, :2, :2, :1]
+        "#,
+    );
+    let keyspace = "__keyspace@0__:k";
+    for (channel, message) in
+        [(keyspace, "set"), ("a", "1"), (keyspace, "append"), ("b", "2"), ("a", "3")]
+    {
+        listener.next(&format!("[\"pmessage\", \"*\", \"{channel}\", \"{message}\"]"));
+    }
+    others.next("[\"message\", \"b\", \"2\"]");
+    for line in ["MULTI", "SET", "PUBLISH", "APPEND", "PUBLISH", "PUBLISH", "EXEC"] {
+        let shown = shown(&mut monitor, &c);
+        assert!(shown.starts_with(&format!("[0 <addr>] \"{line}\"")), "{shown}");
+    }
+}
+
 // ---- MONITOR -----------------------------------------------------------------------------------------
 
 /// A line of MONITOR without its time, which must look like one; with `<addr>` for the client's address.
