@@ -184,9 +184,7 @@ fn permit(server: &Server, session: &Session, command: &Command) -> Outcome {
     if !session.authenticated && !command.has(Flags::NO_AUTH) {
         return Err(CommandError::new("NOAUTH Authentication required."));
     }
-    // What a hidden command is going to use is known too late for a transaction.
-    let alone = command.has(Flags::NO_MULTI) || matches!(command.handler, Handler::Hidden(_));
-    if alone && session.multi.is_some() {
+    if command.has(Flags::NO_MULTI) && session.multi.is_some() {
         return Err(CommandError::new("ERR Command not allowed inside a transaction"));
     }
     if server.is_loading() && !command.has(Flags::LOADING) {
@@ -270,15 +268,28 @@ fn run(
             show_if_monitored(server, session, command, args);
             outcome
         }
-        Handler::Hidden(find) => {
-            let found = find(&Context { server, session, transaction: None, replay }, args)?;
-            permit(server, session, found)?;
+        Handler::Hidden(_) => {
+            let found = find_hidden(server, session, command, args)?;
             run(server, session, found, args, reply)
         }
         Handler::Session(_) | Handler::Container(..) => {
             run_session(server, session, None, command, args, reply)
         }
     }
+}
+
+/// The row that a command stands for which clients are told of as one. (What it finds for a connection never
+/// changes, so a transaction can ask before it locks anything.)
+fn find_hidden(
+    server: &Server,
+    session: &mut Session,
+    command: &Command,
+    args: Args,
+) -> Result<&'static Command, CommandError> {
+    let Handler::Hidden(find) = command.handler else { return Err(CommandError::SYNTAX) };
+    let found = find(&Context { server, session, transaction: None, replay }, args)?;
+    permit(server, session, found)?;
+    Ok(found)
 }
 
 /// Whether keys that the command looks at count as used: not with `CLIENT NO-TOUCH`, except by TOUCH.

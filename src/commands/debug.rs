@@ -7,6 +7,7 @@
 //! keys waits. `LOADAOF` and `RELOAD` read the log into a keyspace beside the one that is served and
 //! then exchange the two, with every shard locked: so nobody sees a half of it, what clients sent
 //! meanwhile waits, and if the log cannot be read everything stays as it was. It takes the memory twice.
+//! These two and `POPULATE` lock for themselves, so they are refused inside of a transaction.
 
 use std::fs::File;
 use std::sync::atomic::Ordering::SeqCst;
@@ -36,31 +37,34 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("1.0.0", "depends on the subcommand", "Looks into the server, and troubles it."),
 ] };
 
+/// Of those that lock for themselves.
+const ALONE: Flags = Flags::ADMIN.or(Flags::NO_MULTI);
+
 #[rustfmt::skip]
 static COMMANDS: &[Command] = &[
-    command("debug|digest", "", Handler::ReadAll(digest))
+    command("debug|digest", "", Handler::ReadAll(digest)).flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) with N the size of all data",
              "Returns 40 hexadecimal digits that tell all data of all databases from any other."),
-    read("debug|digest-value", "[key [key ...]]", digest_value).keys(2, -1, 1, "RO")
+    read("debug|digest-value", "[key [key ...]]", digest_value).keys(2, -1, 1, "RO").flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) with N the size of the values", "Returns such digits for each of the values."),
-    session("debug|help", "", help)
+    session("debug|help", "", help).flags(Flags::ADMIN)
         .doc("1.0.0", "O(1)", "Returns this."),
-    session("debug|loadaof", "", loadaof)
+    session("debug|loadaof", "", loadaof).flags(ALONE)
         .doc("1.0.0", "O(N) with N the size of the log", "Flushes the log and loads it anew."),
-    read("debug|object", "key", object).keys(2, 2, 1, "RO")
+    read("debug|object", "key", object).keys(2, 2, 1, "RO").flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) with N the number of fields of a hash", "Tells how a key is kept."),
-    session("debug|populate", "count [prefix [size]]", populate)
+    session("debug|populate", "count [prefix [size]]", populate).flags(ALONE)
         .doc("1.0.0", "O(N) with N the count",
              "Makes keys, `key:0` and so on, where there are none; their values are as long as the size."),
-    session("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", reload)
+    session("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", reload).flags(ALONE)
         .doc("1.0.0", "O(N) with N the size of all data",
              "Rewrites the log and loads it anew; with NOSAVE it is not rewritten. The log has all that \
               memory has, so MERGE and NOFLUSH change nothing."),
-    session("debug|set-active-expire", "zero-or-one", set_active_expire)
+    session("debug|set-active-expire", "zero-or-one", set_active_expire).flags(Flags::ADMIN)
         .doc("1.0.0", "O(1)", "Says whether expired keys are removed even if nobody meets them."),
-    command("debug|sleep", "seconds", Handler::WriteAll(sleep))
+    command("debug|sleep", "seconds", Handler::WriteAll(sleep)).flags(Flags::ADMIN)
         .doc("1.0.0", "O(1)", "Stops everybody who uses keys for so long."),
-    session("debug|stringmatch-len", "pattern string", stringmatch_len)
+    session("debug|stringmatch-len", "pattern string", stringmatch_len).flags(Flags::ADMIN)
         .doc("1.0.0", "O(N*M) with N and M the lengths", "Tells whether a string fits a pattern of KEYS."),
 ];
 

@@ -17,7 +17,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::measure::measured;
 use super::{
-    permit, resolve, run_session, settle, settle_all, show_if_monitored, tell_misses, touches,
+    find_hidden, permit, resolve, run_session, settle, settle_all, show_if_monitored, tell_misses,
+    touches,
 };
 use crate::aof::Block;
 use crate::commands::spec::{Flags, Outcome};
@@ -108,7 +109,7 @@ fn carry_out(
     for (command, args) in commands.iter().zip(queue.iter()) {
         // What was allowed then may not be now: the log may have failed.
         permit(server, session, command).map_err(|error| discarded(&error))?;
-        note_needs(&mut needs, command, args);
+        note_needs(server, session, &mut needs, command, args);
     }
     needs.read(watched.iter().map(|(_, key)| key.as_slice()));
     let mut transaction = server.keyspace.transact(needs);
@@ -140,14 +141,26 @@ fn carry_out(
     Ok(())
 }
 
-fn note_needs(needs: &mut Needs, command: &Command, args: Args) {
+fn note_needs(
+    server: &Server,
+    session: &mut Session,
+    needs: &mut Needs,
+    command: &Command,
+    args: Args,
+) {
     match command.handler {
         Handler::Read(_) => needs.read(command.keys_of(args)),
         Handler::Write(_) => needs.write(command.keys_of(args)),
         Handler::ReadAll(_) => needs.read_all(),
         Handler::WriteAll(_) => needs.write_all(),
         Handler::Session(_) if command.has(Flags::VISITS_KEYS) => needs.read_all(),
-        Handler::Session(_) | Handler::Container(..) | Handler::Exec | Handler::Hidden(_) => {}
+        Handler::Session(_) | Handler::Container(..) | Handler::Exec => {}
+        Handler::Hidden(_) => {
+            // If there is none, or it is refused, that is what it answers in its turn.
+            if let Ok(found) = find_hidden(server, session, command, args) {
+                note_needs(server, session, needs, found, args);
+            }
+        }
     }
 }
 
@@ -190,8 +203,12 @@ fn run(
             transaction.keep(garbage);
             outcome
         }
-        Handler::Session(_) | Handler::Container(..) | Handler::Exec | Handler::Hidden(_) => {
+        Handler::Session(_) | Handler::Container(..) | Handler::Exec => {
             return run_session(server, session, Some(transaction), command, args, reply);
+        }
+        Handler::Hidden(_) => {
+            let found = find_hidden(server, session, command, args)?;
+            return run(server, session, transaction, found, args, reply);
         }
     };
     show_if_monitored(server, session, command, args);

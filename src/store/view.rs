@@ -658,22 +658,25 @@ impl<'a> ReadAll<'a> {
     /// Shows the database's part of every shard, from the shard of that number on, with the shard's
     /// number, until the visitor returns false.
     pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Table) -> bool) {
-        let visitor =
-            |index, shard: &Shard| shard.table(self.db).is_none_or(|table| visitor(index, table));
-        let seen = match self.transaction {
-            Some(transaction) => transaction.visit(first, visitor),
-            None => self.keyspace.visit(first, visitor),
-        };
-        self.last_record.set(self.last_record.get().max(seen));
+        self.visit_shards(first, |index, shard| {
+            shard.table(self.db).is_none_or(|table| visitor(index, table))
+        });
     }
 
     /// Shows the parts of all databases of every shard, with the numbers of the databases.
     pub fn visit_databases(&self, mut visitor: impl FnMut(usize, &Table)) {
-        let seen = self.keyspace.visit(0, |_, shard| {
+        self.visit_shards(0, |_, shard| {
             let databases = 0..shard.databases();
             databases.for_each(|db| shard.table(db).iter().for_each(|table| visitor(db, table)));
             true
         });
+    }
+
+    fn visit_shards(&self, first: usize, visitor: impl FnMut(usize, &Shard) -> bool) {
+        let seen = match self.transaction {
+            Some(transaction) => transaction.visit(first, visitor),
+            None => self.keyspace.visit(first, visitor),
+        };
         self.last_record.set(self.last_record.get().max(seen));
     }
 

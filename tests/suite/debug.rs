@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Server, connect, connect_with, eventually, skipped_on_redis};
+use crate::harness::{Client, Reply, Server, connect, connect_with, eventually, skipped_on_redis};
 
 const ALLOWED: [&str; 2] = ["--enable-debug-command", "yes"];
 const REFUSED: &str = "-ERR DEBUG command not allowed. If the enable-debug-command option is set to \
@@ -193,6 +193,77 @@ fn without_active_expiry_an_expired_key_is_gone_but_still_counted() {
     c.expect("SET k v PX 1", "+OK");
     c.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
     eventually("the key is swept", || c.integer("DBSIZE") == 0);
+}
+
+#[test]
+fn in_a_transaction_debug_does_what_it_does_alone() {
+    let mut c = connect_with(&ALLOWED);
+    c.expect("MSET a 1 b 2", "+OK");
+    let (all, value) = (c.text("DEBUG DIGEST"), c.reply("DEBUG DIGEST-VALUE a b"));
+    c.expect("DEL a", ":1");
+    c.expect("MULTI", "+OK");
+    for command in [
+        "SET a 1",
+        "DEBUG DIGEST",
+        "DEBUG DIGEST-VALUE a b",
+        "DEBUG OBJECT a",
+        "DEBUG OBJECT missing",
+        "DEBUG SLEEP 0",
+        "DEBUG SET-ACTIVE-EXPIRE 1",
+        "DEBUG nonsense",
+        "INCR b",
+    ] {
+        c.expect(command, "+QUEUED");
+    }
+    let replies: Vec<String> = c.reply("EXEC").into_items().iter().map(Reply::to_string).collect();
+    assert_eq!(replies[1], format!("+{all}"));
+    assert_eq!(replies[2], value.to_string());
+    assert!(replies[3].starts_with("+Value at:"), "{}", replies[3]);
+    let expected = [
+        "-ERR no such key",
+        "+OK",
+        "+OK",
+        "-ERR unknown subcommand or wrong number of arguments for 'nonsense'. Try DEBUG HELP.",
+        ":3",
+    ];
+    assert_eq!(replies[4..], expected);
+}
+
+#[test]
+fn what_takes_all_locks_for_itself_is_refused_in_a_transaction() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect_with(&ALLOWED);
+    c.transcript(
+        r#"
+        > MULTI
+        +OK
+        > DEBUG POPULATE 1
+        +QUEUED
+        > DEBUG RELOAD
+        +QUEUED
+        > DEBUG LOADAOF
+        +QUEUED
+        > SET k v
+        +QUEUED
+        "#,
+    );
+    let refused = "-ERR Command not allowed inside a transaction";
+    c.expect("EXEC", &format!("[{refused}, {refused}, {refused}, +OK]"));
+    c.expect("KEYS *", "[\"k\"]");
+}
+
+#[test]
+fn monitors_are_not_shown_debug() {
+    let mut c = connect_with(&ALLOWED);
+    let mut monitor = c.another();
+    monitor.expect("MONITOR", "+OK");
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
+    c.expect("DEBUG OBJECT missing", "-ERR no such key");
+    c.reply("ROLE");
+    let shown = monitor.read_reply().to_string();
+    assert!(shown.contains("ROLE"), "{shown}");
 }
 
 #[test]
