@@ -126,30 +126,20 @@ fn describe_failure(args: Args, error: &CommandError) -> String {
 /// Finds the command and checks the number of its arguments.
 pub fn resolve(args: Args) -> Result<&'static Command, CommandError> {
     let command = find_row(args)?;
-    let asks_help = is_help(command, args);
-    if if asks_help { args.len() == 2 } else { command.accepts(args.len()) } {
+    if command.accepts(args.len()) {
         return Ok(command);
     }
-    let (name, help) = (command.name, if asks_help { "|help" } else { "" });
-    Err(format!("ERR wrong number of arguments for '{name}{help}' command").into())
+    Err(format!("ERR wrong number of arguments for '{}' command", command.name).into())
 }
 
 /// Finds the command, or the subcommand.
 fn find_row(args: Args) -> Result<&'static Command, CommandError> {
     let command = commands::find(&args[0]).ok_or_else(|| unknown_command(args))?;
     match args.get(1) {
-        Some(name) if !command.subcommands().is_empty() && !is_help(command, args) => {
-            commands::find_subcommand(command, name)
-                .ok_or_else(|| unknown_subcommand(command, name))
-        }
+        Some(name) if !command.subcommands().is_empty() => commands::find_subcommand(command, name)
+            .ok_or_else(|| unknown_subcommand(command, name)),
         _ => Ok(command),
     }
-}
-
-/// Every container answers `HELP`, from its rows.
-fn is_help(command: &Command, args: Args) -> bool {
-    matches!(command.handler, Handler::Container(..))
-        && args.get(1).is_some_and(|name| name.eq_ignore_ascii_case(b"HELP"))
 }
 
 fn unknown_command(args: Args) -> CommandError {
@@ -307,10 +297,6 @@ fn run_session(
     reply: &mut Reply,
 ) -> Outcome {
     match command.handler {
-        Handler::Container(..) if is_help(command, args) => {
-            commands::docs::help(command, reply);
-            Ok(())
-        }
         Handler::Session(handler) | Handler::Container(_, Some(handler)) => {
             let mut context = Context { server, session, transaction, replay };
             let outcome = handler(&mut context, args, reply);

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::Read;
 
+use super::docs::help;
 use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use super::{all, find, find_subcommand};
@@ -32,6 +33,7 @@ const COMMANDS: &[Command] = &[
         .doc("6.0.0", "O(1)", "Makes a password that nobody can guess."),
     session("acl|getuser", "username", getuser).flags(ADMIN)
         .doc("6.0.0", "O(1)", "Tells what a user may do."),
+    help("acl|help", "6.0.0"),
     session("acl|list", "", list).flags(ADMIN)
         .doc("6.0.0", "O(1)", "Lists users and what they may do."),
     session("acl|users", "", users).flags(ADMIN).doc("6.0.0", "O(1)", "Lists the names of users."),

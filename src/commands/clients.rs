@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::printable;
+use super::docs::help;
 use super::options::{integer, is, wrong_subcommand_args};
 use super::spec::{Command, Context, Flags, Outcome, session};
 use crate::pause::Paused;
@@ -25,6 +26,7 @@ pub const COMMANDS: &[Command] = &[
         .doc("2.6.9", "O(1)", "Returns the name of the connection."),
     session("client|getredir", "", getredir).flags(CLIENT)
         .doc("6.0.0", "O(1)", "Returns which connection is told of changed keys instead of this one."),
+    help("client|help", "5.0.0"),
     session("client|id", "", id).flags(CLIENT)
         .doc("5.0.0", "O(1)", "Returns the number of the connection."),
     session("client|info", "", info).flags(CLIENT).tips(&["nondeterministic_output"])

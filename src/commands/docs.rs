@@ -43,6 +43,7 @@ const COMMANDS: &[Command] = &[
     session("command|getkeysandflags", "command argument [argument ...]", getkeysandflags).flags(SHARED)
         .doc("7.0.0", "O(N) with N the number of arguments",
              "Finds the keys of a command, and what it does with them."),
+    help("command|help", "5.0.0").flags(SHARED),
     session("command|info", "[command-name [command-name ...]]", info).flags(SHARED).tips(ANY_ORDER)
         .doc("2.8.13", "O(N) with N the number of commands", "Describes commands to programs."),
     session("command|list", "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]", list)
@@ -50,12 +51,19 @@ const COMMANDS: &[Command] = &[
         .doc("7.0.0", "O(N) with N the number of commands", "Lists the names of commands."),
 ];
 
-/// What `HELP` of a container answers: its subcommands, their arguments and what they do.
-pub fn help(container: &Command, reply: &mut Reply) {
-    explain_subcommands(&container.name.to_uppercase(), container.subcommands(), reply);
+/// The row of a container's `HELP`.
+pub(super) const fn help(name: &'static str, since: &'static str) -> Command {
+    session(name, "", explain_container).flags(Flags::ALWAYS).doc(since, "O(1)", "Returns this.")
 }
 
-/// As [`help`], of any rows.
+fn explain_container(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let rows = find(&args[0]).map_or(&[][..], Command::subcommands);
+    let title = String::from_utf8_lossy(&args[0]).to_uppercase();
+    explain_subcommands(&title, rows, reply);
+    Ok(())
+}
+
+/// What `HELP` answers: the subcommands, their arguments and what they do.
 pub(super) fn explain_subcommands(title: &str, rows: &[Command], reply: &mut Reply) {
     let rows: Vec<&Command> = rows.iter().filter(|row| subcommand_name(row) != "help").collect();
     reply.array(rows.len() * 2 + 3);
@@ -75,8 +83,11 @@ fn count(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let rows = all().flat_map(|(group, row)| {
+        std::iter::once(row).chain(row.subcommands()).map(move |row| (group, row))
+    });
     let names: Vec<&str> = match args.len() {
-        2 => all().map(|(_, row)| row.name).collect(),
+        2 => rows.map(|(_, row)| row.name).collect(),
         5 if is(&args[2], "FILTERBY") => {
             let wanted = &args[4];
             if is(&args[3], "MODULE") {
@@ -85,10 +96,9 @@ fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
                 let is_in = |group: &str, row: &Command| {
                     row.categories(group).iter().any(|category| is(wanted, &category[1..]))
                 };
-                all().filter(|(group, row)| is_in(group, row)).map(|(_, row)| row.name).collect()
+                rows.filter(|(group, row)| is_in(group, row)).map(|(_, row)| row.name).collect()
             } else if is(&args[3], "PATTERN") {
-                let rows = all().flat_map(|(_, row)| std::iter::once(row).chain(row.subcommands()));
-                let names = rows.map(|row| row.name);
+                let names = rows.map(|(_, row)| row.name);
                 names.filter(|name| glob::matches(wanted, name.as_bytes(), true)).collect()
             } else {
                 return Err(CommandError::SYNTAX);

@@ -9,8 +9,9 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=generic> and
 //! <https://redis.io/docs/latest/commands/?group=server>.
 
+use super::docs::help;
 use super::options::{integer, is};
-use super::spec::{Command, Family, Handler, Outcome, command, read};
+use super::spec::{Command, Family, Flags, Handler, Outcome, command, read};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::key::Key;
 use crate::store::{Entry, ReadView};
@@ -30,6 +31,7 @@ const OBJECT_COMMANDS: &[Command] = &[
         .doc("2.2.3", "O(1)", "Returns Redis's name for the form in which a value is kept."),
     read("object|freq", "key", freq).keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
         .doc("4.0.0", "O(1)", "Is refused: nothing is evicted here, so no use is counted."),
+    help("object|help", "6.2.0").flags(Flags::KEYSPACE),
     read("object|idletime", "key", idletime).keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
         .doc("2.2.3", "O(1)", "Returns the seconds since a key was last used."),
     read("object|refcount", "key", refcount).keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
@@ -49,6 +51,7 @@ const MEMORY_COMMANDS: &[Command] = &[
         .doc("4.0.0", "O(N) with N the number of samples",
              "Returns the bytes of memory that a key and its value have reserved."),
     super::memory::DOCTOR,
+    help("memory|help", "4.0.0"),
     super::memory::PURGE,
     super::memory::STATS,
 ];

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::docs::help;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use super::{find, options::is};
 use crate::resp::{Args, Reply};
@@ -34,6 +35,7 @@ const COMMANDS: &[Command] = &[
         .doc("2.8.13", "O(1)", "Explains in words what took long."),
     session("latency|graph", "event", graph).flags(ADMIN).tips(TIPS)
         .doc("2.8.13", "O(1)", "Draws what is known of an event."),
+    help("latency|help", "2.8.13"),
     session("latency|histogram", "[command [command ...]]", histogram).flags(ADMIN).tips(TIPS)
         .doc("7.0.0", "O(N) with N the number of commands",
              "Returns how many calls of commands took how long."),

@@ -6,6 +6,7 @@
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=pubsub>.
 
+use super::docs::help;
 use super::options::wrong_subcommand_args;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::hub::{Counts, Kind};
@@ -51,6 +52,7 @@ const PUBSUB_COMMANDS: &[Command] = &[
     session("pubsub|channels", "[pattern]", channels).flags(SHOWN)
         .doc("2.8.0", "O(N) with N the number of channels",
              "Returns the channels that somebody listens to, or those that match."),
+    help("pubsub|help", "6.2.0"),
     session("pubsub|numpat", "", numpat).flags(SHOWN)
         .doc("2.8.0", "O(1)", "Returns how many different patterns somebody listens to."),
     session("pubsub|numsub", "[channel [channel ...]]", numsub).flags(SHOWN)

@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::docs::help;
 use super::options::integer;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::config::Level;
@@ -20,7 +21,8 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("1.0.0", "O(1)", "Starts a rewrite of the log."),
     command("config", "subcommand [argument ...]", Handler::Container(CONFIG_COMMANDS, None))
         .doc("2.0.0", "depends on the subcommand", "Shows and changes settings."),
-    session("role", "", role).fast().flags(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS))
+    session("role", "", role).fast().flags(Flags::NOSCRIPT.or(Flags::ALWAYS))
+        .flags(Flags::ADMIN_CATEGORY.or(Flags::DANGEROUS))
         .doc("2.8.12", "O(1)", "Tells the server's part in replication, which is a master's."),
     session("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
         .flags(ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY))
@@ -46,6 +48,7 @@ const CONFIG_COMMANDS: &[Command] = &[
     session("config|get", "parameter [parameter ...]", config_get).flags(ADMIN)
         .doc("2.0.0", "O(N) with N the number of settings",
              "Returns the settings whose names match a pattern."),
+    help("config|help", "5.0.0"),
     session("config|resetstat", "", config_resetstat).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("2.0.0", "O(N) with N the number of commands", "Begins to count again what INFO shows."),

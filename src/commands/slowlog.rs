@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::docs::help;
 use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
@@ -34,6 +35,7 @@ const COMMANDS: &[Command] = &[
         .tips(&["request_policy:all_nodes", "nondeterministic_output"])
         .doc("2.2.12", "O(N) with N the number of entries returned",
              "Returns the last entries, ten or as many as asked for; -1 for all."),
+    help("slowlog|help", "6.2.0"),
     session("slowlog|len", "", len).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"])
         .doc("2.2.12", "O(1)", "Returns the number of entries."),

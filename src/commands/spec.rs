@@ -199,6 +199,8 @@ impl Flags {
     pub const MAY_REPLICATE: Flags = Flags(1 << 22);
     /// Brief, though not told as fast: see [`Command::is_brief`].
     pub const BRIEF: Flags = Flags(1 << 23);
+    /// In the category of administrators, though not for them alone.
+    pub const ADMIN_CATEGORY: Flags = Flags(1 << 24);
     /// What commands about the connection share.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
@@ -457,7 +459,10 @@ impl Command {
         let admin = self.has(Flags::ADMIN);
         let fast = self.has(Flags::FAST);
         let all = [
-            ("@keyspace", group == "generic" || self.has(Flags::KEYSPACE)),
+            (
+                "@keyspace",
+                (group == "generic" && self.uses_keyspace()) || self.has(Flags::KEYSPACE),
+            ),
             ("@read", reads || self.has(Flags::READ)),
             ("@write", writes),
             ("@hash", group == "hash"),
@@ -465,7 +470,7 @@ impl Command {
             ("@bitmap", group == "bitmap"),
             ("@hyperloglog", group == "hyperloglog"),
             ("@pubsub", self.has(Flags::PUBSUB)),
-            ("@admin", admin),
+            ("@admin", admin || self.has(Flags::ADMIN_CATEGORY)),
             ("@fast", fast),
             ("@slow", !fast),
             ("@blocking", self.has(Flags::BLOCKING)),

@@ -612,6 +612,52 @@ fn command_info_of_a_container_lists_its_subcommands() {
 }
 
 #[test]
+fn help_is_a_subcommand_of_every_container() {
+    let mut c = connect();
+    for (name, category) in [
+        ("acl", ""),
+        ("client", ", +@connection"),
+        ("command", ", +@connection"),
+        ("config", ""),
+        ("latency", ""),
+        ("memory", ""),
+        ("pubsub", ""),
+        ("slowlog", ""),
+    ] {
+        let info = c.reply(&format!("COMMAND INFO {name}|help")).to_string();
+        let expected = format!("[+loading, +stale], :0, :0, :0, [+@slow{category}], [], [], []]");
+        assert_eq!(info, format!("[[\"{name}|help\", :2, {expected}]"));
+    }
+    c.transcript(
+        r#"
+        > COMMAND INFO object|help
+        [["object|help", :2, [+loading, +stale], :0, :0, :0, [+@keyspace, +@slow], [], [], []]]
+        > COMMAND GETKEYS CLIENT HELP
+        -ERR The command has no key arguments
+        "#,
+    );
+    let names = c.reply("COMMAND LIST").to_string();
+    assert!(names.contains("\"client|help\"") && names.contains("\"object|encoding\""), "{names}");
+    let names = c.reply("COMMAND LIST FILTERBY ACLCAT connection").to_string();
+    assert!(names.contains("\"client|help\"") && !names.contains("\"client\""), "{names}");
+    c.reply("CLIENT HELP");
+    assert!(c.text("INFO commandstats").contains("cmdstat_client|help:calls="));
+}
+
+#[test]
+fn categories_that_neither_group_nor_flags_tell_are_those_of_redis() {
+    let mut c = connect();
+    for (name, flags, categories) in [
+        ("object", "[]", "[+@slow]"),
+        ("role", "[+noscript, +loading, +stale, +fast]", "[+@admin, +@fast, +@dangerous]"),
+        ("wait", "[+noscript]", "[+@slow, +@connection]"),
+    ] {
+        let info = c.reply(&format!("COMMAND INFO {name}")).into_items().remove(0).into_items();
+        assert_eq!((info[2].to_string(), info[6].to_string()), (flags.into(), categories.into()));
+    }
+}
+
+#[test]
 fn command_info_uses_sets_in_resp3() {
     let mut c = connect();
     c.reply("HELLO 3");
