@@ -98,7 +98,7 @@ fn help(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn object(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    let entry = view.peek(&args[2]).ok_or(CommandError::NO_SUCH_KEY)?;
+    let entry = view.find(&args[2]).ok_or(CommandError::NO_SUCH_KEY)?;
     let idle = view.idle_seconds(entry);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     reply.simple(&format!(
@@ -210,7 +210,7 @@ fn digest_value(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     reply.array(args.len() - 2);
     for key in args.from(2) {
         let mut digest = Digest::default();
-        view.peek(key).iter().for_each(|entry| digest.mix_entry(entry, view.now_ms()));
+        view.find(key).iter().for_each(|entry| digest.mix_entry(entry, view.now_ms()));
         reply.simple(&digest.to_hex());
     }
     Ok(())

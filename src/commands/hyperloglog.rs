@@ -83,6 +83,7 @@ fn pfcount(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         reply.integer(union.count());
         return Ok(Effect::None);
     }
+    view.lookup(&args[1]); // it counts, as the look of one that only reads
     view.notify_if_missing(&args[1]);
     let Some(value) = hyperloglog_mut(view, &args[1])? else {
         reply.integer(0);

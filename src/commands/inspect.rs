@@ -108,7 +108,7 @@ fn usage(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         let count = options.next().filter(|_| is(option, "SAMPLES")).ok_or(CommandError::SYNTAX)?;
         samples = usize::try_from(integer(count)?).map_err(|_| CommandError::SYNTAX)?;
     }
-    match view.peek(&args[2]) {
+    match view.find(&args[2]) {
         Some(entry) => reply.count(memory_bytes(&args[2], entry, samples)),
         None => reply.null(),
     }

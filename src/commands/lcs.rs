@@ -54,7 +54,8 @@ fn lcs(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         Ok(value) => Ok(value.unwrap_or_default()),
         Err(_) => Err(CommandError::new("ERR The specified keys must contain string values")),
     };
-    let (first, second) = (string(&args[1])?, string(&args[2])?);
+    let (first, second) = (string(&args[1]), string(&args[2])); // both are looked up, whatever they hold
+    let (first, second) = (first?, second?);
     let options = Options::parse(args)?;
     check_size(first.len(), second.len(), view.string_limit())?;
     let runs = lcs::runs(first, second);

@@ -11,7 +11,7 @@
 //! of a view, so a command sees one moment.
 //!
 //! Use: whoever looks at a key has used it at that second, which `OBJECT IDLETIME` tells; so everything
-//! here that returns an entry or what is in it notes that, and only [`View::peek`] does not.
+//! here that returns an entry or what is in it notes that, except [`View::peek`] and [`View::find`].
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -208,7 +208,8 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
         self.lookups.set((hits + u32::from(found), misses + u32::from(!found)));
     }
 
-    fn find(&self, key: &[u8]) -> Option<&Entry> {
+    /// As [`View::peek`], for those whose look does not count as a hit or a miss either.
+    pub fn find(&self, key: &[u8]) -> Option<&Entry> {
         let (shard, key) = self.locate(key);
         let entry = shard.table(self.db)?.get(key)?;
         (!self.is_expired(entry)).then_some(entry)

@@ -181,6 +181,13 @@ fn hits_and_misses_are_counted_for_what_is_read() {
         ("GETBIT none 1", 0, 1),
         ("GETDEL d", 1, 0),
         ("GETDEL d", 0, 1),
+        ("LCS h a", 2, 0),
+        ("PFCOUNT none", 0, 1),
+        ("PFCOUNT h", 1, 0),
+        ("OBJECT ENCODING none", 0, 1),
+        // Nor what is looked at beside its value.
+        ("MEMORY USAGE a", 0, 0),
+        ("MEMORY USAGE none", 0, 0),
         // What is looked for in order to change it does not count.
         ("INCR a", 0, 0),
         ("APPEND a x", 0, 0),
