@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::Read;
 
 use super::docs::help;
-use super::options::{integer, is};
+use super::options::{integer, is, wrong_subcommand_args};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use super::{all, find, find_subcommand};
 use crate::resp::{Args, CommandError, Reply};
+use crate::store::now_ms;
 use crate::text::sha256;
 
 const SHARED: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
@@ -36,6 +37,9 @@ const COMMANDS: &[Command] = &[
     help("acl|help", "6.0.0"),
     session("acl|list", "", list).flags(ADMIN)
         .doc("6.0.0", "O(1)", "Lists users and what they may do."),
+    session("acl|log", "[count | RESET]", log).flags(ADMIN)
+        .doc("6.0.0", "O(N) with N the number of entries returned",
+             "Returns the last failed logins, ten or as many as asked for, or forgets them."),
     session("acl|users", "", users).flags(ADMIN).doc("6.0.0", "O(1)", "Lists the names of users."),
     session("acl|whoami", "", whoami).flags(SHARED)
         .doc("6.0.0", "O(1)", "Returns the name of the connection's user."),
@@ -124,11 +128,7 @@ fn getuser(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 fn cat(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if args.len() > 3 {
-        let name = args[1].escape_ascii();
-        let text = format!(
-            "ERR unknown subcommand or wrong number of arguments for '{name}'. Try ACL HELP."
-        );
-        return Err(text.into());
+        return Err(wrong_subcommand_args(args));
     }
     let Some(wanted) = args.get(2) else {
         reply.array(CATEGORIES.len());
@@ -172,10 +172,61 @@ fn dryrun(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
+fn log(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let log = &context.server.stats.failed_logins;
+    let count = match args.get(2) {
+        _ if args.len() > 3 => return Err(wrong_subcommand_args(args)),
+        None => 10,
+        Some(word) if is(word, "RESET") => {
+            log.clear();
+            reply.ok();
+            return Ok(());
+        }
+        Some(count) => integer(count)?.max(0),
+    };
+    let entries = log.last(usize::try_from(count).unwrap_or(usize::MAX));
+    let now_ms = now_ms();
+    reply.array(entries.len());
+    for entry in entries {
+        reply.map(10);
+        reply.bulk(b"count");
+        reply.integer(entry.count as i64);
+        let context: &[u8] = if entry.in_transaction { b"multi" } else { b"toplevel" };
+        let texts: [(&str, &[u8]); 4] = [
+            ("reason", b"auth"),
+            ("context", context),
+            ("object", &entry.command),
+            ("username", &entry.user),
+        ];
+        for (name, text) in texts {
+            reply.bulk(name.as_bytes());
+            reply.bulk(text);
+        }
+        reply.bulk(b"age-seconds");
+        let age_ms = now_ms.saturating_sub(entry.last_ms).max(0);
+        reply.double((age_ms as f64 / 1000.0).to_string().as_bytes());
+        reply.bulk(b"client-info");
+        reply.bulk(&entry.client);
+        let numbers = [
+            ("entry-id", entry.id as i64),
+            ("timestamp-created", entry.first_ms),
+            ("timestamp-last-updated", entry.last_ms),
+        ];
+        for (name, number) in numbers {
+            reply.bulk(name.as_bytes());
+            reply.integer(number);
+        }
+    }
+    Ok(())
+}
+
 fn genpass(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     const LIMIT: i64 = 4096;
+    if args.len() > 3 {
+        return Err(wrong_subcommand_args(args));
+    }
     let bits = args.get(2).map_or(Ok(256), integer)?;
-    if args.len() > 3 || !(1..=LIMIT).contains(&bits) {
+    if !(1..=LIMIT).contains(&bits) {
         return Err(CommandError::new(
             "ERR ACL GENPASS argument must be the number of bits for the output password, a positive \
              number up to 4096",

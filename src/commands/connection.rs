@@ -2,11 +2,15 @@
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::clients;
 use super::options::{database, integer_32, is};
 use super::spec::{Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Protocol, Reply};
 use crate::session::{Marks, Replies};
+use crate::stats::logins::FailedLogin;
+use crate::store::now_ms;
 
 /// The version of Redis whose answers we give, for clients that look at it.
 pub const REDIS_VERSION: &str = "7.4.0";
@@ -105,19 +109,30 @@ fn auth(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         3 => (&args[1], &args[2]),
         _ => return Err(CommandError::SYNTAX),
     };
-    authenticate(context, user, password)?;
+    authenticate(context, &args[0], user, password)?;
     reply.ok();
     Ok(())
 }
 
 /// There is one user, `default`, who without `requirepass` may use any password.
-fn authenticate(context: &mut Context, user: &[u8], password: &[u8]) -> Outcome {
+fn authenticate(context: &mut Context, command: &[u8], user: &[u8], password: &[u8]) -> Outcome {
     let wanted = context.server.config.requirepass.get();
     if user != b"default" || !(wanted.is_empty() || same_secret(password, wanted.as_bytes())) {
+        note_failure(context, command, user);
         return Err(WRONG_PASSWORD);
     }
     context.session.authenticated = true;
     Ok(())
+}
+
+/// Enters a failed login for `ACL LOG`.
+fn note_failure(context: &Context, command: &[u8], user: &[u8]) {
+    let Context { server, session, .. } = context;
+    session.publish();
+    let client = session.client.describe(server.hub.counts(session.client.id));
+    let attempt = FailedLogin::new(command, user, session.multi.is_some(), now_ms());
+    let limit = server.config.acllog_max_len.load(Relaxed) as usize;
+    server.stats.failed_logins.add(FailedLogin { client, ..attempt }, limit);
 }
 
 /// Compares in a time that does not tell how much of the guess is right.
@@ -151,7 +166,7 @@ fn hello(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         }
     }
     if let Some((user, password)) = credentials {
-        authenticate(context, user, password)?;
+        authenticate(context, &args[0], user, password)?;
     }
     if !context.session.authenticated {
         return Err(CommandError::new(

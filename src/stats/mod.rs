@@ -8,6 +8,7 @@
 pub mod calls;
 pub mod histogram;
 pub mod latency;
+pub mod logins;
 pub mod slowlog;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use calls::{CommandStats, Commands, Tally};
 pub use latency::Monitor;
+pub use logins::FailedLogins;
 pub use slowlog::SlowLog;
 
 /// A count of things that happened since the server started, or since `CONFIG RESETSTAT`.
@@ -69,6 +71,8 @@ pub struct Stats {
     pub rates: Rates,
     /// Which commands took long.
     pub slowlog: SlowLog,
+    /// Who could not log in.
+    pub failed_logins: FailedLogins,
     /// When something took long.
     pub latency: Monitor,
 }

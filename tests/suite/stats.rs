@@ -612,6 +612,74 @@ fn there_is_one_user_who_may_do_everything() {
 }
 
 #[test]
+fn acl_log_shows_who_could_not_log_in() {
+    let mut c = connect();
+    c.expect("ACL LOG RESET", "+OK");
+    c.expect("CONFIG SET requirepass secret", "+OK");
+    let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
+    let mut other = c.another();
+    for command in ["AUTH x", "auth x", "AUTH default y", "HELLO 3 AUTH bob z"] {
+        other.expect(command, wrong);
+    }
+    c.transcript(&format!("> MULTI\n+OK\n> AUTH eve z\n+QUEUED\n> EXEC\n[{wrong}]"));
+    let entries = |c: &mut Client, command: &str| -> Vec<BTreeMap<String, Reply>> {
+        let field = |pair: &[Reply]| (pair[0].clone().into_text(), pair[1].clone());
+        let entries = c.reply(command).into_items().into_iter().map(Reply::into_items);
+        entries.map(|fields| fields.chunks_exact(2).map(field).collect()).collect()
+    };
+    let shown = |entry: &BTreeMap<String, Reply>| {
+        assert_eq!(entry["reason"].to_string(), "\"auth\"");
+        let names = ["count", "context", "object", "username"];
+        names.map(|name| entry[name].to_string().replace('"', "")).join(" ")
+    };
+    let all = entries(&mut c, "ACL LOG");
+    let expected = [
+        ":1 multi AUTH eve",
+        ":1 toplevel HELLO bob",
+        ":2 toplevel AUTH default",
+        ":1 toplevel auth default",
+    ];
+    assert_eq!(all.iter().map(shown).collect::<Vec<_>>(), expected);
+    let client = all[1]["client-info"].clone().into_text();
+    let address = format!("addr={} ", other.local_address());
+    assert!(client.contains(&address) && client.contains("cmd=hello"), "{client}");
+    let age: f64 = all[0]["age-seconds"].clone().into_text().parse().expect("a number");
+    assert!((0.0..20.0).contains(&age), "{age}");
+    if c.redis_at_least("7.2") {
+        let number = |entry: usize, name: &str| match all[entry][name] {
+            Reply::Integer(number) => number,
+            ref other => panic!("{name} is {other}"),
+        };
+        assert_eq!(number(0, "entry-id") - number(3, "entry-id"), 2);
+        assert!(number(2, "timestamp-created") <= number(2, "timestamp-last-updated"));
+    }
+    for (command, count) in
+        [("ACL LOG 2", 2), ("ACL LOG 0", 0), ("ACL LOG -1", 0), ("ACL LOG 99", 4)]
+    {
+        assert_eq!(entries(&mut c, command).len(), count, "{command}");
+    }
+    c.expect("CONFIG SET acllog-max-len 1", "+OK");
+    other.expect("AUTH a b", wrong);
+    assert_eq!(entries(&mut c, "ACL LOG").len(), 1);
+    c.transcript(
+        r#"
+        > ACL LOG x
+        -ERR value is not an integer or out of range
+        > ACL LOG 1 2
+        -ERR unknown subcommand or wrong number of arguments for 'LOG'. Try ACL HELP.
+        > ACL GENPASS 1 2
+        -ERR unknown subcommand or wrong number of arguments for 'GENPASS'. Try ACL HELP.
+        > ACL LOG reset
+        +OK
+        > ACL LOG
+        []
+        > CONFIG SET requirepass ""
+        +OK
+        "#,
+    );
+}
+
+#[test]
 fn acl_cat_lists_categories_and_their_commands() {
     let mut c = connect();
     let words = |c: &mut Client, command: &str| -> Vec<String> {
