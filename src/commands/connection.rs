@@ -87,7 +87,9 @@ fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     context.session.leaving = context.session.listens();
     context.server.hub.leave(context.session.client.id);
     context.session.subscriptions = 0;
-    context.session.replies = Replies::On;
+    if context.session.replies != Replies::Skipped {
+        context.session.replies = Replies::On; // what is skipped already stays so
+    }
     context.session.marks = Marks::default();
     speak(context, reply, Protocol::Resp2);
     reply.simple("RESET");

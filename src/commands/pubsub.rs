@@ -10,7 +10,7 @@ use super::docs::help;
 use super::options::wrong_subcommand_args;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::hub::{Counts, Kind};
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, CommandError, Reply};
 
 const SHOWN: Flags = Flags::PUBSUB.or(Flags::ALWAYS);
 /// Of those that subscribe and unsubscribe.
@@ -74,7 +74,12 @@ fn psubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     listen(context, args, reply, Kind::Pattern)
 }
 
+/// Other than those to channels and patterns, Redis refuses this one in a transaction.
 fn ssubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if context.transaction.is_some() {
+        let text = "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client";
+        return Err(CommandError::new(text));
+    }
     listen(context, args, reply, Kind::Shard)
 }
 

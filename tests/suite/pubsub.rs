@@ -303,6 +303,38 @@ fn a_pipeline_goes_into_the_mode_and_out_again() {
 }
 
 #[test]
+fn a_reply_that_is_skipped_is_skipped_though_it_is_that_of_reset() {
+    let mut c = connect();
+    c.send_raw("CLIENT REPLY SKIP\r\nRESET\r\nPING\r\nCLIENT REPLY OFF\r\nRESET\r\n");
+    c.next("+PONG");
+    c.next("+RESET");
+}
+
+#[test]
+fn a_transaction_may_subscribe_but_not_to_shard_channels() {
+    transcript(
+        r#"
+        > MULTI
+        +OK
+        > SSUBSCRIBE s
+        +QUEUED
+        > GET k
+        +QUEUED
+        > EXEC
+        [-ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client, nil]
+        > PUBSUB SHARDCHANNELS
+        []
+        > MULTI
+        +OK
+        > SUBSCRIBE a
+        +QUEUED
+        > EXEC
+        [["subscribe", "a", :1]]
+        "#,
+    );
+}
+
+#[test]
 fn replies_that_are_turned_off_do_not_turn_messages_off() {
     let mut c = connect();
     let mut s = resp3(&c);
