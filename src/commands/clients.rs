@@ -13,7 +13,7 @@ use crate::pause::Paused;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Client, Replies, Server};
 use crate::store::now_ms;
-use crate::text::integer::{parse_i64, parse_u64};
+use crate::text::integer::parse_i64;
 
 const CLIENT: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
 const ADMIN: Flags = CLIENT.or(Flags::ADMIN);
@@ -105,9 +105,11 @@ fn list(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
             all.retain(|client| Type::of(context.server, client) == wanted);
         }
         Some(option) if is(option, "ID") && args.len() > 3 => {
-            let ids: Option<Vec<u64>> = args.from(3).map(parse_u64).collect();
+            let ids: Option<Vec<i64>> = args.from(3).map(parse_i64).collect();
             let ids = ids.ok_or(CommandError::new("ERR Invalid client ID"))?;
-            all.retain(|client| ids.contains(&client.id));
+            // In the order in which they were asked for.
+            let find = |id: &i64| all.iter().find(|client| client.id as i64 == *id).cloned();
+            all = ids.iter().filter_map(find).collect();
         }
         Some(_) => return Err(CommandError::SYNTAX),
     }

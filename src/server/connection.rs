@@ -133,8 +133,9 @@ impl Connection<'_> {
         if !self.server.pause.paused().is_some_and(|what| must_wait(&self.session, what)) {
             return Ok(());
         }
-        self.session.marks.blocked = true;
         self.send()?;
+        self.session.marks.blocked = true;
+        self.session.last_command = dispatch::resolve(args).map_or("NULL", |command| command.name);
         self.session.publish();
         self.server.pause.wait_while(|what| must_wait(&self.session, what));
         self.session.marks.blocked = false;
