@@ -21,7 +21,6 @@
 //!
 //! Lock: the queue, the last in the lock order, never held while a socket is written.
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -51,7 +50,7 @@ pub struct Outbox {
 #[derive(Default)]
 struct Queue {
     /// To be written, in this order.
-    pieces: VecDeque<Piece>,
+    pieces: Vec<Piece>,
     /// What others sent while the client's thread carries out commands.
     held: Vec<Piece>,
     holding: bool,
@@ -140,7 +139,7 @@ impl Outbox {
         if queue.holding {
             queue.held.push(piece);
         } else {
-            queue.pieces.push_back(piece);
+            queue.pieces.push(piece);
             self.wake(&mut queue);
         }
         self.cut_if_over(queue, limit)
@@ -224,7 +223,7 @@ impl Outbox {
         }
         if !replies.is_empty() {
             queue.bytes += replies.len();
-            queue.pieces.push_back(Piece { bytes: replies.into(), position: 0.into() });
+            queue.pieces.push(Piece { bytes: replies.into(), position: 0.into() });
         }
         let held = std::mem::take(&mut queue.held);
         queue.pieces.extend(held);
@@ -272,7 +271,7 @@ impl Outbox {
                 return None;
             }
             if !queue.pieces.is_empty() {
-                return Some(queue.pieces.drain(..).collect());
+                return Some(std::mem::take(&mut queue.pieces));
             }
             if queue.ending {
                 queue.ending = false; // for the next writer
@@ -367,6 +366,7 @@ mod tests {
         outbox.send_own(reply.bytes());
         push(&outbox, "e", 0, &config);
         assert_eq!(next(&outbox), b"bc+OK\r\nde");
+        assert_eq!(outbox.lock().pieces.capacity(), 0, "a burst leaves no memory behind");
     }
 
     #[test]
