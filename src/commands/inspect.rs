@@ -52,6 +52,7 @@ const MEMORY_COMMANDS: &[Command] = &[
              "Returns the bytes of memory that a key and its value have reserved."),
     super::memory::DOCTOR,
     help("memory|help", "4.0.0"),
+    super::memory::MALLOC_STATS,
     super::memory::PURGE,
     super::memory::STATS,
 ];

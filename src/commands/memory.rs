@@ -1,4 +1,4 @@
-//! `MEMORY STATS`, `DOCTOR` and `PURGE`: what is known of the server's memory.
+//! `MEMORY STATS`, `DOCTOR`, `MALLOC-STATS` and `PURGE`: what is known of the server's memory.
 //!
 //! Their rows stand in the table of [`super::inspect`], beside `MEMORY USAGE`.
 //!
@@ -21,6 +21,9 @@ pub(super) const DOCTOR: Command = session("memory|doctor", "", doctor).tips(TIP
     "O(1)",
     "Explains in words how much memory is used.",
 );
+pub(super) const MALLOC_STATS: Command = session("memory|malloc-stats", "", malloc_stats)
+    .tips(TIPS)
+    .doc("4.0.0", "O(1)", "Says that the allocator tells nothing of itself.");
 pub(super) const PURGE: Command = session("memory|purge", "", purge)
     .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
     .doc("4.0.0", "O(1)", "Does nothing: the allocator gives memory back when it pleases.");
@@ -80,6 +83,11 @@ fn doctor(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         }
     };
     reply.verbatim(text.as_bytes());
+    Ok(())
+}
+
+fn malloc_stats(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.bulk(b"Stats not supported for the current allocator");
     Ok(())
 }
 
