@@ -109,6 +109,12 @@ impl Aof {
         started.map(|started| (started.elapsed(), percent))
     }
 
+    /// Begins to count again how many rewrites there were, and how many syncs took long.
+    pub fn reset_counts(&self) {
+        self.rewrite.completed.reset();
+        self.delayed_syncs.reset();
+    }
+
     /// How the last rewrite went, and how many were completed.
     pub fn rewrites(&self) -> (Option<Last>, u64) {
         let last = self.rewrite.last.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -17,6 +17,7 @@ use super::spec::{Context, Family, Flags, Outcome, session};
 use crate::hub::Kind;
 use crate::resp::{Args, Reply};
 use crate::store::now_ms;
+use crate::store::shard::Table;
 
 /// `INFO`.
 #[rustfmt::skip]
@@ -275,7 +276,11 @@ fn keyspace_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let totals = keyspace_totals(context);
     for (db, totals) in totals.iter().enumerate().filter(|(_, totals)| totals.keys > 0) {
         let Totals { keys, volatile, timed, .. } = totals;
-        write!(text, "db{db}:keys={keys},expires={volatile},subexpiry={timed}\r\n")?;
+        let ttl_ms = totals.average_ttl_ms();
+        write!(
+            text,
+            "db{db}:keys={keys},expires={volatile},avg_ttl={ttl_ms},subexpiry={timed}\r\n"
+        )?;
     }
     Ok(())
 }
@@ -289,17 +294,49 @@ pub(super) struct Totals {
     /// How many hashes have fields with a deadline.
     pub(super) timed: usize,
     pub(super) table_bytes: usize,
+    /// How many keys were looked at for the average of the time that they have left.
+    looked_at: usize,
+    /// How many of these have a deadline, and how long they have left altogether.
+    sampled: usize,
+    left_ms: u128,
+}
+
+/// So many keys are looked at for [`Totals::average_ttl_ms`], in the first shards that have any with a
+/// deadline. Keys are spread over the shards by a hash, so those are a fair sample.
+const LOOKED_AT: usize = 16_384;
+
+impl Totals {
+    fn sample(&mut self, table: &Table, now_ms: i64) {
+        if table.volatile() == 0 {
+            return;
+        }
+        for (_, entry) in table.iter().take(LOOKED_AT - self.looked_at) {
+            self.looked_at += 1;
+            if let Some(deadline_ms) = entry.deadline_ms() {
+                self.sampled += 1;
+                self.left_ms += deadline_ms.saturating_sub(now_ms).max(0) as u128;
+            }
+        }
+    }
+
+    /// How long the keys that have a deadline have left, on average: of all if there are few, or else of
+    /// a sample, as in Redis. 0 if none has a deadline.
+    fn average_ttl_ms(&self) -> u128 {
+        self.left_ms / self.sampled.max(1) as u128
+    }
 }
 
 /// What there is in each database.
 pub(super) fn keyspace_totals(context: &mut Context) -> Vec<Totals> {
     let mut totals = vec![Totals::default(); context.server.config.database_count()];
+    let now_ms = now_ms();
     context.visit(|shard| {
         for (db, totals) in totals.iter_mut().enumerate().take(shard.databases()) {
             if let Some(table) = shard.table(db) {
                 totals.keys += table.len();
                 totals.volatile += table.volatile();
                 totals.table_bytes += table.reserved_bytes();
+                totals.sample(table, now_ms);
             }
             totals.timed += shard.timed_hashes(db);
         }

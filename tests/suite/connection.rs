@@ -621,9 +621,8 @@ fn a_pause_of_writes_holds_back_writes_and_messages_only() {
         assert_eq!(writer.read_reply().to_string(), "\"v\"");
         // And who looks sees which command waits.
         eventually("it waits", || {
-            line_of(&mut c, id).is_some_and(|line| {
-                field(&line, "flags") == "b" && field(&line, "cmd") == name
-            })
+            line_of(&mut c, id)
+                .is_some_and(|line| field(&line, "flags") == "b" && field(&line, "cmd") == name)
         });
         c.expect(&format!("CLIENT KILL ID {id}"), ":1");
         writer.expect_closed();

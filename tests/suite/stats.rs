@@ -247,6 +247,10 @@ fn config_resetstat_begins_again() {
     }
     assert_eq!(info(&mut c, "errorstats").len(), 0);
     assert_eq!(command_stats(&mut c, "get"), None);
+    c.reply("BGREWRITEAOF");
+    eventually("the log is rewritten", || number(&mut c, "persistence", "aof_rewrites") > 0);
+    c.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!(number(&mut c, "persistence", "aof_rewrites"), 0);
     c.reply("LATENCY HISTOGRAM get").into_items().is_empty().then_some(()).expect("no histogram");
 }
 
@@ -714,6 +718,8 @@ fn acl_genpass_makes_hexadecimal_digits() {
     c.expect("ACL GENPASS 0", error);
     c.expect("ACL GENPASS 4097", error);
     c.expect("ACL GENPASS x", "-ERR value is not an integer or out of range");
+    let error = "-ERR unknown subcommand or wrong number of arguments for 'GENPASS'. Try ACL HELP.";
+    c.expect("ACL GENPASS x y", error);
 }
 
 // ---- The others --------------------------------------------------------------------------------------
@@ -758,6 +764,7 @@ fn memory_is_told() {
     c.expect("MSET a 1 b 2 c 3", "+OK");
     c.expect("MEMORY PURGE", "+OK");
     assert!(!c.text("MEMORY DOCTOR").is_empty());
+    assert!(!c.text("MEMORY MALLOC-STATS").is_empty());
     c.reply("HELLO 3");
     let Reply::Map(stats) = c.reply("MEMORY STATS") else { panic!("no map") };
     let stats: BTreeMap<String, Reply> =
