@@ -93,6 +93,7 @@ pub struct Config {
     pub bind: Text,
     pub unixsocket: Text,
     pub dir: Text,
+    pub save: AtomicUsize,
     pub appendonly: AtomicBool,
     pub appendfilename: Text,
     pub appendfsync: AtomicUsize,
@@ -212,6 +213,9 @@ const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
 /// The values of `loglevel`, in the order of [`Level`].
 const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
 
+/// The only value of `save`, which tools ask for and files of settings often give.
+const NO_SNAPSHOTS: &[&str] = &[""];
+
 /// The values of `enable-debug-command`.
 const DEBUG_USERS: &[&str] = &["no", "yes", "local"];
 
@@ -237,6 +241,8 @@ pub static SETTINGS: &[Setting] = &[
         "path of a Unix socket to listen on as well"),
     row("dir", ".", Protected, Kind::Text(|c| &c.dir),
         "directory of the log"),
+    row("save", "", Live, Kind::Choice(|c| &c.save, NO_SNAPSHOTS),
+        "when snapshots are made: never, so it can only be empty"),
     row("appendonly", "yes", Live, Kind::YesNo(|c| &c.appendonly),
         "whether changes are logged and replayed at the start"),
     row("appendfilename", "storage.aof", AtStart, Kind::Text(|c| &c.appendfilename),

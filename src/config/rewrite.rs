@@ -163,14 +163,14 @@ mod tests {
     #[test]
     fn what_has_not_changed_stays_as_it_was_written() {
         let old = "# mine\n\n  MaxClients   100\nauto-aof-rewrite-min-size 1mb\n\
-                   hash-max-ziplist-value 7\nsave 60 1\ntimeout 0\n";
+                   hash-max-ziplist-value 7\nmaxmemory 1gb\ntimeout 0\n";
         assert_eq!(after(old, &[]), old);
     }
 
     #[test]
     fn only_what_has_changed_is_written_anew() {
-        let old = "# mine\ntimeout 5\nsave 60 1\nmaxclients 100\n";
-        let new = "# mine\ntimeout 7\nsave 60 1\nmaxclients 100\n";
+        let old = "# mine\ntimeout 5\nmaxmemory 1gb\nmaxclients 100\n";
+        let new = "# mine\ntimeout 7\nmaxmemory 1gb\nmaxclients 100\n";
         assert_eq!(after(old, &[("timeout", "7")]), new);
     }
 

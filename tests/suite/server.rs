@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Client, Reply, connect, quote, transcript, unix_now_ms};
+use crate::harness::{Client, Reply, connect, eventually, quote, transcript, unix_now_ms};
 
 // ---- What it does not understand ---------------------------------------------------------------------
 
@@ -214,8 +214,15 @@ fn info_lists_the_databases_that_hold_keys() {
         let text = keyspace.text(name);
         assert!(text.starts_with(expected), "{name}:{text}");
     };
-    says("db0", "keys=2,expires=1");
-    says("db3", "keys=1,expires=0");
+    says("db0", "keys=2,expires=1,avg_ttl=");
+    says("db3", "keys=1,expires=0,avg_ttl=0");
+    // Milliseconds, of the keys that have a deadline.
+    eventually("the average is known", || {
+        let text = Info::ask(&mut c, "INFO keyspace").text("db0").to_owned();
+        let average = text.split(',').find_map(|part| part.strip_prefix("avg_ttl="));
+        let average = average.and_then(|average| average.parse().ok());
+        average.is_some_and(|average: u64| (900_000..=1_000_000).contains(&average))
+    });
 }
 
 #[test]
@@ -259,6 +266,8 @@ fn config_get_takes_names_and_patterns() {
         r#"
         > CONFIG GET timeout
         {"timeout": "0"}
+        > CONFIG GET save
+        {"save": ""}
         > config get timeout
         {"timeout": "0"}
         > CONFIG GET TIMEOUT
