@@ -477,7 +477,8 @@ fn kind_of(name: &str) -> &'static str {
         _ if name.starts_with("unix-time") => "unix-time",
         "seconds" | "milliseconds" | "count" | "cursor" | "offset" | "start" | "end" | "db"
         | "index" | "index1" | "index2" | "decrement" | "protover" | "client-id" | "numkeys"
-        | "min-match-len" | "integer" => "integer",
+        | "min-match-len" | "integer" | "timeout" | "numreplicas" | "numlocal"
+        | "destination-db" | "bit" | "bits" | "version" | "numfields" => "integer",
         "float" => "double",
         _ => "string",
     }
@@ -504,6 +505,7 @@ mod tests {
         let cases = [
             ("key", "key:key"),
             ("key [key ...]", "key:key*"),
+            ("numreplicas timeout", "numreplicas:integer timeout:integer"),
             ("key value [key value ...]", "data:block*(key:key value:string)"),
             (
                 "cursor [MATCH pattern] [COUNT count]",
