@@ -7,7 +7,7 @@
 //! end.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use super::{Config, Kind, SETTINGS, Setting};
@@ -24,7 +24,10 @@ impl Config {
     pub fn rewrite(&self) -> Result<(), String> {
         let path = self.file().ok_or("The server is running without a config file")?;
         let failed = |error: io::Error| format!("Rewriting config file: {error}");
-        let old = fs::read(path).map_err(failed)?;
+        let old = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(), // it is made anew
+            read => read.map_err(failed)?,
+        };
         let new = rewritten(&old, |setting| setting.show(self));
         if new == old {
             return Ok(());
@@ -40,7 +43,10 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     temporary.push(format!(".{}-tmp", std::process::id()));
     let write = || {
         let mut file = File::create(&temporary)?;
-        file.set_permissions(fs::metadata(path)?.permissions())?;
+        match fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            old => file.set_permissions(old?.permissions())?,
+        }
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
