@@ -611,6 +611,11 @@ impl Config {
         }
     }
 
+    /// How many entries the slow log may have.
+    pub fn slowlog_limit(&self) -> usize {
+        self.slowlog_max_len.load(Relaxed).try_into().unwrap_or(usize::MAX)
+    }
+
     /// The number of databases.
     pub fn database_count(&self) -> usize {
         self.databases.load(Relaxed) as usize

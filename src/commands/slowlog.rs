@@ -54,8 +54,7 @@ pub fn enter(server: &Server, session: &Session, took: Duration, args: Vec<Vec<u
         address: session.client.addresses().0,
         name: session.client.state().name.clone(),
     };
-    let limit = server.config.slowlog_max_len.load(std::sync::atomic::Ordering::Relaxed);
-    server.stats.slowlog.add(slow, usize::try_from(limit).unwrap_or(usize::MAX));
+    server.stats.slowlog.add(slow, server.config.slowlog_limit());
 }
 
 /// What the entry of a command shows.

@@ -46,6 +46,11 @@ impl SlowLog {
         slows.last.truncate(limit);
     }
 
+    /// Forgets the oldest beyond `limit`, which has been lowered.
+    pub fn shorten(&self, limit: usize) {
+        lock(&self.0).last.truncate(limit);
+    }
+
     /// The last so many, the newest first.
     pub fn last(&self, count: usize) -> Vec<Slow> {
         lock(&self.0).last.iter().take(count).cloned().collect()

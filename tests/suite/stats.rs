@@ -452,6 +452,10 @@ fn the_slow_log_keeps_as_many_as_it_may() {
         +PONG
         > SLOWLOG LEN
         :3
+        > CONFIG SET slowlog-log-slower-than 1000000 slowlog-max-len 2
+        +OK
+        > SLOWLOG LEN
+        :2
         > CONFIG SET slowlog-log-slower-than -1
         +OK
         > SLOWLOG RESET
@@ -839,4 +843,9 @@ fn config_rewrite_changes_what_has_changed_and_nothing_else() {
     assert!(c.text("INFO server").contains(&format!("config_file:{path}\r\n")));
     c.expect("CONFIG REWRITE", "+OK");
     assert_eq!(fs::read_to_string(&path).expect("read it again"), after);
+    // Somebody has removed it: it is made anew.
+    fs::remove_file(&path).expect("remove the configuration file");
+    c.expect("CONFIG REWRITE", "+OK");
+    let anew = fs::read_to_string(&path).expect("read the new file");
+    assert!(anew.contains("\ntimeout 20\n") && !anew.contains("A comment"), "{anew}");
 }
