@@ -5,7 +5,7 @@
 //! it along, and the maps take it as it is. The bits of a hash:
 //!
 //! ```text
-//!  63    57 56        43 42  39 38                    0
+//!  63    57 56        45 44  41 40                    0
 //! |  tag   |   shard    |      |       position        |     (the map itself uses the tag and the
 //! ```                                                          low bits, so none goes to waste)
 //!
@@ -17,9 +17,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::LazyLock;
 
 /// log2 of the number of shards.
-pub const SHARD_BITS: u32 = 14;
+pub const SHARD_BITS: u32 = 12;
 /// log2 of the number of positions in a shard.
-pub const POSITION_BITS: u32 = 39;
+pub const POSITION_BITS: u32 = 41;
 
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
