@@ -12,6 +12,7 @@
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
 //! | [`events`] | what can happen to a key, and who wants to hear of it |
 //! | [`config`], [`stats`], [`socket`] | the table of settings; what was counted; a client's socket |
+//! | [`poll`] | how a thread waits for its client |
 //! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
 //! | [`pause`], [`outbox`] | what makes commands wait; what goes to one client, and its order |
 //! | [`hub`] | who listens: channels, patterns, monitors |
@@ -25,7 +26,7 @@
 //! # The life of one SET
 //!
 //! 1. [`server`] accepted the connection and gave it a thread. `Connection::run` waits in
-//!    `BufReader::fill_buf`; `*3 $3 SET $1 k $1 v` arrives.
+//!    [`poll::Wait::receive`]; `*3 $3 SET $1 k $1 v` arrives.
 //! 2. [`resp::Request::feed`] takes the bytes, however they were cut, and makes [`resp::Args`].
 //! 3. [`dispatch::execute`] finds the row in the table ([`commands::find`]) and checks the arity, the
 //!    password, whether the log is being replayed and whether it can be written.
@@ -76,6 +77,7 @@ pub mod events;
 pub mod hub;
 pub mod outbox;
 pub mod pause;
+pub mod poll;
 pub mod resp;
 pub mod server;
 pub mod session;

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::hub::{Counts, Hub};
 use crate::outbox::{Outbox, Position, Promise};
 use crate::pause::Pause;
+use crate::poll::Turn;
 use crate::resp::{Protocol, Queue, Reply};
 use crate::socket::Socket;
 use crate::stats::{Counter, Stats, Tally};
@@ -38,6 +39,8 @@ pub struct Server {
     pub pause: Pause,
     /// What happened.
     pub stats: Stats,
+    /// Which connection's thread is awake while it waits: one is enough.
+    pub turn_to_poll: Turn,
     /// The log is being replayed: only commands that do not need the data are answered.
     pub loading: AtomicBool,
     /// The TCP port that is really listened on, 0 without one.
@@ -67,6 +70,7 @@ impl Server {
             clients: Clients::default(),
             pause: Pause::default(),
             stats: Stats::default(),
+            turn_to_poll: Turn::default(),
             loading: AtomicBool::new(false),
             port: AtomicU16::new(0),
             started: Instant::now(),

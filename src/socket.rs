@@ -50,6 +50,14 @@ impl Socket {
         }
     }
 
+    /// Lets reads and writes fail at once where they would have to wait; or lets them wait again.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
+            Socket::Unix(stream) => stream.set_nonblocking(nonblocking),
+        }
+    }
+
     /// The number of its file descriptor.
     pub fn fd(&self) -> i32 {
         match self {

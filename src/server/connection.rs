@@ -18,6 +18,7 @@ use crate::aof::Aof;
 use crate::config::{FsyncPolicy, Level, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
 use crate::outbox::Outbox;
+use crate::poll::Wait;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request};
 use crate::session::{Client, ClientEntry, Server, Session};
 use crate::socket::Socket;
@@ -80,6 +81,7 @@ impl Connection<'_> {
         self.socket.send_at_once()?;
         let mut input = BufReader::with_capacity(READ_BYTES, self.socket);
         let mut request = Request::new(0);
+        let mut wait = Wait::default();
         loop {
             request.bulk_limit = self.server.config.proto_max_bulk_len.load(Relaxed);
             request.unauthenticated = !self.session.authenticated;
@@ -112,7 +114,11 @@ impl Connection<'_> {
                 continue;
             }
             self.send()?;
-            let arrived = input.fill_buf()?.len();
+            // A writer must not meet a socket that does not block.
+            let arrived = match self.writer {
+                None => wait.receive(&mut input, &self.server.turn_to_poll)?,
+                Some(_) => input.fill_buf()?.len(),
+            };
             if arrived == 0 {
                 return Ok(());
             }
