@@ -132,7 +132,9 @@ impl Table {
         if self.volatile == 0 {
             return (Vec::new(), i64::MAX);
         }
-        let expired = self.entries.extract_if(|_, entry| entry.has_passed(now_ms)).collect();
+        let passed = self.entries.extract_if(|_, entry| entry.has_passed(now_ms));
+        let expired: Vec<(Key, Entry)> = passed.collect();
+        self.volatile -= expired.len();
         let deadlines = self.entries.values().filter_map(Entry::deadline_ms);
         (expired, deadlines.min().unwrap_or(i64::MAX))
     }
@@ -437,6 +439,18 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_expired_is_counted_no_more() {
+        let mut shard = Shard::default();
+        for (name, deadline_ms) in [("a", Some(1)), ("b", Some(9)), ("c", None), ("d", Some(2))] {
+            let entry = Entry::new(Value::String(Vec::new()), deadline_ms);
+            shard.insert(0, HashedKey::new(name.as_bytes()), entry);
+        }
+        let (expired, ..) = shard.take_expired(5, usize::MAX);
+        let table = shard.table(0).expect("it was used");
+        assert_eq!((expired.len(), table.len(), table.volatile()), (2, 2, 1));
+    }
 
     #[test]
     fn a_shard_takes_two_cache_lines_with_its_lock() {
