@@ -73,7 +73,7 @@ pub struct OutputLimits {
     pub normal: OutputLimit,
     /// Replicas, of which there are none: what is set is only shown.
     pub replica: OutputLimit,
-    /// Who gets what others send: subscribers, and here monitors as well.
+    /// Who gets what others send: subscribers, and here monitors as well. (But not who only caches.)
     pub pubsub: OutputLimit,
 }
 
@@ -120,6 +120,7 @@ pub struct Config {
     pub latency_monitor_threshold: AtomicI64,
     pub latency_tracking: AtomicBool,
     pub latency_tracking_info_percentiles: Text,
+    pub tracking_table_max_keys: AtomicI64,
 }
 
 /// How a setting is stored, read and shown.
@@ -305,6 +306,9 @@ pub static SETTINGS: &[Setting] = &[
     row("latency-tracking-info-percentiles", "50 99 99.9", Live,
         Kind::Percentiles(|c| &c.latency_tracking_info_percentiles),
         "percentiles of the histograms that `INFO latencystats` shows"),
+    row("tracking-table-max-keys", "1000000", Live,
+        integer(|c| &c.tracking_table_max_keys, 0, i64::MAX),
+        "most keys of which it is known who caches them; 0 for any number"),
 ];
 
 /// A value that has passed the checks of its row.

@@ -14,6 +14,7 @@ use crate::pause::Paused;
 use crate::resp::{Args, CommandError, Protocol, Reply, request};
 use crate::session::{Server, Session};
 use crate::store::{Expired, ReadAll, ReadView, Transaction, WhatExpired, WriteAll, WriteView};
+use crate::tracking::NOBODY;
 
 mod transaction;
 
@@ -60,6 +61,10 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
     if let Err(error) = result {
         reply.truncate(start);
         reply.error(&error);
+    }
+    if session.caching && session.multi.is_none() {
+        // CLIENT CACHING is for the next command, or transaction, that is not about the connection.
+        session.caching = find_row(args).is_ok_and(|row| row.name.starts_with("client|"));
     }
     session.finish(reply, start, confirms);
 }
@@ -220,6 +225,8 @@ fn run(
             session.seen = session.seen.max(view.last_record());
             session.tally.looked_up(view.lookups());
             tell_misses(server, session, &view, &outcome, command, args);
+            tell_met_expired(server, session, &view, command, args);
+            enter_if_tracked(server, session, command, args);
             show_if_monitored(server, session, command, args);
             outcome
         }
@@ -229,6 +236,7 @@ fn run(
                 .touching(touches(session, command));
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
+            enter_if_tracked(server, session, command, args);
             session.seen = session.seen.max(view.last_record());
             session.tally.looked_up(view.lookups());
             show_if_monitored(server, session, command, args);
@@ -336,6 +344,9 @@ fn settle(
     for expired in view.take_expired() {
         let record = Effect::Replay(record_of(server, &expired));
         view.logged(log(server, session, expired.db, args, record));
+        if server.tracking.is_on() {
+            tell_removed(server, &expired.key);
+        }
     }
     let outcome = match change {
         Ok(Effect::None) => Ok(()),
@@ -350,7 +361,62 @@ fn settle(
     if !events.is_empty() {
         tell(server, &events, &session.shows(view.last_record()));
     }
+    let changed = view.take_changed();
+    if !changed.is_empty() {
+        tell_changed(server, session, changed);
+    }
     outcome
+}
+
+/// Tells those who cache the keys that these have changed; those who want to hear of all keys hear of a
+/// transaction's together.
+#[cold]
+fn tell_changed(server: &Server, session: &mut Session, changed: Vec<Box<[u8]>>) {
+    let Server { tracking, hub, .. } = server;
+    let by = session.client.id;
+    changed.iter().for_each(|key| tracking.tell_readers(hub, key, by));
+    match session.block {
+        Some(_) => session.changed.extend(changed),
+        None => tracking.broadcast(hub, &changed, by),
+    }
+}
+
+/// Tells those who cache a key, or want to hear of it, that something of it has expired: nobody did that.
+#[cold]
+fn tell_removed(server: &Server, key: &[u8]) {
+    server.tracking.tell_readers(&server.hub, key, NOBODY);
+    server.tracking.broadcast(&server.hub, &[key], NOBODY);
+}
+
+/// Enters a connection that tracks with the keys that it has read, while their shards are still locked:
+/// whoever changes them then finds it.
+#[inline(always)]
+fn enter_if_tracked(server: &Server, session: &Session, command: &Command, args: Args) {
+    if let Some(mode) = session.tracking
+        && mode.enters(session.caching)
+        && command.is_cacheable()
+        && !command.name.starts_with("debug|")
+    {
+        server.tracking.enter(&server.hub, session.client.id, command.keys_of(args));
+    }
+}
+
+/// A command that reads does not remove what it finds to be expired; but from then on it is known to be out
+/// of date, and those who cache it need not wait for the sweeper.
+#[inline(always)]
+fn tell_met_expired(
+    server: &Server,
+    session: &Session,
+    view: &ReadView,
+    command: &Command,
+    args: Args,
+) {
+    let (_, missed) = view.lookups();
+    if missed > 0 && server.tracking.is_on() {
+        let expired = command.keys_of(args).filter(|key| view.has_expired(key));
+        let by = session.client.id;
+        expired.for_each(|key| server.tracking.tell_readers(&server.hub, key, by));
+    }
 }
 
 /// Publishes what happened, behind the change in the log: nobody hears of what may still be lost. The shards
@@ -392,6 +458,9 @@ fn tell_misses(
 pub fn tell_expired(server: &Server, expired: &[Expired], position: u64) {
     let wanted = &server.config.notify_keyspace_events;
     for Expired { db, key, what } in expired {
+        if server.tracking.is_on() {
+            tell_removed(server, key);
+        }
         for (_, name) in what.events().iter().filter(|(class, _)| wanted.has(*class)) {
             tell(server, &[Event { db: *db, key: key.clone(), name }], &position.into());
         }
@@ -409,6 +478,9 @@ fn settle_all(
     match change? {
         Effect::None => {}
         effect => view.logged(log(server, session, session.db, args, effect)),
+    }
+    if view.has_replaced() && server.tracking.is_on() {
+        server.discard(server.tracking.tell_all(&server.hub));
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::config::{Config, Level};
+use crate::config::{Config, Level, OutputLimit};
 use crate::outbox::{Outbox, Position};
 use crate::resp::{Protocol, Reply};
 use crate::text::glob;
@@ -194,10 +194,24 @@ impl Hub {
         }
     }
 
+    /// Sends something to a client that need not listen. It shows nothing that the log must have.
+    pub fn send_to(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>) {
+        if outbox.push(bytes, 0.into(), self.limit_of(id)) {
+            self.say_cut_off(id);
+        }
+    }
+
+    /// How much may pile up for the client. As with Redis, who only caches is no subscriber.
+    fn limit_of(&self, id: u64) -> &OutputLimit {
+        let limits = &self.config.client_output_buffer_limit;
+        let listens = self.counts(id).total() > 0 || self.lock_monitors().contains_key(&id);
+        if listens { &limits.pubsub } else { &limits.normal }
+    }
+
     /// Disconnects a client that has been beyond the soft limit for too long, though nobody sends it
     /// anything at the moment.
     pub fn check(&self, id: u64, outbox: &Outbox) {
-        if outbox.check(&self.config.client_output_buffer_limit.pubsub) {
+        if outbox.check(self.limit_of(id)) {
             self.say_cut_off(id);
         }
     }

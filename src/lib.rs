@@ -17,6 +17,7 @@
 //! | [`pause`], [`outbox`] | what makes commands wait; what goes to one client, and its order |
 //! | [`hub`] | who listens: channels, patterns, monitors |
 //! | [`store`] | the keyspace: shards and their locks, views, values, expiry |
+//! | [`tracking`] | who caches what he has read, and is told when it changes |
 //! | [`aof`] | the log: append, flush, sync, replay, rewrite; its format is specified there |
 //! | [`session`] | one connection's state, the registry of all, what they share |
 //! | [`commands`] | the command table: a file per family, rows on top and handlers below |
@@ -59,7 +60,8 @@
 //! 3. Who syncs, the log's files, then what is pending: only [`aof::writer`] takes them, and nobody
 //!    holds the first during a sync, or the last during a write.
 //! 4. The registry of clients, then one client's state: only [`session`] takes them.
-//! 5. Who listens ([`hub`]), then what goes to one client ([`outbox`]). So whoever holds shards and the
+//! 5. Who has read what, then who tracks ([`tracking`]).
+//! 6. Who listens ([`hub`]), then what goes to one client ([`outbox`]). So whoever holds shards and the
 //!    log may publish.
 //!
 //! # Errors
@@ -85,3 +87,4 @@ pub mod socket;
 pub mod stats;
 pub mod store;
 pub mod text;
+pub mod tracking;

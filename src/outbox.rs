@@ -1,9 +1,12 @@
 //! What goes to one client: its own replies, and what others send it.
 //!
 //! As long as nobody else sends it anything, a connection's thread writes its own replies, and nothing
-//! here is used. A client that listens (to channels, to other clients' commands) must get messages while
-//! its thread waits for its next command. From then on everything for it goes through a queue that a
-//! thread of its own writes to the socket: [`Outbox::write_out`], which lives as long as somebody listens.
+//! here is used but [`Outbox::write_alone`]. A client that listens (to channels, to other clients' commands,
+//! to changes of what it caches) must get messages while its thread waits for its next command. From then
+//! on everything for it goes through a queue that a thread of its own writes to the socket:
+//! [`Outbox::write_out`], which lives as long as the client listens. To a client that another one has
+//! *redirected* its messages to, they may come although it listens to nothing itself: it gets that thread
+//! from outside, and keeps it.
 //!
 //! What always holds:
 //!
@@ -13,13 +16,16 @@
 //!   the messages in one order, in which every command is a single moment, as in a server that does one
 //!   thing at a time: the confirmation of a subscription comes before the first message.
 //! - **Who pushes never waits** for the client. What is not written yet is counted, and a client that lets
-//!   more pile up than `client-output-buffer-limit pubsub` allows is disconnected. Its own replies
+//!   more pile up than `client-output-buffer-limit` allows its class is disconnected. Its own replies
 //!   do wait for room: that slows nobody but itself.
 //! - **The log first.** A message shows what its sender has seen, so it carries a position of the
 //!   log, and the log is flushed that far before it is written. The writer does it, not the sender:
 //!   many messages, one flush. What a transaction sends waits for the position behind its block.
+//! - **One writes.** There is one writer at most, and while there is one nobody else writes; when it comes
+//!   from outside it waits until the client's thread has written the replies it is at.
 //!
-//! Lock: the queue, the last in the lock order, never held while a socket is written.
+//! Locks: whose turn it is to write, held by him; then the queue, the last in the lock order, never held
+//! while a socket is written.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
@@ -45,6 +51,10 @@ pub struct Outbox {
     queue: Mutex<Queue>,
     /// The writer has something to do, or its client's thread need not wait any more.
     changed: Condvar,
+    /// There is a writer. Changed only while the queue is locked.
+    has_writer: AtomicBool,
+    /// Held while the socket is written.
+    turn: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -62,6 +72,8 @@ struct Queue {
     idle: bool,
     /// The writer is to end when all is written.
     ending: bool,
+    /// Another client's messages go here, whether this one listens or not: the writer is to stay.
+    redirected: bool,
 }
 
 struct Piece {
@@ -108,6 +120,8 @@ impl Outbox {
             sent: Counter::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
+            has_writer: AtomicBool::new(false),
+            turn: Mutex::default(),
         }
     }
 
@@ -212,6 +226,29 @@ impl Outbox {
         held.iter().map(|piece| piece.position.wait()).max().unwrap_or(0)
     }
 
+    /// Keeps a writer that may come from the socket, as long as what it returns lives; nothing if there is
+    /// a writer already.
+    pub fn alone(&self) -> Option<MutexGuard<'_, ()>> {
+        if self.has_writer.load(SeqCst) {
+            return None; // whose turn may last as long as its client does not read
+        }
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.has_writer.load(SeqCst)).then_some(turn)
+    }
+
+    /// Writes replies, for which the log is flushed, unless there is a writer: it says no then.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn write_alone(&self, replies: &[u8], total: &Counter) -> io::Result<bool> {
+        let Some(_turn) = self.alone() else { return Ok(false) };
+        // Counted first: whoever has seen a reply finds it in the statistics.
+        self.sent.add(replies.len() as u64);
+        total.add(replies.len() as u64);
+        self.socket().map_or(Ok(()), |mut socket| socket.write_all(replies))?;
+        Ok(true)
+    }
+
     /// Sends replies, for which the log is flushed, and behind them what was held.
     pub fn send_own(&self, replies: &[u8]) {
         let mut queue = self.lock();
@@ -231,18 +268,43 @@ impl Outbox {
         self.wake(&mut queue);
     }
 
-    /// Lets the writer end when it has written everything.
-    pub fn end(&self) {
+    /// Has the writer, if there is one, write everything and end, and waits for that. One that is needed
+    /// from outside stays, unless the connection is `closing`.
+    pub fn end_writer(&self, closing: bool) {
         let mut queue = self.lock();
+        if queue.redirected && !closing {
+            return;
+        }
         queue.ending = true;
         self.wake(&mut queue);
+        while queue.ending && self.has_writer.load(SeqCst) && !self.is_closed() {
+            queue = self.wait(queue);
+        }
+        queue.ending = false;
     }
 
     // ---- The writer ----
 
-    /// Writes what comes, until [`Outbox::end`] or the end of the connection. `flush` flushes the log as
-    /// far as it is told.
+    /// Claims the place of the writer, unless there is one, or nothing to be written any more.
+    pub fn claim_writer(&self) -> bool {
+        let _queue = self.lock();
+        !self.is_closed() && !self.has_writer.swap(true, SeqCst)
+    }
+
+    /// As [`Outbox::claim_writer`], for a client that need not listen: messages of another one go to it.
+    pub fn claim_redirected(&self) -> bool {
+        let mut queue = self.lock();
+        queue.redirected = true;
+        queue.ending = false; // whoever waits for that goes on with the writer there is
+        drop(queue);
+        self.changed.notify_all();
+        self.claim_writer()
+    }
+
+    /// Writes what comes, until [`Outbox::end_writer`] or the end of the connection. `flush` flushes the log
+    /// as far as it is told.
     pub fn write_out(&self, flush: impl Fn(u64) -> io::Result<()>, total: &Counter) {
+        let _whatever_happens = Writing(self);
         while let Some(mut pieces) = self.next() {
             let farthest = pieces.iter().map(|piece| piece.position.wait()).max().unwrap_or(0);
             if flush(farthest).is_err() {
@@ -274,7 +336,8 @@ impl Outbox {
                 return Some(std::mem::take(&mut queue.pieces));
             }
             if queue.ending {
-                queue.ending = false; // for the next writer
+                self.has_writer.store(false, SeqCst);
+                self.changed.notify_all();
                 return None;
             }
             queue.idle = true;
@@ -284,6 +347,7 @@ impl Outbox {
 
     fn write(&self, pieces: &[Piece], total: &Counter) -> io::Result<()> {
         let Some(mut socket) = self.socket() else { return Ok(()) };
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slices: Vec<IoSlice> = pieces.iter().map(|p| IoSlice::new(&p.bytes)).collect();
         let mut rest = &mut slices[..];
         while !rest.is_empty() {
@@ -325,6 +389,17 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writer at work: after a panic there is none, and the connection ends.
+struct Writing<'a>(&'a Outbox);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
     }
 }
 
@@ -406,7 +481,7 @@ mod tests {
         for (text, position) in [("a", 5), ("b", 7), ("c", 6)] {
             push(&outbox, text, position, &config);
         }
-        outbox.end();
+        outbox.lock().ending = true;
         let flush = |position| if position > 6 { Err(ErrorKind::Other.into()) } else { Ok(()) };
         outbox.write_out(flush, &Counter::default());
         outbox.close();

@@ -63,16 +63,24 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Waits for bytes from the client; returns how many there are, none at the end. Nobody may write to
-    /// the socket meanwhile: for a moment, it does not block.
+    /// Waits for bytes from the client; returns how many there are, none at the end. For a moment the
+    /// socket does not block, and nobody may write to it: what `alone` returns sees to that while it lives,
+    /// and if it returns nothing the thread sleeps at once.
     ///
     /// # Errors
     /// Those of the socket.
-    pub fn receive(&mut self, input: &mut BufReader<&Socket>, turn: &Turn) -> io::Result<usize> {
+    pub fn receive<G>(
+        &mut self,
+        input: &mut BufReader<&Socket>,
+        turn: &Turn,
+        alone: impl FnOnce() -> Option<G>,
+    ) -> io::Result<usize> {
         let may_pay = self.useless < USELESS_POLLS || self.useless.is_multiple_of(RARE);
         if !may_pay {
             self.useless = self.useless.wrapping_add(1);
-        } else if turn.take() {
+        } else if let Some(_alone) = alone()
+            && turn.take()
+        {
             let found = poll(input);
             let was_wanted = turn.give_back();
             let found = found?;
@@ -135,7 +143,7 @@ mod tests {
         }
         let mut receive = |wait: &mut Wait| {
             client.write_all(b"x").expect("to send");
-            let arrived = wait.receive(&mut input, &turn);
+            let arrived = wait.receive(&mut input, &turn, || Some(()));
             assert_eq!(arrived.ok(), Some(1));
             input.consume(1);
         };
@@ -157,11 +165,12 @@ mod tests {
                 thread::sleep(10 * POLL_TIME);
                 client.write_all(b"late").expect("to send");
             });
-            Wait::default().receive(&mut input, &Turn::default())
+            Wait::default().receive(&mut input, &Turn::default(), || Some(()))
         });
         assert_eq!(arrived.ok(), Some(4));
         drop(client);
         input.consume(4);
-        assert_eq!(Wait::default().receive(&mut input, &Turn::default()).ok(), Some(0));
+        let at_end = Wait::default().receive(&mut input, &Turn::default(), || Some(()));
+        assert_eq!(at_end.ok(), Some(0));
     }
 }

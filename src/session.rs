@@ -22,6 +22,7 @@ use crate::resp::{Protocol, Queue, Reply};
 use crate::socket::Socket;
 use crate::stats::{Counter, Stats, Tally};
 use crate::store::{Garbage, Keyspace, Watcher};
+use crate::tracking::{Mode, State, Tracked, Tracking};
 
 /// What all connections share.
 pub struct Server {
@@ -35,6 +36,8 @@ pub struct Server {
     pub clients: Clients,
     /// Who listens to what.
     pub hub: Hub,
+    /// Who caches what.
+    pub tracking: Tracking,
     /// What commands have to wait for.
     pub pause: Pause,
     /// What happened.
@@ -62,8 +65,10 @@ impl Server {
         garbage: Sender<Garbage>,
         rewrites: Sender<()>,
     ) -> Server {
+        let keyspace = Keyspace::new(config.clone());
         Server {
-            keyspace: Keyspace::new(config.clone()),
+            tracking: Tracking::new(config.clone(), keyspace.cached().clone()),
+            keyspace,
             hub: Hub::new(config.clone()),
             config,
             aof,
@@ -96,7 +101,13 @@ impl Server {
     /// Takes a connection out of the registries: nobody sends it anything any more.
     pub fn leave(&self, id: u64) {
         self.hub.leave(id);
+        self.tracking.leave(id);
         self.clients.leave(id);
+    }
+
+    /// A connection's line in `CLIENT LIST`.
+    pub fn describe(&self, client: &Client) -> Vec<u8> {
+        client.describe(self.hub.counts(client.id), self.tracking.state(client.id))
     }
 
     /// Ends a connection, from any thread.
@@ -144,6 +155,12 @@ pub struct Session {
     pub last_command: &'static str,
     /// How many subscriptions it has. The hub knows which.
     pub subscriptions: usize,
+    /// How it tracks the keys that it reads, if it does.
+    pub tracking: Option<Mode>,
+    /// It has said `CLIENT CACHING`, for the next command or transaction.
+    pub caching: bool,
+    /// Connections to which it has redirected, and which therefore need a thread that writes.
+    pub redirected: Vec<Arc<Outbox>>,
     /// What becomes of its replies.
     pub replies: Replies,
     /// Messages that are held came before the reply to the command that is being carried out.
@@ -162,6 +179,8 @@ pub struct Session {
     pub block: Option<Block>,
     /// And the position behind that, if others are going to see something of the transaction.
     promise: OnceCell<Promise>,
+    /// And which keys have changed, for those who want to hear of all keys.
+    pub changed: Vec<Box<[u8]>>,
 }
 
 /// A transaction, from MULTI to the end of EXEC.
@@ -187,6 +206,9 @@ impl Session {
             written: 0,
             last_command: "NULL",
             subscriptions: 0,
+            tracking: None,
+            caching: false,
+            redirected: Vec::new(),
             replies: Replies::On,
             leaving: false,
             marks: Marks::default(),
@@ -196,6 +218,7 @@ impl Session {
             watched: Vec::new(),
             block: None,
             promise: OnceCell::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -227,7 +250,14 @@ impl Session {
 
     /// Whether others send it anything, so that what goes to it needs a thread of its own.
     pub fn listens(&self) -> bool {
-        self.subscriptions > 0 || self.marks.monitor
+        self.subscriptions > 0 || self.marks.monitor || self.tracking.is_some()
+    }
+
+    /// Tracks no more.
+    pub fn stop_tracking(&mut self, tracking: &Tracking) {
+        tracking.leave(self.client.id);
+        self.tracking = None;
+        self.caching = false;
     }
 
     /// After a command: takes back the reply if the client wants none, and puts behind it what others
@@ -384,7 +414,7 @@ impl Client {
     }
 
     /// Its line in `CLIENT LIST`, without an end: the fields of Redis's that mean something here.
-    pub fn describe(&self, subscriptions: Counts) -> Vec<u8> {
+    fn describe(&self, subscriptions: Counts, tracking: Option<State>) -> Vec<u8> {
         let (pieces, waiting_bytes) = self.outbox.backlog();
         let (addr, laddr) = self.addresses();
         let fd = self.outbox.socket().map_or(-1, Socket::fd);
@@ -396,10 +426,10 @@ impl Client {
         line.extend_from_slice(&state.name);
         let rest = format!(
             " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} oll={pieces} \
-             omem={waiting_bytes} events={} cmd={} user=default redir=-1 resp={} lib-name=",
+             omem={waiting_bytes} events={} cmd={} user=default redir={} resp={} lib-name=",
             self.age_seconds(),
             state.last_active.elapsed().as_secs(),
-            self.flags(&state, changed, subscriptions),
+            self.flags(&state, changed, subscriptions, tracking.as_ref()),
             state.db,
             subscriptions.channels,
             subscriptions.patterns,
@@ -408,6 +438,7 @@ impl Client {
             if changed { 0 } else { state.watched },
             if waiting_bytes > 0 { "rw" } else { "r" },
             state.last_command,
+            tracking.map_or(-1, |tracking| tracking.mode.redirect as i64),
             if self.outbox.protocol() == Protocol::Resp2 { 2 } else { 3 },
         );
         line.extend_from_slice(rest.as_bytes());
@@ -425,13 +456,22 @@ impl Client {
     }
 
     /// Redis's letters, in its order.
-    fn flags(&self, state: &ClientState, changed: bool, subscriptions: Counts) -> String {
+    fn flags(
+        &self,
+        state: &ClientState,
+        changed: bool,
+        subscriptions: Counts,
+        tracking: Option<&State>,
+    ) -> String {
         let marks = state.marks;
         let letters = [
             ('O', marks.monitor),
             ('P', subscriptions.total() > 0),
             ('x', state.queued.is_some()),
             ('b', marks.blocked),
+            ('t', tracking.is_some()),
+            ('R', tracking.is_some_and(|tracking| tracking.broken)),
+            ('B', tracking.is_some_and(|tracking| tracking.mode.what == Tracked::Prefixes)),
             ('d', changed),
             ('U', self.is_unix()),
             ('e', marks.no_evict),
@@ -471,6 +511,11 @@ impl Clients {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.lock().len()
+    }
+
+    /// The one of that number.
+    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.lock().get(&id).cloned()
     }
 
     /// All of them, the oldest first.

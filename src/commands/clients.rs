@@ -9,6 +9,7 @@ use super::connection::printable;
 use super::docs::help;
 use super::options::{integer, is, wrong_subcommand_args};
 use super::spec::{Command, Context, Flags, Outcome, session};
+use super::tracking;
 use crate::pause::Paused;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Client, Replies, Server};
@@ -22,9 +23,11 @@ const EVERY_NODE: &[&str] = &["request_policy:all_nodes", "response_policy:all_s
 /// The subcommands of `CLIENT`.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
+    session("client|caching", "<YES | NO>", tracking::caching).flags(CLIENT)
+        .doc("6.0.0", "O(1)", "Says whether what the next command reads is tracked."),
     session("client|getname", "", getname).flags(CLIENT)
         .doc("2.6.9", "O(1)", "Returns the name of the connection."),
-    session("client|getredir", "", getredir).flags(CLIENT)
+    session("client|getredir", "", tracking::getredir).flags(CLIENT)
         .doc("6.0.0", "O(1)", "Returns which connection is told of changed keys instead of this one."),
     help("client|help", "5.0.0"),
     session("client|id", "", id).flags(CLIENT)
@@ -52,7 +55,13 @@ pub const COMMANDS: &[Command] = &[
     session("client|setname", "connection-name", setname).flags(CLIENT)
         .tips(EVERY_NODE)
         .doc("2.6.9", "O(1)", "Gives the connection a name."),
-    session("client|trackinginfo", "", tracking_info).flags(CLIENT)
+    session("client|tracking",
+        "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] \
+         [NOLOOP]",
+        tracking::tracking).flags(CLIENT)
+        .doc("6.0.0", "O(1), or O(N) with N the number of prefixes",
+             "Says whether the connection caches what it reads, and wants to be told when that changes."),
+    session("client|trackinginfo", "", tracking::info).flags(CLIENT)
         .doc("6.2.0", "O(1)", "Tells how changed keys are tracked for the connection."),
     session("client|unblock", "client-id [TIMEOUT | ERROR]", unblock).flags(ADMIN)
         .doc("5.0.0", "O(1)", "Ends the waiting of another connection's blocking command."),
@@ -121,7 +130,7 @@ fn list(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 fn describe(server: &Server, clients: &[Arc<Client>], reply: &mut Reply) {
     let mut text = Vec::new();
     for client in clients {
-        text.extend(client.describe(server.hub.counts(client.id)));
+        text.extend(server.describe(client));
         text.push(b'\n');
     }
     reply.verbatim(&text);
@@ -317,23 +326,5 @@ fn unblock(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     }
     integer(&args[2])?;
     reply.integer(0);
-    Ok(())
-}
-
-/// -1: keys are not tracked for this connection.
-fn getredir(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.integer(-1);
-    Ok(())
-}
-
-fn tracking_info(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.map(3);
-    reply.bulk(b"flags");
-    reply.set(1);
-    reply.bulk(b"off");
-    reply.bulk(b"redirect");
-    reply.integer(-1);
-    reply.bulk(b"prefixes");
-    reply.array(0);
     Ok(())
 }

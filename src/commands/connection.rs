@@ -87,6 +87,7 @@ fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     context.session.leaving = context.session.listens();
     context.server.hub.leave(context.session.client.id);
     context.session.subscriptions = 0;
+    context.session.stop_tracking(&context.server.tracking);
     if context.session.replies != Replies::Skipped {
         context.session.replies = Replies::On; // what is skipped already stays so
     }
@@ -131,7 +132,7 @@ fn authenticate(context: &mut Context, command: &[u8], user: &[u8], password: &[
 fn note_failure(context: &Context, command: &[u8], user: &[u8]) {
     let Context { server, session, .. } = context;
     session.publish();
-    let client = session.client.describe(server.hub.counts(session.client.id));
+    let client = server.describe(&session.client);
     let attempt = FailedLogin::new(command, user, session.multi.is_some(), now_ms());
     let limit = server.config.acllog_max_len.load(Relaxed) as usize;
     server.stats.failed_logins.add(FailedLogin { client, ..attempt }, limit);

@@ -326,6 +326,7 @@ fn load(context: &mut Context) -> Outcome {
         ))
     })?;
     all.take_over(&keyspace.keyspace);
+    server.discard(server.tracking.tell_all(&server.hub));
     context.session.seen = context.session.seen.max(all.last_record());
     server.discard(all.unlock());
     Ok(())

@@ -105,7 +105,9 @@ fn clients_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let all = server.clients.all();
     let blocked = all.iter().filter(|client| client.is_blocked()).count();
     let subscribed = all.iter().filter(|client| server.hub.counts(client.id).total() > 0).count();
-    write!(text, "blocked_clients:{blocked}\r\npubsub_clients:{subscribed}\r\n")
+    let [tracking, ..] = server.tracking.counts();
+    write!(text, "blocked_clients:{blocked}\r\ntracking_clients:{tracking}\r\n")?;
+    write!(text, "pubsub_clients:{subscribed}\r\n")
 }
 
 fn memory_section(_: &mut Context, text: &mut String) -> fmt::Result {
@@ -203,6 +205,9 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
         write!(text, "{name}:{}\r\n", context.server.hub.count(kind))?;
     }
     write!(text, "total_forks:0\r\n")?;
+    let [_, keys, entries, prefixes] = context.server.tracking.counts();
+    write!(text, "tracking_total_keys:{keys}\r\ntracking_total_items:{entries}\r\n")?;
+    write!(text, "tracking_total_prefixes:{prefixes}\r\n")?;
     write!(text, "total_error_replies:{}\r\n", stats.errors.total())
 }
 

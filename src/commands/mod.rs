@@ -30,6 +30,7 @@ pub mod server;
 pub mod slowlog;
 pub mod spec;
 pub mod strings;
+mod tracking;
 pub mod transactions;
 
 use std::sync::LazyLock;

@@ -88,6 +88,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let server = context.server;
     server.config.set(&pairs).map_err(|why| format!("ERR {why}"))?;
     server.stats.slowlog.shorten(server.config.slowlog_limit());
+    server.tracking.shrink(&server.hub);
     match (server.aof.is_enabled(), server.config.appendonly.load(Relaxed)) {
         // A log is written first, in the background; if that fails, it is tried again each second.
         (false, true) => _ = server.start_rewrite(),

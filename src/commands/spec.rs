@@ -438,6 +438,12 @@ impl Command {
         }
     }
 
+    /// Whether clients may cache what it answers: they are told that it reads, and there are keys by which
+    /// to tell them of a change.
+    pub fn is_cacheable(&self) -> bool {
+        self.is_told_as().0 && self.keys[0].is_some()
+    }
+
     /// Whether it has to do with the data.
     pub fn uses_keyspace(&self) -> bool {
         self.is_told_as() != (false, false)

@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::measure::measured;
 use super::{
-    find_hidden, permit, resolve, run_session, settle, settle_all, show_if_monitored, tell_misses,
-    touches,
+    enter_if_tracked, find_hidden, permit, resolve, run_session, settle, settle_all,
+    show_if_monitored, tell_met_expired, tell_misses, touches,
 };
 use crate::aof::Block;
 use crate::commands::spec::{Flags, Outcome};
@@ -137,6 +137,8 @@ fn carry_out(
         session.seen = session.seen.max(position);
     }
     session.keep_promise();
+    let changed = std::mem::take(&mut session.changed);
+    server.tracking.broadcast(&server.hub, &changed, session.client.id);
     server.discard(transaction.unlock());
     Ok(())
 }
@@ -181,6 +183,8 @@ fn run(
             let outcome = handler(&view, args, reply);
             session.tally.looked_up(view.lookups());
             tell_misses(server, session, &view, &outcome, command, args);
+            tell_met_expired(server, session, &view, command, args);
+            enter_if_tracked(server, session, command, args);
             outcome
         }
         Handler::Write(handler) => {
@@ -189,6 +193,7 @@ fn run(
                 .touching(touches(session, command));
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
+            enter_if_tracked(server, session, command, args);
             session.tally.looked_up(view.lookups());
             let garbage = view.unlock();
             transaction.keep(garbage.unwrap_or_default());

@@ -124,7 +124,7 @@ fn close_idle(server: &Server) {
 
 /// Closes the connections for which too much has piled up for too long.
 fn close_slow(server: &Server) {
-    if server.hub.has_listeners() {
+    if server.hub.has_listeners() || server.tracking.is_on() {
         for client in server.clients.all() {
             server.hub.check(client.id, &client.outbox);
         }

@@ -9,10 +9,10 @@
 //! While the client listens to others ([`crate::outbox`]), a second thread writes to its socket, and the
 //! replies go to that one.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use crate::aof::Aof;
 use crate::config::{FsyncPolicy, Level, UNCOUNTED_OUTPUT_BYTES};
@@ -44,12 +44,14 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
         reply: Reply::new(Protocol::Resp2),
         commands: 0,
         answered: 0,
-        writer: None,
     };
     // An error means that the client is gone: there is nobody left to tell.
     let ended = connection.run();
-    server.hub.leave(id); // nobody sends it anything more, so that the writer comes to an end
-    connection.end_writer(ended.is_ok() && connection.session.closing);
+    server.leave(id); // nobody sends it anything more, so that the writer comes to an end
+    if ended.is_ok() && connection.session.closing {
+        connection.session.client.outbox.end_writer(true);
+    }
+    drop(connection);
     server.config.say(Level::Verbose, format_args!("Client {id} has gone"));
 }
 
@@ -62,17 +64,15 @@ struct Connection<'a> {
     commands: u64,
     /// How many of them have a reply.
     answered: u64,
-    /// The thread that writes to the socket, while others send the client something.
-    writer: Option<JoinHandle<()>>,
 }
 
 impl Drop for Connection<'_> {
     /// However the thread ends, it leaves no watched key behind, nobody who waits for its transaction, and
-    /// no writer (there is one only after a panic).
+    /// no writer.
     fn drop(&mut self) {
         self.session.keep_promise();
         self.session.unwatch(&self.server.keyspace);
-        self.end_writer(false);
+        self.session.client.outbox.close();
     }
 }
 
@@ -115,10 +115,8 @@ impl Connection<'_> {
             }
             self.send()?;
             // A writer must not meet a socket that does not block.
-            let arrived = match self.writer {
-                None => wait.receive(&mut input, &self.server.turn_to_poll)?,
-                Some(_) => input.fill_buf()?.len(),
-            };
+            let alone = || self.session.client.outbox.alone();
+            let arrived = wait.receive(&mut input, &self.server.turn_to_poll, alone)?;
             if arrived == 0 {
                 return Ok(());
             }
@@ -172,6 +170,7 @@ impl Connection<'_> {
             self.reply.clear(0);
             let text = format!("MISCONF Errors writing to the AOF file: {error}");
             (0..answered).for_each(|_| self.reply.error(&CommandError::from(text.clone())));
+            self.server.tracking.forget_all(&self.server.hub, self.session.client.id);
         }
         self.put()?;
         self.reply.clear(REPLY_BYTES);
@@ -182,7 +181,7 @@ impl Connection<'_> {
     fn put(&mut self) -> io::Result<()> {
         let outbox = &self.session.client.outbox;
         let listens = self.session.listens();
-        if !listens && self.writer.is_none() {
+        if !listens {
             let (hard_bytes, ..) = self.server.config.client_output_buffer_limit.normal.get();
             // The soft limit is for what stays: these go at once, or the thread waits.
             if hard_bytes > 0
@@ -190,34 +189,24 @@ impl Connection<'_> {
             {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            // Counted first: whoever has seen a reply finds it in the statistics.
-            outbox.sent.add(self.reply.len() as u64);
-            self.server.stats.output_bytes.add(self.reply.len() as u64);
-            let mut socket = self.socket;
-            socket.write_all(self.reply.bytes())?;
-            return Ok(());
-        }
-        if self.writer.is_none() {
-            self.writer = Some(start_writer(self.server, outbox)?);
+            if outbox.write_alone(self.reply.bytes(), &self.server.stats.output_bytes)? {
+                return Ok(());
+            }
+        } else {
+            for target in self.session.redirected.drain(..) {
+                if target.claim_redirected() {
+                    start_writer(self.server, &target)?;
+                }
+            }
+            if outbox.claim_writer() {
+                start_writer(self.server, outbox)?;
+            }
         }
         outbox.send_own(self.reply.bytes());
         if !listens {
-            self.end_writer(true);
+            outbox.end_writer(false);
         }
         Ok(())
-    }
-
-    /// Ends the thread that writes, if there is one; before that it may write what there is.
-    fn end_writer(&mut self, may_finish: bool) {
-        if let Some(writer) = self.writer.take() {
-            let outbox = &self.session.client.outbox;
-            if may_finish {
-                outbox.end();
-            } else {
-                outbox.close();
-            }
-            writer.join().unwrap_or_default(); // its panic was said already
-        }
     }
 
     fn make_durable(&self) -> io::Result<()> {
@@ -238,11 +227,13 @@ fn make_durable(server: &Server, position: u64) -> io::Result<()> {
     }
 }
 
-fn start_writer(server: &Arc<Server>, outbox: &Arc<Outbox>) -> io::Result<JoinHandle<()>> {
-    let (server, outbox) = (server.clone(), outbox.clone());
+/// Starts the writer, whose place has been claimed. Without one the client cannot be told anything.
+fn start_writer(server: &Arc<Server>, outbox: &Arc<Outbox>) -> io::Result<()> {
+    let (server, queue) = (server.clone(), outbox.clone());
     let write = move || {
         let flush = |position| make_durable(&server, position);
-        outbox.write_out(flush, &server.stats.output_bytes);
+        queue.write_out(flush, &server.stats.output_bytes);
     };
-    thread::Builder::new().stack_size(WRITER_STACK_BYTES).name("writer".into()).spawn(write)
+    let thread = thread::Builder::new().stack_size(WRITER_STACK_BYTES).name("writer".into());
+    thread.spawn(write).map(drop).inspect_err(|_| _ = outbox.close())
 }

@@ -67,6 +67,8 @@ pub struct Keyspace {
     expiring: AtomicBool,
     /// Whether the sweeper sweeps.
     sweeping: AtomicBool,
+    /// Whether somebody caches what he has read, and has to be told of changes.
+    cached: Arc<AtomicBool>,
     started: Instant,
     /// Seconds since then, as of the last [`Keyspace::tick`]: a clock that costs a command nothing.
     second: AtomicU32,
@@ -151,6 +153,7 @@ impl Keyspace {
             epochs: AtomicU64::new(0),
             expiring: AtomicBool::new(true),
             sweeping: AtomicBool::new(true),
+            cached: Arc::default(),
             started: Instant::now(),
             second: AtomicU32::new(0),
         }
@@ -228,6 +231,18 @@ impl Keyspace {
     /// Lets the sweeper sweep, or not. An expired key is gone for everybody all the same.
     pub fn set_sweeping(&self, sweeping: bool) {
         self.sweeping.store(sweeping, Relaxed);
+    }
+
+    /// Whether views take note of which keys have changed. Whoever sets it does so before he reads what he
+    /// caches: then the lock of a shard lets those who write to it see that.
+    pub fn cached(&self) -> &Arc<AtomicBool> {
+        &self.cached
+    }
+
+    /// What that says.
+    #[inline(always)]
+    pub fn is_cached(&self) -> bool {
+        self.cached.load(Relaxed)
     }
 
     /// Moves the clock on that says when keys were used.

@@ -1,16 +1,18 @@
 //! The data: keys, values, deadlines, and the locks around them.
 //!
 //! [`keyspace`] locks, [`view`] is what handlers get of it, [`transaction`] lends several commands what is
-//! locked once, [`shard`] is what one lock guards, [`watch`] tells those who wait for a change, [`value`]
-//! and [`hash`] are what keys hold, [`live`] is a hash without the fields that have expired,
-//! [`hyperloglog`] is what a string may be, [`key`] finds them. Nothing here knows commands, the log or
-//! clients: the dispatcher tells a shard the log position of its last record, and asks for it.
+//! locked once, [`shard`] is what one lock guards, [`watch`] tells those who wait for a change,
+//! [`readers`] is who may have a copy of what, [`value`] and [`hash`] are what keys hold, [`live`] is a hash
+//! without the fields that have expired, [`hyperloglog`] is what a string may be, [`key`] finds them.
+//! Nothing here knows commands, the log or clients (but for their numbers): the dispatcher tells a shard
+//! the log position of its last record, and asks for it.
 
 pub mod hash;
 pub mod hyperloglog;
 pub mod key;
 pub mod keyspace;
 pub mod live;
+pub mod readers;
 pub mod shard;
 pub mod transaction;
 pub mod value;
@@ -20,6 +22,7 @@ pub mod watch;
 pub use hash::{Field, Hash, PackedLimits};
 pub use keyspace::{Keyspace, SHARDS};
 pub use live::LiveHash;
+pub use readers::Readers;
 pub use shard::{Expired, WhatExpired};
 pub use transaction::{Needs, Transaction};
 pub use value::{Entry, Value, Written};

@@ -21,6 +21,7 @@ use super::hash::{Hash, PackedLimits};
 use super::key::HashedKey;
 use super::keyspace::{Exclusive, Keys, Keyspace, Shared};
 use super::live::LiveHash;
+use super::readers::{Readers, Stripe};
 use super::shard::{Expired, Shard, Table, TimedHashes, WhatExpired};
 use super::transaction::Transaction;
 use super::value::{Entry, Value, Written};
@@ -83,7 +84,11 @@ struct Aftermath {
     expired: Vec<Expired>,
     /// What happened, for those who subscribe to events.
     events: Vec<Event>,
-    /// Watched keys whose value was handed out to be changed in place, which may or may not happen.
+    /// Which keys have changed, for those who cache what they have read. (Those of `expired` are not
+    /// among them.)
+    changed: Vec<Box<[u8]>>,
+    /// Keys that somebody watches or caches, whose value was handed out to be changed in place, which may
+    /// or may not happen.
     handed_out: Vec<(usize, Vec<u8>)>,
     /// What takes long to free, to be dropped when the locks are gone.
     garbage: Garbage,
@@ -94,18 +99,25 @@ struct Aftermath {
 pub struct Garbage {
     values: Vec<Value>,
     databases: Vec<(Table, TimedHashes)>,
+    readers: Vec<Stripe>,
 }
 
 impl Garbage {
     /// Whether there is nothing to free.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty() && self.databases.is_empty()
+        self.values.is_empty() && self.databases.is_empty() && self.readers.is_empty()
     }
 
     /// Takes more of it.
     pub(super) fn extend(&mut self, mut more: Garbage) {
         self.values.append(&mut more.values);
         self.databases.append(&mut more.databases);
+        self.readers.append(&mut more.readers);
+    }
+
+    /// All that a table of readers had.
+    pub fn of(readers: &Readers) -> Garbage {
+        Garbage { readers: readers.take_all(), ..Garbage::default() }
     }
 }
 
@@ -213,6 +225,13 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
         let (shard, key) = self.locate(key);
         let entry = shard.table(self.db)?.get(key)?;
         (!self.is_expired(entry)).then_some(entry)
+    }
+
+    /// Whether the key has expired, and nobody has removed it yet.
+    pub fn has_expired(&self, key: &[u8]) -> bool {
+        let (shard, key) = self.locate(key);
+        let entry = shard.table(self.db).and_then(|table| table.get(key));
+        entry.is_some_and(|entry| self.is_expired(entry))
     }
 
     /// The seconds since the entry was last used.
@@ -403,6 +422,7 @@ impl WriteView<'_> {
         let earliest_field_ms = entry.earliest_field_ms();
         let old = shard.insert(db, hashed, entry);
         shard.touch(db, hashed);
+        self.note_change(key);
         self.keyspace.note_deadline(hashed.shard(), earliest_field_ms);
         self.replaced(hashed, old, deadline_ms);
     }
@@ -414,6 +434,7 @@ impl WriteView<'_> {
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.insert_string(db, hashed, value, deadline_ms, second);
         shard.touch(db, hashed);
+        self.note_change(key);
         self.replaced(hashed, old, deadline_ms);
     }
 
@@ -441,9 +462,10 @@ impl WriteView<'_> {
             return None;
         }
         let db = self.db;
-        let (shard, key) = self.locate_mut(key);
-        let entry = shard.remove(db, key);
-        shard.touch(db, key);
+        let (shard, hashed) = self.locate_mut(key);
+        let entry = shard.remove(db, hashed);
+        shard.touch(db, hashed);
+        self.note_change(key);
         entry
     }
 
@@ -456,10 +478,11 @@ impl WriteView<'_> {
     /// Lets the key, if it is there, expire at the deadline, or never.
     pub fn set_deadline_ms(&mut self, key: &[u8], deadline_ms: Option<i64>) {
         let db = self.db;
-        let (shard, key) = self.locate_mut(key);
-        shard.set_deadline_ms(db, key, deadline_ms);
-        shard.touch(db, key);
-        self.keyspace.note_deadline(key.shard(), deadline_ms);
+        let (shard, hashed) = self.locate_mut(key);
+        shard.set_deadline_ms(db, hashed, deadline_ms);
+        shard.touch(db, hashed);
+        self.note_change(key);
+        self.keyspace.note_deadline(hashed.shard(), deadline_ms);
     }
 
     /// When a hash is small enough for its compact form.
@@ -558,9 +581,24 @@ impl WriteView<'_> {
     pub fn changed(&mut self) {
         let Some(aftermath) = &mut self.aftermath else { return };
         for (db, key) in std::mem::take(&mut aftermath.handed_out) {
-            let (shard, key) = self.locate_mut(&key);
-            shard.touch(db, key);
+            let (shard, hashed) = self.locate_mut(&key);
+            shard.touch(db, hashed);
+            self.note_change(&key);
         }
+    }
+
+    /// Takes note that a key has changed, if anybody caches what he has read.
+    #[inline(always)]
+    fn note_change(&mut self, key: &[u8]) {
+        if self.keyspace.is_cached() {
+            self.aftermath().changed.push(key.into());
+        }
+    }
+
+    /// Which keys have changed, if anybody caches.
+    pub fn take_changed(&mut self) -> Vec<Box<[u8]>> {
+        let changed = |aftermath: &mut Box<Aftermath>| std::mem::take(&mut aftermath.changed);
+        self.aftermath.as_mut().map(changed).unwrap_or_default()
     }
 
     /// Unlocks; what comes back, if anything does, takes long to free.
@@ -601,7 +639,7 @@ impl WriteView<'_> {
     /// The entry, expired or not.
     fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
         let (db, touching, second) = (self.db, self.touching, self.keyspace.second());
-        if self.locate(key).0.watches.is_some() {
+        if self.locate(key).0.watches.is_some() || self.keyspace.is_cached() {
             self.aftermath().handed_out.push((db, key.to_vec()));
         }
         let (shard, key) = self.locate_mut(key);
@@ -699,6 +737,8 @@ pub struct WriteAll<'a> {
     /// The database that the command means.
     pub db: usize,
     garbage: Garbage,
+    /// No key need be what it was.
+    has_replaced: bool,
 }
 
 impl<'a> WriteAll<'a> {
@@ -713,7 +753,7 @@ impl<'a> WriteAll<'a> {
         shards: Vec<Exclusive<'a>>,
         db: usize,
     ) -> WriteAll<'a> {
-        WriteAll { keyspace, shards, db, garbage: Garbage::default() }
+        WriteAll { keyspace, shards, db, garbage: Garbage::default(), has_replaced: false }
     }
 
     /// All shards, locked from now on.
@@ -731,6 +771,7 @@ impl<'a> WriteAll<'a> {
 
     /// Empties the database that the command means.
     pub fn flush(&mut self) {
+        self.has_replaced = true;
         let db = self.db;
         let databases: Vec<_> = self.locked().iter_mut().map(|shard| shard.flush(db)).collect();
         self.garbage.databases.extend(databases.into_iter().filter(|(table, _)| !table.is_empty()));
@@ -738,6 +779,7 @@ impl<'a> WriteAll<'a> {
 
     /// Empties all databases.
     pub fn flush_all(&mut self) {
+        self.has_replaced = true;
         self.locked();
         for shard in &mut self.shards {
             let databases = (0..shard.databases()).map(|db| shard.flush(db));
@@ -762,8 +804,14 @@ impl<'a> WriteAll<'a> {
 
     /// Exchanges two databases.
     pub fn swap(&mut self, one: usize, other: usize) {
+        self.has_replaced = one != other;
         let now_ms = super::now_ms();
         self.locked().iter_mut().for_each(|shard| shard.swap(one, other, now_ms));
+    }
+
+    /// Whether whole databases have been emptied or exchanged.
+    pub fn has_replaced(&self) -> bool {
+        self.has_replaced
     }
 
     /// The highest log position of the shards.

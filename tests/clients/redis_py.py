@@ -304,8 +304,6 @@ def clients_may_cache(db):
     version = db.info("server")["redis_version"].split(".")
     if PROTOCOL == 2 or tuple(map(int, version[:2])) < (7, 4):
         return  # redis-py caches with RESP3 only, and only what a server of 7.4 or newer holds
-    if db.execute_command("COMMAND INFO", "client|tracking") == [None]:
-        return print("not tried, as the server has no CLIENT TRACKING:", end=" ")
     db.set("k", "old")
     caching = connect(cache_config=CacheConfig())
     assert caching.get("k") == b"old" and caching.get_cache().size == 1

@@ -986,6 +986,29 @@ fn on_a_full_disk_writes_are_refused_until_there_is_space() {
     }
 }
 
+/// What a caching client is told of its keys goes with the replies it stands between, if these have to be
+/// taken back; the keys have changed all the same.
+#[test]
+fn on_a_full_disk_who_caches_is_told_to_forget_everything() {
+    if skipped_on_redis() {
+        return;
+    }
+    for fsync in ["everysec", "always"] {
+        let home = TempDir::new();
+        let Some(_disk) = SmallDisk::mount(&home, 1 << 20) else { return };
+        let server = Server::start_in(home, &["--appendfsync", fsync]);
+        let mut c = server.client();
+        c.reply("HELLO 3");
+        c.expect("CLIENT TRACKING ON", "+OK");
+        let too_long = "x".repeat(2 << 20);
+        c.expect("GET k", "_");
+        let reply = c.call(&["SET", "k", &too_long]).to_string();
+        assert!(reply.starts_with(&format!("-{NO_SPACE}")), "{reply}");
+        assert_eq!(c.read_reply().to_string(), ">[\"invalidate\", _]");
+        drop(server);
+    }
+}
+
 #[test]
 fn a_server_that_dies_on_a_full_disk_starts_on_it_again() {
     if skipped_on_redis() {

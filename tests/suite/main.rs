@@ -37,4 +37,5 @@ mod startup;
 mod stats;
 mod strings;
 mod style;
+mod tracking;
 mod transactions;
