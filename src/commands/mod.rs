@@ -33,6 +33,7 @@ pub mod strings;
 mod tracking;
 pub mod transactions;
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 
 pub use spec::{Command, Context, Effect, Family, Handler};
@@ -75,10 +76,19 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static Command)> {
 /// The places of [`find`]'s table: a power of two, and so many that most names have one for themselves.
 const PLACES: usize = 1024;
 
-/// Finds a command by its name, in letters of any case. (In a table with open addressing, as a `HashMap`
-/// would want a copy of the name in small letters. The names in it are ours, so nobody can make them
-/// collide.)
+/// Finds a command by its name, in letters of any case. A thread's client mostly asks for the same again.
+#[inline]
 pub fn find(name: &[u8]) -> Option<&'static Command> {
+    thread_local! {
+        static LAST: Cell<Option<&'static Command>> = const { Cell::new(None) };
+    }
+    let is_it = |row: &&Command| row.name.as_bytes().eq_ignore_ascii_case(name);
+    LAST.get().filter(is_it).or_else(|| search(name).inspect(|row| LAST.set(Some(row))))
+}
+
+/// In a table with open addressing, as a `HashMap` would want a copy of the name in small letters. The names
+/// in it are ours, so nobody can make them collide.
+fn search(name: &[u8]) -> Option<&'static Command> {
     static TABLE: LazyLock<Vec<Option<&Command>>> = LazyLock::new(|| {
         let mut table = vec![None; PLACES];
         for (_, row) in all() {

@@ -396,7 +396,7 @@ impl Command {
 
     /// The keys among the arguments. There are none if those say a number of keys that cannot be.
     pub fn keys_of<'a>(&self, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        let (first, end, step) = match self.keys[0] {
+        let (next, end, step) = match self.keys[0] {
             Some(Keys { first, find: Find::Number, step, .. }) => {
                 let end = numbered_keys_end(args, first, step);
                 (first + 1, end.unwrap_or(0), step)
@@ -406,7 +406,7 @@ impl Command {
                 (first, range_end(args, last), step)
             }
         };
-        args.from(first).take(end.saturating_sub(first)).step_by(step.max(1))
+        KeyArgs { args, next, end, step: step.max(1) }
     }
 
     /// The keys of one of its key specs.
@@ -496,6 +496,35 @@ fn range_end(args: Args, last: i32) -> usize {
         _ => (args.len() + 1).saturating_sub(last.unsigned_abs() as usize),
     }
 }
+
+/// Every so many of the arguments up to an end. (As the adapters of iterators would give them, but every
+/// command pays for this.)
+struct KeyArgs<'a> {
+    args: Args<'a>,
+    next: usize,
+    end: usize,
+    step: usize,
+}
+
+impl<'a> Iterator for KeyArgs<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let key = self.args.get(self.next).filter(|_| self.next < self.end)?;
+        self.next += self.step;
+        Some(key)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.end.saturating_sub(self.next);
+        let keys = if left < 2 { left } else { left.div_ceil(self.step) };
+        (keys, Some(keys))
+    }
+}
+
+impl ExactSizeIterator for KeyArgs<'_> {}
 
 /// A family of commands: a file of this folder.
 pub struct Family {
