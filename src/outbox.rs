@@ -74,6 +74,8 @@ struct Queue {
     ending: bool,
     /// Another client's messages go here, whether this one listens or not: the writer is to stay.
     redirected: bool,
+    /// The connection ends when all is written. Nothing more comes from others.
+    closing: bool,
 }
 
 struct Piece {
@@ -145,7 +147,7 @@ impl Outbox {
     /// Sends a message to the client. Returns whether that was too much and has disconnected it.
     pub fn push(&self, bytes: &Arc<[u8]>, position: Position, limit: &OutputLimit) -> bool {
         let mut queue = self.lock();
-        if self.is_closed() {
+        if self.is_closed() || queue.closing {
             return false;
         }
         queue.bytes += bytes.len();
@@ -269,12 +271,13 @@ impl Outbox {
     }
 
     /// Has the writer, if there is one, write everything and end, and waits for that. One that is needed
-    /// from outside stays, unless the connection is `closing`.
+    /// from outside stays, unless the connection is `closing`: then nothing more is taken from there.
     pub fn end_writer(&self, closing: bool) {
         let mut queue = self.lock();
         if queue.redirected && !closing {
             return;
         }
+        queue.closing = closing;
         queue.ending = true;
         self.wake(&mut queue);
         while queue.ending && self.has_writer.load(SeqCst) && !self.is_closed() {
@@ -294,6 +297,9 @@ impl Outbox {
     /// As [`Outbox::claim_writer`], for a client that need not listen: messages of another one go to it.
     pub fn claim_redirected(&self) -> bool {
         let mut queue = self.lock();
+        if queue.closing {
+            return false; // there is an end to be waited for
+        }
         queue.redirected = true;
         queue.ending = false; // whoever waits for that goes on with the writer there is
         drop(queue);

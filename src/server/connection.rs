@@ -47,10 +47,11 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
     };
     // An error means that the client is gone: there is nobody left to tell.
     let ended = connection.run();
-    server.leave(id); // nobody sends it anything more, so that the writer comes to an end
-    if ended.is_ok() && connection.session.closing {
+    if ended.is_ok() {
+        // Who asks no more may still read. Until it has, it counts, and can be killed.
         connection.session.client.outbox.end_writer(true);
     }
+    server.leave(id); // before the socket is closed: whoever sees that finds it gone
     drop(connection);
     server.config.say(Level::Verbose, format_args!("Client {id} has gone"));
 }

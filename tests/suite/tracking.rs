@@ -858,6 +858,42 @@ fn replies_that_are_not_wanted_do_not_keep_news_away() {
 }
 
 #[test]
+fn who_asks_no_more_gets_all_replies() {
+    let w = connect();
+    for listening in ["CLIENT TRACKING ON", "SUBSCRIBE x"] {
+        for _ in 0..20 {
+            let mut c = resp3(&w);
+            c.send_raw(format!("{listening}\r\nPING first\r\nPING last\r\n"));
+            c.close_sending();
+            let replies = [(); 3].map(|()| c.read_reply());
+            assert_eq!(replies[2], Reply::Bulk(b"last".to_vec()));
+            c.expect_closed();
+        }
+    }
+}
+
+#[test]
+fn who_has_left_but_does_not_read_is_listed_and_can_be_killed() {
+    if skipped_on_redis() {
+        return; // it takes what a client has asked for last into its memory, or drops it
+    }
+    let mut w = connect();
+    w.call(&["SET", "long", &"x".repeat(30_000_000)]);
+    for end in ["QUIT", ""] {
+        let mut c = tracking(&w, "");
+        let id = c.id();
+        c.send_raw(format!("GET long\r\nPING\r\n{end}\r\n"));
+        c.close_sending();
+        let list = format!("CLIENT LIST ID {id}");
+        let last = if end.is_empty() { "cmd=ping" } else { "cmd=quit" };
+        eventually("it has left", || w.text(&list).contains(last));
+        thread::sleep(Duration::from_millis(50)); // to fail, its thread would have to leave meanwhile
+        w.expect(&format!("CLIENT KILL ID {id}"), ":1");
+        eventually("it has gone", || w.text(&list).is_empty());
+    }
+}
+
+#[test]
 fn reset_and_leaving_end_it() {
     let mut w = connect();
     let mut c = tracking(&w, "OPTIN");
