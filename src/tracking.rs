@@ -164,8 +164,8 @@ impl Tracking {
     /// The client tracks no more, if it did.
     pub fn leave(&self, id: u64) {
         let mut clients = self.lock();
-        let Some(tracker) = clients.all.remove(&id) else { return };
-        for prefix in &tracker.prefixes {
+        let prefixes = clients.all.remove(&id).map(|tracker| tracker.prefixes).unwrap_or_default();
+        for prefix in &prefixes {
             if let Some(ids) = clients.prefixes.get_mut(prefix) {
                 ids.remove(&id);
                 if ids.is_empty() {
@@ -174,7 +174,8 @@ impl Tracking {
             }
         }
         self.prefix_count.store(clients.prefixes.len(), SeqCst);
-        if clients.all.is_empty() {
+        // Who is killed may go on reading for a moment, and be entered once more: then it leaves twice.
+        if clients.all.is_empty() && (self.is_on() || self.readers.keys() > 0) {
             self.on.store(false, SeqCst);
             let forgotten = Garbage::of(&self.readers); // nobody is owed anything any more
             drop(clients);
@@ -435,8 +436,10 @@ mod tests {
         assert_eq!(place.tracking.counts(), [1, 2, 2, 0]);
         assert!(place.on.load(SeqCst));
         place.tracking.leave(1);
-        place.tracking.leave(1);
         assert_eq!(place.tracking.counts(), [0; 4]);
+        place.read(1, &["a"]);
+        place.tracking.leave(1);
+        assert_eq!(place.tracking.counts(), [0; 4], "it was killed while it read");
         assert!(!place.on.load(SeqCst));
     }
 
