@@ -344,7 +344,7 @@ mod tests {
         hub.publish(b"a", b"x", &Position::Known(0));
         for (outbox, expected) in outboxes.iter().zip([b'*', b'*', b'>', b'>']) {
             let mut reply = Reply::new(Protocol::Resp2);
-            outbox.take_held(&mut reply, 0);
+            outbox.take_held(&mut reply, 0, true);
             assert_eq!(reply.bytes()[0], expected);
         }
     }

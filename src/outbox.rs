@@ -213,10 +213,11 @@ impl Outbox {
         self.lock().holding = true;
     }
 
-    /// Moves what was held into the replies, to where there were `at` bytes. Returns how far the log must
-    /// be flushed for it.
-    pub fn take_held(&self, reply: &mut Reply, at: usize) -> u64 {
+    /// Moves what was held into the replies, to where there were `at` bytes; what comes is held on only if
+    /// the client still `listens`. Returns how far the log must be flushed for it.
+    pub fn take_held(&self, reply: &mut Reply, at: usize, listens: bool) -> u64 {
         let mut queue = self.lock();
+        queue.holding = listens;
         let held = std::mem::take(&mut queue.held);
         queue.bytes -= held.iter().map(|piece| piece.bytes.len()).sum::<usize>().min(queue.bytes);
         drop(queue);
@@ -231,10 +232,8 @@ impl Outbox {
     /// Keeps a writer that may come from the socket, as long as what it returns lives; nothing if there is
     /// a writer already.
     pub fn alone(&self) -> Option<MutexGuard<'_, ()>> {
-        if self.has_writer.load(SeqCst) {
-            return None; // whose turn may last as long as its client does not read
-        }
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not waiting for it: a writer's turn may last as long as its client does not read.
+        let turn = self.turn.try_lock().ok()?;
         (!self.has_writer.load(SeqCst)).then_some(turn)
     }
 
@@ -440,7 +439,7 @@ mod tests {
         push(&outbox, "c", 5, &config);
         let mut reply = Reply::new(Protocol::Resp2);
         reply.ok();
-        assert_eq!(outbox.take_held(&mut reply, 0), 7);
+        assert_eq!(outbox.take_held(&mut reply, 0, true), 7);
         assert_eq!(reply.bytes(), b"bc+OK\r\n");
         push(&outbox, "d", 0, &config);
         assert_eq!(next(&outbox), b"a");
@@ -448,6 +447,54 @@ mod tests {
         push(&outbox, "e", 0, &config);
         assert_eq!(next(&outbox), b"bc+OK\r\nde");
         assert_eq!(outbox.lock().pieces.capacity(), 0, "a burst leaves no memory behind");
+    }
+
+    #[test]
+    fn what_is_held_for_who_does_not_listen_any_more_is_sent_at_once() {
+        let (outbox, config) = (Outbox::new(None), Config::new());
+        outbox.hold();
+        outbox.take_held(&mut Reply::new(Protocol::Resp2), 0, false);
+        push(&outbox, "a", 0, &config);
+        assert_eq!(next(&outbox), b"a");
+    }
+
+    #[test]
+    fn the_end_waits_for_what_is_to_be_written_whoever_redirects_to_it() {
+        let (outbox, config) = (Outbox::new(None), Config::new());
+        assert!(outbox.claim_writer());
+        push(&outbox, "a", 0, &config);
+        std::thread::scope(|scope| {
+            let ending = scope.spawn(|| outbox.end_writer(true));
+            while !outbox.lock().ending {
+                std::thread::yield_now();
+            }
+            assert!(!outbox.claim_redirected() && !ending.is_finished());
+            push(&outbox, "too late", 0, &config);
+            assert_eq!(next(&outbox), b"a");
+            assert!(outbox.lock().ending && outbox.next().is_none());
+        });
+    }
+
+    #[test]
+    fn a_redirection_keeps_the_writer_that_was_to_end() {
+        let outbox = Outbox::new(None);
+        assert!(outbox.claim_writer());
+        std::thread::scope(|scope| {
+            scope.spawn(|| outbox.end_writer(false));
+            while !outbox.lock().ending {
+                std::thread::yield_now();
+            }
+            assert!(!outbox.claim_redirected(), "there is one");
+        });
+        outbox.end_writer(false);
+        assert!(outbox.alone().is_none());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_writer_whose_client_does_not_read() {
+        let outbox = Outbox::new(None);
+        let _writing = outbox.turn.lock();
+        assert!(outbox.alone().is_none());
     }
 
     #[test]

@@ -275,7 +275,8 @@ impl Session {
         }
         if self.listens() || self.leaving {
             let at = if std::mem::take(&mut self.leaving) { start } else { reply.len() };
-            self.seen = self.seen.max(self.client.outbox.take_held(reply, at));
+            let held = self.client.outbox.take_held(reply, at, self.listens());
+            self.seen = self.seen.max(held);
         }
     }
 

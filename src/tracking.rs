@@ -403,7 +403,7 @@ mod tests {
     /// What the client has been told since it was last asked, without what is always the same.
     fn told(outbox: &Outbox) -> String {
         let mut reply = Reply::new(Protocol::Resp3);
-        outbox.take_held(&mut reply, 0);
+        outbox.take_held(&mut reply, 0, true);
         let text = String::from_utf8_lossy(reply.bytes()).replace("\r\n", " ");
         text.replace(">2 $10 invalidate ", "| ")
     }

@@ -84,7 +84,7 @@ fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     context.session.authenticated = !context.server.wants_password();
     context.session.client.state().name.clear();
     // What was sent to it until now came before the reply.
-    context.session.leaving = context.session.listens();
+    context.session.leaving |= context.session.listens();
     context.server.hub.leave(context.session.client.id);
     context.session.subscriptions = 0;
     context.session.stop_tracking(&context.server.tracking);

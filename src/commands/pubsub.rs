@@ -109,7 +109,7 @@ fn sunsubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome
 fn stop_listening(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
     let (hub, id) = (&context.server.hub, context.session.client.id);
     // What came until now came before the confirmation.
-    context.session.leaving = context.session.listens();
+    context.session.leaving |= context.session.listens();
     let all = if args.len() == 1 { hub.subscriptions_of(id, kind) } else { Vec::new() };
     if args.len() == 1 && all.is_empty() {
         confirm(reply, kind, "unsubscribe", None, hub.counts(id));

@@ -121,7 +121,7 @@ pub(super) fn tracking(context: &mut Context, args: Args, reply: &mut Reply) -> 
         word if is(word, "ON") => start(context, options)?,
         word if is(word, "OFF") => {
             // What came until now came before the confirmation.
-            context.session.leaving = context.session.listens();
+            context.session.leaving |= context.session.listens();
             context.session.stop_tracking(&context.server.tracking);
         }
         _ => return Err(CommandError::SYNTAX),

@@ -181,6 +181,11 @@ impl Connection<'_> {
     /// Writes the replies, or has them written in their order among what others send.
     fn put(&mut self) -> io::Result<()> {
         let outbox = &self.session.client.outbox;
+        for target in self.session.redirected.drain(..) {
+            if target.claim_redirected() {
+                start_writer(self.server, &target)?;
+            }
+        }
         let listens = self.session.listens();
         if !listens {
             let (hard_bytes, ..) = self.server.config.client_output_buffer_limit.normal.get();
@@ -193,15 +198,8 @@ impl Connection<'_> {
             if outbox.write_alone(self.reply.bytes(), &self.server.stats.output_bytes)? {
                 return Ok(());
             }
-        } else {
-            for target in self.session.redirected.drain(..) {
-                if target.claim_redirected() {
-                    start_writer(self.server, &target)?;
-                }
-            }
-            if outbox.claim_writer() {
-                start_writer(self.server, outbox)?;
-            }
+        } else if outbox.claim_writer() {
+            start_writer(self.server, outbox)?;
         }
         outbox.send_own(self.reply.bytes());
         if !listens {

@@ -2,12 +2,14 @@
 //! caches is left with an old value.
 
 use std::collections::HashMap;
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    Client, Reply, connect, connect_with, eventually, skipped_on_redis, split_command, transcript,
+    Client, Reply, Server, connect, connect_with, eventually, skipped_on_redis, split_command,
+    transcript,
 };
 
 impl Client {
@@ -603,6 +605,49 @@ fn a_resp3_client_is_told_for_another_though_it_subscribes_to_nothing() {
     t.expect("GET k", "\"v\"");
     t.expect("QUIT", "+OK");
     t.expect_closed();
+}
+
+#[test]
+fn a_target_that_has_listened_for_a_moment_only_is_told_at_once() {
+    let mut w = connect();
+    let moments = [
+        "CLIENT TRACKING ON\r\nCLIENT TRACKING OFF",
+        "SUBSCRIBE x\r\nUNSUBSCRIBE x",
+        "MULTI\r\nSUBSCRIBE x\r\nUNSUBSCRIBE x\r\nUNSUBSCRIBE y\r\nEXEC",
+    ];
+    for moment in moments {
+        let (mut c, mut t) = (w.another(), resp3(&w));
+        let id = t.id();
+        t.send_raw(format!("{moment}\r\nPING fence\r\n"));
+        while t.read_reply() != Reply::Bulk(b"fence".to_vec()) {}
+        c.expect(&format!("CLIENT TRACKING ON REDIRECT {id}"), "+OK");
+        c.reply("GET a");
+        w.expect("SET a 1", "+OK");
+        assert_eq!(news(t.read_reply()), "[a]", "{moment}");
+    }
+}
+
+#[test]
+fn who_has_redirected_for_a_moment_only_does_not_keep_the_targets_socket() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    let sockets = || {
+        let all = fs::read_dir(format!("/proc/{}/fd", server.process_id())).expect("its files");
+        let targets = all.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    };
+    c.expect("PING", "+PONG");
+    let before = sockets();
+    for _ in 0..10 {
+        let mut t = server.client();
+        let id = t.id();
+        c.send_raw(format!("CLIENT TRACKING ON REDIRECT {id}\r\nCLIENT TRACKING OFF\r\n"));
+        c.expect_bytes("+OK\r\n+OK\r\n");
+    }
+    eventually("the targets have gone", || sockets() == before);
 }
 
 #[test]
