@@ -4,7 +4,7 @@
 //! cargo bench                       everything, some nine minutes
 //! BENCH_SHORT=1 cargo bench         the same with tiny numbers, to see that it works
 //! BENCH_ROUNDS=9 cargo bench        more rounds than five
-//! BENCH_CASES=SET/,log cargo bench  only what begins so: `GET/16`, `HSET`, `always/` (requests with
+//! BENCH_CASES=SET/,log cargo bench  only what begins so: `GET/16`, `GET/1/alone`, `always/` (requests with
 //!                                   `appendfsync always`), `memory` (per key), `log/replay` or
 //!                                   `log/rewrite`
 //! ```
@@ -42,13 +42,15 @@ use load::{VALUE, hset, longest_wait, set};
 use servers::{Kind, Server, floor, version};
 use tables::{Case, Facts, Rounds, Sample, print_cases};
 
-/// What redis-benchmark runs: `appendfsync`, a name of its `-t` and the length of the pipeline.
+/// What redis-benchmark runs: `appendfsync`, a name of its `-t`, the length of the pipeline, and how many
+/// clients.
 #[rustfmt::skip]
-const CASES: &[(&str, &str, u64)] = &[
-    ("everysec", "GET", 1), ("everysec", "GET", 16), ("everysec", "GET", 100),
-    ("everysec", "SET", 1), ("everysec", "SET", 16), ("everysec", "SET", 100),
-    ("everysec", "INCR", 16), ("everysec", "HSET", 16), ("everysec", "MSET", 16),
-    ("always", "SET", 1), ("always", "SET", 16),
+const CASES: &[(&str, &str, u64, u64)] = &[
+    ("everysec", "GET", 1, 1), ("everysec", "GET", 1, 50), ("everysec", "GET", 16, 50),
+    ("everysec", "GET", 100, 50), ("everysec", "SET", 1, 1), ("everysec", "SET", 1, 50),
+    ("everysec", "SET", 16, 50), ("everysec", "SET", 100, 50), ("everysec", "INCR", 16, 50),
+    ("everysec", "HSET", 16, 50), ("everysec", "MSET", 16, 50),
+    ("always", "SET", 1, 50), ("always", "SET", 16, 50),
 ];
 /// The keys that redis-benchmark draws from.
 const KEYS: usize = 100_000;
@@ -119,10 +121,11 @@ fn main() {
 
 /// Requests per second, CPU time and latency, case by case.
 fn throughput(scale: &Scale, kinds: &[Kind], markdown: &mut String) {
-    let new_case = |&(appendfsync, test, pipeline)| Case {
+    let new_case = |&(appendfsync, test, pipeline, clients)| Case {
         appendfsync,
         test,
         pipeline,
+        clients,
         requests: 0,
         samples: Default::default(),
     };
@@ -171,10 +174,12 @@ fn throughput_round(scale: &Scale, kinds: &[Kind], cases: &mut [Case], round: us
 
 /// Runs a case once; nothing if redis-benchmark does not know it or the server refuses it.
 fn run(server: &Server, case: &Case, requests: u64) -> Option<Sample> {
-    let (port, pipeline, bytes) = (server.port, case.pipeline, VALUE.len());
+    let Case { pipeline, clients, .. } = case;
+    let (port, bytes) = (server.port, VALUE.len());
     let test = case.test.to_lowercase();
-    let options =
-        format!("-p {port} -t {test} -c 50 -P {pipeline} -n {requests} -r {KEYS} -d {bytes} --csv");
+    let options = format!(
+        "-p {port} -t {test} -c {clients} -P {pipeline} -n {requests} -r {KEYS} -d {bytes} --csv"
+    );
     let mut client = Command::new("redis-benchmark");
     client.args(options.split(' '));
     let before = server.cpu_us();

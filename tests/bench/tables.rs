@@ -16,6 +16,7 @@ pub(crate) struct Case {
     pub(crate) appendfsync: &'static str,
     pub(crate) test: &'static str,
     pub(crate) pipeline: u64,
+    pub(crate) clients: u64,
     pub(crate) requests: u64,
     /// By [`Kind`] and round.
     pub(crate) samples: [Vec<Sample>; 3],
@@ -24,7 +25,8 @@ pub(crate) struct Case {
 impl Case {
     pub(crate) fn name(&self) -> String {
         let always = if self.appendfsync == "always" { "always/" } else { "" };
-        format!("{always}{}/{}", self.test, self.pipeline)
+        let alone = if self.clients == 1 { "/alone" } else { "" };
+        format!("{always}{}/{}{alone}", self.test, self.pipeline)
     }
 
     fn column(&self, kind: Kind, column: usize) -> Vec<f64> {
@@ -64,8 +66,9 @@ pub(crate) fn print_cases(cases: &[Case]) -> String {
         }
         let medians = kinds.map(|kind| case.medians(kind));
         let always = if case.appendfsync == "always" { ", `always`" } else { "" };
+        let alone = if case.clients == 1 { ", one client" } else { "" };
         let cells = [
-            vec![format!("`{}`, pipeline {}{always}", case.test, case.pipeline)],
+            vec![format!("`{}`, pipeline {}{always}{alone}", case.test, case.pipeline)],
             medians.map(|sample| show(sample[0], 0)).to_vec(),
             vec![case.ratio(Kind::Respite)],
             medians.map(|of| show(of[1] + of[2], 2)).to_vec(),
