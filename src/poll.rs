@@ -101,7 +101,7 @@ impl Wait {
 
 /// What arrives soon.
 fn poll(input: &mut BufReader<&Socket>) -> io::Result<Option<usize>> {
-    let socket: &Socket = input.get_ref();
+    let socket = *input.get_ref();
     socket.set_nonblocking(true)?;
     let started = Instant::now();
     let found = loop {
@@ -114,7 +114,7 @@ fn poll(input: &mut BufReader<&Socket>) -> io::Result<Option<usize>> {
         }
         thread::yield_now();
     };
-    input.get_ref().set_nonblocking(false)?;
+    socket.set_nonblocking(false)?;
     found
 }
 
