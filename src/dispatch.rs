@@ -395,7 +395,6 @@ fn enter_if_tracked(server: &Server, session: &Session, command: &Command, args:
     if let Some(mode) = session.tracking
         && mode.enters(session.caching)
         && command.is_cacheable()
-        && !command.name.starts_with("debug|")
     {
         server.tracking.enter(&server.hub, session.client.id, command.keys_of(args));
     }

@@ -438,10 +438,10 @@ impl Command {
         }
     }
 
-    /// Whether clients may cache what it answers: they are told that it reads, and there are keys by which
-    /// to tell them of a change.
+    /// Whether clients may cache what it answers: they are told that it reads, there are keys by which to
+    /// tell them of a change, and it is no look behind the scenes (`DEBUG`).
     pub fn is_cacheable(&self) -> bool {
-        self.is_told_as().0 && self.keys[0].is_some()
+        self.is_told_as().0 && self.keys[0].is_some() && !self.has(Flags::ADMIN)
     }
 
     /// Whether it has to do with the data.
