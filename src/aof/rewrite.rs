@@ -329,7 +329,7 @@ impl Sink {
             let Some(table) = shard.table(db).filter(|table| !table.is_empty()) else { continue };
             encode(&mut records, &[b"SELECT", db.to_string().as_bytes()]);
             for (key, entry) in table.iter() {
-                encode_entry(&mut records, key.bytes(), entry);
+                encode_entry(&mut records, key, entry);
             }
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -419,6 +419,7 @@ mod tests {
     use super::super::replay::replay;
     use super::*;
     use crate::config::Config;
+    use crate::store::ByteString;
     use crate::store::{Hash, PackedLimits, WriteAll};
 
     const LIMITS: PackedLimits = PackedLimits { entries: 16, value_bytes: 64 };
@@ -448,7 +449,8 @@ mod tests {
         /// Sets a key as a command would, and logs it.
         fn set(&self, aof: &Aof, db: usize, keys: &[&[u8]], value: &[u8]) {
             let mut view = self.keyspace.write(db, keys.iter().copied());
-            keys.iter().for_each(|key| view.insert(key, Value::String(value.to_vec()), None));
+            keys.iter()
+                .for_each(|key| view.insert(key, Value::String(ByteString::new(value)), None));
             let pairs = keys.iter().flat_map(|key| [*key, value]);
             let record: Vec<&[u8]> = [&b"MSET"[..]].into_iter().chain(pairs).collect();
             let mut bytes = Vec::new();
@@ -515,7 +517,7 @@ mod tests {
                     for (key, entry) in shard.table(db).iter().flat_map(|table| table.iter()) {
                         let Value::String(value) = &entry.value else { continue };
                         let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
-                        all.insert((db, shown(key.bytes())), shown(value));
+                        all.insert((db, shown(key)), shown(value));
                     }
                 }
                 true
@@ -558,7 +560,7 @@ mod tests {
             }
             Value::Hash(Box::new(hash))
         };
-        let string = || Value::String(b"\r\n\0".to_vec());
+        let string = || Value::String(ByteString::new(b"\r\n\0"));
         put("string", string(), None);
         put("timed", string(), Some(33_177_117_420_123));
         put("one", hash(1, b"v"), None);

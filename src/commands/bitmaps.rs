@@ -90,7 +90,7 @@ fn make_room<'a>(
 ) -> Result<(&'a mut Vec<u8>, bool), CommandError> {
     let old = view.string(key)?.map(<[u8]>::len);
     if old.is_none() {
-        view.insert(key, Value::String(vec![0; length]), None);
+        view.insert(key, Value::String(vec![0; length].into()), None);
     }
     let value = view.string_mut(key)?.ok_or(CommandError::WRONG_TYPE)?;
     grow(value, length);
@@ -271,7 +271,7 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         }
         return Ok(Effect::if_changed(removed));
     }
-    let mut result = Entry::new(Value::String(result), None);
+    let mut result = Entry::new(Value::String(result.into()), None);
     result.written = Written::InPlace;
     view.insert_entry(&args[2], result);
     view.notify(Class::STRING, "set", &args[2]);

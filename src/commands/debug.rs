@@ -192,7 +192,7 @@ fn digest(all: &ReadAll, _: Args, reply: &mut Reply) -> Outcome {
     all.visit_databases(|db, table| {
         for (key, entry) in table.iter().filter(|(_, entry)| all.is_live(entry)) {
             let mut digest = Digest::default();
-            digest.mix(key.bytes());
+            digest.mix(key);
             digest.mix_entry(entry, all.now_ms());
             databases.entry(db as u32).or_default().add(&digest.0);
         }

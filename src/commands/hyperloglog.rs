@@ -181,7 +181,7 @@ fn pfselftest(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 fn create_if_absent(view: &mut WriteView, key: &[u8]) -> bool {
     let absent = !view.contains(key);
     if absent {
-        view.insert(key, Value::String(hyperloglog::create()), None);
+        view.insert(key, Value::String(hyperloglog::create().into()), None);
     }
     absent
 }
@@ -195,7 +195,7 @@ fn hyperloglog_mut<'v>(
         Some((value, _)) if !hyperloglog::is_valid(value) => Err(INVALID),
         Some((value, written)) => {
             *written = Written::InPlace; // also by those who only count: they may keep the number in it
-            Ok(Some(value))
+            Ok(Some(value.to_mut()))
         }
     }
 }

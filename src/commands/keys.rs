@@ -212,8 +212,8 @@ fn keys(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
     let mut count = 0;
     all.visit(0, |_, table| {
         for (key, entry) in table.iter() {
-            if glob::matches(pattern, key.bytes(), false) && all.is_live(entry) {
-                reply.bulk(key.bytes());
+            if glob::matches(pattern, key, false) && all.is_live(entry) {
+                reply.bulk(key);
                 count += 1;
             }
         }
@@ -257,7 +257,7 @@ fn choose(all: &ReadAll) -> Option<Vec<u8>> {
             seen += 1;
             // The n-th displaces the one before with a chance of 1/n: so all have the same.
             if random.hash_one(seen).is_multiple_of(seen) {
-                chosen = Some(key.bytes().to_vec());
+                chosen = Some(key.to_vec());
             }
         }
         seen < CANDIDATES
@@ -312,7 +312,7 @@ fn walk(all: &ReadAll, cursor: u64, count: usize, mut visitor: impl FnMut(&[u8],
         let start = if shard == first { first_position } else { 0 };
         let mut keys: Vec<_> = table
             .iter()
-            .map(|(key, entry)| (HashedKey::new(key.bytes()).position(), key, entry))
+            .map(|(key, entry)| (HashedKey::new(key).position(), key, entry))
             .filter(|(position, ..)| *position >= start)
             .collect();
         let ends_here = keys.len() > left;
@@ -322,7 +322,7 @@ fn walk(all: &ReadAll, cursor: u64, count: usize, mut visitor: impl FnMut(&[u8],
             next = cursor_at(end);
         }
         for (_, key, entry) in keys.iter().filter(|(position, ..)| *position < end) {
-            visitor(key.bytes(), entry);
+            visitor(key, entry);
         }
         left = left.saturating_sub(keys.len());
         !ends_here
@@ -373,7 +373,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{Keyspace, Value};
+    use crate::store::{ByteString, Keyspace, Value};
 
     fn keyspace() -> Keyspace {
         Keyspace::new(Arc::new(Config::new()))
@@ -382,7 +382,7 @@ mod tests {
     fn set(keyspace: &Keyspace, name: &str, deadline_ms: Option<i64>) {
         let key = name.as_bytes();
         let mut view = keyspace.write(0, [key].into_iter());
-        view.insert(key, Value::String(Vec::new()), deadline_ms);
+        view.insert(key, Value::String(ByteString::new(b"")), deadline_ms);
     }
 
     fn remove(keyspace: &Keyspace, name: &str) {

@@ -7,7 +7,7 @@ use super::options::{TimeUnit, integer, is, positive_deadline, wrong_number_of_a
 use super::spec::{Change, Effect, Family, Flags, Outcome, number_of_keys, read, write};
 use crate::events::Class;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{ReadView, Value, WriteView, Written};
+use crate::store::{ByteString, ReadView, Value, WriteView, Written};
 use crate::text::integer::write_i64;
 use crate::text::long_double::LongDouble;
 
@@ -410,7 +410,7 @@ fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let length = match view.string_and_written_mut(key)? {
         Some((value, _)) if value.len() + more.len() > limit => return Err(CommandError::TOO_LONG),
         Some((value, written)) => {
-            value.extend_from_slice(more);
+            value.to_mut().extend_from_slice(more);
             *written = Written::InPlace;
             value.len()
         }
@@ -437,7 +437,7 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let end = offset.checked_add(part.len()).filter(|&end| end <= limit);
     let end = end.ok_or(CommandError::TOO_LONG)?;
     if old.is_none() {
-        view.insert(key, Value::String(vec![0; end]), None);
+        view.insert(key, Value::String(vec![0; end].into()), None);
     }
     if let Some(value) = view.string_mut(key)? {
         grow(value, end);
@@ -487,14 +487,13 @@ fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> C
                 .checked_add(increment)
                 .ok_or(CommandError::new("ERR increment or decrement would overflow"))?;
             write_i64(&mut digits, sum);
-            value.clear();
-            value.extend_from_slice(&digits);
+            *value = ByteString::new(&digits);
             *written = Written::Whole;
             sum
         }
         None => {
             write_i64(&mut digits, increment);
-            view.insert(key, Value::String(digits), None);
+            view.insert(key, Value::String(digits.into()), None);
             increment
         }
     };
@@ -518,10 +517,10 @@ fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     // The sum is logged, not the increment: another machine might add in another precision.
     let effect = Effect::replay(&[b"SET", key, &digits, b"KEEPTTL"]);
     if !view.contains(key) {
-        view.insert(key, Value::String(Vec::new()), None);
+        view.insert(key, Value::String(ByteString::new(b"")), None);
     }
     if let Some((value, written)) = view.string_and_written_mut(key)? {
-        (*value, *written) = (digits, Written::AsText);
+        (*value, *written) = (digits.into(), Written::AsText);
     }
     view.notify(Class::STRING, "incrbyfloat", key);
     Ok(effect)

@@ -16,6 +16,8 @@ use std::borrow::Borrow;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::LazyLock;
 
+use super::inline::Inline;
+
 /// log2 of the number of shards.
 pub const SHARD_BITS: u32 = 12;
 /// log2 of the number of positions in a shard.
@@ -23,31 +25,8 @@ pub const POSITION_BITS: u32 = 41;
 
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// A key as a map owns it. Most keys are short; they stand in the map's own memory, which spares an
-/// allocation each, and the cache miss of going there to compare.
-#[derive(Debug)]
-pub enum Key {
-    /// The first `length` bytes.
-    Short {
-        /// At most [`SHORT_BYTES`].
-        length: u8,
-        /// The key, and zeros behind it.
-        bytes: [u8; SHORT_BYTES],
-    },
-    /// A key that is longer.
-    Long(Box<[u8]>),
-}
-
-/// The longest key that fits: with it a `Key` takes three words.
-const SHORT_BYTES: usize = 22;
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Key) -> bool {
-        self.bytes() == other.bytes()
-    }
-}
-
-impl Eq for Key {}
+/// A key as a map owns it; with so many bytes in place it takes three words.
+pub type Key = Inline<22, Box<[u8]>>;
 
 /// A key as a command names it, with its hash.
 #[derive(Clone, Copy, Debug)]
@@ -91,33 +70,6 @@ impl<'a> HashedKey<'a> {
     }
 }
 
-impl Key {
-    /// A copy of the bytes.
-    pub fn new(bytes: &[u8]) -> Key {
-        let mut short = [0; SHORT_BYTES];
-        match (short.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
-            (Some(place), Ok(length)) => {
-                place.copy_from_slice(bytes);
-                Key::Short { length, bytes: short }
-            }
-            _ => Key::Long(bytes.into()),
-        }
-    }
-
-    /// The key.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Key::Short { length, bytes } => &bytes[..usize::from(*length)],
-            Key::Long(bytes) => bytes,
-        }
-    }
-
-    /// The memory beside the map's own that it takes, in bytes.
-    pub fn heap_bytes(bytes: &[u8]) -> usize {
-        if bytes.len() <= SHORT_BYTES { 0 } else { bytes.len() }
-    }
-}
-
 /// What a map compares: an owned key, or a borrowed one whose hash is known already. (`HashMap`
 /// wants the borrowed form to be a reference *into* the key, which a hash beside it cannot be; a
 /// trait object is the way to have two representations of one thing.)
@@ -130,11 +82,11 @@ pub trait Lookup {
 
 impl Lookup for Key {
     fn hash(&self) -> u64 {
-        HashedKey::new(self.bytes()).hash
+        HashedKey::new(self).hash
     }
 
     fn bytes(&self) -> &[u8] {
-        self.bytes()
+        self
     }
 }
 

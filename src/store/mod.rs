@@ -2,13 +2,15 @@
 //!
 //! [`keyspace`] locks, [`view`] is what handlers get of it, [`transaction`] lends several commands what is
 //! locked once, [`shard`] is what one lock guards, [`watch`] tells those who wait for a change,
-//! [`readers`] is who may have a copy of what, [`value`] and [`hash`] are what keys hold, [`live`] is a hash
-//! without the fields that have expired, [`hyperloglog`] is what a string may be, [`key`] finds them.
+//! [`readers`] is who may have a copy of what, [`value`] and [`hash`] are what keys hold, [`inline`] is how
+//! short bytes are kept, [`live`] is a hash without the fields that have expired, [`hyperloglog`] is what a
+//! string may be, [`key`] finds them.
 //! Nothing here knows commands, the log or clients (but for their numbers): the dispatcher tells a shard
 //! the log position of its last record, and asks for it.
 
 pub mod hash;
 pub mod hyperloglog;
+pub mod inline;
 pub mod key;
 pub mod keyspace;
 pub mod live;
@@ -25,7 +27,7 @@ pub use live::LiveHash;
 pub use readers::Readers;
 pub use shard::{Expired, WhatExpired};
 pub use transaction::{Needs, Transaction};
-pub use value::{Entry, Value, Written};
+pub use value::{ByteString, Entry, Value, Written};
 pub use view::{Garbage, ReadAll, ReadView, WriteAll, WriteView, WrongType};
 pub use watch::Watcher;
 

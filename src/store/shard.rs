@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::AtomicU64;
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
-use super::value::{Entry, Value};
+use super::value::{ByteString, Entry, Value};
 use super::watch::Watches;
 use crate::events::Class;
 
@@ -88,7 +88,7 @@ impl Table {
         second: u32,
     ) -> Option<Entry> {
         let entry = || {
-            let entry = Entry::new(Value::String(value.to_vec()), deadline_ms);
+            let entry = Entry::new(Value::String(ByteString::new(value)), deadline_ms);
             entry.touch(second);
             entry
         };
@@ -444,7 +444,7 @@ mod tests {
     fn what_has_expired_is_counted_no_more() {
         let mut shard = Shard::default();
         for (name, deadline_ms) in [("a", Some(1)), ("b", Some(9)), ("c", None), ("d", Some(2))] {
-            let entry = Entry::new(Value::String(Vec::new()), deadline_ms);
+            let entry = Entry::new(Value::String(ByteString::new(b"")), deadline_ms);
             shard.insert(0, HashedKey::new(name.as_bytes()), entry);
         }
         let (expired, ..) = shard.take_expired(5, usize::MAX);

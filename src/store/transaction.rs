@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::Value;
+    use crate::store::{ByteString, Value};
 
     fn needs(read: &[&str], written: &[&str]) -> Needs {
         let mut needs = Needs::default();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn insert(view: &mut WriteView, key: &str) {
-        view.insert(key.as_bytes(), Value::String(Vec::new()), None);
+        view.insert(key.as_bytes(), Value::String(ByteString::new(b"")), None);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::live::LiveHash;
 use super::readers::{Readers, Stripe};
 use super::shard::{Expired, Shard, Table, TimedHashes, WhatExpired};
 use super::transaction::Transaction;
-use super::value::{Entry, Value, Written};
+use super::value::{ByteString, Entry, Value, Written};
 use crate::events::{Class, Event};
 
 /// The key holds a value of another type than the command works on.
@@ -323,7 +323,7 @@ impl WriteView<'_> {
         let string = self.string_and_written_mut(key)?;
         Ok(string.map(|(bytes, written)| {
             *written = Written::InPlace;
-            bytes
+            bytes.to_mut()
         }))
     }
 
@@ -335,7 +335,7 @@ impl WriteView<'_> {
     pub fn string_and_written_mut(
         &mut self,
         key: &[u8],
-    ) -> Result<Option<(&mut Vec<u8>, &mut Written)>, WrongType> {
+    ) -> Result<Option<(&mut ByteString, &mut Written)>, WrongType> {
         if !self.is_live(key) {
             return Ok(None);
         }

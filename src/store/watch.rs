@@ -189,7 +189,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::value::Value;
+    use super::super::value::{ByteString, Value};
     use super::*;
 
     const NOW: i64 = 1000;
@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn put(shard: &mut Shard, db: usize, name: &str, deadline_ms: Option<i64>) {
-        let entry = Entry::new(Value::String(Vec::new()), deadline_ms);
+        let entry = Entry::new(Value::String(ByteString::new(b"")), deadline_ms);
         shard.insert(db, key(name), entry);
     }
 

@@ -345,10 +345,13 @@ fn memory_usage_counts_our_own_structures() {
         return;
     }
     let mut c = connect();
-    // The map's place for a key of up to 22 bytes with its entry, a byte of the map's, and the value.
-    c.expect("SET k abcd", "+OK");
-    c.expect("MEMORY USAGE k", ":69");
+    // The map's place for a key of up to 22 bytes and its entry, with a string of up to 38, and a byte of
+    // the map's; and a value that is longer.
+    for (length, expected) in [(0, ":81"), (38, ":81"), (39, ":120")] {
+        c.expect(&format!("SET k '{}'", "x".repeat(length)), "+OK");
+        c.expect("MEMORY USAGE k", expected);
+    }
     c.expect("SETRANGE k 100000 x", ":100001");
-    assert!(c.integer("MEMORY USAGE k") >= 100_065);
+    assert!(c.integer("MEMORY USAGE k") >= 100_082);
     assert!(matches!(c.reply("MEMORY HELP"), Reply::Array(_)));
 }
