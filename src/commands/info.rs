@@ -180,7 +180,7 @@ fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result 
 fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let stats = &context.server.stats;
     write!(text, "total_connections_received:{}\r\n", stats.connections.get())?;
-    write!(text, "total_commands_processed:{}\r\n", stats.calls.get())?;
+    write!(text, "total_commands_processed:{}\r\n", stats.commands.calls())?;
     let rate = stats.rates.get();
     if let Some(rate) = rate {
         write!(text, "instantaneous_ops_per_sec:{:.0}\r\n", rate.calls)?;

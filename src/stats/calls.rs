@@ -7,10 +7,10 @@
 //! the clock 30: too much to do it for each. So
 //!
 //! - counts are exact, of every command;
-//! - so are times, but for *runs*: of equal brief commands, one right behind the other in one batch,
-//!   the first is timed alone, and then up to [`RUN_LIMIT`] together. The sum of their times is exact;
-//!   in the histogram each of them took the average. A run that was slow stands in the slow log, with
-//!   its first key. Whoever lets the slow log begin below a millisecond wants to know better: then each
+//! - so are times, but for *runs*: equal brief commands, one right behind the other in one batch, are
+//!   timed together, up to [`RUN_LIMIT`] of them; only the first is timed alone, if the batch before
+//!   did not end with such a run. The sum of their times is exact; in the histogram each of them took
+//!   the average. A run that was slow stands in the slow log, with its first key. Whoever lets the slow log begin below a millisecond wants to know better: then each
 //!   command is timed alone;
 //! - where one command or run ends the next begins. So the time of a command includes the parsing of its
 //!   request (a tenth of a microsecond), except the first of a batch. A batch ends when the connection
@@ -81,6 +81,11 @@ impl Commands {
         commands
     }
 
+    /// How often any of them was carried out, those of transactions included.
+    pub fn calls(&self) -> u64 {
+        lock(&self.0).values().map(|stats| stats.calls()).sum()
+    }
+
     /// Counts a command that was refused before it was carried out.
     pub fn reject(&self, name: &'static str) {
         self.of(name).rejected.fetch_add(1, Relaxed);
@@ -105,8 +110,10 @@ const KEY_BYTES: usize = 128;
 pub struct Tally {
     /// The end of the command before, in the same batch.
     last: Option<Instant>,
-    /// The name of that command.
+    /// The name of that command, or of the run with which the batch before ended.
     last_name: &'static str,
+    /// Whether it was a run, of more than one.
+    last_was_run: bool,
     /// The run that goes on; while there is none, its name is of no command.
     run: Run,
     /// The key of the run's first command.
@@ -174,7 +181,7 @@ impl Tally {
         std::ptr::eq(self.run.name, name)
     }
 
-    /// Whether the command before, in the same batch, had that name: then a run begins.
+    /// Whether the command before, in the same batch, had that name, or the run before: then a run begins.
     #[inline]
     pub fn is_repeated(&self, name: &'static str) -> bool {
         std::ptr::eq(self.last_name, name)
@@ -216,6 +223,7 @@ impl Tally {
         self.dirty = true;
         let Run { name, start, calls } = run;
         self.last_name = name;
+        self.last_was_run = calls > 1;
         let took = start.map_or(Duration::ZERO, |start| now.duration_since(start));
         let nanoseconds = took.as_nanos() as u64; // 584 years fit
         let count = self.count_of(stats, name);
@@ -241,16 +249,13 @@ impl Tally {
     /// Adds what was counted to what all connections share. The batch has ended, and its last run.
     pub fn publish(&mut self, stats: &Stats) {
         self.last = None;
-        self.last_name = "";
+        if !self.last_was_run {
+            self.last_name = "";
+        }
         if !std::mem::take(&mut self.dirty) {
             return;
         }
-        let mut calls = 0;
-        for count in self.counts.iter_mut().filter(|count| count.calls > 0) {
-            calls += count.calls;
-            count.publish();
-        }
-        stats.calls.add(calls);
+        self.counts.iter_mut().filter(|count| count.calls > 0).for_each(Count::publish);
         for (counter, more) in [(&stats.hits, &mut self.hits), (&stats.misses, &mut self.misses)] {
             if *more > 0 {
                 counter.add(std::mem::take(more));
@@ -317,9 +322,9 @@ mod tests {
         assert_eq!((called["get"].calls(), called["get"].failed()), (3, 1));
         assert_eq!((called["set"].calls(), called["set"].failed()), (1, 0));
         assert_eq!(called["get"].histogram().map(Histogram::total), Some(3));
-        assert_eq!(stats.calls.get(), 4);
+        assert_eq!(stats.commands.calls(), 4);
         tally.publish(&stats);
-        assert_eq!(stats.calls.get(), 4);
+        assert_eq!(stats.commands.calls(), 4);
         stats.reset();
         assert!(stats.commands.called().is_empty());
     }
@@ -359,5 +364,12 @@ mod tests {
         let called = stats.commands.called();
         assert_eq!(called["get"].calls(), RUN_LIMIT);
         assert_eq!(called["get"].histogram().map(Histogram::total), Some(RUN_LIMIT));
+        // Another is expected of the next batch, but not behind a command that was alone.
+        assert!(tally.is_repeated("get") && !tally.is_repeated("set"));
+        let start = tally.start();
+        tally.end(&stats, "get", start, true);
+        assert!(tally.is_repeated("get"));
+        tally.publish(&stats);
+        assert!(!tally.is_repeated("get"));
     }
 }

@@ -49,8 +49,6 @@ pub struct Stats {
     pub connections: Counter,
     /// Connections refused, because there were `maxclients` already or no thread could be had.
     pub rejected_connections: Counter,
-    /// Commands carried out, those of transactions included.
-    pub calls: Counter,
     /// Keys removed because their deadline had passed.
     pub expired_keys: Counter,
     /// Fields removed because their deadline had passed.
@@ -83,7 +81,6 @@ impl Stats {
         let counters = [
             &self.connections,
             &self.rejected_connections,
-            &self.calls,
             &self.expired_keys,
             &self.expired_fields,
             &self.input_bytes,
@@ -101,7 +98,7 @@ impl Stats {
     pub fn sample(&self) {
         self.rates.add(Sample {
             at: Instant::now(),
-            calls: self.calls.get(),
+            calls: self.commands.calls(),
             input_bytes: self.input_bytes.get(),
             output_bytes: self.output_bytes.get(),
         });
