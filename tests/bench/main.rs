@@ -17,10 +17,10 @@
 //! The ratio of the medians stands beside the lowest and the highest of the rounds, and requests per
 //! second beside the CPU time of the server process, which a busy neighbour hardly changes.
 //!
-//! The third server is the floor: a thread per connection that does nothing but answer `+PONG`. What
-//! it reaches is what kernel and client leave to any server of this kind; the longest that one of its
-//! clients waits is what the machine alone does to a client. CPU time is counted by process, so it is
-//! this program, started once more.
+//! The third server is the floor: a thread per connection that does nothing but answer `+PONG`, and with
+//! `always` writes and syncs before what it has read. What it reaches is what kernel, disk and client
+//! leave to any server of this kind; the longest that one of its clients waits is what the machine alone
+//! does to a client. CPU time is counted by process, so it is this program, started once more.
 //!
 //! All servers are children of this process, each in a directory of its own below `target/tmp` (on a
 //! real disk, where `/tmp` may be memory); [`Server`] takes both away again, on a panic too.
@@ -88,7 +88,7 @@ const SHORT: Scale = Scale {
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     if args[1..].first().is_some_and(|word| word == "floor") {
-        return floor(&args[2]);
+        return floor(&args[2], args.get(3));
     }
     // Without `--bench` it is `cargo test --all-targets` that runs us.
     let short = is_set("BENCH_SHORT") || !args.iter().any(|arg| arg == "--bench");
@@ -149,9 +149,7 @@ fn throughput(scale: &Scale, kinds: &[Kind], markdown: &mut String) {
 /// One round of cases with the same `appendfsync`. The first finds out how much is to be requested.
 fn throughput_round(scale: &Scale, kinds: &[Kind], cases: &mut [Case], round: usize) {
     let appendfsync = cases[0].appendfsync;
-    // The floor has no log: what it reaches stands beside the other cases.
-    let kinds = kinds.iter().filter(|&&kind| kind != Kind::Floor || appendfsync != "always");
-    let servers: Vec<Server> = kinds.map(|&kind| Server::start(kind, appendfsync)).collect();
+    let servers: Vec<Server> = kinds.iter().map(|&kind| Server::start(kind, appendfsync)).collect();
     for server in &servers {
         server.connect().load(KEYS, set);
     }

@@ -1,10 +1,13 @@
 //! The servers: starting and stopping them, and what `/proc` says of them.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{self, Read, Write};
+use std::iter;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +37,9 @@ impl Kind {
             Kind::Floor => {
                 let mut command = Command::new(std::env::current_exe().expect("own path"));
                 command.args(["floor", port]);
+                if appendfsync == "always" {
+                    command.arg(directory.join("log"));
+                }
                 return command;
             }
         };
@@ -184,22 +190,49 @@ pub(crate) fn version(program: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into())
 }
 
-/// The floor: answers `+PONG` to every `*` it reads, so keys and values must hold none.
-pub(crate) fn floor(port: &str) {
+/// The floor: answers `+PONG` to every `*` it reads, so keys and values must hold none. With a log (for
+/// `appendfsync always`) a thread takes what all connections have read, writes it there, syncs it and
+/// then answers it, in turns; of the ways to share a sync that is the one that costs least.
+pub(crate) fn floor(port: &str, log: Option<&String>) {
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).expect("a listener");
+    let (sender, received) = mpsc::channel();
+    if let Some(path) = log {
+        let log = File::create(path).expect("a log");
+        thread::spawn(move || answer_in_turns(log, &received));
+    }
     for stream in listener.incoming() {
-        let mut stream = stream.expect("a connection");
+        let stream = Arc::new(stream.expect("a connection"));
         stream.set_nodelay(true).expect("no delay");
+        let to_log = log.map(|_| sender.clone());
         let serve = move || {
             let mut input = vec![0; 64 << 10];
-            while let Ok(count @ 1..) = stream.read(&mut input) {
-                let commands = input[..count].iter().filter(|&&byte| byte == b'*').count();
-                if stream.write_all(&b"+PONG\r\n".repeat(commands)).is_err() {
+            loop {
+                thread::yield_now(); // as Respite, before it sleeps
+                let Ok(count @ 1..) = (&*stream).read(&mut input) else { return };
+                let sent = match &to_log {
+                    Some(log) => log.send((stream.clone(), input[..count].to_vec())).is_ok(),
+                    None => answer(&stream, &input[..count]).is_ok(),
+                };
+                if !sent {
                     return;
                 }
             }
         };
         let thread = thread::Builder::new().stack_size(128 << 10);
         thread.spawn(serve).expect("a thread");
+    }
+}
+
+fn answer(mut stream: &TcpStream, input: &[u8]) -> io::Result<()> {
+    let commands = input.iter().filter(|&&byte| byte == b'*').count();
+    stream.write_all(&b"+PONG\r\n".repeat(commands))
+}
+
+fn answer_in_turns(mut log: File, received: &Receiver<(Arc<TcpStream>, Vec<u8>)>) {
+    while let Ok(first) = received.recv() {
+        let turn: Vec<_> = iter::once(first).chain(received.try_iter()).collect();
+        let inputs: Vec<&[u8]> = turn.iter().map(|(_, input)| &input[..]).collect();
+        log.write_all(&inputs.concat()).and_then(|()| log.sync_data()).expect("a disk");
+        turn.iter().for_each(|(stream, input)| answer(stream, input).unwrap_or_default());
     }
 }
