@@ -10,8 +10,8 @@
 //! - so are times, but for *runs*: equal brief commands, one right behind the other in one batch, are
 //!   timed together, up to [`RUN_LIMIT`] of them; only the first is timed alone, if the batch before
 //!   did not end with such a run. The sum of their times is exact; in the histogram each of them took
-//!   the average. A run that was slow stands in the slow log, with its first key. Whoever lets the slow log begin below a millisecond wants to know better: then each
-//!   command is timed alone;
+//!   the average. A run that was slow stands in the slow log, with its first key. Whoever lets the slow
+//!   log begin below a millisecond wants to know better: then each command is timed alone;
 //! - where one command or run ends the next begins. So the time of a command includes the parsing of its
 //!   request (a tenth of a microsecond), except the first of a batch. A batch ends when the connection
 //!   waits for its client, so waiting is in no command's time.
