@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Outcome, session};
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, CommandError, Reply};
 use crate::session::Session;
 use crate::text::quote;
 
@@ -22,8 +22,12 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
              "Shows every command that the server carries out."),
 ] };
 
-/// A client that watches already gets no second answer.
+/// A client that watches already gets no second answer. Not in a transaction: the lines would come between
+/// its replies.
 fn monitor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    if context.transaction.is_some() {
+        return Err(CommandError::new("ERR MONITOR isn't allowed for DENY BLOCKING client"));
+    }
     let session = &mut *context.session;
     if !session.marks.monitor {
         session.client.outbox.hold();

@@ -763,6 +763,24 @@ fn a_monitor_is_shown_every_command_with_its_database_and_sender() {
 }
 
 #[test]
+fn a_transaction_does_not_make_its_client_a_monitor() {
+    transcript(
+        r#"
+        > MULTI
+        +OK
+        > MONITOR
+        +QUEUED
+        > PING
+        +QUEUED
+        > EXEC
+        [-ERR MONITOR isn't allowed for DENY BLOCKING client, +PONG]
+        > SET k v
+        +OK
+        "#,
+    );
+}
+
+#[test]
 fn a_monitor_sees_itself_behind_its_replies() {
     let mut c = connect();
     c.expect("MONITOR", "+OK");
