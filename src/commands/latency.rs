@@ -64,14 +64,15 @@ fn histogram(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     };
     let tracked: Vec<_> = called
         .iter()
-        .filter_map(|(name, stats)| Some((name, stats.calls(), stats.histogram()?.cumulative())))
+        .filter_map(|(name, stats)| Some((name, stats.histogram()?.cumulative())))
         .collect();
     reply.map(tracked.len());
-    for (name, calls, histogram) in tracked {
+    for (name, histogram) in tracked {
         reply.bulk(name.as_bytes());
         reply.map(2);
+        // Those in the histogram: with latency-tracking off there are others.
         reply.bulk(b"calls");
-        reply.integer(calls as i64);
+        reply.integer(histogram.last().map_or(0, |(_, calls)| *calls as i64));
         reply.bulk(b"histogram_usec");
         reply.map(histogram.len());
         for (microseconds, count) in histogram {

@@ -331,6 +331,9 @@ fn percentiles_are_those_that_are_asked_for() {
     c.expect("GETBIT k 1", ":0");
     c.expect("LATENCY HISTOGRAM getbit", "[]");
     assert_eq!(command_stats(&mut c, "getbit"), Some((1, 0, 0)), "calls are counted nevertheless");
+    c.expect("GET k", "nil");
+    let found = c.reply("LATENCY HISTOGRAM get").to_string();
+    assert!(found.starts_with("[\"get\", [\"calls\", :1, "), "one was measured: {found}");
     c.transcript(
         r#"
         > CONFIG SET latency-tracking-info-percentiles abc
