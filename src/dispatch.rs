@@ -54,7 +54,9 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         }
         Err(error) => {
             let error = transaction::refuse(server, session, args, error);
-            measure::rejected(server, find_row(args).ok(), &error);
+            let command = find_row(args).ok();
+            session.last_command = command.map_or("NULL", |command| command.name);
+            measure::rejected(server, command, &error);
             Err(error)
         }
     };

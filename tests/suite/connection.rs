@@ -435,6 +435,12 @@ fn client_list_shows_everyone() {
     let list = c.text(&format!("CLIENT LIST ID {} -1 {} {}", ids[1], ids[0], ids[1]));
     let shown: Vec<String> = list.lines().map(|line| field(line, "id").to_owned()).collect();
     assert_eq!(shown, [ids[1], ids[0], ids[1]].map(|id| id.to_string()));
+    // What is refused was the last command too.
+    for (command, name) in [("STRLEN", "strlen"), ("CLIENT NOSUCH", "NULL"), ("NOSUCH", "NULL")] {
+        other.reply(command);
+        let line = listed(&c.text("CLIENT LIST"), ids[1]).expect("the other's line");
+        assert_eq!(field(&line, "cmd"), name);
+    }
     drop(other);
     eventually("the list forgets who has left", || {
         listed(&c.text("CLIENT LIST"), ids[1]).is_none()
