@@ -278,7 +278,7 @@ pub static SETTINGS: &[Setting] = &[
         integer(|c| &c.hash_max_listpack_entries, 0, i64::MAX),
         "most fields that a hash keeps in its compact form").or("hash-max-ziplist-entries"),
     row("hash-max-listpack-value", "64", Live,
-        integer(|c| &c.hash_max_listpack_value, 0, i64::MAX),
+        Kind::Memory { at: |c| &c.hash_max_listpack_value, min: 0, max: i64::MAX },
         "longest field or value (bytes) of the compact form").or("hash-max-ziplist-value"),
     row("hll-sparse-max-bytes", "3000", Live,
         Kind::Memory { at: |c| &c.hll_sparse_max_bytes, min: 0, max: i64::MAX },
@@ -406,9 +406,8 @@ impl Parsed {
 fn parse_percentiles(text: &str) -> Result<String, String> {
     let mut shown = Vec::new();
     for word in text.split(' ').filter(|_| !text.is_empty()) {
-        let percent: f64 = word
-            .parse()
-            .map_err(|_| "Invalid latency-tracking-info-percentiles parameters".to_string())?;
+        let percent = word.parse().ok().filter(|percent: &f64| !percent.is_nan());
+        let percent = percent.ok_or("Invalid latency-tracking-info-percentiles parameters")?;
         if !(0.0..=100.0).contains(&percent) {
             let text =
                 "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]";
@@ -551,30 +550,32 @@ impl Config {
             format!("CONFIG SET failed (possibly related to argument '{name}') - {why}")
         };
         // As in Redis, all names are looked at before any value.
-        let mut settings: Vec<&'static Setting> = Vec::new();
+        let mut settings: Vec<(&'static Setting, &str)> = Vec::new();
         for (name, _) in pairs {
             let name = String::from_utf8_lossy(name);
             let setting = Setting::find(&name).ok_or_else(|| {
                 format!("Unknown option or number of arguments for CONFIG SET - '{name}'")
             })?;
+            let is_alias = name.eq_ignore_ascii_case(setting.alias);
+            let known = if is_alias { setting.alias } else { setting.name };
             match setting.change {
-                AtStart => return Err(refuse(setting.name, "can't set immutable config")),
-                Protected => return Err(refuse(setting.name, "can't set protected config")),
+                AtStart => return Err(refuse(known, "can't set immutable config")),
+                Protected => return Err(refuse(known, "can't set protected config")),
                 Live => {}
             }
-            if settings.iter().any(|other| std::ptr::eq(*other, setting)) {
+            if settings.iter().any(|(other, _)| std::ptr::eq(*other, setting)) {
                 // Here Redis shows the name as it came.
                 return Err(refuse(&name, "duplicate parameter"));
             }
-            settings.push(setting);
+            settings.push((setting, known));
         }
         let mut values = Vec::new();
-        for (setting, (_, value)) in settings.iter().zip(pairs) {
+        for ((setting, known), (_, value)) in settings.iter().zip(pairs) {
             let value = std::str::from_utf8(value).map_err(|_| "argument is not UTF-8".to_string());
             let value = value.and_then(|value| setting.parse(value));
-            values.push(value.map_err(|why| refuse(setting.name, &why))?);
+            values.push(value.map_err(|why| refuse(known, &why))?);
         }
-        for (setting, value) in settings.iter().zip(values) {
+        for ((setting, _), value) in settings.iter().zip(values) {
             setting.store(self, value);
         }
         Ok(())

@@ -388,6 +388,16 @@ fn config_set_says_what_is_wrong() {
         -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be between 1 and 4294967295 inclusive
         > CONFIG SET maxclients 4294967296
         -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be between 1 and 4294967295 inclusive
+        > CONFIG SET hash-max-listpack-value abc
+        -ERR CONFIG SET failed (possibly related to argument 'hash-max-listpack-value') - argument must be a memory value
+        > CONFIG SET HASH-MAX-ZIPLIST-ENTRIES abc
+        -ERR CONFIG SET failed (possibly related to argument 'hash-max-ziplist-entries') - argument couldn't be parsed into an integer
+        > CONFIG SET hash-max-listpack-value 1kb
+        +OK
+        > CONFIG GET hash-max-listpack-value
+        ["hash-max-listpack-value", "1024"]
+        > CONFIG SET hash-max-ziplist-value 64
+        +OK
         > CONFIG SET appendfsync sometimes
         -ERR CONFIG SET failed (possibly related to argument 'appendfsync') - argument(s) must be one of the following: everysec, always, no
         > CONFIG SET databases 3

@@ -338,6 +338,8 @@ fn percentiles_are_those_that_are_asked_for() {
         r#"
         > CONFIG SET latency-tracking-info-percentiles abc
         -ERR CONFIG SET failed (possibly related to argument 'latency-tracking-info-percentiles') - Invalid latency-tracking-info-percentiles parameters
+        > CONFIG SET latency-tracking-info-percentiles nan
+        -ERR CONFIG SET failed (possibly related to argument 'latency-tracking-info-percentiles') - Invalid latency-tracking-info-percentiles parameters
         > CONFIG SET latency-tracking-info-percentiles "50 101"
         -ERR CONFIG SET failed (possibly related to argument 'latency-tracking-info-percentiles') - latency-tracking-info-percentiles parameters should sit between [0.0,100.0]
         > CONFIG GET latency-tracking-info-percentiles
