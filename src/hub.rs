@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::{Config, Level, OutputLimit};
 use crate::outbox::{Outbox, Position};
 use crate::resp::{Protocol, Reply};
+use crate::stats::Counter;
 use crate::text::glob;
 
 /// What a subscription is to.
@@ -67,6 +68,8 @@ pub struct Hub {
     subscription_count: AtomicUsize,
     monitors: Mutex<Receivers>,
     monitored: AtomicBool,
+    /// How many clients were disconnected because they did not read.
+    pub cut_off: Counter,
 }
 
 /// The two directions, which always say the same. The arrays are indexed by [`Kind`].
@@ -85,6 +88,7 @@ impl Hub {
             subscription_count: AtomicUsize::new(0),
             monitors: Mutex::default(),
             monitored: AtomicBool::new(false),
+            cut_off: Counter::default(),
         }
     }
 
@@ -190,14 +194,14 @@ impl Hub {
 
     fn push(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>, position: &Position) {
         if outbox.push(bytes, position.clone(), &self.config.client_output_buffer_limit.pubsub) {
-            self.say_cut_off(id);
+            self.note_cut_off(id);
         }
     }
 
     /// Sends something to a client that need not listen. It shows nothing that the log must have.
     pub fn send_to(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>) {
         if outbox.push(bytes, 0.into(), self.limit_of(id)) {
-            self.say_cut_off(id);
+            self.note_cut_off(id);
         }
     }
 
@@ -212,11 +216,12 @@ impl Hub {
     /// anything at the moment.
     pub fn check(&self, id: u64, outbox: &Outbox) {
         if outbox.check(self.limit_of(id)) {
-            self.say_cut_off(id);
+            self.note_cut_off(id);
         }
     }
 
-    fn say_cut_off(&self, id: u64) {
+    fn note_cut_off(&self, id: u64) {
+        self.cut_off.add(1);
         let text = format_args!("Client {id} did not read what was sent to it and was cut off");
         self.config.say(Level::Warning, text);
     }

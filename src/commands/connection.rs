@@ -135,6 +135,7 @@ fn note_failure(context: &Context, command: &[u8], user: &[u8]) {
     let client = server.describe(&session.client);
     let attempt = FailedLogin::new(command, user, session.multi.is_some(), now_ms());
     let limit = server.config.acllog_max_len.load(Relaxed) as usize;
+    server.stats.refused_logins.add(1);
     server.stats.failed_logins.add(FailedLogin { client, ..attempt }, limit);
 }
 

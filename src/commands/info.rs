@@ -208,7 +208,11 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let [_, keys, entries, prefixes] = context.server.tracking.counts();
     write!(text, "tracking_total_keys:{keys}\r\ntracking_total_items:{entries}\r\n")?;
     write!(text, "tracking_total_prefixes:{prefixes}\r\n")?;
-    write!(text, "total_error_replies:{}\r\n", stats.errors.total())
+    write!(text, "total_error_replies:{}\r\n", stats.errors.total())?;
+    let cut_off = [stats.query_limit_cut_offs.get(), context.server.hub.cut_off.get()];
+    write!(text, "client_query_buffer_limit_disconnections:{}\r\n", cut_off[0])?;
+    write!(text, "client_output_buffer_limit_disconnections:{}\r\n", cut_off[1])?;
+    write!(text, "acl_access_denied_auth:{}\r\n", stats.refused_logins.get())
 }
 
 fn replication_section(_: &mut Context, text: &mut String) -> fmt::Result {

@@ -107,6 +107,7 @@ fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcom
     let Context { server, session, .. } = context;
     session.tally.publish(&server.stats);
     server.stats.reset();
+    server.hub.cut_off.reset();
     server.aof.reset_counts();
     reply.ok();
     Ok(())

@@ -40,6 +40,7 @@ pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &
     if multi.queue.memory_bytes() as u64 > limit as u64 {
         let text = "A client queued more than client-query-buffer-limit allows and was cut off";
         server.config.say(Level::Warning, format_args!("{text}"));
+        server.stats.query_limit_cut_offs.add(1);
         session.closing = true;
         return;
     }

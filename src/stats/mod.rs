@@ -49,6 +49,10 @@ pub struct Stats {
     pub connections: Counter,
     /// Connections refused, because there were `maxclients` already or no thread could be had.
     pub rejected_connections: Counter,
+    /// Clients that queued more than `client-query-buffer-limit` allows.
+    pub query_limit_cut_offs: Counter,
+    /// Logins that were refused.
+    pub refused_logins: Counter,
     /// Keys removed because their deadline had passed.
     pub expired_keys: Counter,
     /// Fields removed because their deadline had passed.
@@ -81,6 +85,8 @@ impl Stats {
         let counters = [
             &self.connections,
             &self.rejected_connections,
+            &self.query_limit_cut_offs,
+            &self.refused_logins,
             &self.expired_keys,
             &self.expired_fields,
             &self.input_bytes,

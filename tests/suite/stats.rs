@@ -254,6 +254,37 @@ fn config_resetstat_begins_again() {
     c.reply("LATENCY HISTOGRAM get").into_items().is_empty().then_some(()).expect("no histogram");
 }
 
+/// Redis counts logins since 7.2, and connections since 7.4.
+#[test]
+fn who_is_cut_off_and_who_cannot_log_in_is_counted() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect();
+    let fields = [
+        "client_output_buffer_limit_disconnections",
+        "client_query_buffer_limit_disconnections",
+        "acl_access_denied_auth",
+    ];
+    let counts = |c: &mut Client| fields.map(|name| number(c, "stats", name));
+    assert_eq!(counts(&mut c), [0, 0, 0]);
+    c.expect("CONFIG SET client-output-buffer-limit \"pubsub 1mb 0 0\"", "+OK");
+    c.expect("CONFIG SET client-query-buffer-limit 1mb", "+OK");
+    let mut slow = c.another();
+    slow.expect("SUBSCRIBE news", "[\"subscribe\", \"news\", :1]");
+    let large = "x".repeat(600_000);
+    eventually("it is cut off", || c.call(&["PUBLISH", "news", &large]).to_string() == ":0");
+    let mut greedy = c.another();
+    greedy.expect("MULTI", "+OK");
+    greedy.call(&["ECHO", &large]);
+    assert_eq!(greedy.call(&["ECHO", &large]), Reply::Closed);
+    c.reply("AUTH nobody x");
+    c.reply("HELLO 3 AUTH nobody x");
+    assert_eq!(counts(&mut c), [1, 1, 2]);
+    c.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!(counts(&mut c), [0, 0, 0]);
+}
+
 // ---- INFO --------------------------------------------------------------------------------------------
 
 #[test]
