@@ -34,7 +34,8 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .doc("1.0.0", "O(1)", "Answers, so that one knows the server is there."),
     session("quit", "[argument ...]", quit).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
-        .doc("1.0.0", "O(1)", "Closes the connection."),
+        .doc("1.0.0", "O(1)", "Closes the connection.")
+        .deprecated("7.2.0", "just closing the connection"),
     session("reset", "", reset).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("6.2.0", "O(1)", "Makes the connection as if it were new."),
     session("select", "index", select).fast().flags(Flags::ALWAYS)

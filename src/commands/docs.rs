@@ -281,7 +281,7 @@ fn explain(group: &str, row: &Command, reply: &mut Reply) {
         if row.subcommands().is_empty() { parse_syntax(row.syntax) } else { Vec::new() };
     let sections = usize::from(!arguments.is_empty()) + usize::from(!row.subcommands().is_empty());
     reply.bulk(row.name.as_bytes());
-    reply.map(4 + sections);
+    reply.map(4 + sections + row.deprecated.map_or(0, |_| 3));
     for (title, text) in [
         ("summary", row.summary),
         ("since", row.since),
@@ -290,6 +290,15 @@ fn explain(group: &str, row: &Command, reply: &mut Reply) {
     ] {
         reply.bulk(title.as_bytes());
         reply.bulk(text.as_bytes());
+    }
+    if let Some((since, instead)) = row.deprecated {
+        reply.bulk(b"doc_flags");
+        reply.set(1);
+        reply.simple("deprecated");
+        for (title, text) in [("deprecated_since", since), ("replaced_by", instead)] {
+            reply.bulk(title.as_bytes());
+            reply.bulk(text.as_bytes());
+        }
     }
     if !arguments.is_empty() {
         reply.bulk(b"arguments");

@@ -44,7 +44,8 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
     write("hmset", "key field value [field value ...]", hmset)
         .key("RW update").flags(WRITE_FAST)
         .doc("2.0.0", "O(N) with N the number of fields to set",
-             "Sets the values of fields of a hash; HSET is what one should use."),
+             "Sets the values of fields of a hash; HSET is what one should use.")
+        .deprecated("4.0.0", "`HSET` with multiple field-value pairs"),
     read("hrandfield", "key [count [WITHVALUES]]", hrandfield).key("RO access")
         .tips(&["nondeterministic_output"])
         .doc("6.2.0", "O(N) with N the number of fields returned",

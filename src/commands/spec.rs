@@ -235,6 +235,8 @@ pub struct Command {
     pub complexity: &'static str,
     /// What it does, in a sentence.
     pub summary: &'static str,
+    /// The version of Redis since which one should not use it, and what to use instead.
+    pub deprecated: Option<(&'static str, &'static str)>,
     /// Redis's tips for clients of clusters.
     pub tips: &'static [&'static str],
 }
@@ -252,6 +254,7 @@ pub const fn command(name: &'static str, syntax: &'static str, handler: Handler)
         since: "1.0.0",
         complexity: "O(1)",
         summary: "",
+        deprecated: None,
         tips: &[],
     }
 }
@@ -353,6 +356,12 @@ impl Command {
         self.since = since;
         self.complexity = complexity;
         self.summary = summary;
+        self
+    }
+
+    /// That there is something better.
+    pub const fn deprecated(mut self, since: &'static str, instead: &'static str) -> Command {
+        self.deprecated = Some((since, instead));
         self
     }
 

@@ -792,6 +792,12 @@ fn command_docs_say_what_a_command_is_for() {
     let tokens: Vec<String> =
         choices.iter().map(|choice| field(choice, "token").into_text()).collect();
     assert_eq!(tokens, ["NX", "XX", "GT", "LT"]);
+    let Reply::Map(old) = c.reply("COMMAND DOCS substr") else {
+        panic!("not a map");
+    };
+    assert_eq!(field(&old[0].1, "doc_flags").to_string(), "~[+deprecated]");
+    assert_eq!(field(&old[0].1, "deprecated_since").into_text(), "2.0.0");
+    assert_eq!(field(&old[0].1, "replaced_by").into_text(), "`GETRANGE`");
     let Reply::Map(all) = c.reply("COMMAND DOCS") else {
         panic!("not a map");
     };
