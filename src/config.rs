@@ -140,6 +140,8 @@ enum Kind {
     /// One of a list of words; the number of the word is stored.
     Choice(fn(&Config) -> &AtomicUsize, &'static [&'static str]),
     Text(fn(&Config) -> &Text),
+    /// A directory, which is told as an absolute path.
+    Directory(fn(&Config) -> &Text),
     /// Any number of `class hard soft seconds`; classes that are not named stay as they are.
     OutputLimits(fn(&Config) -> &OutputLimits),
     /// Numbers of percent, with a space between them.
@@ -240,7 +242,7 @@ pub static SETTINGS: &[Setting] = &[
         "addresses to listen on, `*` for all; one behind `-` may be missing"),
     row("unixsocket", "", AtStart, Kind::Text(|c| &c.unixsocket),
         "path of a Unix socket to listen on as well"),
-    row("dir", ".", Protected, Kind::Text(|c| &c.dir),
+    row("dir", ".", Protected, Kind::Directory(|c| &c.dir),
         "directory of the log"),
     row("save", "", Live, Kind::Choice(|c| &c.save, NO_SNAPSHOTS),
         "when snapshots are made: never, so it can only be empty"),
@@ -347,7 +349,7 @@ impl Setting {
                     format!("argument(s) must be one of the following: {}", words.join(", "))
                 })
             }
-            Kind::Text(_) => Ok(Parsed::Text(text.into())),
+            Kind::Text(_) | Kind::Directory(_) => Ok(Parsed::Text(text.into())),
             Kind::OutputLimits(_) => parse_output_limits(text).map(Parsed::OutputLimits),
             Kind::Percentiles(_) => parse_percentiles(text).map(Parsed::Text),
             Kind::Events(_) => {
@@ -364,7 +366,9 @@ impl Setting {
             }
             (Kind::YesNo(at), Parsed::YesNo(value)) => at(config).store(value, Relaxed),
             (Kind::Choice(at, _), Parsed::Choice(value)) => at(config).store(value, Relaxed),
-            (Kind::Text(at) | Kind::Percentiles(at), Parsed::Text(value)) => at(config).set(value),
+            (Kind::Text(at) | Kind::Directory(at) | Kind::Percentiles(at), Parsed::Text(value)) => {
+                at(config).set(value);
+            }
             (Kind::OutputLimits(at), Parsed::OutputLimits(limits)) => {
                 limits.into_iter().for_each(|(class, limit)| at(config).class(class).set(limit));
             }
@@ -381,6 +385,11 @@ impl Setting {
             Kind::YesNo(at) => if at(config).load(Relaxed) { "yes" } else { "no" }.into(),
             Kind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
             Kind::Text(at) | Kind::Percentiles(at) => at(config).get(),
+            Kind::Directory(at) => {
+                let path = std::path::absolute(at(config).get()).ok();
+                path.and_then(|path| path.into_os_string().into_string().ok())
+                    .unwrap_or_else(|| at(config).get())
+            }
             Kind::Events(at) => at(config).get().letters(),
             Kind::OutputLimits(at) => {
                 let show = |(number, name): (usize, &&str)| {
@@ -661,6 +670,17 @@ mod tests {
         assert_eq!(refused("--port x"), text);
         assert_eq!(refused("--port 1 2"), "bad setting '--port': wrong number of arguments");
         assert_eq!(refused("--port"), "bad setting '--port': wrong number of arguments");
+    }
+
+    #[test]
+    fn the_directory_is_told_as_an_absolute_path() {
+        let config = Config::new();
+        let told = || Setting::find("dir").map(|setting| setting.show(&config));
+        let here = std::env::current_dir().expect("a directory");
+        assert_eq!(told().as_deref(), here.to_str());
+        config.dir.set("data".into());
+        assert_eq!(told().as_deref(), here.join("data").to_str());
+        assert_eq!(config.log_path(), PathBuf::from("data/storage.aof"));
     }
 
     #[test]

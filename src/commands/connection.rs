@@ -35,7 +35,7 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
         .doc("1.0.0", "O(1)", "Answers, so that one knows the server is there."),
     session("quit", "[argument ...]", quit).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("1.0.0", "O(1)", "Closes the connection.")
-        .deprecated("7.2.0", "just closing the connection"),
+        .deprecated("7.2.0", "closing the connection"),
     session("reset", "", reset).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("6.2.0", "O(1)", "Makes the connection as if it were new."),
     session("select", "index", select).fast().flags(Flags::ALWAYS)

@@ -45,7 +45,7 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
         .key("RW update").flags(WRITE_FAST)
         .doc("2.0.0", "O(N) with N the number of fields to set",
              "Sets the values of fields of a hash; HSET is what one should use.")
-        .deprecated("4.0.0", "`HSET` with multiple field-value pairs"),
+        .deprecated("4.0.0", "HSET"),
     read("hrandfield", "key [count [WITHVALUES]]", hrandfield).key("RO access")
         .tips(&["nondeterministic_output"])
         .doc("6.2.0", "O(N) with N the number of fields returned",

@@ -35,7 +35,7 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
              "Returns a part of the string value of a key."),
     write("getset", "key value", getset).key("RW access update").flags(WRITE_FAST)
         .doc("1.0.0", "O(1)", "Sets the string value of a key and returns the old one.")
-        .deprecated("6.2.0", "`SET` with the `!GET` argument"),
+        .deprecated("6.2.0", "SET with GET"),
     write("incr", "key", incr).key("RW access update").flags(WRITE_FAST)
         .doc("1.0.0", "O(1)", "Adds one to the integer value of a key."),
     write("incrby", "key increment", incrby).key("RW access update").flags(WRITE_FAST)
@@ -62,7 +62,7 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
              "Sets the string values of the keys, if none of them is there."),
     write("psetex", "key milliseconds value", psetex).key("OW update").flags(Flags::DENYOOM)
         .doc("2.6.0", "O(1)", "Sets the string value of a key and its expiration in milliseconds.")
-        .deprecated("2.6.12", "`SET` with the `PX` argument"),
+        .deprecated("2.6.12", "SET with PX"),
     write("set", "key value [NX | XX | IFEQ ifeq-value | IFNE ifne-value | IFDEQ ifdeq-digest | \
                   IFDNE ifdne-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
                   PXAT unix-time-milliseconds | KEEPTTL]", set)
@@ -71,10 +71,10 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .doc("1.0.0", "O(1)", "Sets the string value of a key, whatever it held before."),
     write("setex", "key seconds value", setex).key("OW update").flags(Flags::DENYOOM)
         .doc("2.0.0", "O(1)", "Sets the string value of a key and its expiration in seconds.")
-        .deprecated("2.6.12", "`SET` with the `EX` argument"),
+        .deprecated("2.6.12", "SET with EX"),
     write("setnx", "key value", setnx).key("OW insert").flags(WRITE_FAST)
         .doc("1.0.0", "O(1)", "Sets the string value of a key, if the key is not there.")
-        .deprecated("2.6.12", "`SET` with the `NX` argument"),
+        .deprecated("2.6.12", "SET with NX"),
     write("setrange", "key offset value", setrange).key("RW update").flags(Flags::DENYOOM)
         .doc("2.2.0", "O(N) with N the length of the new part",
              "Overwrites a part of the string value of a key."),
@@ -82,7 +82,7 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .doc("2.2.0", "O(1)", "Returns the length of the string value of a key."),
     read("substr", "key start end", getrange).key("RO access")
         .doc("1.0.0", "O(N) with N the length of the answer", "The old name of GETRANGE.")
-        .deprecated("2.0.0", "`GETRANGE`"),
+        .deprecated("2.0.0", "GETRANGE"),
 ] };
 
 fn get(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {

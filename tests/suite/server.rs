@@ -797,7 +797,7 @@ fn command_docs_say_what_a_command_is_for() {
     };
     assert_eq!(field(&old[0].1, "doc_flags").to_string(), "~[+deprecated]");
     assert_eq!(field(&old[0].1, "deprecated_since").into_text(), "2.0.0");
-    assert_eq!(field(&old[0].1, "replaced_by").into_text(), "`GETRANGE`");
+    assert!(field(&old[0].1, "replaced_by").into_text().contains("GETRANGE"));
     let Reply::Map(all) = c.reply("COMMAND DOCS") else {
         panic!("not a map");
     };
