@@ -540,7 +540,10 @@ impl Config {
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
         let is_pattern = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
         let shown = |name: &str| {
-            let wanted = |pattern: &&&[u8]| glob::matches(pattern, name.as_bytes(), true);
+            let wanted = |pattern: &&&[u8]| match is_pattern(pattern) {
+                true => glob::matches(pattern, name.as_bytes(), true),
+                false => name.as_bytes().eq_ignore_ascii_case(pattern),
+            };
             let pattern = patterns.iter().find(wanted).filter(|_| !name.is_empty())?;
             let as_asked = !is_pattern(pattern);
             Some(if as_asked { String::from_utf8_lossy(pattern).into() } else { name.to_string() })

@@ -286,6 +286,8 @@ fn config_get_takes_names_and_patterns() {
         {"appendfsync": "everysec"}
         > CONFIG GET DATA*
         {"databases": "16"}
+        > CONFIG GET data\\bases
+        {}
         "#,
     );
     let Reply::Map(all) = c.reply("CONFIG GET *") else {
