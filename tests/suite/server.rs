@@ -286,7 +286,7 @@ fn config_get_takes_names_and_patterns() {
         {"appendfsync": "everysec"}
         > CONFIG GET DATA*
         {"databases": "16"}
-        > CONFIG GET data\\bases
+        > CONFIG GET data\bases
         {}
         "#,
     );
