@@ -49,7 +49,7 @@ use crate::text::say;
 /// the files locked: to copy it behind those that are pending would take too long.
 const BUFFER_BYTES: usize = 64 << 10;
 /// How often a thread that is about to sync lets others run before it does.
-const SYNC_PATIENCE: usize = 16;
+const SYNC_PATIENCE: usize = 2;
 /// What is kept of the memory in which records were pending.
 const SPARE_BYTES: usize = 1 << 20;
 /// A sync that takes longer is one that the next had to wait for.
@@ -341,8 +341,11 @@ impl Aof {
         let ended = sync.round;
         sync.round += 1;
         drop(sync);
+        // First who leads the next: its sync can begin while these reply. (The other way round, fifty
+        // clients without pipelines got almost a tenth less.) Should that round end before these are
+        // told, and its leader tell one of them instead of the next leader: all are told here.
+        self.round_ended(ended + 1).notify_one();
         self.round_ended(ended).notify_all();
-        self.round_ended(ended + 1).notify_one(); // who leads it
         if position <= covers { synced } else { flushed.and(synced) }
     }
 
