@@ -120,5 +120,5 @@ fn usage(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 /// long for that place, and what the value has reserved. Not counted is what the allocator adds to each
 /// of these, and the places of the map that are free.
 fn memory_bytes(key: &[u8], entry: &Entry, samples: usize) -> usize {
-    size_of::<(Key, Entry)>() + 1 + Key::new(key).heap_bytes() + entry.value.heap_bytes(samples)
+    size_of::<(Key, Entry)>() + 1 + Key::heap_bytes_of(key.len()) + entry.value.heap_bytes(samples)
 }

@@ -82,12 +82,9 @@ impl<const N: usize> Inline<N, Vec<u8>> {
 }
 
 impl<const N: usize> Inline<N, Box<[u8]>> {
-    /// The memory beside its own that it takes, in bytes.
-    pub fn heap_bytes(&self) -> usize {
-        match self {
-            Inline::Short { .. } => 0,
-            Inline::Long(bytes) => bytes.len(),
-        }
+    /// The memory beside its own that a copy of so many bytes takes.
+    pub fn heap_bytes_of(length: usize) -> usize {
+        if length <= N { 0 } else { length }
     }
 }
 
