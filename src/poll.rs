@@ -69,7 +69,7 @@ pub struct Wait {
 impl Wait {
     /// Waits for bytes from the client; returns how many there are, none at the end. For a moment the
     /// socket does not block, and nobody may write to it: what `alone` returns sees to that while it lives,
-    /// and if it returns nothing the thread sleeps at once.
+    /// and if it returns nothing the thread does not poll.
     ///
     /// # Errors
     /// Those of the socket.
