@@ -419,8 +419,7 @@ mod tests {
     use super::super::replay::replay;
     use super::*;
     use crate::config::Config;
-    use crate::store::ByteString;
-    use crate::store::{Hash, PackedLimits, WriteAll};
+    use crate::store::{ByteString, Hash, PackedLimits, WriteAll};
 
     const LIMITS: PackedLimits = PackedLimits { entries: 16, value_bytes: 64 };
 
