@@ -241,11 +241,10 @@ impl Outbox {
     ///
     /// # Errors
     /// The client is gone.
-    pub fn write_alone(&self, replies: &[u8], total: &Counter) -> io::Result<bool> {
+    pub fn write_alone(&self, replies: &[u8]) -> io::Result<bool> {
         let Some(_turn) = self.alone() else { return Ok(false) };
         // Counted first: whoever has seen a reply finds it in the statistics.
         self.sent.add(replies.len() as u64);
-        total.add(replies.len() as u64);
         self.socket().map_or(Ok(()), |mut socket| socket.write_all(replies))?;
         Ok(true)
     }
@@ -308,7 +307,7 @@ impl Outbox {
 
     /// Writes what comes, until [`Outbox::end_writer`] or the end of the connection. `flush` flushes the log
     /// as far as it is told.
-    pub fn write_out(&self, flush: impl Fn(u64) -> io::Result<()>, total: &Counter) {
+    pub fn write_out(&self, flush: impl Fn(u64) -> io::Result<()>) {
         let _whatever_happens = Writing(self);
         while let Some(mut pieces) = self.next() {
             let farthest = pieces.iter().map(|piece| piece.position.wait()).max().unwrap_or(0);
@@ -323,7 +322,7 @@ impl Outbox {
                     may_be_seen
                 });
             }
-            if self.write(&pieces, total).is_err() {
+            if self.write(&pieces).is_err() {
                 self.close();
                 return;
             }
@@ -350,7 +349,7 @@ impl Outbox {
         }
     }
 
-    fn write(&self, pieces: &[Piece], total: &Counter) -> io::Result<()> {
+    fn write(&self, pieces: &[Piece]) -> io::Result<()> {
         let Some(mut socket) = self.socket() else { return Ok(()) };
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slices: Vec<IoSlice> = pieces.iter().map(|p| IoSlice::new(&p.bytes)).collect();
@@ -362,7 +361,6 @@ impl Outbox {
                     IoSlice::advance_slices(&mut rest, written);
                     self.forget(written);
                     self.sent.add(written as u64);
-                    total.add(written as u64);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -536,7 +534,7 @@ mod tests {
         }
         outbox.lock().ending = true;
         let flush = |position| if position > 6 { Err(ErrorKind::Other.into()) } else { Ok(()) };
-        outbox.write_out(flush, &Counter::default());
+        outbox.write_out(flush);
         outbox.close();
         let mut written = String::new();
         client.read_to_string(&mut written).expect("read what was written");

@@ -20,7 +20,7 @@ use crate::pause::Pause;
 use crate::poll::Turn;
 use crate::resp::{Protocol, Queue, Reply};
 use crate::socket::Socket;
-use crate::stats::{Counter, Stats, Tally};
+use crate::stats::{CallCounts, Stats, Tally};
 use crate::store::{Garbage, Keyspace, Watcher};
 use crate::tracking::{Mode, State, Tracked, Tracking};
 
@@ -98,11 +98,19 @@ impl Server {
         self.aof.claim_rewrite() && self.rewrites.send(()).is_ok()
     }
 
+    /// The statistics, with what all connections have counted up to now.
+    pub fn collected_stats(&self) -> &Stats {
+        self.clients.lock().values().for_each(|client| client.collect(&self.stats));
+        &self.stats
+    }
+
     /// Takes a connection out of the registries: nobody sends it anything any more.
     pub fn leave(&self, id: u64) {
         self.hub.leave(id);
         self.tracking.leave(id);
-        self.clients.leave(id);
+        if let Some(client) = self.clients.leave(id) {
+            client.collect(&self.stats);
+        }
     }
 
     /// A connection's line in `CLIENT LIST`.
@@ -167,8 +175,12 @@ pub struct Session {
     pub leaving: bool,
     /// What else others see of it.
     pub marks: Marks,
-    /// What it has counted since it last replied.
+    /// How its commands are timed.
     pub tally: Tally,
+    /// Bytes that it sent since others were told.
+    pub received: u64,
+    /// Its commands that were carried out since then.
+    pub commands: u64,
     /// Where its records are encoded for the log; kept so that it need not be reserved each time.
     pub scratch: Cell<Vec<u8>>,
     /// The transaction that MULTI has begun.
@@ -213,6 +225,8 @@ impl Session {
             leaving: false,
             marks: Marks::default(),
             tally: Tally::default(),
+            received: 0,
+            commands: 0,
             scratch: Cell::default(),
             multi: None,
             watched: Vec::new(),
@@ -280,12 +294,14 @@ impl Session {
         }
     }
 
-    /// Brings what others see up to date.
-    pub fn publish(&self) {
+    /// Brings what others see up to date; it is active now.
+    pub fn publish(&mut self, now: Instant) {
         let mut state = self.client.state();
+        state.received += std::mem::take(&mut self.received);
+        state.commands += std::mem::take(&mut self.commands);
         state.db = self.db;
         state.last_command = self.last_command;
-        state.last_active = Instant::now();
+        state.last_active = now;
         state.queued = self.multi.as_ref().map(|multi| multi.queued);
         state.watched = self.watched.len();
         state.marks = self.marks;
@@ -326,10 +342,6 @@ pub struct Client {
     pub watcher: Arc<Watcher>,
     /// The way to it.
     pub outbox: Arc<Outbox>,
-    /// Bytes that it sent.
-    pub received: Counter,
-    /// Commands of it that were carried out.
-    pub commands: Counter,
     connected: Instant,
     state: Mutex<ClientState>,
 }
@@ -350,6 +362,12 @@ pub struct ClientState {
     /// How many keys it watches.
     watched: usize,
     marks: Marks,
+    /// Bytes that it sent.
+    received: u64,
+    /// Commands of it that were carried out.
+    commands: u64,
+    /// What they cost.
+    pub counts: CallCounts,
 }
 
 impl Client {
@@ -365,13 +383,14 @@ impl Client {
             queued: None,
             watched: 0,
             marks: Marks::default(),
+            received: 0,
+            commands: 0,
+            counts: CallCounts::default(),
         };
         Client {
             id,
             watcher: Arc::default(),
             outbox: Arc::new(Outbox::new(socket)),
-            received: Counter::default(),
-            commands: Counter::default(),
             connected: now,
             state: Mutex::new(state),
         }
@@ -402,6 +421,13 @@ impl Client {
         let state = self.state();
         let is_busy = state.marks.monitor || state.marks.blocked;
         !is_busy && state.last_active.elapsed().as_secs() >= seconds
+    }
+
+    /// Adds what its connection has counted to the statistics.
+    pub fn collect(&self, stats: &Stats) {
+        let mut state = self.state();
+        let received = state.received;
+        state.counts.collect(stats, received, self.outbox.sent.get());
     }
 
     /// The part that changes.
@@ -448,9 +474,9 @@ impl Client {
         line.extend_from_slice(&state.lib_ver);
         let totals = format!(
             " tot-net-in={} tot-net-out={} tot-cmds={}",
-            self.received.get(),
+            state.received,
             self.outbox.sent.get(),
-            self.commands.get()
+            state.commands
         );
         line.extend_from_slice(totals.as_bytes());
         line
@@ -500,8 +526,8 @@ impl Clients {
     }
 
     /// Takes a connection out.
-    pub fn leave(&self, id: u64) {
-        self.lock().remove(&id);
+    pub fn leave(&self, id: u64) -> Option<Arc<Client>> {
+        self.lock().remove(&id)
     }
 
     /// Somebody who is not connected: the replay of the log.

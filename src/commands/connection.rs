@@ -3,6 +3,7 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use super::clients;
 use super::options::{database, integer_32, is};
@@ -130,9 +131,9 @@ fn authenticate(context: &mut Context, command: &[u8], user: &[u8], password: &[
 }
 
 /// Enters a failed login for `ACL LOG`.
-fn note_failure(context: &Context, command: &[u8], user: &[u8]) {
+fn note_failure(context: &mut Context, command: &[u8], user: &[u8]) {
     let Context { server, session, .. } = context;
-    session.publish();
+    session.publish(Instant::now());
     let client = server.describe(&session.client);
     let attempt = FailedLogin::new(command, user, session.multi.is_some(), now_ms());
     let limit = server.config.acllog_max_len.load(Relaxed) as usize;

@@ -10,6 +10,7 @@
 
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use super::connection::REDIS_VERSION;
 use super::options::is;
@@ -47,8 +48,8 @@ const SECTIONS: &[Section] = &[
 ];
 
 fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    // What this connection has done before in the same batch is to be seen too.
-    context.session.tally.publish(&context.server.stats);
+    context.session.publish(Instant::now());
+    context.server.collected_stats();
     let asked = |name: &str| args.from(1).any(|arg| is(arg, name));
     let everything = asked("all") || asked("everything");
     let default = args.len() == 1 || asked("default");

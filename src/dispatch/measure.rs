@@ -36,7 +36,7 @@ pub(super) fn measured(
         Some(start) => end_alone(server, session, command, args, start),
     }
     if let Err(error) = &outcome {
-        session.tally.fail(&server.stats, command.name);
+        session.client.state().counts.fail(&server.stats, command.name);
         server.stats.errors.count(error.text());
     }
     outcome
@@ -46,9 +46,9 @@ pub(super) fn measured(
 #[inline(never)]
 fn begin(server: &Server, session: &mut Session, command: &Command, args: Args) -> Option<Instant> {
     end_run(server, session);
-    let slow_us = server.config.slowlog_log_slower_than.load(Relaxed);
-    let precise = (0..PRECISE_BELOW_US).contains(&slow_us);
-    if session.tally.is_repeated(command.name) && command.is_brief() && !precise {
+    let precise =
+        || (0..PRECISE_BELOW_US).contains(&server.config.slowlog_log_slower_than.load(Relaxed));
+    if session.tally.is_repeated(command.name) && command.is_brief() && !precise() {
         session.tally.start_run(command.name, &args[1]);
         return None;
     }
@@ -65,23 +65,28 @@ fn end_alone(
 ) {
     end_run(server, session); // of commands that were part of it
     let tracked = server.config.latency_tracking.load(Relaxed);
-    let timed = session.tally.end(&server.stats, command.name, start, tracked);
+    let (stats, name) = (&server.stats, command.name);
+    let timed = session.tally.end(stats, &mut session.client.state().counts, name, start, tracked);
     if is_slow(server, &timed) {
         note_slow(server, session, command, &timed, || slowlog::entry(command, args));
     }
 }
 
-/// A batch of commands has ended: what it did is counted from now on for all to see.
-pub fn end_batch(server: &Server, session: &mut Session) {
+/// A batch of commands has ended. Returns when, if it had any that was timed.
+pub fn end_batch(server: &Server, session: &mut Session) -> Option<Instant> {
     end_run(server, session);
-    session.tally.publish(&server.stats);
+    session.tally.end_batch()
 }
 
 #[inline(never)]
 fn end_run(server: &Server, session: &mut Session) {
+    if !session.tally.is_in_run() {
+        return;
+    }
     let tracked = server.config.latency_tracking.load(Relaxed);
-    if let Some(timed) = session.tally.end_run(&server.stats, tracked)
-        && is_slow(server, &timed)
+    let stats = &server.stats;
+    let timed = session.tally.end_run(stats, &mut session.client.state().counts, tracked);
+    if is_slow(server, &timed)
         && let Some(command) = commands::find(timed.name.as_bytes())
     {
         let key = session.tally.first_key();

@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
+use std::time::Instant;
 
 use crate::aof::Aof;
 use crate::config::{FsyncPolicy, Level, UNCOUNTED_OUTPUT_BYTES};
@@ -42,7 +43,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
         socket,
         session: Session::new(client, !server.wants_password()),
         reply: Reply::new(Protocol::Resp2),
-        commands: 0,
+        worked: false,
         answered: 0,
     };
     // An error means that the client is gone: there is nobody left to tell.
@@ -61,19 +62,20 @@ struct Connection<'a> {
     socket: &'a Socket,
     session: Session,
     reply: Reply,
-    /// Commands carried out since the last sending.
-    commands: u64,
-    /// How many of them have a reply.
+    /// Whether a command was carried out since the last sending.
+    worked: bool,
+    /// How many commands since then have a reply.
     answered: u64,
 }
 
 impl Drop for Connection<'_> {
-    /// However the thread ends, it leaves no watched key behind, nobody who waits for its transaction, and
-    /// no writer.
+    /// However the thread ends, it leaves no watched key behind, nobody who waits for its transaction, no
+    /// writer, and nothing uncounted: if it was killed, it has been taken out of the registry before.
     fn drop(&mut self) {
         self.session.keep_promise();
         self.session.unwatch(&self.server.keyspace);
         self.session.client.outbox.close();
+        self.session.client.collect(&self.server.stats);
     }
 }
 
@@ -103,7 +105,8 @@ impl Connection<'_> {
                 }
                 let before = self.reply.len();
                 dispatch::execute(self.server, &mut self.session, request.args(), &mut self.reply);
-                self.commands += 1;
+                self.worked = true;
+                self.session.commands += 1;
                 self.answered += u64::from(self.reply.len() > before);
                 request.clear();
                 if self.session.closing {
@@ -121,11 +124,10 @@ impl Connection<'_> {
             if arrived == 0 {
                 return Ok(());
             }
+            self.session.received += arrived as u64;
             if request.is_partial() {
-                self.session.publish(); // who is sending a long command is not idle
+                self.session.publish(Instant::now()); // who is sending a long command is not idle
             }
-            self.server.stats.input_bytes.add(arrived as u64);
-            self.session.client.received.add(arrived as u64);
         }
     }
 
@@ -141,7 +143,7 @@ impl Connection<'_> {
         self.send()?;
         self.session.marks.blocked = true;
         self.session.last_command = dispatch::resolve(args).map_or("NULL", |command| command.name);
-        self.session.publish();
+        self.session.publish(Instant::now());
         self.server.pause.wait_while(|what| must_wait(&self.session, what));
         self.session.marks.blocked = false;
         if self.session.client.outbox.is_closed() {
@@ -152,14 +154,13 @@ impl Connection<'_> {
 
     /// Flushes the log as far as the replies show, then sends them.
     fn send(&mut self) -> io::Result<()> {
-        dispatch::measure::end_batch(self.server, &mut self.session);
-        if self.reply.is_empty() && self.commands == 0 {
+        let ended = dispatch::measure::end_batch(self.server, &mut self.session);
+        let worked = std::mem::take(&mut self.worked);
+        if self.reply.is_empty() && !worked {
             return Ok(());
         }
-        self.session.publish();
-        let commands = std::mem::take(&mut self.commands);
+        self.session.publish(ended.unwrap_or_else(Instant::now));
         let answered = std::mem::take(&mut self.answered);
-        self.session.client.commands.add(commands);
         if self.reply.is_empty() {
             return self.put();
         }
@@ -195,7 +196,7 @@ impl Connection<'_> {
             {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            if outbox.write_alone(self.reply.bytes(), &self.server.stats.output_bytes)? {
+            if outbox.write_alone(self.reply.bytes())? {
                 return Ok(());
             }
         } else if outbox.claim_writer() {
@@ -231,7 +232,7 @@ fn start_writer(server: &Arc<Server>, outbox: &Arc<Outbox>) -> io::Result<()> {
     let (server, queue) = (server.clone(), outbox.clone());
     let write = move || {
         let flush = |position| make_durable(&server, position);
-        queue.write_out(flush, &server.stats.output_bytes);
+        queue.write_out(flush);
     };
     let thread = thread::Builder::new().stack_size(WRITER_STACK_BYTES).name("writer".into());
     thread.spawn(write).map(drop).inspect_err(|_| _ = outbox.close())

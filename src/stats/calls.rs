@@ -1,7 +1,9 @@
 //! What each command cost: how often it was called, how long that took, how often it failed.
 //!
-//! A connection counts in a [`Tally`] of its own and adds that to the shared [`Commands`] once per
-//! batch, before it replies: whoever has seen a reply finds its command counted.
+//! A connection counts in [`Counts`] of its own, which nobody else touches until somebody asks: then those
+//! of all connections are collected into the shared [`Commands`]. (If each batch added to what is shared,
+//! that would travel from core to core, and cost a lone GET a tenth of its time.) A command is counted
+//! before it is answered: whoever has seen a reply finds its command counted.
 //!
 //! **What is exact, and what is not.** A GET in a pipeline takes 400 ns of a processor, and a look at
 //! the clock 30: too much to do it for each. So
@@ -21,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::histogram::{Bucket, Histogram, bucket_of};
+use super::histogram::{Histogram, bucket_of};
 use super::{Stats, lock};
 
 /// What one command cost since the server started, or since it was reset.
@@ -59,6 +61,10 @@ impl CommandStats {
     /// How long each call took, if there was one since that is tracked.
     pub fn histogram(&self) -> Option<&Histogram> {
         self.histogram.get().filter(|histogram| histogram.total() > 0)
+    }
+
+    fn tracked(&self) -> &Histogram {
+        self.histogram.get_or_init(Histogram::default)
     }
 
     fn reset(&self) {
@@ -101,38 +107,52 @@ impl Commands {
 }
 
 /// How many equal brief commands are timed together at most.
-pub const RUN_LIMIT: u64 = 16;
+pub const RUN_LIMIT: u32 = 16;
 /// How much of a run's first key is kept, for the slow log.
 const KEY_BYTES: usize = 128;
+/// Most calls take less than so many microseconds.
+const BRIEF_US: usize = 8;
 
-/// What one connection has counted since it last replied.
+/// How a connection times its commands. It is small, and so are [`Counts`]: where fifty connections take
+/// turns, what each touches for one command has left the nearest cache since its last.
 #[derive(Default)]
 pub struct Tally {
-    /// The end of the command before, in the same batch.
-    last: Option<Instant>,
-    /// The name of that command, or of the run with which the batch before ended.
-    last_name: &'static str,
-    /// Whether it was a run, of more than one.
-    last_was_run: bool,
-    /// The run that goes on; while there is none, its name is of no command.
-    run: Run,
+    /// When the run that goes on began; else, within a batch, when the command before ended.
+    since: Option<Instant>,
+    /// The name of the run that goes on; else of the command, or run, before.
+    name: &'static str,
+    phase: Phase,
+    /// How many commands the run has had.
+    run_calls: u32,
+    /// The keys that were looked for since the last command was counted.
+    hits: u32,
+    misses: u32,
     /// The key of the run's first command.
     first_key: Vec<u8>,
-    counts: Vec<Count>,
-    /// Which of them was used last, and is likely to be used next.
-    recent: usize,
-    /// Whether there is anything to publish.
-    dirty: bool,
-    hits: u64,
-    misses: u64,
 }
 
-/// Equal commands that are timed together.
-#[derive(Clone, Copy, Default)]
-struct Run {
-    name: &'static str,
-    calls: u64,
-    start: Option<Instant>,
+/// Where a [`Tally`] is.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Phase {
+    /// The command before was timed alone, or this one is.
+    #[default]
+    Alone,
+    /// A run goes on.
+    InRun,
+    /// A run, of more than one, has just ended.
+    AfterRun,
+}
+
+/// What one connection has counted, and nobody has collected yet.
+#[derive(Default)]
+pub struct Counts {
+    /// Of the command that was counted last, and is likely to be counted next.
+    recent: Option<Count>,
+    others: Vec<Count>,
+    hits: u64,
+    misses: u64,
+    /// How many bytes received, and sent, have been collected.
+    collected: [u64; 2],
 }
 
 /// Commands that have been timed: one, or a run of equal ones.
@@ -140,7 +160,7 @@ pub struct Timed {
     /// Their name.
     pub name: &'static str,
     /// How many there were.
-    pub calls: u64,
+    pub calls: u32,
     /// How long they took together.
     pub took: Duration,
 }
@@ -152,59 +172,70 @@ struct Count {
     calls: u64,
     nanoseconds: u64,
     failed: u64,
-    /// So many of the calls belong into this bucket: most take about as long as the one before.
-    bucket: Bucket,
-    in_bucket: u64,
+    /// How many of the calls took so many microseconds. Longer ones go into the shared histogram at once.
+    brief: [u32; BRIEF_US],
 }
 
 impl Tally {
-    /// A command begins that is timed alone, or with which a run begins. Ask [`Tally::end_run`] before.
+    /// A command begins that is timed alone, or with which a run begins. No run may go on.
     pub fn start(&mut self) -> Instant {
-        self.last.take().unwrap_or_else(Instant::now)
+        self.since.take().unwrap_or_else(Instant::now)
     }
 
-    /// A command has ended that began then.
+    /// A command has ended that began then. No run may go on.
     pub fn end(
         &mut self,
         stats: &Stats,
+        counts: &mut Counts,
         name: &'static str,
         start: Instant,
         tracked: bool,
     ) -> Timed {
-        self.count(stats, Run { name, start: Some(start), calls: 1 }, tracked)
+        self.name = name;
+        self.phase = Phase::Alone;
+        self.count(stats, counts, start, 1, tracked)
     }
 
-    /// Whether a command of that name belongs to the run that goes on. (Names are compared by where they
-    /// stand, see [`Tally::count_of`].)
+    /// Whether a run goes on, of commands of that name. (Names are compared by where they stand, see
+    /// [`Counts::of`].)
     #[inline]
     pub fn is_in_run_of(&self, name: &'static str) -> bool {
-        std::ptr::eq(self.run.name, name)
+        self.is_in_run() && std::ptr::eq(self.name, name)
+    }
+
+    /// Whether a run goes on.
+    #[inline]
+    pub fn is_in_run(&self) -> bool {
+        self.phase == Phase::InRun
     }
 
     /// Whether the command before, in the same batch, had that name, or the run before: then a run begins.
-    #[inline]
     pub fn is_repeated(&self, name: &'static str) -> bool {
-        std::ptr::eq(self.last_name, name)
+        std::ptr::eq(self.name, name)
     }
 
     /// A run begins, of commands of that name, the first of them with that key.
     pub fn start_run(&mut self, name: &'static str, key: &[u8]) {
         self.first_key.clear();
         self.first_key.extend_from_slice(&key[..key.len().min(KEY_BYTES)]);
-        self.run = Run { name, calls: 0, start: Some(self.start()) };
+        self.since = Some(self.start());
+        self.name = name;
+        self.phase = Phase::InRun;
+        self.run_calls = 0;
     }
 
     /// A command of the run has ended. Says whether the run has become so long that it should end too.
     #[inline]
     pub fn extend_run(&mut self) -> bool {
-        self.run.calls += 1;
-        self.run.calls >= RUN_LIMIT
+        self.run_calls += 1;
+        self.run_calls >= RUN_LIMIT
     }
 
-    /// Ends the run, if there is one.
-    pub fn end_run(&mut self, stats: &Stats, tracked: bool) -> Option<Timed> {
-        let run = std::mem::take(&mut self.run);
-        (run.calls > 0).then(|| self.count(stats, run, tracked))
+    /// Ends the run that goes on, and has had a command.
+    pub fn end_run(&mut self, stats: &Stats, counts: &mut Counts, tracked: bool) -> Timed {
+        self.phase = if self.run_calls > 1 { Phase::AfterRun } else { Phase::Alone };
+        let start = self.start();
+        self.count(stats, counts, start, self.run_calls, tracked)
     }
 
     /// The key of the first command of the last run.
@@ -212,93 +243,97 @@ impl Tally {
         &self.first_key
     }
 
-    /// A command of that name has answered an error.
-    pub fn fail(&mut self, stats: &Stats, name: &'static str) {
-        self.count_of(stats, name).failed += 1;
-    }
-
-    fn count(&mut self, stats: &Stats, run: Run, tracked: bool) -> Timed {
+    fn count(
+        &mut self,
+        stats: &Stats,
+        counts: &mut Counts,
+        start: Instant,
+        calls: u32,
+        tracked: bool,
+    ) -> Timed {
         let now = Instant::now();
-        self.last = Some(now);
-        self.dirty = true;
-        let Run { name, start, calls } = run;
-        self.last_name = name;
-        self.last_was_run = calls > 1;
-        let took = start.map_or(Duration::ZERO, |start| now.duration_since(start));
+        self.since = Some(now);
+        let took = now.duration_since(start);
         let nanoseconds = took.as_nanos() as u64; // 584 years fit
-        let count = self.count_of(stats, name);
-        count.calls += calls;
+        counts.hits += u64::from(std::mem::take(&mut self.hits));
+        counts.misses += u64::from(std::mem::take(&mut self.misses));
+        let count = counts.of(stats, self.name);
+        count.calls += u64::from(calls);
         count.nanoseconds += nanoseconds;
         if tracked {
-            let bucket = bucket_of(nanoseconds / calls / 1000);
-            if bucket != count.bucket {
-                count.publish_bucket();
-                count.bucket = bucket;
+            let microseconds = nanoseconds / 1000 / u64::from(calls.max(1));
+            match count.brief.get_mut(microseconds as usize) {
+                Some(brief) => *brief += calls, // it is collected ten times a second
+                None => count.stats.tracked().add(bucket_of(microseconds), calls.into()),
             }
-            count.in_bucket += calls;
         }
-        Timed { name, calls, took }
+        Timed { name: self.name, calls, took }
     }
 
     /// So many keys were looked for and found, and so many not.
+    #[inline]
     pub fn looked_up(&mut self, (hits, misses): (u32, u32)) {
-        self.hits += u64::from(hits);
-        self.misses += u64::from(misses);
+        self.hits += hits;
+        self.misses += misses;
     }
 
-    /// Adds what was counted to what all connections share. The batch has ended, and its last run.
-    pub fn publish(&mut self, stats: &Stats) {
-        self.last = None;
-        if !self.last_was_run {
-            self.last_name = "";
+    /// The batch has ended, and its last run. Returns when, if a command was timed in it.
+    pub fn end_batch(&mut self) -> Option<Instant> {
+        if self.phase == Phase::Alone {
+            self.name = "";
         }
-        if !std::mem::take(&mut self.dirty) {
-            return;
-        }
-        self.counts.iter_mut().filter(|count| count.calls > 0).for_each(Count::publish);
-        for (counter, more) in [(&stats.hits, &mut self.hits), (&stats.misses, &mut self.misses)] {
-            if *more > 0 {
-                counter.add(std::mem::take(more));
-            }
+        self.since.take()
+    }
+}
+
+impl Counts {
+    /// A command of that name has answered an error.
+    pub fn fail(&mut self, stats: &Stats, name: &'static str) {
+        self.of(stats, name).failed += 1;
+    }
+
+    /// Adds what was counted to what all connections share; so, too, how many bytes the connection has
+    /// received and sent altogether, which are counted elsewhere.
+    pub fn collect(&mut self, stats: &Stats, received: u64, sent: u64) {
+        self.recent.iter_mut().chain(&mut self.others).for_each(Count::collect);
+        stats.hits.add(std::mem::take(&mut self.hits));
+        stats.misses.add(std::mem::take(&mut self.misses));
+        let bytes = [(received, &stats.input_bytes), (sent, &stats.output_bytes)];
+        for ((total, shared), collected) in bytes.into_iter().zip(&mut self.collected) {
+            shared.add(total - std::mem::replace(collected, total));
         }
     }
 
     /// The count of a command. Names are compared by where they stand, which the table of commands
     /// decides; if one stood in two places, both counts would lead to the same statistics.
-    fn count_of(&mut self, stats: &Stats, name: &'static str) -> &mut Count {
+    fn of(&mut self, stats: &Stats, name: &'static str) -> &mut Count {
         let is = |count: &Count| std::ptr::eq(count.name, name);
-        if !self.counts.get(self.recent).is_some_and(is) {
-            self.recent = self.counts.iter().position(is).unwrap_or_else(|| {
-                self.counts.push(Count {
-                    name,
-                    stats: stats.commands.of(name),
-                    calls: 0,
-                    nanoseconds: 0,
-                    failed: 0,
-                    bucket: 0,
-                    in_bucket: 0,
-                });
-                self.counts.len() - 1
-            });
+        if !self.recent.as_ref().is_some_and(is) {
+            let other = self.others.iter().position(is).map(|place| self.others.swap_remove(place));
+            self.others.extend(self.recent.take());
+            self.recent = other;
         }
-        &mut self.counts[self.recent]
+        self.recent.get_or_insert_with(|| Count {
+            name,
+            stats: stats.commands.of(name),
+            calls: 0,
+            nanoseconds: 0,
+            failed: 0,
+            brief: [0; BRIEF_US],
+        })
     }
 }
 
 impl Count {
-    fn publish(&mut self) {
+    fn collect(&mut self) {
+        if self.calls == 0 && self.failed == 0 {
+            return;
+        }
         self.stats.calls.fetch_add(std::mem::take(&mut self.calls), Relaxed);
         self.stats.nanoseconds.fetch_add(std::mem::take(&mut self.nanoseconds), Relaxed);
-        if self.failed > 0 {
-            self.stats.failed.fetch_add(std::mem::take(&mut self.failed), Relaxed);
-        }
-        self.publish_bucket();
-    }
-
-    fn publish_bucket(&mut self) {
-        if self.in_bucket > 0 {
-            let histogram = self.stats.histogram.get_or_init(Histogram::default);
-            histogram.add(self.bucket, std::mem::take(&mut self.in_bucket));
+        self.stats.failed.fetch_add(std::mem::take(&mut self.failed), Relaxed);
+        for (microseconds, calls) in (0..).zip(&mut self.brief).filter(|(_, calls)| **calls > 0) {
+            self.stats.tracked().add(bucket_of(microseconds), std::mem::take(calls).into());
         }
     }
 }
@@ -308,68 +343,99 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_connection_counts_is_shared_when_it_is_published() {
+    fn what_a_connection_counts_is_shared_when_it_is_collected() {
         let stats = Stats::default();
-        let mut tally = Tally::default();
+        let (mut tally, mut counts) = (Tally::default(), Counts::default());
         for name in ["get", "set", "get", "get"] {
             let start = tally.start();
-            tally.end(&stats, name, start, true);
+            tally.end(&stats, &mut counts, name, start, true);
         }
-        tally.fail(&stats, "get");
+        counts.fail(&stats, "get");
         assert!(stats.commands.called().is_empty());
-        tally.publish(&stats);
+        counts.collect(&stats, 0, 0);
         let called = stats.commands.called();
         assert_eq!((called["get"].calls(), called["get"].failed()), (3, 1));
         assert_eq!((called["set"].calls(), called["set"].failed()), (1, 0));
         assert_eq!(called["get"].histogram().map(Histogram::total), Some(3));
         assert_eq!(stats.commands.calls(), 4);
-        tally.publish(&stats);
+        counts.collect(&stats, 0, 0);
         assert_eq!(stats.commands.calls(), 4);
         stats.reset();
         assert!(stats.commands.called().is_empty());
     }
 
     #[test]
+    fn bytes_are_collected_once() {
+        let (stats, mut counts) = (Stats::default(), Counts::default());
+        for total in [5, 5, 10] {
+            counts.collect(&stats, total, 2 * total);
+            assert_eq!((stats.input_bytes.get(), stats.output_bytes.get()), (total, 2 * total));
+        }
+        stats.reset();
+        counts.collect(&stats, 11, 20);
+        assert_eq!((stats.input_bytes.get(), stats.output_bytes.get()), (1, 0));
+    }
+
+    #[test]
+    fn a_call_stands_in_the_bucket_of_its_time_however_long_it_took() {
+        let stats = Stats::default();
+        let (mut tally, mut counts) = (Tally::default(), Counts::default());
+        let ago = |microseconds| Instant::now() - Duration::from_micros(microseconds);
+        for microseconds in [0, BRIEF_US as u64 / 2, 10_000] {
+            tally.end(&stats, &mut counts, "get", ago(microseconds), true);
+        }
+        counts.collect(&stats, 0, 0);
+        let called = stats.commands.called();
+        let Some(histogram) = called["get"].histogram() else { panic!("it was tracked") };
+        assert_eq!(histogram.total(), 3);
+        assert!(histogram.percentile(50.0) >= BRIEF_US as u64 / 2 * 1000);
+        assert!(histogram.percentile(100.0) >= 10_000_000);
+    }
+
+    #[test]
     fn a_command_begins_where_the_one_before_has_ended_but_not_across_a_wait() {
         let stats = Stats::default();
-        let mut tally = Tally::default();
+        let (mut tally, mut counts) = (Tally::default(), Counts::default());
         let first = tally.start();
-        tally.end(&stats, "get", first, false);
-        let ended = tally.last;
+        tally.end(&stats, &mut counts, "get", first, false);
+        let ended = tally.since;
         assert!(ended.is_some_and(|ended| ended >= first));
         let second = tally.start();
         assert_eq!(Some(second), ended);
         // One that is carried out inside of another begins by the clock.
-        assert!(tally.start() >= second && tally.last.is_none());
-        tally.end(&stats, "get", second, false);
-        tally.publish(&stats);
-        assert!(tally.last.is_none());
+        assert!(tally.start() >= second && tally.since.is_none());
+        tally.end(&stats, &mut counts, "get", second, false);
+        assert!(tally.end_batch().is_some_and(|ended| ended >= second));
+        assert!(tally.since.is_none());
+        counts.collect(&stats, 0, 0);
         assert!(stats.commands.called()["get"].histogram().is_none(), "it was not tracked");
     }
 
     #[test]
     fn a_run_is_timed_as_a_whole_and_keeps_its_first_key() {
         let stats = Stats::default();
-        let mut tally = Tally::default();
+        let (mut tally, mut counts) = (Tally::default(), Counts::default());
         assert!(!tally.is_in_run_of("get"));
         tally.start_run("get", &[b'k'; 200]);
         let full: Vec<bool> = (0..RUN_LIMIT).map(|_| tally.extend_run()).collect();
         assert_eq!(full.iter().position(|full| *full), Some(RUN_LIMIT as usize - 1));
         assert!(tally.is_in_run_of("get") && !tally.is_in_run_of("set"));
-        let timed = tally.end_run(&stats, true);
-        assert!(timed.is_some_and(|timed| timed.calls == RUN_LIMIT && timed.name == "get"));
-        assert!(tally.end_run(&stats, true).is_none() && !tally.is_in_run_of("get"));
+        assert!(tally.is_in_run());
+        let timed = tally.end_run(&stats, &mut counts, true);
+        assert!(timed.calls == RUN_LIMIT && timed.name == "get");
+        assert!(!tally.is_in_run() && !tally.is_in_run_of("get"));
         assert_eq!(tally.first_key(), [b'k'; KEY_BYTES]);
-        tally.publish(&stats);
+        tally.end_batch();
+        counts.collect(&stats, 0, 0);
         let called = stats.commands.called();
-        assert_eq!(called["get"].calls(), RUN_LIMIT);
-        assert_eq!(called["get"].histogram().map(Histogram::total), Some(RUN_LIMIT));
+        assert_eq!(called["get"].calls(), RUN_LIMIT.into());
+        assert_eq!(called["get"].histogram().map(Histogram::total), Some(RUN_LIMIT.into()));
         // Another is expected of the next batch, but not behind a command that was alone.
         assert!(tally.is_repeated("get") && !tally.is_repeated("set"));
         let start = tally.start();
-        tally.end(&stats, "get", start, true);
+        tally.end(&stats, &mut counts, "get", start, true);
         assert!(tally.is_repeated("get"));
-        tally.publish(&stats);
+        tally.end_batch();
         assert!(!tally.is_repeated("get"));
     }
 }

@@ -18,11 +18,8 @@ const BUCKETS: usize = 1 + ((LAST_DOUBLING - FIRST_DOUBLING + 1) as usize) * PAR
 /// A histogram that is shared by threads.
 pub struct Histogram(Box<[AtomicU64]>);
 
-/// The number of a bucket.
-pub type Bucket = usize;
-
 /// The bucket for a duration in whole microseconds: bucket 0 is for none.
-pub fn bucket_of(microseconds: u64) -> Bucket {
+pub fn bucket_of(microseconds: u64) -> usize {
     let nanoseconds = microseconds.saturating_mul(1000).min((1 << (LAST_DOUBLING + 1)) - 1);
     if nanoseconds == 0 {
         return 0;
@@ -33,7 +30,7 @@ pub fn bucket_of(microseconds: u64) -> Bucket {
 }
 
 /// The longest duration in a bucket, in nanoseconds.
-fn end_of(bucket: Bucket) -> u64 {
+fn end_of(bucket: usize) -> u64 {
     let Some(place) = bucket.checked_sub(1) else { return 0 };
     let (doubling, part) = (place as u32 / PARTS as u32 + FIRST_DOUBLING, place as u64 % PARTS);
     ((PARTS + part + 1) << (doubling - PART_BITS)) - 1
@@ -47,7 +44,7 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts so many more in a bucket.
-    pub fn add(&self, bucket: Bucket, more: u64) {
+    pub fn add(&self, bucket: usize, more: u64) {
         self.0[bucket].fetch_add(more, Relaxed);
     }
 

@@ -1,9 +1,9 @@
 //! What the server knows of its own past: counters, what each command cost, slow commands, latency events.
 //!
-//! Nobody waits for any of it. What every command touches is counted by its connection in a [`Tally`]
-//! and added to the shared counters once per batch of commands; the locks here ([`slowlog`],
-//! [`latency`], the errors, the list of commands that were ever called) are below all others, held for a
-//! few copies, and met only when something happens that is rare or slow anyway.
+//! Nobody waits for any of it. What every command touches is counted by its connection in [`CallCounts`]
+//! of its own, and collected into the shared counters when somebody asks for those. The locks here
+//! ([`slowlog`], [`latency`], the errors, the list of commands that were ever called) are below all others,
+//! held for a few copies, and met only when something happens that is rare or slow anyway.
 
 pub mod calls;
 pub mod histogram;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use calls::{CommandStats, Commands, Tally};
+pub use calls::{CommandStats, Commands, Counts as CallCounts, Tally};
 pub use latency::Monitor;
 pub use logins::FailedLogins;
 pub use slowlog::SlowLog;
@@ -26,7 +26,7 @@ pub use slowlog::SlowLog;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts so many more. Hot paths count for themselves and add when they reply.
+    /// Counts so many more.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Relaxed);
     }
