@@ -28,7 +28,8 @@
 //!
 //! 1. [`server`] accepted the connection and gave it a thread. `Connection::run` waits in
 //!    [`poll::Wait::receive`]; `*3 $3 SET $1 k $1 v` arrives.
-//! 2. [`resp::Request::feed`] takes the bytes, however they were cut, and makes [`resp::Args`].
+//! 2. [`resp::Request::feed`] takes the bytes, however they were cut, and makes [`resp::Args`]. If more
+//!    commands have arrived, [`store::Keyspace::prefetch`] brings their keys near.
 //! 3. [`dispatch::execute`] finds the row in the table ([`commands::find`]) and checks the arity, the
 //!    password, whether the log is being replayed and whether it can be written.
 //! 4. [`store::Keyspace::write`] hashes the key and locks its shard for writing.

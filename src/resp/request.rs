@@ -320,34 +320,21 @@ impl Request {
         Ok(Progress { used, complete: false })
     }
 
-    /// Takes a command that has arrived whole and is spelled as every client spells it; returns how many
-    /// bytes that was. Anything else is left to the states, which are slower by half and miss nothing.
+    /// Takes a command as [`whole_command`] finds it; returns how many bytes that was. Anything else is left
+    /// to the states, which are slower by half and miss nothing.
     fn take_whole(&mut self, input: &[u8]) -> Option<usize> {
         if self.is_partial() || self.unauthenticated || input.first() != Some(&b'*') {
             return None;
         }
-        let taken = self.take_args(input);
+        let taken = whole_command(input, |arg| {
+            self.bytes.extend_from_slice(arg);
+            self.ends.push(self.bytes.len());
+        });
         if taken.is_none() {
             self.bytes.clear();
             self.ends.clear();
         }
         taken
-    }
-
-    fn take_args(&mut self, input: &[u8]) -> Option<usize> {
-        let (args, mut at) = short_length(input, 0, b'*')?;
-        for _ in 0..args {
-            let (length, start) = short_length(input, at, b'$')?;
-            let end = start + length;
-            let value = input.get(start..end)?;
-            if input.get(end..end + 2)? != b"\r\n" || length as i64 > self.bulk_limit {
-                return None;
-            }
-            self.bytes.extend_from_slice(value);
-            self.ends.push(self.bytes.len());
-            at = end + 2;
-        }
-        (args > 0).then_some(at)
     }
 
     /// Takes what has arrived of an argument; returns how many bytes that was.
@@ -383,6 +370,41 @@ enum LineEnd {
     Newline,
     /// `\r` and whatever byte follows it: the lengths. (Redis does not look at that byte either.)
     Return,
+}
+
+/// The first arguments of the commands that have arrived whole, which are most likely their keys; empty where
+/// there is none. It ends with the first command that is not spelled as every client spells it.
+pub fn keys_ahead(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (mut key, mut number): (&[u8], _) = (b"", 0);
+        let used = whole_command(input, |arg| {
+            if number == 1 {
+                key = arg;
+            }
+            number += 1;
+        })?;
+        input = &input[used..];
+        Some(key)
+    })
+}
+
+/// Goes through the arguments of a command that has arrived whole and is spelled as every client spells it,
+/// none of them longer than `short_length` says, and so shorter than any limit; returns how many bytes the
+/// command has. If there is no such command, some arguments may have been gone through nevertheless.
+#[inline(always)]
+fn whole_command<'a>(input: &'a [u8], mut take: impl FnMut(&'a [u8])) -> Option<usize> {
+    let (args, mut at) = short_length(input, 0, b'*')?;
+    for _ in 0..args {
+        let (length, start) = short_length(input, at, b'$')?;
+        let end = start + length;
+        let arg = input.get(start..end)?;
+        if input.get(end..end + 2)? != b"\r\n" {
+            return None;
+        }
+        take(arg);
+        at = end + 2;
+    }
+    (args > 0).then_some(at)
 }
 
 /// The length that stands at that place, behind its sigil, and the place behind its line, if it has few
@@ -496,6 +518,17 @@ mod tests {
         for piece in 1..=bytes.len() {
             assert_eq!(parse(bytes, piece), (expected.clone(), None), "pieces of {piece}");
         }
+    }
+
+    #[test]
+    fn keys_are_seen_ahead_as_far_as_commands_are_whole() {
+        let gets = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n\
+            *3\r\n$3\r\nSET\r\n$0\r\n\r\n$1\r\nv\r\n*2\r\n$3\r\nGET\r\n$2\r\nbc\r\n";
+        let keys = |input| -> Vec<&[u8]> { keys_ahead(input).collect() };
+        assert_eq!(keys(gets), [&b"a"[..], b"", b"", b"bc"]);
+        assert_eq!(keys(&gets[..gets.len() - 1]), [&b"a"[..], b"", b""]);
+        assert!(keys(b"GET a\r\n").is_empty() && keys(b"").is_empty());
+        assert!(keys(b"*1\r\n$1\r\nx\r*").is_empty());
     }
 
     #[test]

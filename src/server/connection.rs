@@ -20,7 +20,7 @@ use crate::config::{FsyncPolicy, Level, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
 use crate::outbox::Outbox;
 use crate::poll::Wait;
-use crate::resp::{Args, CommandError, Protocol, Reply, Request};
+use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Client, ClientEntry, Server, Session};
 use crate::socket::Socket;
 
@@ -85,6 +85,8 @@ impl Connection<'_> {
         let mut input = BufReader::with_capacity(READ_BYTES, self.socket);
         let mut request = Request::new(0);
         let mut wait = Wait::default();
+        // So many of the next commands have had their keys brought near.
+        let mut prefetched: usize = 0;
         loop {
             request.bulk_limit = self.server.config.proto_max_bulk_len.load(Relaxed);
             request.unauthenticated = !self.session.authenticated;
@@ -100,6 +102,12 @@ impl Connection<'_> {
             };
             input.consume(progress.used);
             if progress.complete {
+                prefetched = prefetched.saturating_sub(1);
+                let rest = input.buffer();
+                if prefetched == 0 && !rest.is_empty() && self.session.authenticated {
+                    let keys = request::keys_ahead(rest);
+                    prefetched = self.server.keyspace.prefetch(self.session.db, keys);
+                }
                 if self.server.pause.is_likely() {
                     self.wait_for_pause(request.args())?;
                 }

@@ -29,7 +29,7 @@ static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub type Key = Inline<22, Box<[u8]>>;
 
 /// A key as a command names it, with its hash.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct HashedKey<'a> {
     hash: u64,
     bytes: &'a [u8],
