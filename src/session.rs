@@ -294,9 +294,20 @@ impl Session {
         }
     }
 
+    /// Counts what was timed last, if that has not been done.
+    #[inline]
+    pub fn count(&mut self, server: &Server) {
+        if self.tally.is_uncounted() {
+            let tracked = server.config.latency_tracking.load(Relaxed);
+            self.tally.count(&server.stats, &mut self.client.state().counts, tracked);
+        }
+    }
+
     /// Brings what others see up to date; it is active now.
-    pub fn publish(&mut self, now: Instant) {
+    pub fn publish(&mut self, server: &Server, now: Instant) {
         let mut state = self.client.state();
+        let tracked = server.config.latency_tracking.load(Relaxed);
+        self.tally.count(&server.stats, &mut state.counts, tracked);
         state.received += std::mem::take(&mut self.received);
         state.commands += std::mem::take(&mut self.commands);
         state.db = self.db;

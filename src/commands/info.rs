@@ -48,7 +48,7 @@ const SECTIONS: &[Section] = &[
 ];
 
 fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    context.session.publish(Instant::now());
+    context.session.publish(context.server, Instant::now());
     context.server.collected_stats();
     let asked = |name: &str| args.from(1).any(|arg| is(arg, name));
     let everything = asked("all") || asked("everything");

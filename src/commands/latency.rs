@@ -50,6 +50,7 @@ const COMMANDS: &[Command] = &[
 
 /// The calls of each command, or of those that are named; a container stands for its subcommands.
 fn histogram(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    context.session.count(context.server);
     let called = context.server.collected_stats().commands.called();
     let called: BTreeMap<&str, Arc<CommandStats>> = match args.len() {
         2 => called,

@@ -104,7 +104,8 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    let server = context.server;
+    let Context { server, session, .. } = context;
+    session.count(server);
     server.collected_stats().reset();
     server.hub.cut_off.reset();
     server.aof.reset_counts();

@@ -64,9 +64,8 @@ fn end_alone(
     start: Instant,
 ) {
     end_run(server, session); // of commands that were part of it
-    let tracked = server.config.latency_tracking.load(Relaxed);
-    let (stats, name) = (&server.stats, command.name);
-    let timed = session.tally.end(stats, &mut session.client.state().counts, name, start, tracked);
+    session.count(server);
+    let timed = session.tally.end(command.name, start);
     if is_slow(server, &timed) {
         note_slow(server, session, command, &timed, || slowlog::entry(command, args));
     }
@@ -78,14 +77,17 @@ pub fn end_batch(server: &Server, session: &mut Session) -> Option<Instant> {
     session.tally.end_batch()
 }
 
-#[inline(never)]
+#[inline(always)]
 fn end_run(server: &Server, session: &mut Session) {
-    if !session.tally.is_in_run() {
-        return;
+    if session.tally.is_in_run() {
+        end_this_run(server, session);
     }
-    let tracked = server.config.latency_tracking.load(Relaxed);
-    let stats = &server.stats;
-    let timed = session.tally.end_run(stats, &mut session.client.state().counts, tracked);
+}
+
+#[inline(never)]
+fn end_this_run(server: &Server, session: &mut Session) {
+    session.count(server);
+    let timed = session.tally.end_run();
     if is_slow(server, &timed)
         && let Some(command) = commands::find(timed.name.as_bytes())
     {

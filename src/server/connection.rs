@@ -134,7 +134,8 @@ impl Connection<'_> {
             }
             self.session.received += arrived as u64;
             if request.is_partial() {
-                self.session.publish(Instant::now()); // who is sending a long command is not idle
+                // Who is sending a long command is not idle.
+                self.session.publish(self.server, Instant::now());
             }
         }
     }
@@ -151,7 +152,7 @@ impl Connection<'_> {
         self.send()?;
         self.session.marks.blocked = true;
         self.session.last_command = dispatch::resolve(args).map_or("NULL", |command| command.name);
-        self.session.publish(Instant::now());
+        self.session.publish(self.server, Instant::now());
         self.server.pause.wait_while(|what| must_wait(&self.session, what));
         self.session.marks.blocked = false;
         if self.session.client.outbox.is_closed() {
@@ -167,7 +168,7 @@ impl Connection<'_> {
         if self.reply.is_empty() && !worked {
             return Ok(());
         }
-        self.session.publish(ended.unwrap_or_else(Instant::now));
+        self.session.publish(self.server, ended.unwrap_or_else(Instant::now));
         let answered = std::mem::take(&mut self.answered);
         if self.reply.is_empty() {
             return self.put();

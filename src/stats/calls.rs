@@ -127,6 +127,8 @@ pub struct Tally {
     /// The keys that were looked for since the last command was counted.
     hits: u32,
     misses: u32,
+    /// What was timed last, until it is counted.
+    uncounted: Option<Timed>,
     /// The key of the run's first command.
     first_key: Vec<u8>,
 }
@@ -156,6 +158,7 @@ pub struct Counts {
 }
 
 /// Commands that have been timed: one, or a run of equal ones.
+#[derive(Clone, Copy)]
 pub struct Timed {
     /// Their name.
     pub name: &'static str,
@@ -182,18 +185,11 @@ impl Tally {
         self.since.take().unwrap_or_else(Instant::now)
     }
 
-    /// A command has ended that began then. No run may go on.
-    pub fn end(
-        &mut self,
-        stats: &Stats,
-        counts: &mut Counts,
-        name: &'static str,
-        start: Instant,
-        tracked: bool,
-    ) -> Timed {
+    /// A command has ended that began then. No run may go on, and nothing be uncounted.
+    pub fn end(&mut self, name: &'static str, start: Instant) -> Timed {
         self.name = name;
         self.phase = Phase::Alone;
-        self.count(stats, counts, start, 1, tracked)
+        self.time(start, 1)
     }
 
     /// Whether a run goes on, of commands of that name. (Names are compared by where they stand, see
@@ -231,11 +227,11 @@ impl Tally {
         self.run_calls >= RUN_LIMIT
     }
 
-    /// Ends the run that goes on, and has had a command.
-    pub fn end_run(&mut self, stats: &Stats, counts: &mut Counts, tracked: bool) -> Timed {
+    /// Ends the run that goes on, and has had a command. Nothing may be uncounted.
+    pub fn end_run(&mut self) -> Timed {
         self.phase = if self.run_calls > 1 { Phase::AfterRun } else { Phase::Alone };
         let start = self.start();
-        self.count(stats, counts, start, self.run_calls, tracked)
+        self.time(start, self.run_calls)
     }
 
     /// The key of the first command of the last run.
@@ -243,21 +239,28 @@ impl Tally {
         &self.first_key
     }
 
-    fn count(
-        &mut self,
-        stats: &Stats,
-        counts: &mut Counts,
-        start: Instant,
-        calls: u32,
-        tracked: bool,
-    ) -> Timed {
+    fn time(&mut self, start: Instant, calls: u32) -> Timed {
         let now = Instant::now();
         self.since = Some(now);
-        let took = now.duration_since(start);
-        let nanoseconds = took.as_nanos() as u64; // 584 years fit
+        let timed = Timed { name: self.name, calls, took: now.duration_since(start) };
+        self.uncounted = Some(timed);
+        timed
+    }
+
+    /// Whether something was timed and has not been counted.
+    #[inline]
+    pub fn is_uncounted(&self) -> bool {
+        self.uncounted.is_some()
+    }
+
+    /// Counts what was timed last, in the histograms too if they are kept. It was not counted at once, so
+    /// that the last of a batch, which is most often the only one, takes no lock of its own.
+    pub fn count(&mut self, stats: &Stats, counts: &mut Counts, tracked: bool) {
         counts.hits += u64::from(std::mem::take(&mut self.hits));
         counts.misses += u64::from(std::mem::take(&mut self.misses));
-        let count = counts.of(stats, self.name);
+        let Some(Timed { name, calls, took }) = self.uncounted.take() else { return };
+        let nanoseconds = took.as_nanos() as u64; // 584 years fit
+        let count = counts.of(stats, name);
         count.calls += u64::from(calls);
         count.nanoseconds += nanoseconds;
         if tracked {
@@ -267,7 +270,6 @@ impl Tally {
                 None => count.stats.tracked().add(bucket_of(microseconds), calls.into()),
             }
         }
-        Timed { name: self.name, calls, took }
     }
 
     /// So many keys were looked for and found, and so many not.
@@ -348,7 +350,8 @@ mod tests {
         let (mut tally, mut counts) = (Tally::default(), Counts::default());
         for name in ["get", "set", "get", "get"] {
             let start = tally.start();
-            tally.end(&stats, &mut counts, name, start, true);
+            tally.end(name, start);
+            tally.count(&stats, &mut counts, true);
         }
         counts.fail(&stats, "get");
         assert!(stats.commands.called().is_empty());
@@ -382,7 +385,8 @@ mod tests {
         let (mut tally, mut counts) = (Tally::default(), Counts::default());
         let ago = |microseconds| Instant::now() - Duration::from_micros(microseconds);
         for microseconds in [0, BRIEF_US as u64 / 2, 10_000] {
-            tally.end(&stats, &mut counts, "get", ago(microseconds), true);
+            tally.end("get", ago(microseconds));
+            tally.count(&stats, &mut counts, true);
         }
         counts.collect(&stats, 0, 0);
         let called = stats.commands.called();
@@ -397,14 +401,15 @@ mod tests {
         let stats = Stats::default();
         let (mut tally, mut counts) = (Tally::default(), Counts::default());
         let first = tally.start();
-        tally.end(&stats, &mut counts, "get", first, false);
+        tally.end("get", first);
         let ended = tally.since;
         assert!(ended.is_some_and(|ended| ended >= first));
         let second = tally.start();
         assert_eq!(Some(second), ended);
         // One that is carried out inside of another begins by the clock.
         assert!(tally.start() >= second && tally.since.is_none());
-        tally.end(&stats, &mut counts, "get", second, false);
+        tally.end("get", second);
+        tally.count(&stats, &mut counts, false);
         assert!(tally.end_batch().is_some_and(|ended| ended >= second));
         assert!(tally.since.is_none());
         counts.collect(&stats, 0, 0);
@@ -421,7 +426,10 @@ mod tests {
         assert_eq!(full.iter().position(|full| *full), Some(RUN_LIMIT as usize - 1));
         assert!(tally.is_in_run_of("get") && !tally.is_in_run_of("set"));
         assert!(tally.is_in_run());
-        let timed = tally.end_run(&stats, &mut counts, true);
+        let timed = tally.end_run();
+        assert!(tally.is_uncounted());
+        tally.count(&stats, &mut counts, true);
+        assert!(!tally.is_uncounted());
         assert!(timed.calls == RUN_LIMIT && timed.name == "get");
         assert!(!tally.is_in_run() && !tally.is_in_run_of("get"));
         assert_eq!(tally.first_key(), [b'k'; KEY_BYTES]);
@@ -433,7 +441,7 @@ mod tests {
         // Another is expected of the next batch, but not behind a command that was alone.
         assert!(tally.is_repeated("get") && !tally.is_repeated("set"));
         let start = tally.start();
-        tally.end(&stats, &mut counts, "get", start, true);
+        tally.end("get", start);
         assert!(tally.is_repeated("get"));
         tally.end_batch();
         assert!(!tally.is_repeated("get"));
