@@ -237,6 +237,11 @@ impl Outbox {
         (!self.has_writer.load(SeqCst)).then_some(turn)
     }
 
+    /// Waits until a write that goes on has ended and is counted: with the socket closed, that is soon.
+    pub fn wait_for_write(&self) {
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Writes replies, for which the log is flushed, unless there is a writer: it says no then.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 //! A [`Session`] belongs to its connection's thread. What others may see of it (`CLIENT LIST`) is its
 //! [`Client`] in the registry, brought up to date once per batch of commands, not once per command.
 //!
-//! Locks: the registry, then a client's state; both below everything else, held for a few copies.
+//! Locks: the registry, then a client's state; both below everything else but the statistics, and held for a
+//! few copies, or, to collect what all connections have counted, for a walk over them.
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
@@ -108,7 +109,9 @@ impl Server {
     pub fn leave(&self, id: u64) {
         self.hub.leave(id);
         self.tracking.leave(id);
-        if let Some(client) = self.clients.leave(id) {
+        let mut connected = self.clients.lock();
+        // Still under the lock: what it has counted is with it, or with all.
+        if let Some(client) = connected.remove(&id) {
             client.collect(&self.stats);
         }
     }
@@ -534,11 +537,6 @@ impl Clients {
         let client = Arc::new(Client::new(id, Some(socket)));
         self.lock().insert(id, client.clone());
         client
-    }
-
-    /// Takes a connection out.
-    pub fn leave(&self, id: u64) -> Option<Arc<Client>> {
-        self.lock().remove(&id)
     }
 
     /// Somebody who is not connected: the replay of the log.

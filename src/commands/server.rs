@@ -3,7 +3,7 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=server>.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::docs::help;
 use super::options::integer;
@@ -105,7 +105,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let Context { server, session, .. } = context;
-    session.count(server);
+    session.publish(server, Instant::now());
     server.collected_stats().reset();
     server.hub.cut_off.reset();
     server.aof.reset_counts();

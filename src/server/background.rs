@@ -132,7 +132,7 @@ fn close_slow(server: &Server) {
 }
 
 /// Moves the clock of the keyspace on; removes what has expired, and logs it. The same thread takes the
-/// samples for the rates of INFO.
+/// samples for the rates of INFO, for which it looks at all connections.
 pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(SWEEP_PERIOD);

@@ -75,6 +75,8 @@ impl Drop for Connection<'_> {
         self.session.keep_promise();
         self.session.unwatch(&self.server.keyspace);
         self.session.client.outbox.close();
+        self.session.client.outbox.wait_for_write();
+        self.session.publish(self.server, Instant::now());
         self.session.client.collect(&self.server.stats);
     }
 }

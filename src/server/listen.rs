@@ -129,7 +129,7 @@ fn welcome(server: &Arc<Server>, socket: Socket) {
         let thread = thread::Builder::new().stack_size(STACK_BYTES).name("client".into());
         let spawned = thread.spawn(serve).is_ok();
         if !spawned {
-            server.clients.leave(id);
+            server.leave(id);
         }
         spawned
     };

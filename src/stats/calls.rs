@@ -1,9 +1,9 @@
 //! What each command cost: how often it was called, how long that took, how often it failed.
 //!
-//! A connection counts in [`Counts`] of its own, which nobody else touches until somebody asks: then those
-//! of all connections are collected into the shared [`Commands`]. (If each batch added to what is shared,
-//! that would travel from core to core, and cost a lone GET a tenth of its time.) A command is counted
-//! before it is answered: whoever has seen a reply finds its command counted.
+//! A connection counts in [`Counts`] of its own. When somebody asks (or a sample is due, or the connection
+//! ends) they are collected into the shared [`Commands`]. If each batch added to what is shared, that would
+//! travel from core to core, and cost a lone GET a tenth of its time. A command is counted before it is
+//! answered: whoever has seen a reply finds its command counted.
 //!
 //! **What is exact, and what is not.** A GET in a pipeline takes 400 ns of a processor, and a look at
 //! the clock 30: too much to do it for each. So

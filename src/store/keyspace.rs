@@ -280,7 +280,8 @@ impl Keyspace {
         }
         let hashed = &hashed[..count];
         let shards: [_; PREFETCHED] = array::from_fn(|place| {
-            hashed.get(place).and_then(|key| self.shards[key.shard()].0.try_read().ok())
+            let key = hashed.get(place).filter(|key| !key.bytes().is_empty())?;
+            self.shards[key.shard()].0.try_read().ok()
         });
         let is_there = |(key, shard): &(&HashedKey, &Option<RwLockReadGuard<Shard>>)| {
             let table = shard.as_ref().and_then(|shard| shard.table(db));

@@ -217,6 +217,19 @@ fn bytes_and_connections_are_counted() {
     eventually("the key has expired", || number_of_expired(&mut c) == 1);
 }
 
+#[test]
+fn bytes_are_counted_that_make_no_command_and_forgotten_with_the_batch_of_a_reset() {
+    let mut c = connect();
+    let mut other = c.another();
+    other.send_raw(b"\r\n".repeat(1000));
+    drop(other);
+    let received = |c: &mut Client| number(c, "stats", "total_net_input_bytes");
+    eventually("the bytes are counted", || received(&mut c) >= 2000);
+    let pipeline = format!("SET k {}\r\nCONFIG RESETSTAT\r\n", "x".repeat(2000));
+    c.exchange(pipeline, b"+OK\r\n+OK\r\n");
+    assert!(received(&mut c) < 2000);
+}
+
 fn number_of_expired(c: &mut Client) -> u64 {
     c.reply("GET k");
     number(c, "stats", "expired_keys")
