@@ -323,7 +323,7 @@ impl Request {
     /// Takes a command as [`whole_command`] finds it; returns how many bytes that was. Anything else is left
     /// to the states, which are slower by half and miss nothing.
     fn take_whole(&mut self, input: &[u8]) -> Option<usize> {
-        if self.is_partial() || self.unauthenticated || input.first() != Some(&b'*') {
+        if self.is_partial() || self.unauthenticated {
             return None;
         }
         let taken = whole_command(input, |arg| {
