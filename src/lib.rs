@@ -64,6 +64,7 @@
 //! 5. Who has read what, then who tracks ([`tracking`]).
 //! 6. Who listens ([`hub`]), then what goes to one client ([`outbox`]). So whoever holds shards and the
 //!    log may publish.
+//! 7. What was counted ([`stats`]), below all others.
 //!
 //! # Errors
 //!
