@@ -50,7 +50,7 @@ const CASES: &[(&str, &str, u64, u64)] = &[
     ("everysec", "GET", 100, 50), ("everysec", "SET", 1, 1), ("everysec", "SET", 1, 50),
     ("everysec", "SET", 16, 50), ("everysec", "SET", 100, 50), ("everysec", "INCR", 16, 50),
     ("everysec", "HSET", 16, 50), ("everysec", "MSET", 16, 50),
-    ("always", "SET", 1, 50), ("always", "SET", 16, 50),
+    ("always", "SET", 1, 5), ("always", "SET", 1, 50), ("always", "SET", 16, 50),
 ];
 /// The keys that redis-benchmark draws from.
 const KEYS: usize = 100_000;

@@ -25,8 +25,12 @@ pub(crate) struct Case {
 impl Case {
     pub(crate) fn name(&self) -> String {
         let always = if self.appendfsync == "always" { "always/" } else { "" };
-        let alone = if self.clients == 1 { "/alone" } else { "" };
-        format!("{always}{}/{}{alone}", self.test, self.pipeline)
+        let clients = match self.clients {
+            1 => "/alone".into(),
+            50 => String::new(),
+            clients => format!("/{clients}"),
+        };
+        format!("{always}{}/{}{clients}", self.test, self.pipeline)
     }
 
     fn column(&self, kind: Kind, column: usize) -> Vec<f64> {
@@ -66,9 +70,13 @@ pub(crate) fn print_cases(cases: &[Case]) -> String {
         }
         let medians = kinds.map(|kind| case.medians(kind));
         let always = if case.appendfsync == "always" { ", `always`" } else { "" };
-        let alone = if case.clients == 1 { ", one client" } else { "" };
+        let clients = match case.clients {
+            1 => ", one client".into(),
+            50 => String::new(),
+            clients => format!(", {clients} clients"),
+        };
         let cells = [
-            vec![format!("`{}`, pipeline {}{always}{alone}", case.test, case.pipeline)],
+            vec![format!("`{}`, pipeline {}{always}{clients}", case.test, case.pipeline)],
             medians.map(|sample| show(sample[0], 0)).to_vec(),
             vec![case.ratio(Kind::Respite)],
             medians.map(|of| show(of[1] + of[2], 2)).to_vec(),
