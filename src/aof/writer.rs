@@ -50,7 +50,7 @@ use crate::text::say;
 const BUFFER_BYTES: usize = 64 << 10;
 /// How often a thread that is about to sync lets others run before it does …
 const SYNC_PATIENCE: usize = 2;
-/// … unless it waits for all who are expected. How long each of them takes to come again, more or less.
+/// … unless it waits for all who are expected. The processor time that each needs to come again, roughly.
 const CLIENT_TAKES: Duration = Duration::from_micros(33);
 /// How long it waits at most: they may never come, and a sync may take long for once.
 const MOST_PATIENCE: Duration = Duration::from_millis(10);
@@ -139,12 +139,19 @@ struct Sync {
     round: u64,
     /// The position that the round covers; the end of all, as long as one may still join it.
     covers: u64,
-    /// How many have come since the last round was closed.
-    joined: usize,
-    /// How many will come soon, if those whom the last round served do and those whom it did not.
-    expected: usize,
-    /// How long it is worth while to wait for them.
-    patience: Duration,
+    /// How many take part in the even and in the odd one of the two rounds that can be joined.
+    joined: [u64; 2],
+    /// How many took part in the last round or came while it synced. As many will be here soon.
+    expected: u64,
+    /// When it is not worth while to wait for them any more.
+    wait_until: Option<Instant>,
+}
+
+impl Sync {
+    /// Whether the round that goes on has fewer than are expected.
+    fn are_missing(&mut self) -> bool {
+        self.joined[parity(self.round)] < self.expected
+    }
 }
 
 impl Aof {
@@ -318,14 +325,15 @@ impl Aof {
             return Ok(());
         }
         let mut sync = self.lock_sync();
-        sync.joined += 1;
-        if sync.joined == sync.expected {
-            self.all_joined.notify_one();
-        }
         let mut round = None;
         while sync.going_on && position > self.synced.load(SeqCst) {
             let mine = sync.round + u64::from(position > sync.covers);
-            round = Some(mine);
+            if round.replace(mine) != Some(mine) {
+                sync.joined[parity(mine)] += 1;
+                if mine == sync.round && !sync.are_missing() {
+                    self.all_joined.notify_one();
+                }
+            }
             sync = self.round_ended(mine).wait(sync).unwrap_or_else(PoisonError::into_inner);
         }
         let covered = position <= self.synced.load(SeqCst);
@@ -337,6 +345,8 @@ impl Aof {
             let failure = || io::Error::other(self.failure().unwrap_or_default());
             return covered.then_some(()).ok_or_else(failure);
         }
+        let leads = sync.round;
+        sync.joined[parity(leads)] += u64::from(round != Some(leads));
         sync.going_on = true;
         sync.covers = u64::MAX;
         self.let_others_append(sync);
@@ -346,32 +356,31 @@ impl Aof {
         // Under the lock still: what is flushed after an exchange of the files is in others.
         let covers = self.flushed.load(SeqCst);
         sync.covers = covers;
-        let joined = std::mem::take(&mut sync.joined);
         drop(sync);
         let started = Instant::now();
         let synced = self.sync_files(file.as_deref(), next.as_deref());
         let took = started.elapsed();
         let mut sync = self.lock_sync();
-        sync.expected = joined + sync.joined;
-        sync.patience = patience(took, sync.expected);
+        sync.expected = sync.joined.iter().sum();
+        sync.wait_until = Some(Instant::now() + patience(took, sync.expected));
+        sync.joined[parity(leads)] = 0;
         if synced.is_ok() {
             self.synced.fetch_max(covers, SeqCst);
         }
         sync.going_on = false;
-        let ended = sync.round;
         sync.round += 1;
         drop(sync);
         // First who leads the next: its sync can begin while these reply. (The other way round, fifty
         // clients without pipelines got almost a tenth less.) Should that round end before these are
         // told, and its leader tell one of them instead of the next leader: all are told here.
-        self.round_ended(ended + 1).notify_one();
-        self.round_ended(ended).notify_all();
+        self.round_ended(leads + 1).notify_one();
+        self.round_ended(leads).notify_all();
         if position <= covers { synced } else { flushed.and(synced) }
     }
 
     /// Where those wait who are covered when that round of syncing ends.
     fn round_ended(&self, round: u64) -> &Condvar {
-        &self.round_ended[(round % 2) as usize]
+        &self.round_ended[parity(round)]
     }
 
     /// Whoever is about to append gets the chance to do so before a sync, and to be covered by it: a
@@ -379,16 +388,14 @@ impl Aof {
     ///
     /// Where a sync takes long for so few, it deserves more: those whom the last round served are about to
     /// come again, and without them clients would be served in two halves, each waiting for the other's
-    /// sync. So the leader waits until all have come, but at most half as long as a sync takes: it may be
-    /// in vain. By that two clients get 1.3 times as many answers where a sync takes 0.3 ms; where it takes
-    /// 3 ms two get 1.9 times as many, ten 1.6 and fifty 1.2. Where they keep the processors busy for longer
-    /// than a sync takes, it is better that some do while others wait for theirs.
+    /// sync. So the leader waits until all have come, but at most, from the end of the last sync, half as
+    /// long as that took: it may be in vain. By that two clients get 1.3 times as many answers where a sync
+    /// takes 0.3 ms; where it takes 3 ms two get 1.9 times as many, ten 1.6 and fifty 1.2. Where they keep
+    /// the processors busy for longer than a sync takes, it is better that some do while others wait.
     fn let_others_append(&self, sync: MutexGuard<Sync>) {
-        let patience = sync.patience;
-        if !patience.is_zero() {
-            let missing = |sync: &mut Sync| sync.joined < sync.expected;
-            let waited = self.all_joined.wait_timeout_while(sync, patience, missing);
-            return drop(waited);
+        let rest = sync.wait_until.map(|end| end.saturating_duration_since(Instant::now()));
+        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
+            return drop(self.all_joined.wait_timeout_while(sync, rest, Sync::are_missing));
         }
         drop(sync);
         let mut appended = self.lock_pending().appended;
@@ -571,8 +578,13 @@ impl Aof {
     }
 }
 
+/// Where what belongs to a round is kept: two at most go on or are waited for.
+fn parity(round: u64) -> usize {
+    usize::from(round % 2 == 1)
+}
+
 /// How long it is worth while to wait for so many, where a sync takes so long.
-fn patience(sync_takes: Duration, expected: usize) -> Duration {
+fn patience(sync_takes: Duration, expected: u64) -> Duration {
     match sync_takes > CLIENT_TAKES * u32::try_from(expected).unwrap_or(u32::MAX) {
         true => (sync_takes / 2).min(MOST_PATIENCE),
         false => Duration::ZERO,
@@ -1016,35 +1028,46 @@ mod tests {
     {
         let (aof, disk) = aof()?;
         let write = || aof.sync_to(aof.append(0, b"record"));
-        let expect = |expected| {
+        let expect = |expected, patience| {
             let mut sync = aof.lock_sync();
-            (sync.patience, sync.expected) = (PATIENCE, expected);
+            sync.expected = expected;
+            sync.wait_until = Instant::now().checked_add(patience);
         };
-        expect(3);
+        expect(3, PATIENCE);
+        let started = Instant::now();
         thread::scope(|scope| {
-            let first = scope.spawn(write);
-            let second = scope.spawn(write);
-            while aof.lock_sync().joined < 2 {
+            let others = [scope.spawn(write), scope.spawn(write)];
+            while aof.lock_sync().joined != [2, 0] {
+                assert!(started.elapsed() < PATIENCE, "the two have not joined one round");
                 thread::yield_now();
             }
-            assert!(disk.state().syncs.is_empty() && !first.is_finished() && !second.is_finished());
-            write()
+            assert!(disk.state().syncs.is_empty());
+            write()?;
+            let results = others.into_iter().map(thread::ScopedJoinHandle::join);
+            let result = |joined: thread::Result<_>| joined.unwrap_or(Err(ErrorKind::Other.into()));
+            results.map(result).collect::<io::Result<Vec<()>>>()
         })?;
-        assert_eq!(disk.state().syncs.len(), 1);
-        assert_eq!(aof.lock_sync().expected, 3, "they will come again");
-        expect(1);
+        let state = |aof: &Aof| (disk.state().syncs.len(), aof.lock_sync().expected);
+        assert_eq!(state(&aof), (1, 3), "they will come again");
+        expect(1, PATIENCE);
         write()?;
-        assert_eq!(disk.state().syncs.len(), 2);
+        assert_eq!(state(&aof), (2, 1));
+        assert!(started.elapsed() < PATIENCE, "it waited for nobody");
+        // Too late to be expected still.
+        expect(2, Duration::ZERO);
+        write()?;
+        assert!(started.elapsed() < PATIENCE);
         // In vain, and therefore not again.
-        expect(2);
-        aof.lock_sync().patience = MOST_PATIENCE;
+        let (started, patience_is) = (Instant::now(), MOST_PATIENCE);
+        expect(2, patience_is);
         write()?;
-        assert_eq!((disk.state().syncs.len(), aof.lock_sync().expected), (3, 1));
+        assert!(started.elapsed() >= patience_is);
+        assert_eq!(state(&aof), (4, 1));
         let patience_ms =
             |sync_ms, clients| patience(Duration::from_millis(sync_ms), clients).as_millis();
         assert_eq!([4, 12, 5000].map(|sync_ms| patience_ms(sync_ms, 50)), [2, 6, 10]);
         assert_eq!([10, 100, 1000].map(|clients| patience_ms(4, clients)), [2, 2, 0]);
-        assert_eq!(patience_ms(4, usize::MAX), 0);
+        assert_eq!(patience_ms(4, u64::MAX), 0);
         Ok(())
     }
 
