@@ -1,7 +1,7 @@
 //! The benchmark: Respite beside Redis in one run, on one machine, with the same persistence.
 //!
 //! ```text
-//! cargo bench                       everything, some nine minutes
+//! cargo bench                       everything, some eleven minutes
 //! BENCH_SHORT=1 cargo bench         the same with tiny numbers, to see that it works
 //! BENCH_ROUNDS=9 cargo bench        more rounds than five
 //! BENCH_CASES=SET/,log cargo bench  only what begins so: `GET/16`, `GET/1/alone`, `always/` (requests with
