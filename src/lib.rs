@@ -10,15 +10,12 @@
 //! | layer | what it owns |
 //! |---|---|
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
-//! | [`events`] | what can happen to a key, and who wants to hear of it |
-//! | [`config`], [`stats`], [`socket`] | the table of settings; what was counted; a client's socket |
-//! | [`poll`] | how a thread waits for its client |
+//! | [`config`], [`stats`] | the table of settings; what was counted |
 //! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
-//! | [`pause`], [`outbox`] | what makes commands wait; what goes to one client, and its order |
-//! | [`hub`] | who listens: channels, patterns, monitors |
+//! | [`net`] | a client's socket, how its thread waits for it, the order of what is sent to it |
 //! | [`store`] | the keyspace: shards and their locks, views, values, expiry |
-//! | [`tracking`] | who caches what he has read, and is told when it changes |
 //! | [`aof`] | the log: append, flush, sync, replay, rewrite; its format is specified there |
+//! | [`watchers`] | subscribers and monitors; clients that cache what they read |
 //! | [`session`] | one connection's state, the registry of all, what they share |
 //! | [`commands`] | the command table: a file per family, rows on top and handlers below |
 //! | [`dispatch`] | from arguments to effect: look up, check, lock, run, log, unlock |
@@ -27,14 +24,14 @@
 //! # The life of one SET
 //!
 //! 1. [`server`] accepted the connection and gave it a thread. `Connection::run` waits in
-//!    [`poll::Wait::receive`]; `*3 $3 SET $1 k $1 v` arrives.
+//!    [`net::poll::Wait::receive`]; `*3 $3 SET $1 k $1 v` arrives.
 //! 2. [`resp::Request::feed`] takes the bytes, however they were cut, and makes [`resp::Args`]. If more
 //!    commands have arrived, [`store::Keyspace::prefetch`] brings their keys near.
 //! 3. [`dispatch::execute`] finds the row in the table ([`commands::find`]) and checks the arity, the
 //!    password, whether the log is being replayed and whether it can be written.
 //! 4. [`store::Keyspace::write`] hashes the key and locks its shard for writing.
 //! 5. The handler, `set` in [`commands::strings`], gets a [`store::WriteView`]: it puts the value in,
-//!    says `+OK` to the [`resp::Reply`], and returns the [`commands::Effect`] `AsReceived`.
+//!    says `+OK` to the [`resp::Reply`], and returns the [`commands::Propagate`] `Verbatim`.
 //! 6. The dispatcher encodes the command again and [`aof::Aof::append`]s it, *while the shard is
 //!    still locked*, so the log's order is memory's order. The shard remembers the log position behind
 //!    the record, and so does the session. Then the lock goes.
@@ -61,8 +58,9 @@
 //! 3. Who syncs, the log's files, then what is pending: only [`aof::writer`] takes them, and nobody
 //!    holds the first during a sync, or the last during a write.
 //! 4. The registry of clients, then one client's state: only [`session`] takes them.
-//! 5. Who has read what, then who tracks ([`tracking`]).
-//! 6. Who listens ([`hub`]), then what goes to one client ([`outbox`]). So whoever holds shards and the
+//! 5. Who has read what, then who tracks ([`watchers::tracking`]).
+//! 6. Who listens ([`watchers::pubsub`]), then what goes to one client ([`net::outbox`]). So whoever
+//!    holds shards and the
 //!    log may publish.
 //! 7. What was counted ([`stats`]), below all others.
 //!
@@ -77,16 +75,11 @@ pub mod aof;
 pub mod commands;
 pub mod config;
 pub mod dispatch;
-pub mod events;
-pub mod hub;
-pub mod outbox;
-pub mod pause;
-pub mod poll;
+pub mod net;
 pub mod resp;
 pub mod server;
 pub mod session;
-pub mod socket;
 pub mod stats;
 pub mod store;
 pub mod text;
-pub mod tracking;
+pub mod watchers;

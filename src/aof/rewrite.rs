@@ -362,7 +362,7 @@ impl Sink {
 /// The fewest records that make this key.
 fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
     // No command sets a deadline before 1970, though a log may have held one.
-    let deadline = entry.deadline_ms().map(|deadline| deadline.max(1).to_string());
+    let deadline = entry.expires_at_ms().map(|deadline| deadline.max(1).to_string());
     match (&entry.value, &deadline) {
         (Value::String(value), None) => encode(out, &[b"SET", key, value]),
         (Value::String(value), Some(deadline)) => {
@@ -396,7 +396,7 @@ fn encode_field_deadlines(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
     if hash.earliest_ms().is_none() {
         return;
     }
-    let timed = hash.iter().filter_map(|field| Some((field.deadline_ms()?, field.name)));
+    let timed = hash.iter().filter_map(|field| Some((field.expires_at_ms()?, field.name)));
     let mut timed: Vec<(i64, &[u8])> = timed.collect();
     timed.sort_by_key(|(deadline, _)| *deadline); // stable, so names that belong together stay so
     for same in timed.chunk_by(|(one, _), (other, _)| one == other) {
@@ -568,10 +568,10 @@ mod tests {
         let mut timed = Hash::new();
         for field in 0..70 {
             timed.set(field.to_string().as_bytes(), b"v", LIMITS);
-            let deadline_ms = 33_177_117_420_123 + i64::from(field % 35 == 0);
-            timed.set_deadline_ms(field.to_string().as_bytes(), Some(deadline_ms));
+            let expires_at_ms = 33_177_117_420_123 + i64::from(field % 35 == 0);
+            timed.set_expires_at_ms(field.to_string().as_bytes(), Some(expires_at_ms));
         }
-        timed.set_deadline_ms(b"69", None);
+        timed.set_expires_at_ms(b"69", None);
         put("fields", Value::Hash(Box::new(timed)), None);
         put("large", hash(5, &vec![b'v'; 40 << 10]), None);
         fixture.rewrite(&aof)?;

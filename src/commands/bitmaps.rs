@@ -10,11 +10,11 @@
 use std::ops::Range;
 
 use super::options::{integer, is};
-use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
+use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use super::strings::grow;
-use crate::events::Class;
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Entry, ReadView, Value, WriteView, Written};
+use crate::store::{Access, Entry, ReadView, StringOrigin, Value, WriteView};
 use crate::text::integer::parse_i64;
 
 /// The bitmaps.
@@ -48,7 +48,7 @@ pub static FAMILY: Family = Family { group: "bitmap", commands: &[
 
 fn getbit(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let offset = bit_offset(&args[2], view.string_limit())?;
-    let byte = view.string(&args[1])?.and_then(|value| value.get(offset / 8));
+    let byte = view.string(&args[1], Access::Use)?.and_then(|value| value.get(offset / 8));
     reply.integer(i64::from(byte.is_some_and(|byte| byte & (0x80 >> (offset % 8)) != 0)));
     Ok(())
 }
@@ -68,7 +68,7 @@ fn setbit(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if changed {
         view.notify(Class::STRING, "setbit", &args[1]);
     }
-    Ok(Effect::if_changed(changed))
+    Ok(Propagate::verbatim_if(changed))
 }
 
 /// The number of a bit, which must be in a string that may be so many bytes long.
@@ -88,7 +88,7 @@ fn make_room<'a>(
     key: &[u8],
     length: usize,
 ) -> Result<(&'a mut Vec<u8>, bool), CommandError> {
-    let old = view.string(key)?.map(<[u8]>::len);
+    let old = view.string(key, Access::Use)?.map(<[u8]>::len);
     if old.is_none() {
         view.insert(key, Value::String(vec![0; length].into()), None);
     }
@@ -101,7 +101,7 @@ fn make_room<'a>(
 // BITCOUNT needs no end is Valkey's.
 
 fn bitcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    let Some(value) = view.string(&args[1])? else {
+    let Some(value) = view.string(&args[1], Access::Use)? else {
         reply.integer(0);
         return Ok(());
     };
@@ -125,7 +125,7 @@ fn bitpos(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         bit @ 0..=1 => bit == 1,
         _ => return Err(CommandError::new("ERR The bit argument must be 1 or 0.")),
     };
-    let Some(value) = view.string(&args[1])? else {
+    let Some(value) = view.string(&args[1], Access::Use)? else {
         reply.integer(if bit { -1 } else { 0 });
         return Ok(());
     };
@@ -260,8 +260,10 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.remove_if_expired(key);
         view.notify_if_missing(key);
     }
-    let sources: Result<Vec<&[u8]>, _> =
-        args.from(3).map(|key| view.lookup_string(key).map(Option::unwrap_or_default)).collect();
+    let sources: Result<Vec<&[u8]>, _> = args
+        .from(3)
+        .map(|key| view.string(key, Access::Answer).map(Option::unwrap_or_default))
+        .collect();
     let result = combine(operation, &sources?);
     reply.count(result.len());
     if result.is_empty() {
@@ -269,13 +271,13 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         if removed {
             view.notify(Class::GENERIC, "del", &args[2]);
         }
-        return Ok(Effect::if_changed(removed));
+        return Ok(Propagate::verbatim_if(removed));
     }
     let mut result = Entry::new(Value::String(result.into()), None);
-    result.written = Written::InPlace;
+    result.origin = StringOrigin::InPlace;
     view.insert_entry(&args[2], result);
     view.notify(Class::STRING, "set", &args[2]);
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 /// How much of the result is made at a time: it stays in the nearest cache while source after source
@@ -501,7 +503,7 @@ fn bitfield_ro(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     if actions.iter().any(|(_, action)| !matches!(action, Action::Get)) {
         return Err(CommandError::new("ERR BITFIELD_RO only supports the GET subcommand"));
     }
-    let value = view.string(&args[1])?.unwrap_or_default();
+    let value = view.string(&args[1], Access::Use)?.unwrap_or_default();
     reply_fields(value, &actions, reply);
     Ok(())
 }
@@ -518,9 +520,9 @@ fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let written = actions.iter().filter(|(_, action)| !matches!(action, Action::Get));
     // Redis makes room for a field before it knows whether that will be written.
     let Some(room) = written.map(|(field, _)| field.end()).max() else {
-        reply_fields(view.lookup_string(&args[1])?.unwrap_or_default(), &actions, reply);
+        reply_fields(view.string(&args[1], Access::Answer)?.unwrap_or_default(), &actions, reply);
         view.notify_if_missing(&args[1]);
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     };
     let (value, grew) = make_room(view, &args[1], room)?;
     let (mut changed, mut wrote) = (grew, false);
@@ -546,5 +548,5 @@ fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if wrote {
         view.notify(Class::STRING, "setbit", &args[1]);
     }
-    Ok(Effect::if_changed(changed))
+    Ok(Propagate::verbatim_if(changed))
 }

@@ -10,7 +10,7 @@ use super::docs::help;
 use super::options::{integer, is, wrong_subcommand_args};
 use super::spec::{Command, Context, Flags, Outcome, session};
 use super::tracking;
-use crate::pause::Paused;
+use crate::net::pause::Paused;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Client, Replies, Server};
 use crate::store::now_ms;
@@ -296,13 +296,13 @@ fn reply_mode(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn no_evict(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    context.session.marks.no_evict = on_or_off(&args[2])?;
+    context.session.client_flags.no_evict = on_or_off(&args[2])?;
     reply.ok();
     Ok(())
 }
 
 fn no_touch(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    context.session.marks.no_touch = on_or_off(&args[2])?;
+    context.session.client_flags.no_touch = on_or_off(&args[2])?;
     reply.ok();
     Ok(())
 }

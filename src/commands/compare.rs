@@ -6,10 +6,10 @@
 //! the length is checked: 16 other characters equal no digest.
 
 use super::options::is;
-use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
-use crate::events::Class;
+use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{ReadView, Value, WriteView};
+use crate::store::{Access, ReadView, Value, WriteView};
 use crate::text::xxh3;
 
 /// The strings that are compared.
@@ -94,10 +94,14 @@ impl<'a> Condition<'a> {
             Condition::None => true,
             Condition::Absent => !view.contains(key),
             Condition::Present => view.contains(key),
-            Condition::Equal(expected) => view.string(key)? == Some(expected),
-            Condition::Unequal(expected) => view.string(key)? != Some(expected),
-            Condition::DigestEqual(expected) => has_digest(view.string(key)?, expected)?,
-            Condition::DigestUnequal(expected) => !has_digest(view.string(key)?, expected)?,
+            Condition::Equal(expected) => view.string(key, Access::Use)? == Some(expected),
+            Condition::Unequal(expected) => view.string(key, Access::Use)? != Some(expected),
+            Condition::DigestEqual(expected) => {
+                has_digest(view.string(key, Access::Use)?, expected)?
+            }
+            Condition::DigestUnequal(expected) => {
+                !has_digest(view.string(key, Access::Use)?, expected)?
+            }
         })
     }
 }
@@ -117,7 +121,7 @@ fn digest_of(value: &[u8]) -> String {
 }
 
 fn digest(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    match view.string(&args[1])? {
+    match view.string(&args[1], Access::Use)? {
         Some(value) => reply.bulk(digest_of(value).as_bytes()),
         None => reply.null(),
     }
@@ -130,7 +134,7 @@ fn delex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         return Err(CommandError::new("ERR wrong number of arguments for 'delex' command"));
     }
     // Whatever the condition is: of a key that is not there, or holds no string, it is not asked.
-    let condition = match (args.get(2), view.get(key)) {
+    let condition = match (args.get(2), view.get(key, Access::Use).map(|entry| &entry.value)) {
         (None, _) | (_, None) => Condition::None,
         (Some(option), Some(Value::String(_))) => comparison(option, &args[3])?,
         (Some(_), Some(_)) => {
@@ -162,5 +166,5 @@ fn delete_if(view: &mut WriteView, key: &[u8], condition: Condition, reply: &mut
         view.notify(Class::GENERIC, "del", key);
     }
     reply.integer(removed.into());
-    Ok(if removed { Effect::replay(&[b"DEL", key]) } else { Effect::None })
+    Ok(if removed { Propagate::rewritten(&[b"DEL", key]) } else { Propagate::Nothing })
 }

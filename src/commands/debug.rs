@@ -19,13 +19,13 @@ use super::docs::explain_subcommands;
 use super::inspect::count_references;
 use super::options::{integer, is};
 use super::spec::{
-    Change, Command, Context, Effect, Family, Flags, Handler, Outcome, command, read, session,
+    Change, Command, Context, Family, Flags, Handler, Outcome, Propagate, command, read, session,
 };
 use super::subcommand_name;
 use crate::aof::{Aof, ReplayError, replay};
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Server, Session};
-use crate::store::{Entry, ReadAll, ReadView, Value, WriteAll};
+use crate::store::{Access, Entry, ReadAll, ReadView, Value, WriteAll};
 use crate::text::sha1::sha1;
 use crate::text::{glob, integer};
 
@@ -98,7 +98,7 @@ fn help(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn object(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    let entry = view.find(&args[2]).ok_or(CommandError::NO_SUCH_KEY)?;
+    let entry = view.get(&args[2], Access::Inspect).ok_or(CommandError::NO_SUCH_KEY)?;
     let idle = view.idle_seconds(entry);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     reply.simple(&format!(
@@ -169,14 +169,14 @@ impl Digest {
                     let mut pair = Digest::default();
                     pair.mix(field.name);
                     pair.mix(field.value);
-                    if field.deadline_ms().is_some() {
+                    if field.expires_at_ms().is_some() {
                         pair.add(b"!!hexpire!!");
                     }
                     self.add(&pair.0);
                 }
             }
         }
-        if entry.deadline_ms().is_some() {
+        if entry.expires_at_ms().is_some() {
             self.add(b"!!expire!!");
         }
     }
@@ -210,7 +210,9 @@ fn digest_value(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     reply.array(args.len() - 2);
     for key in args.from(2) {
         let mut digest = Digest::default();
-        view.find(key).iter().for_each(|entry| digest.mix_entry(entry, view.now_ms()));
+        view.get(key, Access::Inspect)
+            .iter()
+            .for_each(|entry| digest.mix_entry(entry, view.now_ms()));
         reply.simple(&digest.to_hex());
     }
     Ok(())
@@ -225,7 +227,7 @@ fn sleep(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
         thread::sleep(duration);
     }
     reply.ok();
-    Ok(Effect::None)
+    Ok(Propagate::Nothing)
 }
 
 fn set_active_expire(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -327,7 +329,7 @@ fn load(context: &mut Context) -> Outcome {
     })?;
     all.take_over(&keyspace.keyspace);
     server.discard(server.tracking.tell_all(&server.hub));
-    context.session.seen = context.session.seen.max(all.last_record());
+    context.session.read_lsn = context.session.read_lsn.max(all.last_lsn());
     server.discard(all.unlock());
     Ok(())
 }
@@ -344,7 +346,7 @@ fn read_log(server: &Server, apply: super::spec::Replay) -> Result<Server, Repla
     other.keyspace = server.keyspace.beside();
     other.keyspace.set_expiring(false);
     other.loading.store(true, SeqCst);
-    let mut session = Session::new(server.clients.nobody(), true);
+    let mut session = Session::new(server.clients.detached(), true);
     let mut ignored = Reply::new(Protocol::Resp2);
     let replayed = replay::replay(
         &mut File::open(&path)?,

@@ -5,10 +5,10 @@
 //! had passed already.
 
 use super::options::{TimeUnit, c_text, integer, invalid_expire_time, is};
-use super::spec::{Change, Effect, Family, Outcome, read, write};
-use crate::events::Class;
+use super::spec::{Change, Family, Outcome, Propagate, read, write};
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Entry, ReadView, WriteView};
+use crate::store::{Access, Entry, ReadView, WriteView};
 
 /// The deadlines.
 #[rustfmt::skip]
@@ -64,23 +64,23 @@ fn set_deadline(
 ) -> Change {
     let condition = Condition::parse(args.from(3))?;
     // Other than with SET, a time that has passed is no error: it ends the key.
-    let deadline_ms = unit.deadline_ms(integer(&args[2])?, view.now_ms());
-    let deadline_ms = deadline_ms.ok_or_else(|| invalid_expire_time(name))?;
+    let expires_at_ms = unit.expires_at_ms(integer(&args[2])?, view.now_ms());
+    let expires_at_ms = expires_at_ms.ok_or_else(|| invalid_expire_time(name))?;
     let key = &args[1];
-    let old = view.entry(key).map(Entry::deadline_ms);
-    let changes = old.is_some_and(|old_ms| condition.holds(old_ms, deadline_ms));
+    let old = view.get(key, Access::Use).map(Entry::expires_at_ms);
+    let changes = old.is_some_and(|old_ms| condition.holds(old_ms, expires_at_ms));
     reply.integer(i64::from(changes));
     if !changes {
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
-    if view.has_passed(deadline_ms) {
+    if view.has_passed(expires_at_ms) {
         view.remove(key);
         view.notify(Class::GENERIC, "del", key);
-        return Ok(Effect::replay(&[b"DEL", key]));
+        return Ok(Propagate::rewritten(&[b"DEL", key]));
     }
-    view.set_deadline_ms(key, Some(deadline_ms));
+    view.set_expires_at_ms(key, Some(expires_at_ms));
     view.notify(Class::GENERIC, "expire", key);
-    Ok(Effect::replay(&[b"PEXPIREAT", key, deadline_ms.to_string().as_bytes()]))
+    Ok(Propagate::rewritten(&[b"PEXPIREAT", key, expires_at_ms.to_string().as_bytes()]))
 }
 
 /// What the options of EXPIRE and its kin want of the old deadline.
@@ -136,21 +136,21 @@ fn unsupported(option: &[u8]) -> CommandError {
 
 fn persist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
-    let expires = view.entry(key).and_then(Entry::deadline_ms).is_some();
+    let expires = view.get(key, Access::Use).and_then(Entry::expires_at_ms).is_some();
     if expires {
-        view.set_deadline_ms(key, None);
+        view.set_expires_at_ms(key, None);
         view.notify(Class::GENERIC, "persist", key);
     }
     reply.integer(i64::from(expires));
-    Ok(Effect::if_changed(expires))
+    Ok(Propagate::verbatim_if(expires))
 }
 
 fn ttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |deadline_ms| to_seconds(deadline_ms - view.now_ms()))
+    answer(view, args, reply, |expires_at_ms| to_seconds(expires_at_ms - view.now_ms()))
 }
 
 fn pttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |deadline_ms| deadline_ms - view.now_ms())
+    answer(view, args, reply, |expires_at_ms| expires_at_ms - view.now_ms())
 }
 
 fn expiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
@@ -158,15 +158,15 @@ fn expiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn pexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |deadline_ms| deadline_ms)
+    answer(view, args, reply, |expires_at_ms| expires_at_ms)
 }
 
 /// Replies what is to be said of the key's deadline, or that there is none, or no key.
 fn answer(view: &ReadView, args: Args, reply: &mut Reply, said: impl Fn(i64) -> i64) -> Outcome {
-    reply.integer(match view.peek(&args[1]).map(Entry::deadline_ms) {
+    reply.integer(match view.get(&args[1], Access::Look).map(Entry::expires_at_ms) {
         None => -2,
         Some(None) => -1,
-        Some(Some(deadline_ms)) => said(deadline_ms),
+        Some(Some(expires_at_ms)) => said(expires_at_ms),
     });
     Ok(())
 }

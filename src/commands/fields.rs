@@ -10,8 +10,8 @@
 //! HSETEX knows the NX and XX of Valkey 9 for the key beside FNX and FXX for the fields.
 
 use super::options::{TimeUnit, integer, invalid_expire_time, is};
-use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
-use crate::events::Class;
+use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{ReadView, WriteView};
 
@@ -82,7 +82,7 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
 const LATEST_MS: i64 = (1 << 46) - 1;
 
 /// The deadline that an argument gives.
-fn deadline_ms(
+fn expires_at_ms(
     unit: TimeUnit,
     arg: &[u8],
     now_ms: i64,
@@ -92,8 +92,8 @@ fn deadline_ms(
     if number < 0 {
         return Err(CommandError::new("ERR invalid expire time, must be >= 0"));
     }
-    let deadline_ms = unit.deadline_ms(number, now_ms).filter(|ms| *ms <= LATEST_MS);
-    deadline_ms.ok_or_else(|| invalid_expire_time(command))
+    let expires_at_ms = unit.expires_at_ms(number, now_ms).filter(|ms| *ms <= LATEST_MS);
+    expires_at_ms.ok_or_else(|| invalid_expire_time(command))
 }
 
 /// The fields, or the fields and values, behind `FIELDS numfields`.
@@ -178,20 +178,20 @@ impl<'a> Fields<'a> {
 
 /// What the log gets about those fields: a command, its arguments, and `FIELDS` with their names. Nothing,
 /// if there are none.
-fn logged(words: &[&[u8]], names: &[&[u8]]) -> Effect {
+fn logged(words: &[&[u8]], names: &[&[u8]]) -> Propagate {
     if names.is_empty() {
-        return Effect::None;
+        return Propagate::Nothing;
     }
     let count = names.len().to_string();
-    Effect::replay(&[words, &[b"FIELDS", count.as_bytes()], names].concat())
+    Propagate::rewritten(&[words, &[b"FIELDS", count.as_bytes()], names].concat())
 }
 
 /// What the log gets about fields that were removed.
-fn logged_removal(key: &[u8], names: &[&[u8]]) -> Effect {
+fn logged_removal(key: &[u8], names: &[&[u8]]) -> Propagate {
     if names.is_empty() {
-        return Effect::None;
+        return Propagate::Nothing;
     }
-    Effect::replay(&[&[b"HDEL", key], names].concat())
+    Propagate::rewritten(&[&[b"HDEL", key], names].concat())
 }
 
 /// The event of fields to which that happened, if it did to any, and of the key that went with them.
@@ -257,7 +257,7 @@ fn set_deadlines(
 ) -> Change {
     let key = &args[1];
     view.hash(key)?; // as in Redis, nobody looks at the arguments if the type is wrong
-    let deadline_ms = deadline_ms(unit, &args[2], view.now_ms(), command)?;
+    let expires_at_ms = expires_at_ms(unit, &args[2], view.now_ms(), command)?;
     let (mut condition, mut fields) = (None, None);
     let mut at = 3;
     while let Some(option) = args.get(at) {
@@ -272,20 +272,20 @@ fn set_deadlines(
         }
     }
     let fields = fields.ok_or(CommandError::new(EXPIRE.misplaced))?;
-    let passed = view.has_passed(deadline_ms);
+    let passed = view.has_passed(expires_at_ms);
     let mut changed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
         for name in fields.names() {
-            let old = hash.get(name).map(|field| field.deadline_ms());
+            let old = hash.get(name).map(|field| field.expires_at_ms());
             reply.integer(match old {
                 None => -2,
-                Some(old) if !condition.is_none_or(|wanted| wanted.holds(old, deadline_ms)) => 0,
+                Some(old) if !condition.is_none_or(|wanted| wanted.holds(old, expires_at_ms)) => 0,
                 Some(_) => {
                     changed.push(name);
                     match passed {
                         true => hash.remove(name),
-                        false => hash.set_deadline_ms(name, Some(deadline_ms)),
+                        false => hash.set_expires_at_ms(name, Some(expires_at_ms)),
                     };
                     1 + i64::from(passed)
                 }
@@ -298,7 +298,7 @@ fn set_deadlines(
     notify(view, if passed { "hdel" } else { "hexpire" }, key, &changed);
     Ok(match passed {
         true => logged_removal(key, &changed),
-        false => logged(&[b"HPEXPIREAT", key, deadline_ms.to_string().as_bytes()], &changed),
+        false => logged(&[b"HPEXPIREAT", key, expires_at_ms.to_string().as_bytes()], &changed),
     })
 }
 
@@ -310,12 +310,12 @@ fn hpersist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
         for name in fields.names() {
-            reply.integer(match hash.get(name).map(|field| field.deadline_ms()) {
+            reply.integer(match hash.get(name).map(|field| field.expires_at_ms()) {
                 None => -2,
                 Some(None) => -1,
                 Some(Some(_)) => {
                     changed.push(name);
-                    hash.set_deadline_ms(name, None);
+                    hash.set_expires_at_ms(name, None);
                     1
                 }
             });
@@ -329,11 +329,11 @@ fn hpersist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 }
 
 fn httl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |deadline_ms| to_seconds(deadline_ms - view.now_ms()))
+    answer(view, args, reply, |expires_at_ms| to_seconds(expires_at_ms - view.now_ms()))
 }
 
 fn hpttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |deadline_ms| deadline_ms - view.now_ms())
+    answer(view, args, reply, |expires_at_ms| expires_at_ms - view.now_ms())
 }
 
 fn hexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
@@ -341,7 +341,7 @@ fn hexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn hpexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |deadline_ms| deadline_ms)
+    answer(view, args, reply, |expires_at_ms| expires_at_ms)
 }
 
 /// Replies what is to be said of each field's deadline, or that there is none, or no field.
@@ -351,10 +351,10 @@ fn answer(view: &ReadView, args: Args, reply: &mut Reply, said: impl Fn(i64) -> 
     reply.array(fields.count);
     for name in fields.names() {
         let field = hash.and_then(|hash| hash.field(name));
-        reply.integer(match field.map(|field| field.deadline_ms()) {
+        reply.integer(match field.map(|field| field.expires_at_ms()) {
             None => -2,
             Some(None) => -1,
-            Some(Some(deadline_ms)) => said(deadline_ms),
+            Some(Some(expires_at_ms)) => said(expires_at_ms),
         });
     }
     Ok(())
@@ -389,7 +389,7 @@ fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 /// The options of HGETEX and HSETEX.
 struct Options<'a> {
     /// When the fields are to expire, if EX or one of its kin says so.
-    deadline_ms: Option<i64>,
+    expires_at_ms: Option<i64>,
     /// PERSIST of the one, KEEPTTL of the other.
     word: bool,
     /// NX is false: the key must not be there. XX is true: it must.
@@ -433,7 +433,7 @@ impl<'a> Options<'a> {
                     Some(unit) => {
                         let number = args.get(at);
                         let number = number.ok_or(CommandError::new("ERR missing expire time"))?;
-                        deadline = Some(deadline_ms(unit, number, now_ms, command)?);
+                        deadline = Some(expires_at_ms(unit, number, now_ms, command)?);
                         at += 1;
                     }
                 }
@@ -455,7 +455,7 @@ impl<'a> Options<'a> {
             }
         }
         let fields = fields.ok_or(CommandError::new(OPTIONAL.misplaced))?;
-        Ok(Options { deadline_ms: deadline, word: keeps_word, key_exists, fields_exist, fields })
+        Ok(Options { expires_at_ms: deadline, word: keeps_word, key_exists, fields_exist, fields })
     }
 }
 
@@ -464,21 +464,21 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let options = Options::of_hgetex(args, view.now_ms())?;
     let fields = options.fields;
     view.hash(key)?;
-    let (deadline_ms, changes) =
-        (options.deadline_ms, options.word || options.deadline_ms.is_some());
-    let passed = deadline_ms.is_some_and(|deadline_ms| view.has_passed(deadline_ms));
+    let (expires_at_ms, changes) =
+        (options.expires_at_ms, options.word || options.expires_at_ms.is_some());
+    let passed = expires_at_ms.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms));
     let mut changed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
         for name in fields.names() {
             let field = hash.get(name);
             reply.bulk_or_null(field.map(|field| field.value));
-            let old = field.map(|field| field.deadline_ms());
-            if changes && old.is_some_and(|old| old != deadline_ms) {
+            let old = field.map(|field| field.expires_at_ms());
+            if changes && old.is_some_and(|old| old != expires_at_ms) {
                 changed.push(name);
                 match passed {
                     true => hash.remove(name),
-                    false => hash.set_deadline_ms(name, deadline_ms),
+                    false => hash.set_expires_at_ms(name, expires_at_ms),
                 };
             }
         }
@@ -486,13 +486,13 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if found.is_none() {
         (0..fields.count).for_each(|_| reply.bulk_or_null(None));
     }
-    let event = match deadline_ms {
+    let event = match expires_at_ms {
         _ if passed => "hdel",
         None => "hpersist",
         Some(_) => "hexpire",
     };
     notify(view, event, key, &changed);
-    Ok(match deadline_ms {
+    Ok(match expires_at_ms {
         _ if passed => logged_removal(key, &changed),
         None => logged(&[b"HPERSIST", key], &changed),
         Some(deadline) => logged(&[b"HPEXPIREAT", key, deadline.to_string().as_bytes()], &changed),
@@ -511,9 +511,9 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             .is_none_or(|wanted| fields.names().all(|name| wanted == is_there(name)));
     reply.integer(i64::from(may));
     if !may {
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
-    if options.deadline_ms.is_some_and(|deadline_ms| view.has_passed(deadline_ms)) {
+    if options.expires_at_ms.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms)) {
         let mut removed = Vec::new();
         view.edit_hash(key, |hash| {
             removed.extend(fields.names().filter(|name| hash.remove(name)));
@@ -526,18 +526,18 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         for (name, value) in fields.pairs() {
             match options.word {
                 true => hash.update(name, value, limits),
-                false => hash.set_until(name, value, options.deadline_ms, limits),
+                false => hash.set_until(name, value, options.expires_at_ms, limits),
             };
         }
     })?;
     view.notify(Class::HASH, "hset", key);
-    let Some(deadline_ms) = options.deadline_ms else {
-        return Ok(Effect::AsReceived);
+    let Some(expires_at_ms) = options.expires_at_ms else {
+        return Ok(Propagate::Verbatim);
     };
     view.notify(Class::HASH, "hexpire", key);
     let words: Vec<&[u8]> = args.from(fields.first).take(fields.count * 2).collect();
-    let (deadline, count) = (deadline_ms.to_string(), fields.count.to_string());
+    let (deadline, count) = (expires_at_ms.to_string(), fields.count.to_string());
     let start: [&[u8]; 6] =
         [b"HSETEX", key, b"PXAT", deadline.as_bytes(), b"FIELDS", count.as_bytes()];
-    Ok(Effect::replay(&[&start, &words[..]].concat()))
+    Ok(Propagate::rewritten(&[&start, &words[..]].concat()))
 }

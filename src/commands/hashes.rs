@@ -4,8 +4,8 @@
 //! loses its last field goes away with its key, so no handler ever meets an empty one.
 
 use super::options::{ScanOptions, Scanned, cursor, integer, is, reply_page, wrong_number_of_args};
-use super::spec::{Change, Effect, Family, Flags, Outcome, read, write};
-use crate::events::Class;
+use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Field, Hash, LiveHash, ReadView, WriteView};
 use crate::text::integer::{parse_i64, write_i64};
@@ -193,13 +193,13 @@ fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 
 fn hset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.count(set_fields(view, args)?);
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 fn hmset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     set_fields(view, args)?;
     reply.ok();
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 /// Sets the fields of HSET and HMSET; returns how many are new.
@@ -223,7 +223,7 @@ fn hsetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.notify(Class::HASH, "hset", &args[1]);
     }
     reply.integer(i64::from(absent));
-    Ok(Effect::if_changed(absent))
+    Ok(Propagate::verbatim_if(absent))
 }
 
 /// Sets the field that the arguments name, which keeps its deadline if it is there and has one.
@@ -241,7 +241,7 @@ fn hdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.notify_removal("hdel", key);
     }
     reply.count(removed);
-    Ok(Effect::if_changed(removed > 0))
+    Ok(Propagate::verbatim_if(removed > 0))
 }
 
 fn hincrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -258,7 +258,7 @@ fn hincrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     update_field(view, args, &digits)?;
     view.notify(Class::HASH, "hincrby", &args[1]);
     reply.integer(sum);
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 fn hincrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -280,8 +280,10 @@ fn hincrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     // The sum is logged, not the increment: another machine might add in another precision.
     let (key, name) = (&args[1], &args[2]);
     let field = view.hash(key)?.and_then(|hash| hash.field(name));
-    Ok(match field.and_then(|field| field.deadline_ms()) {
-        None => Effect::replay(&[b"HSET", key, name, &digits]),
-        Some(_) => Effect::replay(&[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", name, &digits]),
+    Ok(match field.and_then(|field| field.expires_at_ms()) {
+        None => Propagate::rewritten(&[b"HSET", key, name, &digits]),
+        Some(_) => {
+            Propagate::rewritten(&[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", name, &digits])
+        }
     })
 }

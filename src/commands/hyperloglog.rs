@@ -12,11 +12,11 @@
 //! the same value in another form.)
 
 use super::options::{c_text, is};
-use super::spec::{Change, Context, Effect, Family, Flags, Outcome, session, write};
-use crate::events::Class;
+use super::spec::{Change, Context, Family, Flags, Outcome, Propagate, session, write};
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::store::hyperloglog::{self, Corrupt, REGISTERS, Registers};
-use crate::store::{Value, WriteView, Written};
+use crate::store::{Access, StringOrigin, Value, WriteView};
 
 /// The HyperLogLogs.
 #[rustfmt::skip]
@@ -51,7 +51,7 @@ impl From<Corrupt> for CommandError {
 fn pfadd(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, limit) = (&args[1], view.hll_sparse_limit());
     let created = create_if_absent(view, key);
-    let Some(value) = hyperloglog_mut(view, key)? else { return Ok(Effect::None) };
+    let Some(value) = hyperloglog_mut(view, key)? else { return Ok(Propagate::Nothing) };
     let was_dense = hyperloglog::is_dense(value);
     let mut changed = created;
     for element in args.from(2) {
@@ -61,14 +61,14 @@ fn pfadd(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
                 // The elements before this one stay in, but what fails cannot be replayed.
                 hyperloglog::mark_stale(value);
                 reply.error(&CORRUPT);
-                return Ok(Effect::replay(&[b"SET", key, value, b"KEEPTTL"]));
+                return Ok(Propagate::rewritten(&[b"SET", key, value, b"KEEPTTL"]));
             }
             Err(Corrupt) => return Err(CORRUPT),
         }
     }
     reply.integer(changed.into());
     if !changed {
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
     hyperloglog::mark_stale(value);
     let became_dense = !was_dense && hyperloglog::is_dense(value);
@@ -81,22 +81,22 @@ fn pfcount(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         let mut union = Registers::default();
         merge_all(view, args, &mut union)?;
         reply.integer(union.count());
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
-    view.lookup(&args[1]); // it counts, as the look of one that only reads
+    view.get(&args[1], Access::Answer); // it counts, as the look of one that only reads
     view.notify_if_missing(&args[1]);
     let Some(value) = hyperloglog_mut(view, &args[1])? else {
         reply.integer(0);
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     };
     if let Some(count) = hyperloglog::cached_estimate(value) {
         reply.integer(count);
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
     let count = hyperloglog::count(value)?;
     hyperloglog::cache_estimate(value, count);
     reply.integer(count);
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -108,7 +108,7 @@ fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut union = Registers::default();
     let any_dense = merge_all(view, args, &mut union)?;
     create_if_absent(view, key);
-    let Some(value) = hyperloglog_mut(view, key)? else { return Ok(Effect::None) };
+    let Some(value) = hyperloglog_mut(view, key)? else { return Ok(Propagate::Nothing) };
     let was_dense = hyperloglog::is_dense(value);
     if any_dense {
         hyperloglog::make_dense(value)?;
@@ -132,12 +132,12 @@ fn pfdebug(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         for rank in Registers::of(value)?.ranks() {
             reply.integer((*rank).into());
         }
-        return Ok(Effect::if_changed(!was_dense));
+        return Ok(Propagate::verbatim_if(!was_dense));
     }
     if is(subcommand, "TODENSE") {
         hyperloglog::make_dense(value)?;
         reply.integer((!was_dense).into());
-        return Ok(Effect::if_changed(!was_dense));
+        return Ok(Propagate::verbatim_if(!was_dense));
     }
     if is(subcommand, "ENCODING") {
         reply.simple(if was_dense { "dense" } else { "sparse" });
@@ -149,7 +149,7 @@ fn pfdebug(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     } else {
         reply.bulk(hyperloglog::describe_runs(value).as_bytes());
     }
-    Ok(Effect::None)
+    Ok(Propagate::Nothing)
 }
 
 /// Adds many elements to a sparse value that becomes dense and to one that is dense from the start: both
@@ -190,11 +190,11 @@ fn hyperloglog_mut<'v>(
     view: &'v mut WriteView,
     key: &[u8],
 ) -> Result<Option<&'v mut Vec<u8>>, CommandError> {
-    match view.string_and_written_mut(key)? {
+    match view.string_and_origin_mut(key)? {
         None => Ok(None),
         Some((value, _)) if !hyperloglog::is_valid(value) => Err(INVALID),
-        Some((value, written)) => {
-            *written = Written::InPlace; // also by those who only count: they may keep the number in it
+        Some((value, origin)) => {
+            *origin = StringOrigin::InPlace; // also by those who only count: they may keep the number in it
             Ok(Some(value.to_mut()))
         }
     }
@@ -209,7 +209,7 @@ fn merge_all(
     let mut any_dense = false;
     for key in args.from(1) {
         view.notify_if_missing(key);
-        let Some(value) = view.lookup_string(key)? else { continue };
+        let Some(value) = view.string(key, Access::Answer)? else { continue };
         if !hyperloglog::is_valid(value) {
             return Err(INVALID);
         }
@@ -220,12 +220,12 @@ fn merge_all(
 }
 
 /// What is logged of a change to the first key.
-fn effect(args: Args, became_dense: bool) -> Effect {
+fn effect(args: Args, became_dense: bool) -> Propagate {
     if !became_dense {
-        return Effect::AsReceived;
+        return Propagate::Verbatim;
     }
     let mut records = Vec::new();
     request::encode_args(&mut records, args);
     request::encode(&mut records, &[b"PFDEBUG", b"TODENSE", &args[1]]);
-    Effect::Replay(records)
+    Propagate::Rewritten(records)
 }

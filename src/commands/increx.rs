@@ -10,11 +10,11 @@ use std::ops::{Add, Sub};
 
 use super::compare::Condition;
 use super::options::is;
-use super::spec::{Change, Effect, Family, Flags, write};
+use super::spec::{Change, Family, Flags, Propagate, write};
 use super::strings::{Expiry, store};
-use crate::events::Class;
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::WriteView;
+use crate::store::{Access, WriteView};
 use crate::text::integer::parse_i64;
 use crate::text::long_double::LongDouble;
 
@@ -183,8 +183,8 @@ fn add<N: Number>(
     if low > high {
         return Err(CommandError::new("ERR LBOUND can't be greater than UBOUND"));
     }
-    let deadline_ms = options.expiry.deadline_ms(view.now_ms(), "increx")?;
-    let old = number(view.string(key)?.unwrap_or(b"0"), "value")?;
+    let expires_at_ms = options.expiry.expires_at_ms(view.now_ms(), "increx")?;
+    let old = number(view.string(key, Access::Use)?.unwrap_or(b"0"), "value")?;
     if !old.is_in_range() {
         return Err(CommandError::new("ERR value cannot be Infinity"));
     }
@@ -195,7 +195,7 @@ fn add<N: Number>(
     if !options.condition.holds(view, key)? || !(fits || options.saturate) {
         old.reply(reply);
         N::ZERO.reply(reply);
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
     let applied = new - old;
     if !applied.is_in_range() {
@@ -203,10 +203,10 @@ fn add<N: Number>(
     }
     new.reply(reply);
     applied.reply(reply);
-    let kept = view.entry(key).and_then(|entry| entry.deadline_ms());
+    let kept = view.get(key, Access::Use).and_then(|entry| entry.expires_at_ms());
     let (new_ms, kept_ms) = match options.expiry {
         Expiry::At(..) if options.only_first_deadline && kept.is_some() => (None, kept),
-        Expiry::At(..) => (deadline_ms, None),
+        Expiry::At(..) => (expires_at_ms, None),
         Expiry::Remove => (None, None),
         Expiry::Unsaid | Expiry::Keep => (None, kept),
     };

@@ -15,10 +15,10 @@ use std::time::Instant;
 use super::connection::REDIS_VERSION;
 use super::options::is;
 use super::spec::{Context, Family, Flags, Outcome, session};
-use crate::hub::Kind;
 use crate::resp::{Args, Reply};
 use crate::store::now_ms;
 use crate::store::shard::Table;
+use crate::watchers::pubsub::Kind;
 
 /// `INFO`.
 #[rustfmt::skip]
@@ -322,9 +322,9 @@ impl Totals {
         }
         for (_, entry) in table.iter().take(LOOKED_AT - self.looked_at) {
             self.looked_at += 1;
-            if let Some(deadline_ms) = entry.deadline_ms() {
+            if let Some(expires_at_ms) = entry.expires_at_ms() {
                 self.sampled += 1;
-                self.left_ms += deadline_ms.saturating_sub(now_ms).max(0) as u128;
+                self.left_ms += expires_at_ms.saturating_sub(now_ms).max(0) as u128;
             }
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! The encodings are Redis's names for the forms in which *it* would keep the value. Where our forms
 //! are others, the answer is still the same: it follows from the value and from how it was last
-//! written ([`Written`](crate::store::Written)).
+//! written ([`StringOrigin`](crate::store::StringOrigin)).
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=generic> and
 //! <https://redis.io/docs/latest/commands/?group=server>.
@@ -14,7 +14,7 @@ use super::options::{integer, is};
 use super::spec::{Command, Family, Flags, Handler, Outcome, command, read};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::key::Key;
-use crate::store::{Entry, ReadView};
+use crate::store::{Access, Entry, ReadView};
 
 /// What Redis keeps an object for.
 #[rustfmt::skip]
@@ -58,12 +58,12 @@ const MEMORY_COMMANDS: &[Command] = &[
 ];
 
 fn encoding(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.bulk_or_null(view.peek(&args[2]).map(|entry| entry.encoding().as_bytes()));
+    reply.bulk_or_null(view.get(&args[2], Access::Look).map(|entry| entry.encoding().as_bytes()));
     Ok(())
 }
 
 fn freq(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    if view.peek(&args[2]).is_some() {
+    if view.get(&args[2], Access::Look).is_some() {
         return Err(CommandError::new(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
              that when switching between policies at runtime LRU and LFU data will take some time to \
@@ -75,7 +75,7 @@ fn freq(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn idletime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    match view.peek(&args[2]) {
+    match view.get(&args[2], Access::Look) {
         Some(entry) => reply.integer(view.idle_seconds(entry).into()),
         None => reply.null(),
     }
@@ -83,7 +83,7 @@ fn idletime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn refcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    match view.peek(&args[2]) {
+    match view.get(&args[2], Access::Look) {
         Some(entry) => reply.integer(count_references(entry)),
         None => reply.null(),
     }
@@ -109,7 +109,7 @@ fn usage(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         let count = options.next().filter(|_| is(option, "SAMPLES")).ok_or(CommandError::SYNTAX)?;
         samples = usize::try_from(integer(count)?).map_err(|_| CommandError::SYNTAX)?;
     }
-    match view.find(&args[2]) {
+    match view.get(&args[2], Access::Inspect) {
         Some(entry) => reply.count(memory_bytes(&args[2], entry, samples)),
         None => reply.null(),
     }

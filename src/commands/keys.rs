@@ -9,12 +9,12 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::options::{ScanOptions, Scanned, cursor, database, integer_32, is, reply_page};
-use super::spec::{Change, Effect, Family, Flags, Handler, Outcome, command, read, write};
-use crate::events::Class;
+use super::spec::{Change, Family, Flags, Handler, Outcome, Propagate, command, read, write};
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::key::{HashedKey, POSITION_BITS};
 use crate::store::shard::Table;
-use crate::store::{Entry, ReadAll, ReadView, SHARDS, WriteAll, WriteView};
+use crate::store::{Access, Entry, ReadAll, ReadView, SHARDS, WriteAll, WriteView};
 use crate::text::glob;
 
 /// The keys.
@@ -87,7 +87,7 @@ const SAME_OBJECT: CommandError =
     CommandError::new("ERR source and destination objects are the same");
 
 fn exists(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.count(args.from(1).filter(|key| view.peek(key).is_some()).count());
+    reply.count(args.from(1).filter(|key| view.get(key, Access::Look).is_some()).count());
     Ok(())
 }
 
@@ -97,7 +97,7 @@ fn touch(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn r#type(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.simple(view.peek(&args[1]).map_or("none", |entry| entry.value.type_name()));
+    reply.simple(view.get(&args[1], Access::Look).map_or("none", |entry| entry.value.type_name()));
     Ok(())
 }
 
@@ -110,7 +110,7 @@ fn del(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         }
     }
     reply.count(removed);
-    Ok(Effect::if_changed(removed > 0))
+    Ok(Propagate::verbatim_if(removed > 0))
 }
 
 fn rename(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -119,7 +119,7 @@ fn rename(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         return Err(CommandError::NO_SUCH_KEY);
     }
     reply.ok();
-    Ok(Effect::if_changed(key != new_key && give_name(view, key, new_key)))
+    Ok(Propagate::verbatim_if(key != new_key && give_name(view, key, new_key)))
 }
 
 fn renamenx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -129,7 +129,7 @@ fn renamenx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let renamed = !view.contains(new_key) && give_name(view, key, new_key);
     reply.integer(i64::from(renamed));
-    Ok(Effect::if_changed(renamed))
+    Ok(Propagate::verbatim_if(renamed))
 }
 
 /// Gives a key another name; says whether it was there.
@@ -161,7 +161,7 @@ fn r#move(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         moved = true;
     }
     reply.integer(i64::from(moved));
-    Ok(Effect::if_changed(moved))
+    Ok(Propagate::verbatim_if(moved))
 }
 
 fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -184,18 +184,18 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let is_taken = |view: &mut WriteView| view.contains(destination);
     let may = view.contains(source) && (!in_database(view, target, is_taken) || replace);
-    let copied = view.lookup(source).filter(|_| may).map(Entry::copy);
+    let copied = view.get(source, Access::Answer).filter(|_| may).map(Entry::copy);
     reply.integer(i64::from(copied.is_some()));
     let Some(copied) = copied else {
         view.notify_if_missing(source);
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     };
     in_database(view, target, |view| {
         view.remove(destination);
         view.insert_entry(destination, copied);
         view.notify(Class::GENERIC, "copy_to", destination);
     });
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 /// Does something in another database.
@@ -334,14 +334,14 @@ fn flushall(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
     check_flush_option(args)?;
     all.flush_all();
     reply.ok();
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 fn flushdb(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
     check_flush_option(args)?;
     all.flush();
     reply.ok();
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 /// Nothing, or one word on who is to free the memory, which is always another thread.
@@ -363,7 +363,7 @@ fn swapdb(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
         all.swap(one, other);
     }
     reply.ok();
-    Ok(Effect::if_changed(one != other))
+    Ok(Propagate::verbatim_if(one != other))
 }
 
 #[cfg(test)]
@@ -379,10 +379,10 @@ mod tests {
         Keyspace::new(Arc::new(Config::new()))
     }
 
-    fn set(keyspace: &Keyspace, name: &str, deadline_ms: Option<i64>) {
+    fn set(keyspace: &Keyspace, name: &str, expires_at_ms: Option<i64>) {
         let key = name.as_bytes();
         let mut view = keyspace.write(0, [key].into_iter());
-        view.insert(key, Value::String(ByteString::new(b"")), deadline_ms);
+        view.insert(key, Value::String(ByteString::new(b"")), expires_at_ms);
     }
 
     fn remove(keyspace: &Keyspace, name: &str) {

@@ -4,7 +4,7 @@
 use super::options::{integer, is};
 use super::spec::{Family, Outcome, read};
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::ReadView;
+use crate::store::{Access, ReadView};
 use crate::text::lcs::{self, Run};
 
 /// The command.
@@ -50,7 +50,7 @@ impl Options {
 }
 
 fn lcs(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    let string = |key| match view.string(key) {
+    let string = |key| match view.string(key, Access::Use) {
         Ok(value) => Ok(value.unwrap_or_default()),
         Err(_) => Err(CommandError::new("ERR The specified keys must contain string values")),
     };

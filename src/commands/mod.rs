@@ -36,7 +36,7 @@ pub mod transactions;
 use std::cell::Cell;
 use std::sync::LazyLock;
 
-pub use spec::{Command, Context, Effect, Family, Handler};
+pub use spec::{Command, Context, Family, Handler, Propagate};
 
 /// All families of commands.
 pub static FAMILIES: &[&Family] = &[

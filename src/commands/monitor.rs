@@ -2,7 +2,7 @@
 //! like.
 //!
 //! Not shown are commands for administrators and passwords. The lines go the way of all messages
-//! ([`outbox`](crate::outbox)): a monitor that does not read slows nobody and is cut off.
+//! ([`outbox`](crate::net::outbox)): a monitor that does not read slows nobody and is cut off.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,9 +29,9 @@ fn monitor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         return Err(CommandError::new("ERR MONITOR isn't allowed for DENY BLOCKING client"));
     }
     let session = &mut *context.session;
-    if !session.marks.monitor {
+    if !session.client_flags.monitor {
         session.client.outbox.hold();
-        session.marks.monitor = true;
+        session.client_flags.monitor = true;
         context.server.hub.monitor(session.client.id, &session.client.outbox);
         reply.ok();
     }

@@ -40,7 +40,7 @@ impl TimeUnit {
     }
 
     /// The Unix time in milliseconds that the number means; none if that is out of range.
-    pub(super) fn deadline_ms(self, number: i64, now_ms: i64) -> Option<i64> {
+    pub(super) fn expires_at_ms(self, number: i64, now_ms: i64) -> Option<i64> {
         let ms = if self.seconds { number.checked_mul(1000)? } else { number };
         if self.relative { ms.checked_add(now_ms) } else { Some(ms) }
     }
@@ -57,7 +57,7 @@ pub(super) fn positive_deadline(
     command: &str,
 ) -> Result<i64, CommandError> {
     let number = integer(arg)?;
-    let deadline = unit.deadline_ms(number, now_ms).filter(|_| number > 0);
+    let deadline = unit.expires_at_ms(number, now_ms).filter(|_| number > 0);
     deadline.ok_or_else(|| invalid_expire_time(command))
 }
 

@@ -1,7 +1,7 @@
 //! Publish and subscribe: messages to whoever listens, and to nobody later.
 //!
-//! Who listens is the [`hub`](crate::hub)'s; how a message gets to them without anybody waiting, and in
-//! which order, is the [`outbox`](crate::outbox)'s. On a single server, shard channels are channels
+//! Who listens is the `watchers::pubsub`'s; how a message gets to them without anybody waiting, and in
+//! which order, is the [`outbox`](crate::net::outbox)'s. On a single server, shard channels are channels
 //! that patterns do not see.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=pubsub>.
@@ -9,8 +9,8 @@
 use super::docs::help;
 use super::options::wrong_subcommand_args;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
-use crate::hub::{Counts, Kind};
 use crate::resp::{Args, CommandError, Reply};
+use crate::watchers::pubsub::{Counts, Kind};
 
 const SHOWN: Flags = Flags::PUBSUB.or(Flags::ALWAYS);
 /// Of those that subscribe and unsubscribe.
@@ -109,7 +109,7 @@ fn sunsubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome
 fn stop_listening(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
     let (hub, id) = (&context.server.hub, context.session.client.id);
     // What came until now came before the confirmation.
-    context.session.leaving |= context.session.listens();
+    context.session.drain_before_reply |= context.session.listens();
     let all = if args.len() == 1 { hub.subscriptions_of(id, kind) } else { Vec::new() };
     if args.len() == 1 && all.is_empty() {
         confirm(reply, kind, "unsubscribe", None, hub.counts(id));
@@ -138,13 +138,13 @@ fn confirm(reply: &mut Reply, kind: Kind, change: &str, name: Option<&[u8]>, cou
 /// What the connection has seen may be what it says, so nobody gets it before the log has that: not
 /// after a crash either may somebody know of a change that has not happened.
 fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let position = context.session.shows(context.session.seen);
+    let position = context.session.visible_at(context.session.read_lsn);
     reply.count(context.server.hub.publish(&args[1], &args[2], &position));
     Ok(())
 }
 
 fn spublish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let position = context.session.shows(context.session.seen);
+    let position = context.session.visible_at(context.session.read_lsn);
     reply.count(context.server.hub.publish_to_shard(&args[1], &args[2], &position));
     Ok(())
 }

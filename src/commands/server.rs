@@ -158,7 +158,7 @@ fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
             "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
         ));
     }
-    let written = context.session.written;
+    let written = context.session.write_lsn;
     // A transaction holds locks, and nobody shall wait for a disk with it.
     let synced = match context.transaction {
         Some(_) => server.aof.is_synced(written),

@@ -6,7 +6,7 @@
 //! and what `COMMAND` and its subcommands answer.
 //!
 //! What a handler may do is its type. [`Handler::Read`] gets a view that cannot change anything;
-//! [`Handler::Write`] must say with its [`Effect`] what the log gets, so no change is forgotten.
+//! [`Handler::Write`] must say with its [`Propagate`] what the log gets, so no change is forgotten.
 
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
@@ -18,33 +18,33 @@ use crate::text::integer::parse_i64;
 /// error, whatever it had put there is taken back.
 pub type Outcome = Result<(), CommandError>;
 /// What a handler returns that may change something.
-pub type Change = Result<Effect, CommandError>;
+pub type Change = Result<Propagate, CommandError>;
 
-/// What a write did, as the log must say it.
+/// What the log gets of a write.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Nothing changed; nothing is logged.
-    None,
-    /// The command itself, as it came, gives the same change whenever it is replayed.
-    AsReceived,
-    /// These commands do, encoded: what depended on the moment is in them as its result.
-    Replay(Vec<u8>),
-    /// As `Replay`, for commands of which a crash must not leave only some: in the log they stand
-    /// between `MULTI` and `EXEC`.
-    ReplayTogether(Vec<u8>),
+pub enum Propagate {
+    /// Nothing: the command changed nothing.
+    Nothing,
+    /// The command as the client sent it: a replay makes the same change at any time.
+    Verbatim,
+    /// These encoded commands instead: they state the result of what depended on time or chance.
+    Rewritten(Vec<u8>),
+    /// Like `Rewritten`, but a crash must leave all of the commands or none: the log frames them with
+    /// `MULTI` and `EXEC`.
+    Atomically(Vec<u8>),
 }
 
-impl Effect {
-    /// One command to replay.
-    pub fn replay(args: &[&[u8]]) -> Effect {
+impl Propagate {
+    /// One command, in place of the one that was sent.
+    pub fn rewritten(args: &[&[u8]]) -> Propagate {
         let mut record = Vec::new();
         crate::resp::request::encode(&mut record, args);
-        Effect::Replay(record)
+        Propagate::Rewritten(record)
     }
 
-    /// As received, if there was a change.
-    pub fn if_changed(changed: bool) -> Effect {
-        if changed { Effect::AsReceived } else { Effect::None }
+    /// The command as it was sent, if it changed something.
+    pub fn verbatim_if(changed: bool) -> Propagate {
+        if changed { Propagate::Verbatim } else { Propagate::Nothing }
     }
 }
 
@@ -73,7 +73,7 @@ impl Context<'_> {
             Some(transaction) => transaction.visit(0, &mut visitor),
             None => self.server.keyspace.visit(0, &mut visitor),
         };
-        self.session.seen = self.session.seen.max(seen);
+        self.session.read_lsn = self.session.read_lsn.max(seen);
     }
 }
 

@@ -4,10 +4,10 @@
 
 use super::compare::Condition;
 use super::options::{TimeUnit, integer, is, positive_deadline, wrong_number_of_args};
-use super::spec::{Change, Effect, Family, Flags, Outcome, number_of_keys, read, write};
-use crate::events::Class;
+use super::spec::{Change, Family, Flags, Outcome, Propagate, number_of_keys, read, write};
+use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{ByteString, ReadView, Value, WriteView, Written};
+use crate::store::{Access, ByteString, ReadView, StringOrigin, Value, WriteView};
 use crate::text::integer::write_i64;
 use crate::text::long_double::LongDouble;
 
@@ -86,26 +86,26 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
 ] };
 
 fn get(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.bulk_or_null(view.string(&args[1])?);
+    reply.bulk_or_null(view.string(&args[1], Access::Use)?);
     Ok(())
 }
 
 fn mget(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     reply.array(args.len() - 1);
     for key in args.from(1) {
-        reply.bulk_or_null(view.string(key).unwrap_or(None));
+        reply.bulk_or_null(view.string(key, Access::Use).unwrap_or(None));
     }
     Ok(())
 }
 
 fn strlen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.count(view.string(&args[1])?.map_or(0, <[u8]>::len));
+    reply.count(view.string(&args[1], Access::Use)?.map_or(0, <[u8]>::len));
     Ok(())
 }
 
 fn getrange(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let (start, end) = (integer(&args[2])?, integer(&args[3])?);
-    let value = view.string(&args[1])?.unwrap_or_default();
+    let value = view.string(&args[1], Access::Use)?.unwrap_or_default();
     let length = value.len() as i64;
     // A negative index counts from the end; one before the beginning means the beginning, but both
     // before it in the wrong order mean nothing.
@@ -158,7 +158,7 @@ impl<'a> Expiry<'a> {
     }
 
     /// The deadline that it gives, if it gives one.
-    pub(super) fn deadline_ms(
+    pub(super) fn expires_at_ms(
         self,
         now_ms: i64,
         command: &str,
@@ -203,12 +203,12 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.insert_string(key, &args[2], None);
         view.notify(Class::STRING, "set", key);
         reply.ok();
-        return Ok(Effect::AsReceived);
+        return Ok(Propagate::Verbatim);
     }
     let options = SetOptions::parse(args)?;
-    let deadline_ms = options.expiry.deadline_ms(view.now_ms(), "set")?;
+    let expires_at_ms = options.expiry.expires_at_ms(view.now_ms(), "set")?;
     if options.get {
-        reply.bulk_or_null(view.lookup_string(key)?);
+        reply.bulk_or_null(view.string(key, Access::Answer)?);
         view.notify_if_missing(key);
     }
     let holds = options.condition.holds(view, key)?;
@@ -218,11 +218,11 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         (true, _) => {}
     }
     if !holds {
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
-    let kept = view.entry(key).and_then(|entry| entry.deadline_ms());
+    let kept = view.get(key, Access::Use).and_then(|entry| entry.expires_at_ms());
     let kept = kept.filter(|_| options.expiry == Expiry::Keep);
-    Ok(store(view, "set", key, &args[2], deadline_ms, kept))
+    Ok(store(view, "set", key, &args[2], expires_at_ms, kept))
 }
 
 /// Stores a string, with a new deadline, which may have passed already, or the one it had. What is logged
@@ -234,29 +234,30 @@ pub(super) fn store(
     value: &[u8],
     new_ms: Option<i64>,
     kept_ms: Option<i64>,
-) -> Effect {
-    let Some(deadline_ms) = new_ms.or(kept_ms) else {
+) -> Propagate {
+    let Some(expires_at_ms) = new_ms.or(kept_ms) else {
         view.insert_string(key, value, None);
         view.notify(Class::STRING, event, key);
-        return Effect::replay(&[b"SET", key, value]);
+        return Propagate::rewritten(&[b"SET", key, value]);
     };
     // A deadline that the key has already leaves it its last millisecond.
-    let is_kept = || view.entry(key).is_some_and(|old| old.deadline_ms() == Some(deadline_ms));
-    if view.has_passed(deadline_ms) && !is_kept() {
+    let is_kept =
+        || view.get(key, Access::Use).is_some_and(|old| old.expires_at_ms() == Some(expires_at_ms));
+    if view.has_passed(expires_at_ms) && !is_kept() {
         return match view.remove(key) {
             true => {
                 view.notify(Class::GENERIC, "del", key);
-                Effect::replay(&[b"DEL", key])
+                Propagate::rewritten(&[b"DEL", key])
             }
-            false => Effect::None,
+            false => Propagate::Nothing,
         };
     }
-    view.insert_string(key, value, Some(deadline_ms));
+    view.insert_string(key, value, Some(expires_at_ms));
     view.notify(Class::STRING, event, key);
     if new_ms.is_some() {
         view.notify(Class::GENERIC, "expire", key);
     }
-    Effect::replay(&[b"SET", key, value, b"PXAT", deadline_ms.to_string().as_bytes()])
+    Propagate::rewritten(&[b"SET", key, value, b"PXAT", expires_at_ms.to_string().as_bytes()])
 }
 
 fn setnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -266,7 +267,7 @@ fn setnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.notify(Class::STRING, "set", &args[1]);
     }
     reply.integer(i64::from(absent));
-    Ok(Effect::if_changed(absent))
+    Ok(Propagate::verbatim_if(absent))
 }
 
 fn setex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -284,27 +285,27 @@ fn set_with_time(
     unit: TimeUnit,
     name: &str,
 ) -> Change {
-    let deadline_ms = positive_deadline(unit, &args[2], view.now_ms(), name)?;
+    let expires_at_ms = positive_deadline(unit, &args[2], view.now_ms(), name)?;
     reply.ok();
-    Ok(store(view, "set", &args[1], &args[3], Some(deadline_ms), None))
+    Ok(store(view, "set", &args[1], &args[3], Some(expires_at_ms), None))
 }
 
 fn getset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    reply.bulk_or_null(view.lookup_string(&args[1])?);
+    reply.bulk_or_null(view.string(&args[1], Access::Answer)?);
     view.notify_if_missing(&args[1]);
     view.insert_string(&args[1], &args[2], None);
     view.notify(Class::STRING, "set", &args[1]);
-    Ok(Effect::replay(&[b"SET", &args[1], &args[2]]))
+    Ok(Propagate::rewritten(&[b"SET", &args[1], &args[2]]))
 }
 
 fn getdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    reply.bulk_or_null(view.lookup_string(&args[1])?);
+    reply.bulk_or_null(view.string(&args[1], Access::Answer)?);
     view.notify_if_missing(&args[1]);
     if !view.remove(&args[1]) {
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
     view.notify(Class::GENERIC, "del", &args[1]);
-    Ok(Effect::replay(&[b"DEL", &args[1]]))
+    Ok(Propagate::rewritten(&[b"DEL", &args[1]]))
 }
 
 fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -317,36 +318,37 @@ fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         }
         expiry.take(option, rest.by_ref())?;
     }
-    let value = view.lookup_string(key)?;
+    let value = view.string(key, Access::Answer)?;
     reply.bulk_or_null(value);
-    let Some(old_deadline_ms) = view.entry(key).map(|entry| entry.deadline_ms()) else {
+    let Some(old_expires_at_ms) = view.get(key, Access::Use).map(|entry| entry.expires_at_ms())
+    else {
         view.notify_if_missing(key);
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     };
-    match expiry.deadline_ms(view.now_ms(), "getex")? {
-        Some(deadline_ms) if view.has_passed(deadline_ms) => {
+    match expiry.expires_at_ms(view.now_ms(), "getex")? {
+        Some(expires_at_ms) if view.has_passed(expires_at_ms) => {
             view.remove(key);
             view.notify(Class::GENERIC, "del", key);
-            Ok(Effect::replay(&[b"DEL", key]))
+            Ok(Propagate::rewritten(&[b"DEL", key]))
         }
-        Some(deadline_ms) => {
-            view.set_deadline_ms(key, Some(deadline_ms));
+        Some(expires_at_ms) => {
+            view.set_expires_at_ms(key, Some(expires_at_ms));
             view.notify(Class::GENERIC, "expire", key);
-            Ok(Effect::replay(&[b"PEXPIREAT", key, deadline_ms.to_string().as_bytes()]))
+            Ok(Propagate::rewritten(&[b"PEXPIREAT", key, expires_at_ms.to_string().as_bytes()]))
         }
-        None if expiry == Expiry::Remove && old_deadline_ms.is_some() => {
-            view.set_deadline_ms(key, None);
+        None if expiry == Expiry::Remove && old_expires_at_ms.is_some() => {
+            view.set_expires_at_ms(key, None);
             view.notify(Class::GENERIC, "persist", key);
-            Ok(Effect::replay(&[b"PERSIST", key]))
+            Ok(Propagate::rewritten(&[b"PERSIST", key]))
         }
-        None => Ok(Effect::None),
+        None => Ok(Propagate::Nothing),
     }
 }
 
 fn mset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     set_pairs(view, args)?;
     reply.ok();
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 fn msetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -355,7 +357,7 @@ fn msetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         set_pairs(view, args)?;
     }
     reply.integer(i64::from(free));
-    Ok(Effect::if_changed(free))
+    Ok(Propagate::verbatim_if(free))
 }
 
 fn msetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -374,24 +376,24 @@ fn msetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             _ => return Err(CommandError::SYNTAX), // it belongs to SET or GETEX
         }
     }
-    let deadline_ms = expiry.deadline_ms(view.now_ms(), "msetex")?;
+    let expires_at_ms = expiry.expires_at_ms(view.now_ms(), "msetex")?;
     let pairs = args.from(2).step_by(2).zip(args.from(3).step_by(2)).take(count);
     for (key, _) in pairs.clone() {
         if !condition.holds(view, key)? {
             reply.integer(0);
-            return Ok(Effect::None);
+            return Ok(Propagate::Nothing);
         }
     }
     let mut records = Vec::new();
     for (key, value) in pairs {
-        let kept = view.entry(key).and_then(|entry| entry.deadline_ms());
+        let kept = view.get(key, Access::Use).and_then(|entry| entry.expires_at_ms());
         let kept = kept.filter(|_| expiry == Expiry::Keep);
-        if let Effect::Replay(record) = store(view, "set", key, value, deadline_ms, kept) {
+        if let Propagate::Rewritten(record) = store(view, "set", key, value, expires_at_ms, kept) {
             records.extend(record);
         }
     }
     reply.integer(1);
-    Ok(if records.is_empty() { Effect::None } else { Effect::ReplayTogether(records) })
+    Ok(if records.is_empty() { Propagate::Nothing } else { Propagate::Atomically(records) })
 }
 
 fn set_pairs(view: &mut WriteView, args: Args) -> Result<(), CommandError> {
@@ -412,11 +414,11 @@ fn pairs<'a>(args: Args<'a>) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])
 
 fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, more, limit) = (&args[1], &args[2], view.string_limit());
-    let length = match view.string_and_written_mut(key)? {
+    let length = match view.string_and_origin_mut(key)? {
         Some((value, _)) if value.len() + more.len() > limit => return Err(CommandError::TOO_LONG),
-        Some((value, written)) => {
+        Some((value, origin)) => {
             value.to_mut().extend_from_slice(more);
-            *written = Written::InPlace;
+            *origin = StringOrigin::InPlace;
             value.len()
         }
         None => {
@@ -426,7 +428,7 @@ fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     };
     view.notify(Class::STRING, "append", key);
     reply.count(length);
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -434,10 +436,10 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let offset = integer(&args[2])?;
     let offset =
         usize::try_from(offset).map_err(|_| CommandError::new("ERR offset is out of range"))?;
-    let old = view.string(key)?.map(<[u8]>::len);
+    let old = view.string(key, Access::Use)?.map(<[u8]>::len);
     if part.is_empty() {
         reply.count(old.unwrap_or(0));
-        return Ok(Effect::None);
+        return Ok(Propagate::Nothing);
     }
     let end = offset.checked_add(part.len()).filter(|&end| end <= limit);
     let end = end.ok_or(CommandError::TOO_LONG)?;
@@ -450,7 +452,7 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         reply.count(value.len());
     }
     view.notify(Class::STRING, "setrange", key);
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 /// Fills a string up with zeros. Far beyond its end that costs nothing: the kernel gives memory of
@@ -486,14 +488,14 @@ fn decrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> Change {
     let key = &args[1];
     let mut digits = Vec::with_capacity(20);
-    let value = match view.string_and_written_mut(key)? {
-        Some((value, written)) => {
+    let value = match view.string_and_origin_mut(key)? {
+        Some((value, origin)) => {
             let sum = integer(value)?
                 .checked_add(increment)
                 .ok_or(CommandError::new("ERR increment or decrement would overflow"))?;
             write_i64(&mut digits, sum);
             *value = ByteString::new(&digits);
-            *written = Written::Whole;
+            *origin = StringOrigin::Whole;
             sum
         }
         None => {
@@ -504,12 +506,12 @@ fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> C
     };
     view.notify(Class::STRING, "incrby", key);
     reply.integer(value);
-    Ok(Effect::AsReceived)
+    Ok(Propagate::Verbatim)
 }
 
 fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
-    let old = view.string(key)?.unwrap_or(b"0");
+    let old = view.string(key, Access::Use)?.unwrap_or(b"0");
     let old = LongDouble::parse(old).ok_or(CommandError::NOT_A_FLOAT)?;
     let increment = LongDouble::parse(&args[2]).ok_or(CommandError::NOT_A_FLOAT)?;
     let sum = old + increment;
@@ -520,12 +522,12 @@ fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     sum.write_to(&mut digits);
     reply.bulk(&digits);
     // The sum is logged, not the increment: another machine might add in another precision.
-    let effect = Effect::replay(&[b"SET", key, &digits, b"KEEPTTL"]);
+    let effect = Propagate::rewritten(&[b"SET", key, &digits, b"KEEPTTL"]);
     if !view.contains(key) {
         view.insert(key, Value::String(ByteString::new(b"")), None);
     }
-    if let Some((value, written)) = view.string_and_written_mut(key)? {
-        (*value, *written) = (digits.into(), Written::AsText);
+    if let Some((value, origin)) = view.string_and_origin_mut(key)? {
+        (*value, *origin) = (digits.into(), StringOrigin::AsText);
     }
     view.notify(Class::STRING, "incrbyfloat", key);
     Ok(effect)

@@ -1,6 +1,6 @@
 //! `CLIENT TRACKING` and its kin: a connection says that it caches, and how it wants to be told of changes.
 //!
-//! What happens then is in [`crate::tracking`]. The rows stand in [`super::clients`].
+//! What happens then is in [`crate::watchers::tracking`]. The rows stand in [`super::clients`].
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::options::{c_text, integer, is};
 use super::spec::{Context, Outcome};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Client;
-use crate::tracking::{Mode, Tracked};
+use crate::watchers::tracking::{Mode, Tracked};
 
 /// What stands behind `ON` or `OFF`.
 #[derive(Default)]
@@ -121,7 +121,7 @@ pub(super) fn tracking(context: &mut Context, args: Args, reply: &mut Reply) -> 
         word if is(word, "ON") => start(context, options)?,
         word if is(word, "OFF") => {
             // What came until now came before the confirmation.
-            context.session.leaving |= context.session.listens();
+            context.session.drain_before_reply |= context.session.listens();
             context.session.stop_tracking(&context.server.tracking);
         }
         _ => return Err(CommandError::SYNTAX),
@@ -141,7 +141,7 @@ fn start(context: &mut Context, mut options: Options) -> Outcome {
     let target = options.redirect.map(|client| client.outbox.clone());
     let client = &session.client;
     client.outbox.hold(); // nothing before the confirmation
-    session.leaving = false; // it had left in the same transaction
+    session.drain_before_reply = false; // it had left in the same transaction
     server.tracking.start(client.id, &client.outbox, mode, target.as_ref(), &options.prefixes);
     session.tracking = Some(mode);
     session.redirected.extend(target);

@@ -11,14 +11,14 @@
 //!
 //! What others hear of it (messages, keyspace events, the lines of `MONITOR`) goes on its way at once, in the
 //! order in which it happened, but is not delivered before the block can be flushed: it waits for a
-//! [`Promise`](crate::outbox::Promise).
+//! [`Promise`](crate::net::outbox::Promise).
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::measure::measured;
 use super::{
-    enter_if_tracked, find_hidden, permit, resolve, run_session, settle, settle_all,
-    show_if_monitored, tell_met_expired, tell_misses, touches,
+    counts_as_use, enter_if_tracked, find_hidden, permit, resolve, run_session, settle, settle_all,
+    show_if_monitored, tell_met_expired, tell_misses,
 };
 use crate::aof::Block;
 use crate::commands::spec::{Flags, Outcome};
@@ -26,7 +26,7 @@ use crate::commands::{Command, Handler};
 use crate::config::Level;
 use crate::resp::{Args, CommandError, Queue, Reply};
 use crate::session::{Server, Session};
-use crate::store::{Needs, Transaction};
+use crate::store::{LockSet, Transaction};
 
 /// Has a command wait for EXEC.
 pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &mut Reply) {
@@ -106,7 +106,7 @@ fn carry_out(
 ) -> Outcome {
     let commands: Result<Vec<&Command>, _> = queue.iter().map(resolve).collect();
     let commands = commands?; // it was resolved once already
-    let mut needs = Needs::default();
+    let mut needs = LockSet::default();
     for (command, args) in commands.iter().zip(queue.iter()) {
         // What was allowed then may not be now: the log may have failed.
         permit(server, session, command).map_err(|error| discarded(&error))?;
@@ -114,7 +114,7 @@ fn carry_out(
     }
     needs.read(watched.iter().map(|(_, key)| key.as_slice()));
     let mut transaction = server.keyspace.transact(needs);
-    session.seen = session.seen.max(transaction.last_record());
+    session.read_lsn = session.read_lsn.max(transaction.last_lsn());
     if transaction.finds_changed(watched, &session.client.watcher) {
         reply.null_array();
         return Ok(());
@@ -134,8 +134,8 @@ fn carry_out(
     let block = session.block.take().unwrap_or_default();
     if let Some(position) = server.aof.append_block(block) {
         transaction.logged(position);
-        session.written = position;
-        session.seen = session.seen.max(position);
+        session.write_lsn = position;
+        session.read_lsn = session.read_lsn.max(position);
     }
     session.keep_promise();
     let changed = std::mem::take(&mut session.changed);
@@ -147,7 +147,7 @@ fn carry_out(
 fn note_needs(
     server: &Server,
     session: &mut Session,
-    needs: &mut Needs,
+    needs: &mut LockSet,
     command: &Command,
     args: Args,
 ) {
@@ -180,7 +180,7 @@ fn run(
         Handler::Read(handler) => {
             let view = transaction
                 .read(session.db, command.keys_of(args))
-                .touching(touches(session, command));
+                .with_lru(counts_as_use(session, command));
             let outcome = handler(&view, args, reply);
             session.tally.looked_up(view.lookups());
             tell_misses(server, session, &view, &outcome, command, args);
@@ -191,7 +191,7 @@ fn run(
         Handler::Write(handler) => {
             let mut view = transaction
                 .write(session.db, command.keys_of(args))
-                .touching(touches(session, command));
+                .with_lru(counts_as_use(session, command));
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
             enter_if_tracked(server, session, command, args);

@@ -6,7 +6,7 @@
 //! synced), then the socket is written. So one flush and one write serve a whole pipeline, and no
 //! client is ever told of a change that a crash could take back.
 //!
-//! While the client listens to others ([`crate::outbox`]), a second thread writes to its socket, and the
+//! While the client listens to others ([`crate::net::outbox`]), a second thread writes to its socket, and the
 //! replies go to that one.
 
 use std::io::{self, BufRead, BufReader};
@@ -18,11 +18,11 @@ use std::time::Instant;
 use crate::aof::Aof;
 use crate::config::{FsyncPolicy, Level, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
-use crate::outbox::Outbox;
-use crate::poll::Wait;
+use crate::net::outbox::Outbox;
+use crate::net::poll::Wait;
+use crate::net::socket::Socket;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Client, ClientEntry, Server, Session};
-use crate::socket::Socket;
 
 /// What one read takes from the socket at most.
 const READ_BYTES: usize = 16 << 10;
@@ -129,8 +129,8 @@ impl Connection<'_> {
             }
             self.send()?;
             // A writer must not meet a socket that does not block.
-            let alone = || self.session.client.outbox.alone();
-            let arrived = wait.receive(&mut input, &self.server.turn_to_poll, alone)?;
+            let alone = || self.session.client.outbox.try_exclusive_write();
+            let arrived = wait.receive(&mut input, &self.server.spin_permit, alone)?;
             if arrived == 0 {
                 return Ok(());
             }
@@ -152,11 +152,11 @@ impl Connection<'_> {
             return Ok(());
         }
         self.send()?;
-        self.session.marks.blocked = true;
+        self.session.client_flags.blocked = true;
         self.session.last_command = dispatch::resolve(args).map_or("NULL", |command| command.name);
         self.session.publish(self.server, Instant::now());
         self.server.pause.wait_while(|what| must_wait(&self.session, what));
-        self.session.marks.blocked = false;
+        self.session.client_flags.blocked = false;
         if self.session.client.outbox.is_closed() {
             return Err(io::ErrorKind::ConnectionAborted.into()); // it was killed
         }
@@ -176,7 +176,7 @@ impl Connection<'_> {
             return self.put();
         }
         let durable = self.make_durable();
-        self.session.seen = 0; // what comes next shows what it shows, whatever became of this
+        self.session.read_lsn = 0; // what comes next shows what it shows, whatever became of this
         if let Err(error) = durable {
             // None of these replies may be seen: each command gets the error instead. What the
             // commands changed is in memory, and in the log as soon as that can be written.
@@ -221,7 +221,7 @@ impl Connection<'_> {
     }
 
     fn make_durable(&self) -> io::Result<()> {
-        make_durable(self.server, self.session.seen)
+        make_durable(self.server, self.session.read_lsn)
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::{connection, spawn};
 use crate::config::Config;
 use crate::config::Level::Warning;
+use crate::net::socket::Socket;
 use crate::session::Server;
-use crate::socket::Socket;
 
 /// A connection's thread does not recurse and keeps nothing large on its stack.
 const STACK_BYTES: usize = 256 << 10;

@@ -47,7 +47,7 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
     let explain = |error: ReplayError| format!("can't use the log '{shown}': {error}");
     let total = log.metadata().map_err(|error| explain(error.into()))?.len();
     let started = Instant::now();
-    let mut session = Session::new(server.clients.nobody(), true);
+    let mut session = Session::new(server.clients.detached(), true);
     let mut reply = Reply::new(Protocol::Resp2);
     let mut last_said = started;
     server.keyspace.set_expiring(false);

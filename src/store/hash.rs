@@ -55,18 +55,18 @@ pub struct Field<'a> {
     pub name: &'a [u8],
     /// Its value.
     pub value: &'a [u8],
-    deadline_ms: i64,
+    expires_at_ms: i64,
 }
 
 impl Field<'_> {
     /// When it expires, if it does: Unix time in milliseconds.
-    pub fn deadline_ms(&self) -> Option<i64> {
-        Some(self.deadline_ms).filter(|&deadline_ms| deadline_ms != NEVER)
+    pub fn expires_at_ms(&self) -> Option<i64> {
+        Some(self.expires_at_ms).filter(|&expires_at_ms| expires_at_ms != NEVER)
     }
 
     /// Whether it is gone at that moment. Like a key, it is still there in its last millisecond.
     pub fn is_expired(&self, now_ms: i64) -> bool {
-        self.deadline_ms < now_ms
+        self.expires_at_ms < now_ms
     }
 }
 
@@ -154,11 +154,11 @@ impl Hash {
 
     /// As [`Hash::set`], but the field keeps the deadline that it had.
     pub fn update(&mut self, field: &[u8], value: &[u8], limits: PackedLimits) -> bool {
-        let deadline_ms = match self.is_timed() {
-            true => self.get(field).map_or(NEVER, |field| field.deadline_ms),
+        let expires_at_ms = match self.is_timed() {
+            true => self.get(field).map_or(NEVER, |field| field.expires_at_ms),
             false => NEVER,
         };
-        self.put(field, value, deadline_ms, limits)
+        self.put(field, value, expires_at_ms, limits)
     }
 
     /// As [`Hash::set`], but the field expires then.
@@ -166,36 +166,42 @@ impl Hash {
         &mut self,
         field: &[u8],
         value: &[u8],
-        deadline_ms: Option<i64>,
+        expires_at_ms: Option<i64>,
         limits: PackedLimits,
     ) -> bool {
-        self.put(field, value, deadline_ms.unwrap_or(NEVER), limits)
+        self.put(field, value, expires_at_ms.unwrap_or(NEVER), limits)
     }
 
-    fn put(&mut self, field: &[u8], value: &[u8], deadline_ms: i64, limits: PackedLimits) -> bool {
+    fn put(
+        &mut self,
+        field: &[u8],
+        value: &[u8],
+        expires_at_ms: i64,
+        limits: PackedLimits,
+    ) -> bool {
         // Checked before the change, so that a huge value is never copied into the packed bytes.
         if field.len().max(value.len()) > limits.value_bytes {
             self.make_indexed();
         }
         match &mut self.form {
             Form::Packed(packed) => {
-                let is_new = packed.put(field, value, deadline_ms);
+                let is_new = packed.put(field, value, expires_at_ms);
                 // Also after an overwrite: the limit may have been lowered since (Redis does so too).
                 if packed.count as usize > limits.entries {
                     self.make_indexed();
                 }
                 is_new
             }
-            Form::Indexed(indexed) => indexed.put(hash_bytes(field), field, value, deadline_ms),
+            Form::Indexed(indexed) => indexed.put(hash_bytes(field), field, value, expires_at_ms),
         }
     }
 
     /// Lets a field expire then, or never; returns whether it is there.
-    pub fn set_deadline_ms(&mut self, field: &[u8], deadline_ms: Option<i64>) -> bool {
-        let deadline_ms = deadline_ms.unwrap_or(NEVER);
+    pub fn set_expires_at_ms(&mut self, field: &[u8], expires_at_ms: Option<i64>) -> bool {
+        let expires_at_ms = expires_at_ms.unwrap_or(NEVER);
         match &mut self.form {
-            Form::Packed(packed) => packed.set_deadline(field, deadline_ms),
-            Form::Indexed(indexed) => indexed.set_deadline(hash_bytes(field), field, deadline_ms),
+            Form::Packed(packed) => packed.set_deadline(field, expires_at_ms),
+            Form::Indexed(indexed) => indexed.set_deadline(hash_bytes(field), field, expires_at_ms),
         }
     }
 
@@ -203,12 +209,14 @@ impl Hash {
     pub fn earliest_ms(&self) -> Option<i64> {
         let earliest_ms = match &self.form {
             Form::Packed(packed) if packed.timed => {
-                packed.records().map(|record| record.deadline_ms).min()
+                packed.records().map(|record| record.expires_at_ms).min()
             }
             Form::Packed(_) => None,
-            Form::Indexed(indexed) => indexed.order().next().map(|(deadline_ms, _)| deadline_ms),
+            Form::Indexed(indexed) => {
+                indexed.order().next().map(|(expires_at_ms, _)| expires_at_ms)
+            }
         };
-        earliest_ms.filter(|&deadline_ms| deadline_ms != NEVER)
+        earliest_ms.filter(|&expires_at_ms| expires_at_ms != NEVER)
     }
 
     /// How many fields have expired by that moment. It costs as much as there are.
@@ -317,8 +325,8 @@ impl Hash {
     fn make_indexed(&mut self) {
         if let Form::Packed(packed) = &self.form {
             let mut indexed = Box::new(Indexed::default());
-            for Field { name, value, deadline_ms } in packed.records() {
-                indexed.put(hash_bytes(name), name, value, deadline_ms);
+            for Field { name, value, expires_at_ms } in packed.records() {
+                indexed.put(hash_bytes(name), name, value, expires_at_ms);
             }
             self.form = Form::Indexed(indexed);
         }
@@ -363,21 +371,21 @@ impl Packed {
         None
     }
 
-    fn put(&mut self, field: &[u8], value: &[u8], deadline_ms: i64) -> bool {
-        if deadline_ms != NEVER {
+    fn put(&mut self, field: &[u8], value: &[u8], expires_at_ms: i64) -> bool {
+        if expires_at_ms != NEVER {
             self.make_timed();
         }
         let old = self.find(field);
         let is_new = old.is_none();
         let end = self.bytes.len();
-        let record = record(field, value, self.timed.then_some(deadline_ms));
+        let record = record(field, value, self.timed.then_some(expires_at_ms));
         self.replace(old.unwrap_or(end..end), &record);
         self.count += u32::from(is_new);
         is_new
     }
 
-    fn set_deadline(&mut self, field: &[u8], deadline_ms: i64) -> bool {
-        if deadline_ms != NEVER {
+    fn set_deadline(&mut self, field: &[u8], expires_at_ms: i64) -> bool {
+        if expires_at_ms != NEVER {
             self.make_timed();
         }
         let Some(Range { end, .. }) = self.find(field) else {
@@ -385,7 +393,7 @@ impl Packed {
         };
         if self.timed {
             let place = end - DEADLINE_BYTES..end;
-            self.bytes[place].copy_from_slice(&deadline_ms.to_le_bytes());
+            self.bytes[place].copy_from_slice(&expires_at_ms.to_le_bytes());
         }
         true
     }
@@ -456,7 +464,7 @@ impl Entry {
     fn field(&self) -> Field<'_> {
         let (mut field, rest) = split_record(&self.record, false);
         if !rest.is_empty() {
-            field.deadline_ms = split_deadline(rest).0;
+            field.expires_at_ms = split_deadline(rest).0;
         }
         field
     }
@@ -471,11 +479,11 @@ impl Indexed {
         Some(self.entries[number as usize].field())
     }
 
-    fn put(&mut self, hash: u32, field: &[u8], value: &[u8], deadline_ms: i64) -> bool {
-        let deadline = Some(deadline_ms).filter(|&deadline_ms| deadline_ms != NEVER);
+    fn put(&mut self, hash: u32, field: &[u8], value: &[u8], expires_at_ms: i64) -> bool {
+        let deadline = Some(expires_at_ms).filter(|&expires_at_ms| expires_at_ms != NEVER);
         let record = record(field, value, deadline).into_boxed_slice();
         if let Some(number) = self.find(hash, field) {
-            self.reorder(number, deadline_ms);
+            self.reorder(number, expires_at_ms);
             self.entries[number as usize].record = record;
             return false;
         }
@@ -485,42 +493,42 @@ impl Indexed {
         let next = NONE;
         self.entries.push(Entry { record, hash, next });
         self.link(number);
-        if let Some(deadline_ms) = deadline {
-            self.deadlines.get_or_insert_default().0.insert((deadline_ms, number));
+        if let Some(expires_at_ms) = deadline {
+            self.deadlines.get_or_insert_default().0.insert((expires_at_ms, number));
         }
         true
     }
 
-    fn set_deadline(&mut self, hash: u32, field: &[u8], deadline_ms: i64) -> bool {
+    fn set_deadline(&mut self, hash: u32, field: &[u8], expires_at_ms: i64) -> bool {
         let Some(number) = self.find(hash, field) else {
             return false;
         };
-        self.reorder(number, deadline_ms);
+        self.reorder(number, expires_at_ms);
         // Not written anew: the value may be long.
         let entry = &mut self.entries[number as usize];
-        let has_deadline = entry.field().deadline_ms != NEVER;
+        let has_deadline = entry.field().expires_at_ms != NEVER;
         let mut record = std::mem::take(&mut entry.record).into_vec();
         if has_deadline {
             record.truncate(record.len() - DEADLINE_BYTES);
         }
-        if deadline_ms != NEVER {
+        if expires_at_ms != NEVER {
             record.reserve_exact(DEADLINE_BYTES);
-            record.extend_from_slice(&deadline_ms.to_le_bytes());
+            record.extend_from_slice(&expires_at_ms.to_le_bytes());
         }
         entry.record = record.into_boxed_slice();
         true
     }
 
     /// Moves an entry, which is about to get that deadline, to its place in their order.
-    fn reorder(&mut self, number: u32, deadline_ms: i64) {
-        if deadline_ms == NEVER && self.deadlines.is_none() {
+    fn reorder(&mut self, number: u32, expires_at_ms: i64) {
+        if expires_at_ms == NEVER && self.deadlines.is_none() {
             return;
         }
-        let old_ms = self.entries[number as usize].field().deadline_ms;
+        let old_ms = self.entries[number as usize].field().expires_at_ms;
         let deadlines = self.deadlines.get_or_insert_default();
         deadlines.0.remove(&(old_ms, number));
-        if deadline_ms != NEVER {
-            deadlines.0.insert((deadline_ms, number));
+        if expires_at_ms != NEVER {
+            deadlines.0.insert((expires_at_ms, number));
         }
     }
 
@@ -531,7 +539,7 @@ impl Indexed {
 
     /// The numbers of the entries that have expired by that moment.
     fn expired(&self, now_ms: i64) -> impl Iterator<Item = u32> {
-        let expired = self.order().take_while(move |(deadline_ms, _)| *deadline_ms < now_ms);
+        let expired = self.order().take_while(move |(expires_at_ms, _)| *expires_at_ms < now_ms);
         expired.map(|(_, number)| number)
     }
 
@@ -560,9 +568,9 @@ impl Indexed {
     /// Gives the place that an entry has in the order of deadlines to its new number.
     fn renumber_deadline(&mut self, old: u32, new: u32) {
         if let Some(deadlines) = &mut self.deadlines {
-            let deadline_ms = self.entries[old as usize].field().deadline_ms;
-            if deadlines.0.remove(&(deadline_ms, old)) {
-                deadlines.0.insert((deadline_ms, new));
+            let expires_at_ms = self.entries[old as usize].field().expires_at_ms;
+            if deadlines.0.remove(&(expires_at_ms, old)) {
+                deadlines.0.insert((expires_at_ms, new));
             }
         }
     }
@@ -656,14 +664,14 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// With exactly the capacity it needs, so that boxing it copies nothing.
-fn record(name: &[u8], value: &[u8], deadline_ms: Option<i64>) -> Vec<u8> {
+fn record(name: &[u8], value: &[u8], expires_at_ms: Option<i64>) -> Vec<u8> {
     let len = varint_len(name.len()) + name.len() + varint_len(value.len()) + value.len();
-    let mut record = Vec::with_capacity(len + deadline_ms.map_or(0, |_| DEADLINE_BYTES));
+    let mut record = Vec::with_capacity(len + expires_at_ms.map_or(0, |_| DEADLINE_BYTES));
     for part in [name, value] {
         push_varint(&mut record, part.len());
         record.extend_from_slice(part);
     }
-    record.extend(deadline_ms.iter().flat_map(|deadline_ms| deadline_ms.to_le_bytes()));
+    record.extend(expires_at_ms.iter().flat_map(|expires_at_ms| expires_at_ms.to_le_bytes()));
     record
 }
 
@@ -671,8 +679,8 @@ fn record(name: &[u8], value: &[u8], deadline_ms: Option<i64>) -> Vec<u8> {
 fn split_record(bytes: &[u8], timed: bool) -> (Field<'_>, &[u8]) {
     let (name, rest) = split_part(bytes);
     let (value, rest) = split_part(rest);
-    let (deadline_ms, rest) = if timed { split_deadline(rest) } else { (NEVER, rest) };
-    (Field { name, value, deadline_ms }, rest)
+    let (expires_at_ms, rest) = if timed { split_deadline(rest) } else { (NEVER, rest) };
+    (Field { name, value, expires_at_ms }, rest)
 }
 
 fn split_deadline(bytes: &[u8]) -> (i64, &[u8]) {
@@ -776,7 +784,7 @@ mod tests {
         }
         assert_eq!(met.len(), indexed.entries.len());
         let numbered = (0..).zip(&indexed.entries);
-        let deadlines = numbered.map(|(number, entry)| (entry.field().deadline_ms, number));
+        let deadlines = numbered.map(|(number, entry)| (entry.field().expires_at_ms, number));
         let deadlines: BTreeSet<_> = deadlines.filter(|(ms, _)| *ms != NEVER).collect();
         assert_eq!(indexed.order().collect::<BTreeSet<_>>(), deadlines);
     }
@@ -839,7 +847,7 @@ mod tests {
             for now_ms in 0..300 {
                 let name = random.bytes(1);
                 let value = random.bytes(6);
-                let deadline_ms = now_ms + random.below(100) as i64;
+                let expires_at_ms = now_ms + random.below(100) as i64;
                 let old_ms = model.get(&name).map(|(_, old_ms)| *old_ms);
                 match random.below(10) {
                     0..3 => {
@@ -847,20 +855,20 @@ mod tests {
                         model.insert(name, (value, NEVER));
                     }
                     3..5 => {
-                        hash.set_until(&name, &value, Some(deadline_ms), limits);
-                        model.insert(name, (value, deadline_ms));
+                        hash.set_until(&name, &value, Some(expires_at_ms), limits);
+                        model.insert(name, (value, expires_at_ms));
                     }
                     5 => {
                         hash.update(&name, &value, limits);
                         model.insert(name, (value, old_ms.unwrap_or(NEVER)));
                     }
                     6 => {
-                        let found = hash.set_deadline_ms(&name, Some(deadline_ms));
+                        let found = hash.set_expires_at_ms(&name, Some(expires_at_ms));
                         assert_eq!(found, old_ms.is_some());
-                        model.entry(name).and_modify(|(_, old_ms)| *old_ms = deadline_ms);
+                        model.entry(name).and_modify(|(_, old_ms)| *old_ms = expires_at_ms);
                     }
                     7 => {
-                        hash.set_deadline_ms(&name, None);
+                        hash.set_expires_at_ms(&name, None);
                         model.entry(name).and_modify(|(_, old_ms)| *old_ms = NEVER);
                     }
                     8 => assert_eq!(hash.remove(&name), model.remove(&name).is_some()),
@@ -879,8 +887,9 @@ mod tests {
                 }
                 let earliest = model.values().map(|(_, ms)| *ms).filter(|ms| *ms != NEVER).min();
                 assert_eq!(hash.earliest_ms(), earliest, "seed {seed}");
-                let found =
-                    |field: Field| (field.name.to_vec(), (field.value.to_vec(), field.deadline_ms));
+                let found = |field: Field| {
+                    (field.name.to_vec(), (field.value.to_vec(), field.expires_at_ms))
+                };
                 assert_eq!(hash.iter().map(found).collect::<BTreeMap<_, _>>(), model);
                 if let Form::Indexed(indexed) = &hash.form {
                     assert_sound(indexed);

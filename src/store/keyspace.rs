@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::key::{HashedKey, SHARD_BITS};
 use super::shard::{Expired, Shard};
-use super::transaction::{Held, Needs, Transaction, Wanted};
+use super::transaction::{Held, LockPlan, LockSet, Transaction};
 use super::view::{Guards, ReadView, View, WriteView};
 use super::watch::Watcher;
 use crate::config::Config;
@@ -261,7 +261,7 @@ impl Keyspace {
     }
 
     /// A moment before which nothing in the shard expires.
-    pub(super) fn earliest_deadline_ms(&self, shard: usize) -> Option<i64> {
+    pub(super) fn earliest_expiry_ms(&self, shard: usize) -> Option<i64> {
         Some(self.earliest_ms[shard].load(Relaxed))
     }
 
@@ -269,7 +269,7 @@ impl Keyspace {
     ///
     /// A look-up waits for memory three times: for the lock, for the place in the map, for the entry. In a
     /// large keyspace the look-ups of a pipeline do little else, one behind the other. Here they wait
-    /// together: the shards that are free are locked (which needs no order, since it waits for nobody), and
+    /// together: the shards that are free are locked (which locks no order, since it waits for nobody), and
     /// then looked into. In pipelines of 100, with two million keys, that spares a GET a third of its user
     /// time.
     pub fn prefetch<'a>(&self, db: usize, keys: impl Iterator<Item = &'a [u8]>) -> usize {
@@ -302,19 +302,19 @@ impl Keyspace {
         View::new(self, db, Guards::of(keys, |index| self.exclusive(index)), false)
     }
 
-    /// Locks all that a transaction needs, each shard once, for writing only where it writes.
-    pub fn transact(&self, needs: Needs) -> Transaction<'_> {
+    /// Locks all that a transaction locks, each shard once, for writing only where it writes.
+    pub fn transact(&self, locks: LockSet) -> Transaction<'_> {
         let held = |index, written| match written {
             true => Held::Exclusive(self.exclusive(index)),
             false => Held::Shared(self.shared(index)),
         };
-        let shards = match needs.shards() {
-            Wanted::AllForWriting => {
+        let shards = match locks.shards() {
+            LockPlan::AllExclusive => {
                 let all = self.write_all().into_iter().map(Held::Exclusive);
                 all.enumerate().collect()
             }
-            Wanted::All { written } => {
-                let is_written = |index| written.binary_search(&index).is_ok();
+            LockPlan::All { exclusive } => {
+                let is_written = |index| exclusive.binary_search(&index).is_ok();
                 let attempt = |index| match is_written(index) {
                     true => self.try_exclusive(index).map(Held::Exclusive),
                     false => self.try_shared(index).map(Held::Shared),
@@ -322,7 +322,7 @@ impl Keyspace {
                 let all = lock_all(attempt, |index| held(index, is_written(index)));
                 all.into_iter().enumerate().collect()
             }
-            Wanted::Some(shards) => {
+            LockPlan::Some(shards) => {
                 shards.into_iter().map(|(index, written)| (index, held(index, written))).collect()
             }
         };
@@ -352,7 +352,7 @@ impl Keyspace {
         let mut seen = 0;
         for index in first..SHARDS {
             let shard = self.shared(index);
-            seen = seen.max(shard.last_record);
+            seen = seen.max(shard.last_lsn);
             if !visitor(index, &shard) {
                 break;
             }
@@ -387,7 +387,7 @@ impl Keyspace {
                 let (expired, removed, earliest_ms) = shard.take_expired(now_ms, SWEPT_FIELDS);
                 self.earliest_ms[index].store(earliest_ms, Relaxed);
                 if !expired.is_empty() {
-                    shard.last_record = shard.last_record.max(log(&expired));
+                    shard.last_lsn = shard.last_lsn.max(log(&expired));
                 }
                 drop(shard);
                 drop(removed);
@@ -396,9 +396,9 @@ impl Keyspace {
     }
 
     /// Takes note that something in the shard, which the caller has locked, expires then.
-    pub(super) fn note_deadline(&self, shard: usize, deadline_ms: Option<i64>) {
-        if let Some(deadline_ms) = deadline_ms {
-            self.earliest_ms[shard].fetch_min(deadline_ms, Relaxed);
+    pub(super) fn note_expiry(&self, shard: usize, expires_at_ms: Option<i64>) {
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.earliest_ms[shard].fetch_min(expires_at_ms, Relaxed);
         }
     }
 

@@ -157,8 +157,8 @@ mod tests {
         for n in 0..fields {
             let name = n.to_string();
             hash.set(name.as_bytes(), b"v", PackedLimits { entries, value_bytes: 64 });
-            let deadline_ms = [Some(999), Some(1000), None][n % 3];
-            hash.set_deadline_ms(name.as_bytes(), deadline_ms);
+            let expires_at_ms = [Some(999), Some(1000), None][n % 3];
+            hash.set_expires_at_ms(name.as_bytes(), expires_at_ms);
         }
         let live = (0..fields).filter(|n| n % 3 != 0).map(|n| n.to_string().into_bytes());
         (hash, live.collect())

@@ -26,9 +26,9 @@ pub use keyspace::{Keyspace, SHARDS};
 pub use live::LiveHash;
 pub use readers::Readers;
 pub use shard::{Expired, WhatExpired};
-pub use transaction::{Needs, Transaction};
-pub use value::{ByteString, Entry, Value, Written};
-pub use view::{Garbage, ReadAll, ReadView, WriteAll, WriteView, WrongType};
+pub use transaction::{LockSet, Transaction};
+pub use value::{ByteString, Entry, StringOrigin, Value};
+pub use view::{Access, Garbage, ReadAll, ReadView, WriteAll, WriteView, WrongType};
 pub use watch::Watcher;
 
 use std::time::{SystemTime, UNIX_EPOCH};

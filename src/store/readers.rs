@@ -1,4 +1,4 @@
-//! Who has read which key, for [`crate::tracking`]: keys of all databases, and the numbers of the clients
+//! Who has read which key, for `watchers::tracking`: keys of all databases, and the numbers of the clients
 //! that may have them in a cache.
 //!
 //! A key's readers are told once that it has changed, and are forgotten then: who reads it again is entered

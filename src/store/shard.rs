@@ -1,7 +1,7 @@
 //! A shard: what one lock guards. In each database, the map of the keys whose hash picks this shard.
 //!
 //! Always true: a table counts its keys with a deadline; no empty hash is in a map; a hash with a field
-//! that has a deadline is listed, once, under its earliest; `last_record` is at least the log position
+//! that has a deadline is listed, once, under its earliest; `last_lsn` is at least the log position
 //! of every change that the shard shows.
 
 use std::collections::{BTreeSet, HashMap};
@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
 use super::value::{ByteString, Entry, Value};
 use super::watch::Watches;
-use crate::events::Class;
+use crate::config::events::Class;
 
 /// A map this much larger than what is in it gives memory back.
 const SPARSE: usize = 8;
@@ -84,25 +84,25 @@ impl Table {
         &mut self,
         key: HashedKey,
         value: &[u8],
-        deadline_ms: Option<i64>,
+        expires_at_ms: Option<i64>,
         second: u32,
     ) -> Option<Entry> {
         let entry = || {
-            let entry = Entry::new(Value::String(ByteString::new(value)), deadline_ms);
-            entry.touch(second);
+            let entry = Entry::new(Value::String(ByteString::new(value)), expires_at_ms);
+            entry.mark_used(second);
             entry
         };
         let old = match self.entries.get_mut(&key as &dyn Lookup) {
             Some(place) => {
-                if deadline_ms.is_none() && place.overwrite(value) {
-                    place.touch(second);
+                if expires_at_ms.is_none() && place.overwrite(value) {
+                    place.mark_used(second);
                     return None;
                 }
                 Some(std::mem::replace(place, entry()))
             }
             None => self.entries.insert(Key::new(key.bytes()), entry()),
         };
-        self.volatile += usize::from(deadline_ms.is_some());
+        self.volatile += usize::from(expires_at_ms.is_some());
         self.volatile -= usize::from(old.as_ref().is_some_and(Entry::is_volatile));
         old
     }
@@ -118,10 +118,10 @@ impl Table {
     }
 
     /// Changes the deadline of a key that is there.
-    pub(super) fn set_deadline_ms(&mut self, key: HashedKey, deadline_ms: Option<i64>) {
+    pub(super) fn set_expires_at_ms(&mut self, key: HashedKey, expires_at_ms: Option<i64>) {
         if let Some(entry) = self.entries.get_mut(&key as &dyn Lookup) {
             self.volatile -= usize::from(entry.is_volatile());
-            entry.set_deadline_ms(deadline_ms);
+            entry.set_expires_at_ms(expires_at_ms);
             self.volatile += usize::from(entry.is_volatile());
         }
     }
@@ -135,7 +135,7 @@ impl Table {
         let passed = self.entries.extract_if(|_, entry| entry.has_passed(now_ms));
         let expired: Vec<(Key, Entry)> = passed.collect();
         self.volatile -= expired.len();
-        let deadlines = self.entries.values().filter_map(Entry::deadline_ms);
+        let deadlines = self.entries.values().filter_map(Entry::expires_at_ms);
         (expired, deadlines.min().unwrap_or(i64::MAX))
     }
 }
@@ -184,14 +184,14 @@ impl WhatExpired {
 }
 
 /// What one lock guards. The order of the fields is kept, so that what every command touches, down to
-/// `last_record`, shares a cache line with the lock.
+/// `last_lsn`, shares a cache line with the lock.
 #[repr(C)]
 pub struct Shard {
     /// Database 0, which most use, without a detour through another allocation.
     first: Table,
     /// The log position behind the last record about this shard. Who has read the shard may reply
     /// only when the log is flushed as far as that.
-    pub last_record: u64,
+    pub last_lsn: u64,
     /// The databases from 1 on; those that were never used are not there.
     others: Box<[Table]>,
     /// The number of the last snapshot that has this shard. Atomic, so that it can be set by a thread
@@ -210,7 +210,7 @@ impl Default for Shard {
     fn default() -> Shard {
         Shard {
             first: Table::default(),
-            last_record: 0,
+            last_lsn: 0,
             others: Box::default(),
             saved_epoch: AtomicU64::new(0),
             watches: None,
@@ -232,7 +232,7 @@ impl Shard {
     /// Takes note that the log has everything about it up to that position. Within a transaction that is
     /// not known yet, and 0 for the time being.
     pub(super) fn logged(&mut self, position: u64) {
-        self.last_record = self.last_record.max(position);
+        self.last_lsn = self.last_lsn.max(position);
     }
 
     /// The keys of a database.
@@ -261,7 +261,7 @@ impl Shard {
     /// Puts the entry in the place of what was there, and returns that.
     pub(super) fn insert(&mut self, db: usize, key: HashedKey, entry: Entry) -> Option<Entry> {
         let earliest_field_ms = entry.earliest_field_ms();
-        self.note_key_deadline(entry.deadline_ms());
+        self.note_key_expiry(entry.expires_at_ms());
         let old = self.table_mut(db).insert(key, entry);
         let old_ms = old.as_ref().and_then(Entry::earliest_field_ms);
         self.relist(db, key.bytes(), old_ms, earliest_field_ms);
@@ -274,11 +274,11 @@ impl Shard {
         db: usize,
         key: HashedKey,
         value: &[u8],
-        deadline_ms: Option<i64>,
+        expires_at_ms: Option<i64>,
         second: u32,
     ) -> Option<Entry> {
-        self.note_key_deadline(deadline_ms);
-        let old = self.table_mut(db).insert_string(key, value, deadline_ms, second);
+        self.note_key_expiry(expires_at_ms);
+        let old = self.table_mut(db).insert_string(key, value, expires_at_ms, second);
         let old_ms = old.as_ref().and_then(Entry::earliest_field_ms);
         self.relist(db, key.bytes(), old_ms, None);
         old
@@ -292,9 +292,14 @@ impl Shard {
     }
 
     /// Changes the deadline of a key that is there.
-    pub(super) fn set_deadline_ms(&mut self, db: usize, key: HashedKey, deadline_ms: Option<i64>) {
-        self.note_key_deadline(deadline_ms);
-        self.table_mut(db).set_deadline_ms(key, deadline_ms);
+    pub(super) fn set_expires_at_ms(
+        &mut self,
+        db: usize,
+        key: HashedKey,
+        expires_at_ms: Option<i64>,
+    ) {
+        self.note_key_expiry(expires_at_ms);
+        self.table_mut(db).set_expires_at_ms(key, expires_at_ms);
     }
 
     /// Lists a hash, whose earliest deadline of a field was and is such.
@@ -320,8 +325,8 @@ impl Shard {
         }
     }
 
-    fn note_key_deadline(&mut self, deadline_ms: Option<i64>) {
-        self.earliest_key_ms = self.earliest_key_ms.min(deadline_ms.unwrap_or(i64::MAX));
+    fn note_key_expiry(&mut self, expires_at_ms: Option<i64>) {
+        self.earliest_key_ms = self.earliest_key_ms.min(expires_at_ms.unwrap_or(i64::MAX));
     }
 
     /// Removes what has expired, but of fields no more than so many. Returns what the log must hear,
@@ -342,7 +347,7 @@ impl Shard {
                 self.earliest_key_ms = self.earliest_key_ms.min(earliest_ms);
                 for (key, entry) in entries {
                     let key: Box<[u8]> = key.bytes().into();
-                    self.touch(db, HashedKey::new(&key));
+                    self.signal_modified(db, HashedKey::new(&key));
                     self.relist(db, &key, entry.earliest_field_ms(), None);
                     expired.push(Expired { db, key, what: WhatExpired::Key });
                     removed.push(entry);
@@ -378,7 +383,7 @@ impl Shard {
             left -= fields.len();
             let (now_earliest_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
             self.relist(db, &key, Some(earliest_ms), now_earliest_ms);
-            self.touch(db, hashed);
+            self.signal_modified(db, hashed);
             let what = if is_empty {
                 removed.extend(self.remove(db, hashed));
                 WhatExpired::LastFields(fields.len())
@@ -391,7 +396,7 @@ impl Shard {
 
     /// Empties a database; returns what was in it.
     pub(super) fn flush(&mut self, db: usize) -> (Table, TimedHashes) {
-        self.touch_all(db);
+        self.signal_flushed(db);
         self.take_database(db)
     }
 
@@ -428,8 +433,8 @@ impl Shard {
 
     /// Exchanges two databases.
     pub(super) fn swap(&mut self, one: usize, other: usize, now_ms: i64) {
-        self.touch_replaced(one, other, now_ms);
-        self.touch_replaced(other, one, now_ms);
+        self.signal_swapped(one, other, now_ms);
+        self.signal_swapped(other, one, now_ms);
         let (first, second) = (self.take_database(one), self.take_database(other));
         self.put_database(one, second);
         self.put_database(other, first); // last, so that one swapped with itself keeps its keys
@@ -443,8 +448,8 @@ mod tests {
     #[test]
     fn what_has_expired_is_counted_no_more() {
         let mut shard = Shard::default();
-        for (name, deadline_ms) in [("a", Some(1)), ("b", Some(9)), ("c", None), ("d", Some(2))] {
-            let entry = Entry::new(Value::String(ByteString::new(b"")), deadline_ms);
+        for (name, expires_at_ms) in [("a", Some(1)), ("b", Some(9)), ("c", None), ("d", Some(2))] {
+            let entry = Entry::new(Value::String(ByteString::new(b"")), expires_at_ms);
             shard.insert(0, HashedKey::new(name.as_bytes()), entry);
         }
         let (expired, ..) = shard.take_expired(5, usize::MAX);

@@ -1,6 +1,6 @@
 //! A transaction's shards: all that its commands use, locked once, for as long as it takes.
 //!
-//! [`Needs`] collects which keys the commands read and write; [`Keyspace::transact`] locks the union of
+//! [`LockSet`] collects which keys the commands read and write; [`Keyspace::transact`] locks the union of
 //! their shards in the one order there is, for writing where something writes and for reading elsewhere:
 //! transactions that only read do not keep each other waiting. The [`Transaction`] then lends each command
 //! the view that it would have alone, of no more than its own keys, so handlers do not know that they are
@@ -21,20 +21,20 @@ use super::watch::Watcher;
 
 /// What a transaction is going to use.
 #[derive(Default)]
-pub struct Needs {
-    /// Shards, and whether they are written.
+pub struct LockSet {
+    /// Shards, and whether they are exclusive.
     shards: Vec<(usize, bool)>,
     reads_all: bool,
     writes_all: bool,
 }
 
-impl Needs {
+impl LockSet {
     /// These keys are read.
     pub fn read<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
         self.shards.extend(keys.map(|key| (HashedKey::new(key).shard(), false)));
     }
 
-    /// These keys are written.
+    /// These keys are exclusive.
     pub fn write<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
         self.shards.extend(keys.map(|key| (HashedKey::new(key).shard(), true)));
     }
@@ -44,33 +44,33 @@ impl Needs {
         self.reads_all = true;
     }
 
-    /// The whole keyspace is written.
+    /// The whole keyspace is exclusive.
     pub fn write_all(&mut self) {
         self.writes_all = true;
     }
 
     /// What to lock for it.
-    pub(super) fn shards(mut self) -> Wanted {
+    pub(super) fn shards(mut self) -> LockPlan {
         if self.writes_all {
-            return Wanted::AllForWriting;
+            return LockPlan::AllExclusive;
         }
-        // Of what is said of one shard, that it is written comes first and stays.
-        self.shards.sort_unstable_by_key(|&(index, written)| (index, !written));
+        // Of what is said of one shard, that it is exclusive comes first and stays.
+        self.shards.sort_unstable_by_key(|&(index, exclusive)| (index, !exclusive));
         self.shards.dedup_by_key(|(index, _)| *index);
         if self.reads_all {
-            let written = self.shards.into_iter().filter(|(_, written)| *written);
-            return Wanted::All { written: written.map(|(index, _)| index).collect() };
+            let exclusive = self.shards.into_iter().filter(|(_, exclusive)| *exclusive);
+            return LockPlan::All { exclusive: exclusive.map(|(index, _)| index).collect() };
         }
-        Wanted::Some(self.shards)
+        LockPlan::Some(self.shards)
     }
 }
 
 /// The shards that a transaction wants locked.
-pub(super) enum Wanted {
+pub(super) enum LockPlan {
     /// All, for writing.
-    AllForWriting,
+    AllExclusive,
     /// All, some of them for writing: those, in ascending order.
-    All { written: Vec<usize> },
+    All { exclusive: Vec<usize> },
     /// Some in ascending order, and whether they are for writing.
     Some(Vec<(usize, bool)>),
 }
@@ -117,7 +117,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Whether one of these keys, with their databases, which the watcher watches, has changed. All of
-    /// them were among its needs.
+    /// them were among its locks.
     pub fn finds_changed(&self, watched: &[(usize, Vec<u8>)], watcher: &Arc<Watcher>) -> bool {
         let has_expired = |(db, key): &(usize, Vec<u8>)| {
             let key = HashedKey::new(key);
@@ -160,11 +160,11 @@ impl<'a> Transaction<'a> {
         WriteAll::within(self.keyspace, shards, db)
     }
 
-    /// As [`Keyspace::visit`], for a transaction that needs the whole keyspace.
+    /// As [`Keyspace::visit`], for a transaction that locks the whole keyspace.
     pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Shard) -> bool) -> u64 {
         let mut seen = 0;
         for (index, held) in self.shards.iter().skip(self.place_of(first)) {
-            seen = seen.max(held.shard().last_record);
+            seen = seen.max(held.shard().last_lsn);
             if !visitor(*index, held.shard()) {
                 break;
             }
@@ -178,14 +178,14 @@ impl<'a> Transaction<'a> {
     }
 
     /// The highest log position of what is locked.
-    pub fn last_record(&self) -> u64 {
-        self.shards.iter().map(|(_, held)| held.shard().last_record).max().unwrap_or(0)
+    pub fn last_lsn(&self) -> u64 {
+        self.shards.iter().map(|(_, held)| held.shard().last_lsn).max().unwrap_or(0)
     }
 
     /// Takes note that the log has everything up to that position.
     pub fn logged(&mut self, position: u64) {
-        let written = self.shards.iter_mut().filter_map(|(_, held)| held.shard_mut());
-        written.for_each(|shard| shard.logged(position));
+        let exclusive = self.shards.iter_mut().filter_map(|(_, held)| held.shard_mut());
+        exclusive.for_each(|shard| shard.logged(position));
     }
 
     /// Unlocks; what comes back takes long to free.
@@ -216,11 +216,11 @@ mod tests {
     use crate::config::Config;
     use crate::store::{ByteString, Value};
 
-    fn needs(read: &[&str], written: &[&str]) -> Needs {
-        let mut needs = Needs::default();
-        needs.read(read.iter().map(|key| key.as_bytes()));
-        needs.write(written.iter().map(|key| key.as_bytes()));
-        needs
+    fn locks(read: &[&str], exclusive: &[&str]) -> LockSet {
+        let mut locks = LockSet::default();
+        locks.read(read.iter().map(|key| key.as_bytes()));
+        locks.write(exclusive.iter().map(|key| key.as_bytes()));
+        locks
     }
 
     fn insert(view: &mut WriteView, key: &str) {
@@ -229,19 +229,19 @@ mod tests {
 
     #[test]
     fn a_shard_is_locked_once_and_for_writing_if_anything_in_it_is_written() {
-        let shards = |needs: Needs| match needs.shards() {
-            Wanted::Some(shards) => shards,
+        let shards = |locks: LockSet| match locks.shards() {
+            LockPlan::Some(shards) => shards,
             _ => Vec::new(),
         };
         let place = |key: &str| HashedKey::new(key.as_bytes()).shard();
-        assert_eq!(shards(needs(&["a", "a"], &[])), [(place("a"), false)]);
-        assert_eq!(shards(needs(&["a"], &["a"])), [(place("a"), true)]);
+        assert_eq!(shards(locks(&["a", "a"], &[])), [(place("a"), false)]);
+        assert_eq!(shards(locks(&["a"], &["a"])), [(place("a"), true)]);
         let mut both = [(place("a"), false), (place("b"), true)];
         both.sort_unstable();
-        assert_eq!(shards(needs(&["b", "a"], &["b", "b"])), both);
-        let mut all = needs(&["a"], &["b"]);
+        assert_eq!(shards(locks(&["b", "a"], &["b", "b"])), both);
+        let mut all = locks(&["a"], &["b"]);
         all.read_all();
-        assert!(matches!(all.shards(), Wanted::All { written } if written == [place("b")]));
+        assert!(matches!(all.shards(), LockPlan::All { exclusive } if exclusive == [place("b")]));
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
         let names: Vec<String> = (0..200).map(|n| format!("key {n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let keys = || names.iter().map(|key| key.as_bytes());
-        let mut transaction = keyspace.transact(needs(&[], &names));
+        let mut transaction = keyspace.transact(locks(&[], &names));
         for key in &names {
             insert(&mut transaction.write(0, std::iter::once(key.as_bytes())), key);
         }
@@ -271,16 +271,16 @@ mod tests {
                 let (keyspace, own) = (&keyspace, &own);
                 scope.spawn(move || {
                     for round in 0..100 {
-                        let (read, written) = (own(thread, round), own(thread + 1, round + 1));
-                        let mut needs = needs(&[read], &[written]);
+                        let (read, exclusive) = (own(thread, round), own(thread + 1, round + 1));
+                        let mut locks = locks(&[read], &[exclusive]);
                         match round % 20 {
-                            3 => needs.read_all(),
-                            7 => needs.write_all(),
+                            3 => locks.read_all(),
+                            7 => locks.write_all(),
                             _ => {}
                         }
-                        let mut transaction = keyspace.transact(needs);
-                        let keys = std::iter::once(written.as_bytes());
-                        insert(&mut transaction.write(0, keys), written);
+                        let mut transaction = keyspace.transact(locks);
+                        let keys = std::iter::once(exclusive.as_bytes());
+                        insert(&mut transaction.write(0, keys), exclusive);
                         let view = transaction.read(0, std::iter::once(read.as_bytes()));
                         view.contains(read.as_bytes());
                     }

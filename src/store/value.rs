@@ -53,11 +53,11 @@ impl Value {
     }
 }
 
-/// How a string was last written. Redis picks the form in which it keeps a string by that, so `OBJECT
+/// How a string was last origin. Redis picks the form in which it keeps a string by that, so `OBJECT
 /// ENCODING` tells the one from the other, and nothing else does. Like Redis, a log remembers only the
-/// string: after a restart, whatever it does not write in place again counts as written whole.
+/// string: after a restart, whatever it does not write in place again counts as origin whole.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub enum Written {
+pub enum StringOrigin {
     /// As a whole: SET and its kin. What looks like an integer is kept as one.
     #[default]
     Whole,
@@ -72,12 +72,12 @@ pub struct Entry {
     /// What the key holds.
     pub value: Value,
     /// Unix time in milliseconds, or [`NEVER`]. (An `Option` would take 8 bytes more per key.)
-    deadline_ms: i64,
+    expires_at_ms: i64,
     /// The second of its last use, by the clock of the keyspace. Readers set it too, who hold no more
     /// than a read lock.
     used_at: AtomicU32,
-    /// How its string was last written.
-    pub written: Written,
+    /// How its string was last origin.
+    pub origin: StringOrigin,
 }
 
 /// The deadline of what does not expire. The other end of the range is a deadline that can be asked
@@ -86,32 +86,32 @@ const NEVER: i64 = i64::MIN;
 
 impl Entry {
     /// A value that expires then, or never.
-    pub fn new(value: Value, deadline_ms: Option<i64>) -> Entry {
-        let (used_at, written) = (AtomicU32::new(0), Written::default());
-        Entry { value, deadline_ms: deadline_ms.unwrap_or(NEVER), used_at, written }
+    pub fn new(value: Value, expires_at_ms: Option<i64>) -> Entry {
+        let (used_at, origin) = (AtomicU32::new(0), StringOrigin::default());
+        Entry { value, expires_at_ms: expires_at_ms.unwrap_or(NEVER), used_at, origin }
     }
 
     /// Another of the same value and deadline.
     pub fn copy(&self) -> Entry {
-        let copy = Entry::new(self.value.clone(), self.deadline_ms());
-        Entry { written: self.written, ..copy }
+        let copy = Entry::new(self.value.clone(), self.expires_at_ms());
+        Entry { origin: self.origin, ..copy }
     }
 
     /// Overwrites a string without a deadline where it stands, if the room is about right; says whether.
     pub(super) fn overwrite(&mut self, string: &[u8]) -> bool {
         let done = match &mut self.value {
-            Value::String(old) => self.deadline_ms == NEVER && old.overwrite(string),
+            Value::String(old) => self.expires_at_ms == NEVER && old.overwrite(string),
             Value::Hash(_) => false,
         };
         if done {
-            self.written = Written::Whole;
+            self.origin = StringOrigin::Whole;
         }
         done
     }
 
     /// Takes note of its use. Once a second at most that is a store: the memory of a key that many
     /// read at once must not wander from core to core.
-    pub(super) fn touch(&self, second: u32) {
+    pub(super) fn mark_used(&self, second: u32) {
         if self.used_at.load(Relaxed) != second {
             self.used_at.store(second, Relaxed);
         }
@@ -129,8 +129,10 @@ impl Entry {
             Value::Hash(hash) if hash.is_packed() => "listpack",
             Value::Hash(_) => "hashtable",
             Value::String(_) if self.integer().is_some() => "int",
-            Value::String(bytes) => match self.written {
-                Written::Whole | Written::AsText if bytes.len() <= EMBEDDED_BYTES => "embstr",
+            Value::String(bytes) => match self.origin {
+                StringOrigin::Whole | StringOrigin::AsText if bytes.len() <= EMBEDDED_BYTES => {
+                    "embstr"
+                }
                 _ => "raw",
             },
         }
@@ -139,23 +141,23 @@ impl Entry {
     /// The integer that Redis would keep in the place of this string.
     pub fn integer(&self) -> Option<i64> {
         match &self.value {
-            Value::String(bytes) if self.written == Written::Whole => integer::parse_i64(bytes),
+            Value::String(bytes) if self.origin == StringOrigin::Whole => integer::parse_i64(bytes),
             _ => None,
         }
     }
 
     /// When it expires: Unix time in milliseconds.
-    pub fn deadline_ms(&self) -> Option<i64> {
-        Some(self.deadline_ms).filter(|&deadline| deadline != NEVER)
+    pub fn expires_at_ms(&self) -> Option<i64> {
+        Some(self.expires_at_ms).filter(|&deadline| deadline != NEVER)
     }
 
-    pub(super) fn set_deadline_ms(&mut self, deadline_ms: Option<i64>) {
-        self.deadline_ms = deadline_ms.unwrap_or(NEVER);
+    pub(super) fn set_expires_at_ms(&mut self, expires_at_ms: Option<i64>) {
+        self.expires_at_ms = expires_at_ms.unwrap_or(NEVER);
     }
 
     /// Whether it can expire at all.
     pub(super) fn is_volatile(&self) -> bool {
-        self.deadline_ms != NEVER
+        self.expires_at_ms != NEVER
     }
 
     /// Whether it, or any field in it, can expire.
@@ -166,7 +168,7 @@ impl Entry {
     /// Whether its own deadline has passed at that moment. Like Redis, a key is still there in its
     /// last millisecond.
     pub(super) fn has_passed(&self, now_ms: i64) -> bool {
-        self.is_volatile() && self.deadline_ms < now_ms
+        self.is_volatile() && self.expires_at_ms < now_ms
     }
 
     /// Whether it is gone at that moment: its own deadline has passed, or it is a hash and those of all
@@ -202,12 +204,12 @@ mod tests {
 
     #[test]
     fn the_encoding_of_a_string_follows_from_its_length_what_it_says_and_how_it_was_written() {
-        let encoding = |text: &[u8], written| {
+        let encoding = |text: &[u8], origin| {
             let entry = Entry::new(Value::String(ByteString::new(text)), None);
-            Entry { written, ..entry }.encoding()
+            Entry { origin, ..entry }.encoding()
         };
-        use Written::{AsText, InPlace, Whole};
-        for (text, written, expected) in [
+        use StringOrigin::{AsText, InPlace, Whole};
+        for (text, origin, expected) in [
             (&b"5"[..], Whole, "int"),
             (b"-9223372036854775808", Whole, "int"),
             (b"9223372036854775808", Whole, "embstr"),
@@ -219,7 +221,7 @@ mod tests {
             (&[b'x'; 45], Whole, "raw"),
             (&[b'1'; 45], AsText, "raw"),
         ] {
-            assert_eq!(encoding(text, written), expected, "{} {written:?}", text.escape_ascii());
+            assert_eq!(encoding(text, origin), expected, "{} {origin:?}", text.escape_ascii());
         }
     }
 }

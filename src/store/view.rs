@@ -24,12 +24,26 @@ use super::live::LiveHash;
 use super::readers::{Readers, Stripe};
 use super::shard::{Expired, Shard, Table, TimedHashes, WhatExpired};
 use super::transaction::Transaction;
-use super::value::{ByteString, Entry, Value, Written};
-use crate::events::{Class, Event};
+use super::value::{ByteString, Entry, StringOrigin, Value};
+use crate::config::events::{Class, Event};
 
 /// The key holds a value of another type than the command works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongType;
+
+/// What a lookup counts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A use of the key; a hit or a miss if the command only reads.
+    Use,
+    /// A use, and a hit or a miss even if the command writes: for commands that answer what they find (GETEX,
+    /// COPY).
+    Answer,
+    /// A hit or a miss if the command only reads, but no use (TYPE, EXISTS).
+    Look,
+    /// Nothing (MEMORY USAGE, DEBUG).
+    Inspect,
+}
 
 /// Locked shards.
 pub(super) enum Guards<G> {
@@ -66,7 +80,7 @@ pub struct View<'a, G> {
     /// Whether every lookup counts: those of commands that only read do.
     reading: bool,
     /// Whether to look at a key counts as a use of it. Not with `CLIENT NO-TOUCH`.
-    touching: bool,
+    lru: bool,
     lookups: Cell<(u32, u32)>,
     /// What is left to do after the command. Most leave nothing, and pay for one pointer.
     aftermath: Option<Box<Aftermath>>,
@@ -129,8 +143,8 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
         reading: bool,
     ) -> View<'a, G> {
         let (now_ms, lookups) = (Cell::new(0), Cell::new((0, 0)));
-        let (touching, aftermath) = (true, None);
-        View { keyspace, guards, db, now_ms, reading, touching, lookups, aftermath }
+        let (lru, aftermath) = (true, None);
+        View { keyspace, guards, db, now_ms, reading, lru, lookups, aftermath }
     }
 
     /// How many keys were looked for and found, and how many not. What a writer looks for in order to
@@ -146,15 +160,9 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     }
 
     /// The same, in which to look at a key counts as a use of it or not.
-    pub fn touching(mut self, touching: bool) -> View<'a, G> {
-        self.touching = touching;
+    pub fn with_lru(mut self, lru: bool) -> View<'a, G> {
+        self.lru = lru;
         self
-    }
-
-    fn touch(&self, entry: &Entry) {
-        if self.touching {
-            entry.touch(self.keyspace.second());
-        }
     }
 
     /// The moment of this command: Unix time in milliseconds.
@@ -167,64 +175,32 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
 
     /// Whether something that is to expire then is gone at once. (Redis's rule: a key that is there
     /// stays through the millisecond of its deadline, one that is given this deadline does not.)
-    pub fn has_passed(&self, deadline_ms: i64) -> bool {
-        self.keyspace.is_expiring() && deadline_ms <= self.now_ms()
+    pub fn has_passed(&self, expires_at_ms: i64) -> bool {
+        self.keyspace.is_expiring() && expires_at_ms <= self.now_ms()
     }
 
     /// The highest log position of the shards: what the command may show is logged before it.
-    pub fn last_record(&self) -> u64 {
+    pub fn last_lsn(&self) -> u64 {
         match &self.guards {
-            Guards::One { guard, .. } => guard.last_record,
-            Guards::Many(guards) => guards.iter().map(|(_, g)| g.last_record).max().unwrap_or(0),
+            Guards::One { guard, .. } => guard.last_lsn,
+            Guards::Many(guards) => guards.iter().map(|(_, g)| g.last_lsn).max().unwrap_or(0),
         }
     }
 
-    /// What the key holds and when it expires, unless it has.
-    pub fn entry(&self, key: &[u8]) -> Option<&Entry> {
-        let entry = self.peek(key)?;
-        self.touch(entry);
-        Some(entry)
-    }
-
-    /// As [`View::entry`], for those whose look is not to count as a use of the key.
-    pub fn peek(&self, key: &[u8]) -> Option<&Entry> {
-        let found = self.find(key);
-        if self.reading {
-            self.count_lookup(found.is_some());
+    /// The entry of the key, unless it has expired. `access` says what the lookup counts as.
+    pub fn get(&self, key: &[u8], access: Access) -> Option<&Entry> {
+        let (shard, hashed) = self.locate(key);
+        let found = shard.table(self.db).and_then(|table| table.get(hashed));
+        let found = found.filter(|entry| !self.is_expired(entry));
+        if access == Access::Answer || (self.reading && access != Access::Inspect) {
+            let (hits, misses) = self.lookups.get();
+            let hit = found.is_some();
+            self.lookups.set((hits + u32::from(hit), misses + u32::from(!hit)));
+        }
+        if self.lru && matches!(access, Access::Use | Access::Answer) {
+            found.inspect(|entry| entry.mark_used(self.keyspace.second()));
         }
         found
-    }
-
-    /// As [`View::entry`], and counts as a hit or a miss even if the command writes: for those that
-    /// answer what they find (GETEX, COPY).
-    pub fn lookup(&self, key: &[u8]) -> Option<&Entry> {
-        let found = self.find(key);
-        self.count_lookup(found.is_some());
-        found.inspect(|entry| self.touch(entry))
-    }
-
-    /// As [`View::string`], and counts as [`View::lookup`] does.
-    ///
-    /// # Errors
-    /// [`WrongType`] if it holds something else.
-    pub fn lookup_string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
-        match self.lookup(key).map(|entry| &entry.value) {
-            None => Ok(None),
-            Some(Value::String(bytes)) => Ok(Some(bytes)),
-            Some(_) => Err(WrongType),
-        }
-    }
-
-    fn count_lookup(&self, found: bool) {
-        let (hits, misses) = self.lookups.get();
-        self.lookups.set((hits + u32::from(found), misses + u32::from(!found)));
-    }
-
-    /// As [`View::peek`], for those whose look does not count as a hit or a miss either.
-    pub fn find(&self, key: &[u8]) -> Option<&Entry> {
-        let (shard, key) = self.locate(key);
-        let entry = shard.table(self.db)?.get(key)?;
-        (!self.is_expired(entry)).then_some(entry)
     }
 
     /// Whether the key has expired, and nobody has removed it yet.
@@ -239,22 +215,17 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
         self.keyspace.second().saturating_sub(entry.used_at())
     }
 
-    /// What the key holds.
-    pub fn get(&self, key: &[u8]) -> Option<&Value> {
-        self.entry(key).map(|entry| &entry.value)
-    }
-
     /// Whether the key is there.
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.entry(key).is_some()
+        self.get(key, Access::Use).is_some()
     }
 
     /// The string at the key.
     ///
     /// # Errors
     /// [`WrongType`] if it holds something else.
-    pub fn string(&self, key: &[u8]) -> Result<Option<&[u8]>, WrongType> {
-        match self.get(key) {
+    pub fn string(&self, key: &[u8], access: Access) -> Result<Option<&[u8]>, WrongType> {
+        match self.get(key, access).map(|entry| &entry.value) {
             None => Ok(None),
             Some(Value::String(bytes)) => Ok(Some(bytes)),
             Some(_) => Err(WrongType),
@@ -266,7 +237,7 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     /// # Errors
     /// [`WrongType`] if it holds something else.
     pub fn hash(&self, key: &[u8]) -> Result<Option<LiveHash<'_>>, WrongType> {
-        match self.get(key) {
+        match self.get(key, Access::Use).map(|entry| &entry.value) {
             None => Ok(None),
             Some(Value::Hash(hash)) => {
                 let expires = hash.is_timed() && self.keyspace.is_expiring();
@@ -320,9 +291,9 @@ impl WriteView<'_> {
     /// # Errors
     /// [`WrongType`] if it holds something else.
     pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<&mut Vec<u8>>, WrongType> {
-        let string = self.string_and_written_mut(key)?;
-        Ok(string.map(|(bytes, written)| {
-            *written = Written::InPlace;
+        let string = self.string_and_origin_mut(key)?;
+        Ok(string.map(|(bytes, origin)| {
+            *origin = StringOrigin::InPlace;
             bytes.to_mut()
         }))
     }
@@ -332,16 +303,16 @@ impl WriteView<'_> {
     ///
     /// # Errors
     /// [`WrongType`] if it holds something else.
-    pub fn string_and_written_mut(
+    pub fn string_and_origin_mut(
         &mut self,
         key: &[u8],
-    ) -> Result<Option<(&mut ByteString, &mut Written)>, WrongType> {
+    ) -> Result<Option<(&mut ByteString, &mut StringOrigin)>, WrongType> {
         if !self.is_live(key) {
             return Ok(None);
         }
         match self.entry_mut(key) {
             None => Ok(None),
-            Some(Entry { value: Value::String(bytes), written, .. }) => Ok(Some((bytes, written))),
+            Some(Entry { value: Value::String(bytes), origin, .. }) => Ok(Some((bytes, origin))),
             Some(_) => Err(WrongType),
         }
     }
@@ -377,12 +348,12 @@ impl WriteView<'_> {
         let (shard, hashed) = self.locate_mut(key);
         shard.relist(db, key, was_ms, is_ms);
         if !expired.is_empty() {
-            shard.touch(db, hashed);
+            shard.signal_modified(db, hashed);
             self.notify(Class::HASH, "hexpired", key);
             let what = WhatExpired::Fields(expired);
             self.aftermath().expired.push(Expired { db, key: key.into(), what });
         }
-        self.keyspace.note_deadline(hashed.shard(), is_ms);
+        self.keyspace.note_expiry(hashed.shard(), is_ms);
         if is_empty {
             let (shard, hashed) = self.locate_mut(key);
             let old = shard.remove(db, hashed);
@@ -409,38 +380,38 @@ impl WriteView<'_> {
     /// Lets the key hold the value until the deadline, whatever it held before. If that had expired,
     /// the log must say so first: a command that is logged as received and did this because the key
     /// was not there (SETNX) would find it when it is replayed, where nothing expires by itself.
-    pub fn insert(&mut self, key: &[u8], value: Value, deadline_ms: Option<i64>) {
-        self.insert_entry(key, Entry::new(value, deadline_ms));
+    pub fn insert(&mut self, key: &[u8], value: Value, expires_at_ms: Option<i64>) {
+        self.insert_entry(key, Entry::new(value, expires_at_ms));
     }
 
     /// As [`WriteView::insert`], for an entry that was elsewhere before.
     pub fn insert_entry(&mut self, key: &[u8], entry: Entry) {
         self.notify_insertion(key);
-        let (db, deadline_ms) = (self.db, entry.deadline_ms());
-        entry.touch(self.keyspace.second());
+        let (db, expires_at_ms) = (self.db, entry.expires_at_ms());
+        entry.mark_used(self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
         let earliest_field_ms = entry.earliest_field_ms();
         let old = shard.insert(db, hashed, entry);
-        shard.touch(db, hashed);
+        shard.signal_modified(db, hashed);
         self.note_change(key);
-        self.keyspace.note_deadline(hashed.shard(), earliest_field_ms);
-        self.replaced(hashed, old, deadline_ms);
+        self.keyspace.note_expiry(hashed.shard(), earliest_field_ms);
+        self.replaced(hashed, old, expires_at_ms);
     }
 
     /// As [`WriteView::insert`], for a string: see [`Table::insert_string`].
-    pub fn insert_string(&mut self, key: &[u8], value: &[u8], deadline_ms: Option<i64>) {
+    pub fn insert_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<i64>) {
         self.notify_insertion(key);
         let (db, second) = (self.db, self.keyspace.second());
         let (shard, hashed) = self.locate_mut(key);
-        let old = shard.insert_string(db, hashed, value, deadline_ms, second);
-        shard.touch(db, hashed);
+        let old = shard.insert_string(db, hashed, value, expires_at_ms, second);
+        shard.signal_modified(db, hashed);
         self.note_change(key);
-        self.replaced(hashed, old, deadline_ms);
+        self.replaced(hashed, old, expires_at_ms);
     }
 
     /// Takes note of what the key held before, and of when it expires now.
-    fn replaced(&mut self, key: HashedKey, old: Option<Entry>, deadline_ms: Option<i64>) {
-        self.keyspace.note_deadline(key.shard(), deadline_ms);
+    fn replaced(&mut self, key: HashedKey, old: Option<Entry>, expires_at_ms: Option<i64>) {
+        self.keyspace.note_expiry(key.shard(), expires_at_ms);
         if let Some(old) = old.as_ref().filter(|old| self.is_expired(old)) {
             let (db, what) = (self.db, WhatExpired::of(old, self.now_ms()));
             self.aftermath().expired.push(Expired { db, key: key.bytes().into(), what });
@@ -464,7 +435,7 @@ impl WriteView<'_> {
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
         let entry = shard.remove(db, hashed);
-        shard.touch(db, hashed);
+        shard.signal_modified(db, hashed);
         self.note_change(key);
         entry
     }
@@ -476,13 +447,13 @@ impl WriteView<'_> {
     }
 
     /// Lets the key, if it is there, expire at the deadline, or never.
-    pub fn set_deadline_ms(&mut self, key: &[u8], deadline_ms: Option<i64>) {
+    pub fn set_expires_at_ms(&mut self, key: &[u8], expires_at_ms: Option<i64>) {
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
-        shard.set_deadline_ms(db, hashed, deadline_ms);
-        shard.touch(db, hashed);
+        shard.set_expires_at_ms(db, hashed, expires_at_ms);
+        shard.signal_modified(db, hashed);
         self.note_change(key);
-        self.keyspace.note_deadline(hashed.shard(), deadline_ms);
+        self.keyspace.note_expiry(hashed.shard(), expires_at_ms);
     }
 
     /// When a hash is small enough for its compact form.
@@ -536,7 +507,7 @@ impl WriteView<'_> {
     /// Takes note of an event of a hash, and that it went away with its last field, if it did.
     pub fn notify_removal(&mut self, name: &'static str, key: &[u8]) {
         self.notify(Class::HASH, name, key);
-        if self.peek(key).is_none() {
+        if self.get(key, Access::Look).is_none() {
             self.notify(Class::GENERIC, "del", key);
         }
     }
@@ -582,7 +553,7 @@ impl WriteView<'_> {
         let Some(aftermath) = &mut self.aftermath else { return };
         for (db, key) in std::mem::take(&mut aftermath.handed_out) {
             let (shard, hashed) = self.locate_mut(&key);
-            shard.touch(db, hashed);
+            shard.signal_modified(db, hashed);
             self.note_change(&key);
         }
     }
@@ -629,7 +600,7 @@ impl WriteView<'_> {
         let what = WhatExpired::of(entry, self.now_ms());
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.remove(db, hashed);
-        shard.touch(db, hashed);
+        shard.signal_modified(db, hashed);
         self.discard(old);
         self.notify_expired(key, &what);
         self.aftermath().expired.push(Expired { db, key: key.into(), what });
@@ -638,14 +609,14 @@ impl WriteView<'_> {
 
     /// The entry, expired or not.
     fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let (db, touching, second) = (self.db, self.touching, self.keyspace.second());
+        let (db, lru, second) = (self.db, self.lru, self.keyspace.second());
         if self.locate(key).0.watches.is_some() || self.keyspace.is_cached() {
             self.aftermath().handed_out.push((db, key.to_vec()));
         }
         let (shard, key) = self.locate_mut(key);
         let entry = shard.table_mut(db).get_mut(key)?;
-        if touching {
-            entry.touch(second);
+        if lru {
+            entry.mark_used(second);
         }
         Some(entry)
     }
@@ -668,7 +639,7 @@ pub struct ReadAll<'a> {
     /// The database that the command means.
     pub db: usize,
     now_ms: i64,
-    last_record: Cell<u64>,
+    last_lsn: Cell<u64>,
     /// The transaction that has all shards locked already.
     transaction: Option<&'a Transaction<'a>>,
 }
@@ -676,8 +647,8 @@ pub struct ReadAll<'a> {
 impl<'a> ReadAll<'a> {
     /// The whole keyspace.
     pub fn new(keyspace: &'a Keyspace, db: usize) -> ReadAll<'a> {
-        let (now_ms, last_record) = (super::now_ms(), Cell::new(0));
-        ReadAll { keyspace, db, now_ms, last_record, transaction: None }
+        let (now_ms, last_lsn) = (super::now_ms(), Cell::new(0));
+        ReadAll { keyspace, db, now_ms, last_lsn, transaction: None }
     }
 
     pub(super) fn within(
@@ -685,13 +656,13 @@ impl<'a> ReadAll<'a> {
         transaction: &'a Transaction<'a>,
         db: usize,
     ) -> ReadAll<'a> {
-        let (now_ms, last_record) = (transaction.now_ms(), Cell::new(0));
-        ReadAll { keyspace, db, now_ms, last_record, transaction: Some(transaction) }
+        let (now_ms, last_lsn) = (transaction.now_ms(), Cell::new(0));
+        ReadAll { keyspace, db, now_ms, last_lsn, transaction: Some(transaction) }
     }
 
     /// The highest log position of what was visited.
-    pub fn last_record(&self) -> u64 {
-        self.last_record.get()
+    pub fn last_lsn(&self) -> u64 {
+        self.last_lsn.get()
     }
 
     /// Shows the database's part of every shard, from the shard of that number on, with the shard's
@@ -716,7 +687,7 @@ impl<'a> ReadAll<'a> {
             Some(transaction) => transaction.visit(first, visitor),
             None => self.keyspace.visit(first, visitor),
         };
-        self.last_record.set(self.last_record.get().max(seen));
+        self.last_lsn.set(self.last_lsn.get().max(seen));
     }
 
     /// The moment of this command: Unix time in milliseconds.
@@ -796,7 +767,7 @@ impl<'a> WriteAll<'a> {
     pub fn take_over(&mut self, other: &Keyspace) {
         self.locked();
         for (index, mut theirs) in other.write_all().into_iter().enumerate() {
-            self.keyspace.note_deadline(index, other.earliest_deadline_ms(index));
+            self.keyspace.note_expiry(index, other.earliest_expiry_ms(index));
             let old = self.shards[index].take_over(&mut theirs);
             self.garbage.databases.extend(old.into_iter().filter(|(table, _)| !table.is_empty()));
         }
@@ -815,8 +786,8 @@ impl<'a> WriteAll<'a> {
     }
 
     /// The highest log position of the shards.
-    pub fn last_record(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.last_record).max().unwrap_or(0)
+    pub fn last_lsn(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.last_lsn).max().unwrap_or(0)
     }
 
     /// Takes note that the log has everything up to that position.

@@ -120,7 +120,7 @@ impl Shard {
 
     /// Takes note that the key has changed. Everything that changes one calls it afterwards.
     #[inline]
-    pub(super) fn touch(&mut self, db: usize, key: HashedKey) {
+    pub(super) fn signal_modified(&mut self, db: usize, key: HashedKey) {
         if self.watches.is_some() {
             self.tell_watchers(db, key);
         }
@@ -142,7 +142,7 @@ impl Shard {
     }
 
     /// Takes note that a database is about to be emptied.
-    pub(super) fn touch_all(&mut self, db: usize) {
+    pub(super) fn signal_flushed(&mut self, db: usize) {
         let Some(mut list) = self.watches.take() else { return };
         let table = self.table(db);
         list.retain(db, |key, watch| {
@@ -154,7 +154,7 @@ impl Shard {
     }
 
     /// Takes note that what is in a database is about to be replaced by what is in another.
-    pub(super) fn touch_replaced(&mut self, db: usize, other: usize, now_ms: i64) {
+    pub(super) fn signal_swapped(&mut self, db: usize, other: usize, now_ms: i64) {
         let Some(mut list) = self.watches.take() else { return };
         let (before, after) = (self.table(db), self.table(other));
         let expired = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.is_expired(now_ms));
@@ -198,16 +198,18 @@ mod tests {
         HashedKey::new(name.as_bytes())
     }
 
-    fn put(shard: &mut Shard, db: usize, name: &str, deadline_ms: Option<i64>) {
-        let entry = Entry::new(Value::String(ByteString::new(b"")), deadline_ms);
+    fn put(shard: &mut Shard, db: usize, name: &str, expires_at_ms: Option<i64>) {
+        let entry = Entry::new(Value::String(ByteString::new(b"")), expires_at_ms);
         shard.insert(db, key(name), entry);
     }
 
     /// A shard in which the key is such in databases 0 and 1, and a watcher of it in database 0.
     fn watched(first: Option<Option<i64>>, second: Option<Option<i64>>) -> (Shard, Arc<Watcher>) {
         let (mut shard, watcher) = (Shard::default(), Arc::default());
-        for (db, deadline_ms) in [first, second].into_iter().enumerate() {
-            deadline_ms.into_iter().for_each(|deadline_ms| put(&mut shard, db, "k", deadline_ms));
+        for (db, expires_at_ms) in [first, second].into_iter().enumerate() {
+            expires_at_ms
+                .into_iter()
+                .for_each(|expires_at_ms| put(&mut shard, db, "k", expires_at_ms));
         }
         assert!(shard.watch(0, key("k"), &watcher, NOW));
         (shard, watcher)
@@ -226,7 +228,7 @@ mod tests {
         shard.unwatch(0, key("k"), &one);
         shard.unwatch(1, key("k"), &one);
         assert!(shard.watches.is_some(), "the other still watches");
-        shard.touch(0, key("k"));
+        shard.signal_modified(0, key("k"));
         assert!(other.has_changed() && !one.has_changed());
         assert!(shard.watches.is_none(), "who was told need not be told again");
         assert_eq!((Arc::strong_count(&one), Arc::strong_count(&other)), (1, 1));
@@ -239,12 +241,12 @@ mod tests {
         shard.take_expired(NOW, usize::MAX);
         assert!(!watcher.has_changed());
         put(&mut shard, 0, "k", None);
-        shard.touch(0, key("k"));
+        shard.signal_modified(0, key("k"));
         assert!(watcher.has_changed());
         // Overwritten before it was removed, it has changed as well.
         let (mut shard, watcher) = watched(EXPIRED, ABSENT);
         put(&mut shard, 0, "k", None);
-        shard.touch(0, key("k"));
+        shard.signal_modified(0, key("k"));
         assert!(watcher.has_changed());
     }
 

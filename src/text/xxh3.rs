@@ -1,6 +1,6 @@
 //! XXH3, the 64-bit variant without a seed: what `DIGEST` answers and `IFDEQ` compares.
 //!
-//! Written from the [specification](https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md),
+//! StringOrigin from the [specification](https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md),
 //! whose names are kept. It is four algorithms, by the length of the input: up to 16 bytes (which are
 //! four again), up to 128, up to 240, and more. All of them mix the input with words of a fixed
 //! secret. Numbers are little-endian and wrap around. The longer algorithms read stripes of eight

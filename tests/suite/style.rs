@@ -16,7 +16,7 @@ use respite::config::SETTINGS;
 const TOP_LEVEL: [&str; 7] =
     ["Cargo.lock", "Cargo.toml", "Makefile", "README.md", "src", "storage.aof", "tests"];
 /// The files that may lock an `RwLock`: the keyspace its shards, the settings their texts.
-const LOCKING_FILES: [&str; 2] = ["src/config.rs", "src/store/keyspace.rs"];
+const LOCKING_FILES: [&str; 2] = ["src/config/mod.rs", "src/store/keyspace.rs"];
 const LINE_LIMIT: usize = 110;
 /// How many characters of a block of code a reader of the README sees without scrolling.
 const README_COLUMNS: usize = 90;

@@ -14,8 +14,8 @@
 //!   client; the shard's lock carries that too. A server without such clients pays for looking at it.
 //! - **First the answer, then the news that it is out of date.** If the client got them the other way round
 //!   it would keep the old value. So from `CLIENT TRACKING ON` on, a connection's replies and what others
-//!   send it go through one queue ([`crate::outbox`]); what others send while a command is carried out is
-//!   held, and put behind its reply. (To *another* connection, by `REDIRECT`, there is no such order. As
+//!   send it go through one queue ([`outbox`](crate::net::outbox)); what others send while a command is
+//!   carried out is held, and put behind its reply. (To *another* connection, by `REDIRECT`, there is no such order. As
 //!   with Redis, the client has to see to that itself.) What a client changes itself it hears of behind the
 //!   reply as well, and behind that to EXEC.
 //! - **No news is lost.** It does not wait for the log, unlike all else that others send: it shows nothing
@@ -31,7 +31,7 @@
 //! class: unless it also subscribes, that is the normal one, which has no limit by default.
 //!
 //! Locks: the table's, for a moment; then the clients, held while they are told, so that whoever has
-//! stopped hears nothing more. Both behind the shards and the log; behind them the [`hub`](crate::hub) and
+//! stopped hears nothing more. Both behind the shards and the log; behind them the [`super::pubsub`] and
 //! the outboxes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,10 +39,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::config::Config;
-use crate::hub::Hub;
-use crate::outbox::Outbox;
+use crate::net::outbox::Outbox;
 use crate::resp::{Protocol, Reply};
 use crate::store::{Garbage, Readers};
+use crate::watchers::pubsub::Hub;
 
 /// On this channel clients are told that speak RESP2, if they listen to any.
 const CHANNEL: &[u8] = b"__redis__:invalidate";

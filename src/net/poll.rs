@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::socket::Socket;
+use crate::net::socket::Socket;
 
 /// How long a thread tries before it sleeps.
 const POLL_TIME: Duration = Duration::from_micros(50);
@@ -30,7 +30,7 @@ const RARE: u32 = 16;
 
 /// Whose turn it is, in all of the server.
 #[derive(Default)]
-pub struct Turn(AtomicU8);
+pub struct SpinPermit(AtomicU8);
 
 /// Nobody polls.
 const FREE: u8 = 0;
@@ -39,9 +39,9 @@ const TAKEN: u8 = 1;
 /// Somebody does, and others wanted to: the server is busy.
 const WANTED: u8 = 2;
 
-impl Turn {
+impl SpinPermit {
     /// Takes the turn, if nobody has it.
-    fn take(&self) -> bool {
+    fn try_take(&self) -> bool {
         let change = |from, to| self.0.compare_exchange(from, to, Relaxed, Relaxed).is_ok();
         match self.0.load(Relaxed) {
             FREE => change(FREE, TAKEN),
@@ -76,14 +76,14 @@ impl Wait {
     pub fn receive<G>(
         &mut self,
         input: &mut BufReader<&Socket>,
-        turn: &Turn,
+        turn: &SpinPermit,
         alone: impl FnOnce() -> Option<G>,
     ) -> io::Result<usize> {
         let may_pay = self.useless < USELESS_POLLS || self.useless.is_multiple_of(RARE);
         if !may_pay {
             self.useless = self.useless.wrapping_add(1);
         } else if let Some(_alone) = alone()
-            && turn.take()
+            && turn.try_take()
         {
             let found = poll(input);
             let was_wanted = turn.give_back();
@@ -126,13 +126,13 @@ mod tests {
 
     #[test]
     fn the_turn_is_one_threads_and_tells_it_that_others_wanted_it() {
-        let turn = Turn::default();
-        assert!(turn.take());
+        let turn = SpinPermit::default();
+        assert!(turn.try_take());
         assert!(!turn.give_back());
-        assert!(turn.take());
-        assert!(!turn.take() && !turn.take());
+        assert!(turn.try_take());
+        assert!(!turn.try_take() && !turn.try_take());
         assert!(turn.give_back());
-        assert!(turn.take() && !turn.give_back());
+        assert!(turn.try_take() && !turn.give_back());
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
         let socket = Socket::Unix(server);
         let mut input = BufReader::new(&socket);
-        let (mut wait, turn) = (Wait::default(), Turn::default());
+        let (mut wait, turn) = (Wait::default(), SpinPermit::default());
         for _ in 0..USELESS_POLLS {
             // Sent while the thread sleeps, as far as a test can see to that.
             assert!(poll(&mut input).is_ok_and(|found| found.is_none()));
@@ -170,12 +170,12 @@ mod tests {
                 thread::sleep(10 * POLL_TIME);
                 client.write_all(b"late").expect("to send");
             });
-            Wait::default().receive(&mut input, &Turn::default(), || Some(()))
+            Wait::default().receive(&mut input, &SpinPermit::default(), || Some(()))
         });
         assert_eq!(arrived.ok(), Some(4));
         drop(client);
         input.consume(4);
-        let at_end = Wait::default().receive(&mut input, &Turn::default(), || Some(()));
+        let at_end = Wait::default().receive(&mut input, &SpinPermit::default(), || Some(()));
         assert_eq!(at_end.ok(), Some(0));
     }
 }

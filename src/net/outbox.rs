@@ -33,8 +33,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::{OutputLimit, UNCOUNTED_OUTPUT_BYTES};
+use crate::net::socket::Socket;
 use crate::resp::{Protocol, Reply};
-use crate::socket::Socket;
 use crate::stats::Counter;
 
 /// A client's own replies wait while more than this is on its way to it.
@@ -81,14 +81,14 @@ struct Queue {
 struct Piece {
     bytes: Arc<[u8]>,
     /// How far the log must be flushed before the client may see it.
-    position: Position,
+    position: VisibleAt,
 }
 
 /// A position of the log.
 #[derive(Clone)]
-pub enum Position {
+pub enum VisibleAt {
     /// This one.
-    Known(u64),
+    Lsn(u64),
     /// That behind a transaction which is being carried out.
     Promised(Promise),
 }
@@ -97,18 +97,18 @@ pub enum Position {
 /// lock, and a transaction waits for nobody, so it comes soon.
 pub type Promise = Arc<OnceLock<u64>>;
 
-impl Position {
+impl VisibleAt {
     fn wait(&self) -> u64 {
         match self {
-            Position::Known(position) => *position,
-            Position::Promised(promise) => *promise.wait(),
+            VisibleAt::Lsn(position) => *position,
+            VisibleAt::Promised(promise) => *promise.wait(),
         }
     }
 }
 
-impl From<u64> for Position {
-    fn from(position: u64) -> Position {
-        Position::Known(position)
+impl From<u64> for VisibleAt {
+    fn from(position: u64) -> VisibleAt {
+        VisibleAt::Lsn(position)
     }
 }
 
@@ -145,7 +145,7 @@ impl Outbox {
     // ---- Others ----
 
     /// Sends a message to the client. Returns whether that was too much and has disconnected it.
-    pub fn push(&self, bytes: &Arc<[u8]>, position: Position, limit: &OutputLimit) -> bool {
+    pub fn push(&self, bytes: &Arc<[u8]>, position: VisibleAt, limit: &OutputLimit) -> bool {
         let mut queue = self.lock();
         if self.is_closed() || queue.closing {
             return false;
@@ -231,7 +231,7 @@ impl Outbox {
 
     /// Keeps a writer that may come from the socket, as long as what it returns lives; nothing if there is
     /// a writer already.
-    pub fn alone(&self) -> Option<MutexGuard<'_, ()>> {
+    pub fn try_exclusive_write(&self) -> Option<MutexGuard<'_, ()>> {
         // Not waiting for it: a writer's turn may last as long as its client does not read.
         let turn = self.turn.try_lock().ok()?;
         (!self.has_writer.load(SeqCst)).then_some(turn)
@@ -247,7 +247,7 @@ impl Outbox {
     /// # Errors
     /// The client is gone.
     pub fn write_alone(&self, replies: &[u8]) -> io::Result<bool> {
-        let Some(_turn) = self.alone() else { return Ok(false) };
+        let Some(_turn) = self.try_exclusive_write() else { return Ok(false) };
         // Counted first: whoever has seen a reply finds it in the statistics.
         self.sent.add(replies.len() as u64);
         self.socket().map_or(Ok(()), |mut socket| socket.write_all(replies))?;
@@ -490,14 +490,14 @@ mod tests {
             assert!(!outbox.claim_redirected(), "there is one");
         });
         outbox.end_writer(false);
-        assert!(outbox.alone().is_none());
+        assert!(outbox.try_exclusive_write().is_none());
     }
 
     #[test]
     fn nobody_waits_for_a_writer_whose_client_does_not_read() {
         let outbox = Outbox::new(None);
         let _writing = outbox.turn.lock();
-        assert!(outbox.alone().is_none());
+        assert!(outbox.try_exclusive_write().is_none());
     }
 
     #[test]

@@ -15,15 +15,15 @@ use std::time::Instant;
 
 use crate::aof::{Aof, Block};
 use crate::config::Config;
-use crate::hub::{Counts, Hub};
-use crate::outbox::{Outbox, Position, Promise};
-use crate::pause::Pause;
-use crate::poll::Turn;
+use crate::net::outbox::{Outbox, Promise, VisibleAt};
+use crate::net::pause::Pause;
+use crate::net::poll::SpinPermit;
+use crate::net::socket::Socket;
 use crate::resp::{Protocol, Queue, Reply};
-use crate::socket::Socket;
 use crate::stats::{CallCounts, Stats, Tally};
 use crate::store::{Garbage, Keyspace, Watcher};
-use crate::tracking::{Mode, State, Tracked, Tracking};
+use crate::watchers::pubsub::{Counts, Hub};
+use crate::watchers::tracking::{Mode, State, Tracked, Tracking};
 
 /// What all connections share.
 pub struct Server {
@@ -44,7 +44,7 @@ pub struct Server {
     /// What happened.
     pub stats: Stats,
     /// Which connection's thread is awake while it waits: one is enough.
-    pub turn_to_poll: Turn,
+    pub spin_permit: SpinPermit,
     /// The log is being replayed: only commands that do not need the data are answered.
     pub loading: AtomicBool,
     /// The TCP port that is really listened on, 0 without one.
@@ -76,7 +76,7 @@ impl Server {
             clients: Clients::default(),
             pause: Pause::default(),
             stats: Stats::default(),
-            turn_to_poll: Turn::default(),
+            spin_permit: SpinPermit::default(),
             loading: AtomicBool::new(false),
             port: AtomicU16::new(0),
             started: Instant::now(),
@@ -159,9 +159,9 @@ pub struct Session {
     /// It is to be closed once its replies are sent.
     pub closing: bool,
     /// The highest log position of anything that its unsent replies show.
-    pub seen: u64,
+    pub read_lsn: u64,
     /// The log position behind its own last change.
-    pub written: u64,
+    pub write_lsn: u64,
     /// The command it was last given, as `CLIENT LIST` shows it.
     pub last_command: &'static str,
     /// How many subscriptions it has. The hub knows which.
@@ -175,9 +175,9 @@ pub struct Session {
     /// What becomes of its replies.
     pub replies: Replies,
     /// Messages that are held came before the reply to the command that is being carried out.
-    pub leaving: bool,
+    pub drain_before_reply: bool,
     /// What else others see of it.
-    pub marks: Marks,
+    pub client_flags: ClientFlags,
     /// How its commands are timed.
     pub tally: Tally,
     /// Bytes that it sent since others were told.
@@ -217,16 +217,16 @@ impl Session {
             db: 0,
             authenticated,
             closing: false,
-            seen: 0,
-            written: 0,
+            read_lsn: 0,
+            write_lsn: 0,
             last_command: "NULL",
             subscriptions: 0,
             tracking: None,
             caching: false,
             redirected: Vec::new(),
             replies: Replies::On,
-            leaving: false,
-            marks: Marks::default(),
+            drain_before_reply: false,
+            client_flags: ClientFlags::default(),
             tally: Tally::default(),
             received: 0,
             commands: 0,
@@ -250,10 +250,10 @@ impl Session {
 
     /// How far the log must be flushed before others may see what shows the log up to `seen`: within a
     /// transaction, which shows its own changes, up to where that ends.
-    pub fn shows(&self, seen: u64) -> Position {
+    pub fn visible_at(&self, lsn: u64) -> VisibleAt {
         match self.block {
-            None => Position::Known(seen),
-            Some(_) => Position::Promised(self.promise.get_or_init(Promise::default).clone()),
+            None => VisibleAt::Lsn(lsn),
+            Some(_) => VisibleAt::Promised(self.promise.get_or_init(Promise::default).clone()),
         }
     }
 
@@ -261,13 +261,13 @@ impl Session {
     /// see what it has shown them.
     pub fn keep_promise(&mut self) {
         if let Some(promise) = self.promise.take() {
-            promise.get_or_init(|| self.seen);
+            promise.get_or_init(|| self.read_lsn);
         }
     }
 
     /// Whether others send it anything, so that what goes to it needs a thread of its own.
     pub fn listens(&self) -> bool {
-        self.subscriptions > 0 || self.marks.monitor || self.tracking.is_some()
+        self.subscriptions > 0 || self.client_flags.monitor || self.tracking.is_some()
     }
 
     /// Tracks no more.
@@ -290,10 +290,10 @@ impl Session {
                 replies => replies,
             };
         }
-        if self.listens() || self.leaving {
-            let at = if std::mem::take(&mut self.leaving) { start } else { reply.len() };
+        if self.listens() || self.drain_before_reply {
+            let at = if std::mem::take(&mut self.drain_before_reply) { start } else { reply.len() };
             let held = self.client.outbox.take_held(reply, at, self.listens());
-            self.seen = self.seen.max(held);
+            self.read_lsn = self.read_lsn.max(held);
         }
     }
 
@@ -318,7 +318,7 @@ impl Session {
         state.last_active = now;
         state.queued = self.multi.as_ref().map(|multi| multi.queued);
         state.watched = self.watched.len();
-        state.marks = self.marks;
+        state.client_flags = self.client_flags;
     }
 }
 
@@ -337,7 +337,7 @@ pub enum Replies {
 
 /// What `CLIENT LIST` shows by single letters.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Marks {
+pub struct ClientFlags {
     /// It is shown all commands.
     pub monitor: bool,
     /// Its command waits for the end of a pause.
@@ -375,7 +375,7 @@ pub struct ClientState {
     queued: Option<usize>,
     /// How many keys it watches.
     watched: usize,
-    marks: Marks,
+    client_flags: ClientFlags,
     /// Bytes that it sent.
     received: u64,
     /// Commands of it that were carried out.
@@ -396,7 +396,7 @@ impl Client {
             last_command: "NULL",
             queued: None,
             watched: 0,
-            marks: Marks::default(),
+            client_flags: ClientFlags::default(),
             received: 0,
             commands: 0,
             counts: CallCounts::default(),
@@ -433,7 +433,7 @@ impl Client {
     /// Whether it has sent nothing for so long, though it could.
     pub fn is_idle(&self, seconds: u64) -> bool {
         let state = self.state();
-        let is_busy = state.marks.monitor || state.marks.blocked;
+        let is_busy = state.client_flags.monitor || state.client_flags.blocked;
         !is_busy && state.last_active.elapsed().as_secs() >= seconds
     }
 
@@ -451,7 +451,7 @@ impl Client {
 
     /// Whether its command waits for the end of a pause.
     pub fn is_blocked(&self) -> bool {
-        self.state().marks.blocked
+        self.state().client_flags.blocked
     }
 
     /// Its line in `CLIENT LIST`, without an end: the fields of Redis's that mean something here.
@@ -504,7 +504,7 @@ impl Client {
         subscriptions: Counts,
         tracking: Option<&State>,
     ) -> String {
-        let marks = state.marks;
+        let marks = state.client_flags;
         let letters = [
             ('O', marks.monitor),
             ('P', subscriptions.total() > 0),
@@ -540,7 +540,7 @@ impl Clients {
     }
 
     /// Somebody who is not connected: the replay of the log.
-    pub fn nobody(&self) -> Arc<Client> {
+    pub fn detached(&self) -> Arc<Client> {
         Arc::new(Client::new(0, None))
     }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::{Config, Level, OutputLimit};
-use crate::outbox::{Outbox, Position};
+use crate::net::outbox::{Outbox, VisibleAt};
 use crate::resp::{Protocol, Reply};
 use crate::stats::Counter;
 use crate::text::glob;
@@ -148,7 +148,7 @@ impl Hub {
 
     /// Sends a message to all who listen to the channel; returns how many times it was sent. What it
     /// shows stands in the log before `position`: nobody gets it before the log is flushed that far.
-    pub fn publish(&self, channel: &[u8], message: &[u8], position: &Position) -> usize {
+    pub fn publish(&self, channel: &[u8], message: &[u8], position: &VisibleAt) -> usize {
         if self.subscription_count.load(SeqCst) == 0 {
             return 0;
         }
@@ -166,7 +166,7 @@ impl Hub {
     }
 
     /// The same for a shard channel, to which no pattern applies.
-    pub fn publish_to_shard(&self, channel: &[u8], message: &[u8], position: &Position) -> usize {
+    pub fn publish_to_shard(&self, channel: &[u8], message: &[u8], position: &VisibleAt) -> usize {
         if self.subscription_count.load(SeqCst) == 0 {
             return 0;
         }
@@ -176,7 +176,7 @@ impl Hub {
         receivers.map_or(0, send)
     }
 
-    fn send(&self, receivers: &Receivers, message: &[&[u8]], position: &Position) -> usize {
+    fn send(&self, receivers: &Receivers, message: &[&[u8]], position: &VisibleAt) -> usize {
         let mut encoded: [Option<Arc<[u8]>>; 2] = [None, None];
         for (id, outbox) in receivers {
             let protocol = outbox.protocol();
@@ -192,7 +192,7 @@ impl Hub {
         receivers.len()
     }
 
-    fn push(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>, position: &Position) {
+    fn push(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>, position: &VisibleAt) {
         if outbox.push(bytes, position.clone(), &self.config.client_output_buffer_limit.pubsub) {
             self.note_cut_off(id);
         }
@@ -284,7 +284,7 @@ impl Hub {
     }
 
     /// Shows a line, without `+` and line end, to all monitors.
-    pub fn show(&self, line: &[u8], position: &Position) {
+    pub fn show(&self, line: &[u8], position: &VisibleAt) {
         let bytes: Arc<[u8]> = [b"+", line, b"\r\n"].concat().into();
         let monitors = self.lock_monitors();
         monitors.iter().for_each(|(id, outbox)| self.push(*id, outbox, &bytes, position));
@@ -324,7 +324,7 @@ mod tests {
             let counts = hub.subscribe(Kind::Shard, b"a", id, outbox);
             assert_eq!(counts, Counts { channels: 1, patterns: 1, shards: 1 });
         }
-        let start = Position::Known(0);
+        let start = VisibleAt::Lsn(0);
         assert_eq!(hub.publish(b"a", b"x", &start), 4);
         assert_eq!(hub.publish_to_shard(b"a", b"x", &start), 2);
         hub.leave(1);
@@ -346,7 +346,7 @@ mod tests {
             outbox.hold();
             hub.subscribe(Kind::Channel, b"a", id, outbox);
         }
-        hub.publish(b"a", b"x", &Position::Known(0));
+        hub.publish(b"a", b"x", &VisibleAt::Lsn(0));
         for (outbox, expected) in outboxes.iter().zip([b'*', b'*', b'>', b'>']) {
             let mut reply = Reply::new(Protocol::Resp2);
             outbox.take_held(&mut reply, 0, true);

@@ -1,20 +1,22 @@
 //! From arguments to effect, in one place: look up, check, lock, run, log, unlock.
 //!
 //! What always holds here: a record is appended while the locks are still held that guarded its
-//! change, so the log's order is memory's order; and `session.seen` is at least the log position of
+//! change, so the log's order is memory's order; and `session.read_lsn` is at least the log position of
 //! everything that the replies show, whoever changed it, so that the connection knows how far the log
 //! must be flushed before they may leave.
 
 use crate::commands::spec::{Change, Outcome};
-use crate::commands::{self, Command, Context, Effect, Handler, spec::Flags};
+use crate::commands::{self, Command, Context, Handler, Propagate, spec::Flags};
 use crate::config::Level;
-use crate::events::{Class, Event};
-use crate::outbox::Position;
-use crate::pause::Paused;
+use crate::config::events::{Class, Event};
+use crate::net::outbox::VisibleAt;
+use crate::net::pause::Paused;
 use crate::resp::{Args, CommandError, Protocol, Reply, request};
 use crate::session::{Server, Session};
-use crate::store::{Expired, ReadAll, ReadView, Transaction, WhatExpired, WriteAll, WriteView};
-use crate::tracking::NOBODY;
+use crate::store::{
+    Access, Expired, ReadAll, ReadView, Transaction, WhatExpired, WriteAll, WriteView,
+};
+use crate::watchers::tracking::NOBODY;
 
 mod transaction;
 
@@ -204,7 +206,9 @@ fn permit(server: &Server, session: &Session, command: &Command) -> Outcome {
         return Err(text.into());
     }
     // To Redis, who watches is a kind of replica.
-    if session.marks.monitor && (command.uses_keyspace() || command.has(Flags::MAY_REPLICATE)) {
+    if session.client_flags.monitor
+        && (command.uses_keyspace() || command.has(Flags::MAY_REPLICATE))
+    {
         return Err(CommandError::new("ERR Replica can't interact with the keyspace"));
     }
     Ok(())
@@ -222,9 +226,9 @@ fn run(
         Handler::Read(handler) => {
             let view = keyspace
                 .read(session.db, command.keys_of(args))
-                .touching(touches(session, command));
+                .with_lru(counts_as_use(session, command));
             let outcome = handler(&view, args, reply);
-            session.seen = session.seen.max(view.last_record());
+            session.read_lsn = session.read_lsn.max(view.last_lsn());
             session.tally.looked_up(view.lookups());
             tell_misses(server, session, &view, &outcome, command, args);
             tell_met_expired(server, session, &view, command, args);
@@ -235,11 +239,11 @@ fn run(
         Handler::Write(handler) => {
             let mut view = keyspace
                 .write(session.db, command.keys_of(args))
-                .touching(touches(session, command));
+                .with_lru(counts_as_use(session, command));
             let change = handler(&mut view, args, reply);
             let outcome = settle(server, session, &mut view, change, args);
             enter_if_tracked(server, session, command, args);
-            session.seen = session.seen.max(view.last_record());
+            session.read_lsn = session.read_lsn.max(view.last_lsn());
             session.tally.looked_up(view.lookups());
             show_if_monitored(server, session, command, args);
             if let Some(garbage) = view.unlock() {
@@ -250,7 +254,7 @@ fn run(
         Handler::ReadAll(handler) => {
             let view = ReadAll::new(keyspace, session.db);
             let outcome = handler(&view, args, reply);
-            session.seen = session.seen.max(view.last_record());
+            session.read_lsn = session.read_lsn.max(view.last_lsn());
             show_if_monitored(server, session, command, args);
             outcome
         }
@@ -258,7 +262,7 @@ fn run(
             let mut view = WriteAll::new(keyspace, session.db);
             let change = handler(&mut view, args, reply);
             let outcome = settle_all(server, session, &mut view, change, args);
-            session.seen = session.seen.max(view.last_record());
+            session.read_lsn = session.read_lsn.max(view.last_lsn());
             show_if_monitored(server, session, command, args);
             server.discard(view.unlock());
             outcome
@@ -293,8 +297,8 @@ fn find_hidden(
 }
 
 /// Whether keys that the command looks at count as used: not with `CLIENT NO-TOUCH`, except by TOUCH.
-fn touches(session: &Session, command: &Command) -> bool {
-    !session.marks.no_touch || command.name == "touch"
+fn counts_as_use(session: &Session, command: &Command) -> bool {
+    !session.client_flags.no_touch || command.name == "touch"
 }
 
 /// Carries out a command that has no keys.
@@ -329,7 +333,7 @@ fn show_if_monitored(server: &Server, session: &Session, command: &Command, args
 fn show(server: &Server, session: &Session, command: &Command, args: Args) {
     if !command.has(Flags::ADMIN) && !server.is_loading() {
         let line = commands::monitor::line(session, command, args);
-        server.hub.show(&line, &session.shows(session.seen));
+        server.hub.show(&line, &session.visible_at(session.read_lsn));
     }
 }
 
@@ -344,14 +348,14 @@ fn settle(
     args: Args,
 ) -> Outcome {
     for expired in view.take_expired() {
-        let record = Effect::Replay(record_of(server, &expired));
+        let record = Propagate::Rewritten(record_of(server, &expired));
         view.logged(log(server, session, expired.db, args, record));
         if server.tracking.is_on() {
             tell_removed(server, &expired.key);
         }
     }
     let outcome = match change {
-        Ok(Effect::None) => Ok(()),
+        Ok(Propagate::Nothing) => Ok(()),
         Ok(effect) => {
             view.changed();
             view.logged(log(server, session, session.db, args, effect));
@@ -361,7 +365,7 @@ fn settle(
     };
     let events = view.take_events();
     if !events.is_empty() {
-        tell(server, &events, &session.shows(view.last_record()));
+        tell(server, &events, &session.visible_at(view.last_lsn()));
     }
     let changed = view.take_changed();
     if !changed.is_empty() {
@@ -424,7 +428,7 @@ fn tell_met_expired(
 /// are locked, so that what happens to a key is heard of in the order in which it happened. While the log is
 /// replayed nothing happens anew.
 #[cold]
-fn tell(server: &Server, events: &[Event], position: &Position) {
+fn tell(server: &Server, events: &[Event], position: &VisibleAt) {
     if server.is_loading() {
         return;
     }
@@ -448,10 +452,10 @@ fn tell_misses(
 ) {
     let wanted = server.config.notify_keyspace_events.has(Class::KEY_MISS);
     if wanted && outcome.is_ok() && !command.name.contains('|') {
-        let missing = command.keys_of(args).filter(|key| view.peek(key).is_none());
+        let missing = command.keys_of(args).filter(|key| view.get(key, Access::Look).is_none());
         let event = |key: &[u8]| Event { db: view.db, key: key.into(), name: "keymiss" };
         let events: Vec<Event> = missing.map(event).collect();
-        tell(server, &events, &session.shows(view.last_record()));
+        tell(server, &events, &session.visible_at(view.last_lsn()));
     }
 }
 
@@ -477,7 +481,7 @@ fn settle_all(
     args: Args,
 ) -> Outcome {
     match change? {
-        Effect::None => {}
+        Propagate::Nothing => {}
         effect => view.logged(log(server, session, session.db, args, effect)),
     }
     if view.has_replaced() && server.tracking.is_on() {
@@ -489,7 +493,7 @@ fn settle_all(
 /// Appends a record to the log; returns the position behind it. While the log is replayed there is
 /// nothing to append. Within a transaction the record waits in its block for the others, and the position
 /// is not known yet.
-fn log(server: &Server, session: &mut Session, db: usize, args: Args, effect: Effect) -> u64 {
+fn log(server: &Server, session: &mut Session, db: usize, args: Args, effect: Propagate) -> u64 {
     if server.is_loading() {
         return 0;
     }
@@ -500,17 +504,17 @@ fn log(server: &Server, session: &mut Session, db: usize, args: Args, effect: Ef
             0
         }
     };
-    session.written = match effect {
-        Effect::None => 0,
-        Effect::Replay(record) => append(&record),
-        Effect::ReplayTogether(records) => match &mut session.block {
+    session.write_lsn = match effect {
+        Propagate::Nothing => 0,
+        Propagate::Rewritten(record) => append(&record),
+        Propagate::Atomically(records) => match &mut session.block {
             None => server.aof.append_together(db, &records),
             Some(block) => {
                 block.push_together(db, &records);
                 0
             }
         },
-        Effect::AsReceived => {
+        Propagate::Verbatim => {
             let mut record = session.scratch.take();
             record.clear();
             request::encode_args(&mut record, args);
@@ -520,7 +524,7 @@ fn log(server: &Server, session: &mut Session, db: usize, args: Args, effect: Ef
             position
         }
     };
-    session.written
+    session.write_lsn
 }
 
 /// Counts what has expired, and appends its record. Its shard is locked.

@@ -9,14 +9,15 @@
 //! documentation), apart from three defaults: `appendonly yes`, `appendfilename storage.aof` and
 //! `bind 127.0.0.1 -::1`.
 
+pub mod events;
 mod rewrite;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
-use crate::events::{Class, Wanted};
 use crate::text::{glob, integer, say};
+use events::{Class, Wanted};
 
 /// Text that `CONFIG SET` may replace.
 #[derive(Default)]
