@@ -37,7 +37,8 @@ use super::file::LogFile;
 use super::writer::Aof;
 use crate::resp::request::encode;
 use crate::stats::Counter;
-use crate::store::keyspace::{SHARDS, SaveShard};
+use crate::store::SHARDS;
+use crate::store::keyspace::SaveShard;
 use crate::store::shard::Shard;
 use crate::store::{Entry, Field, Hash, Keyspace, Value};
 
@@ -419,7 +420,7 @@ mod tests {
     use super::super::replay::replay;
     use super::*;
     use crate::config::Config;
-    use crate::store::{ByteString, Hash, PackedLimits, WriteAll};
+    use crate::store::{AllShards, ByteString, Hash, PackedLimits};
 
     const LIMITS: PackedLimits = PackedLimits { entries: 16, value_bytes: 64 };
 
@@ -459,7 +460,7 @@ mod tests {
         }
 
         fn flush_db(&self, aof: &Aof, db: usize) {
-            let mut view = WriteAll::new(&self.keyspace, db);
+            let mut view = self.keyspace.write_all(db);
             view.flush();
             let mut bytes = Vec::new();
             encode(&mut bytes, &[b"FLUSHDB"]);
@@ -511,7 +512,7 @@ mod tests {
         /// The strings that are in memory.
         fn remembered(&self) -> BTreeMap<(usize, String), String> {
             let mut all = BTreeMap::new();
-            self.keyspace.visit(0, |_, shard| {
+            self.keyspace.visit(0, &mut |_, shard| {
                 for db in 0..shard.databases() {
                     for (key, entry) in shard.table(db).iter().flat_map(|table| table.iter()) {
                         let Value::String(value) = &entry.value else { continue };

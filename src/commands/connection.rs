@@ -9,7 +9,7 @@ use super::clients;
 use super::options::{database, integer_32, is};
 use super::spec::{Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Protocol, Reply};
-use crate::session::{ClientFlags, Replies};
+use crate::session::Replies;
 use crate::stats::logins::FailedLogin;
 use crate::store::now_ms;
 
@@ -80,20 +80,15 @@ fn select(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    context.session.multi = None;
-    context.session.unwatch(&context.server.keyspace);
+    // What was sent to it until now came before the reply.
+    context.session.drain_before_reply |= context.session.listens();
+    context.session.release(context.server);
     context.session.db = 0;
     context.session.authenticated = !context.server.wants_password();
     context.session.client.state().name.clear();
-    // What was sent to it until now came before the reply.
-    context.session.drain_before_reply |= context.session.listens();
-    context.server.hub.leave(context.session.client.id);
-    context.session.subscriptions = 0;
-    context.session.stop_tracking(&context.server.tracking);
     if context.session.replies != Replies::Skipped {
         context.session.replies = Replies::On; // what is skipped already stays so
     }
-    context.session.client_flags = ClientFlags::default();
     speak(context, reply, Protocol::Resp2);
     reply.simple("RESET");
     Ok(())

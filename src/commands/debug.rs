@@ -3,28 +3,20 @@
 //! To clients it is one command, as in Redis; its subcommands are rows of a table all the same
 //! ([`Handler::Hidden`]), so that each has a view that it cannot leave.
 //!
-//! Two of them concern everything at once. `SLEEP` locks every shard and sleeps, so that whoever uses
-//! keys waits. `LOADAOF` and `RELOAD` read the log into a keyspace beside the one that is served and
-//! then exchange the two, with every shard locked: so nobody sees a half of it, what clients sent
-//! meanwhile waits, and if the log cannot be read everything stays as it was. It takes the memory twice.
-//! These two and `POPULATE` lock for themselves, so they are refused inside of a transaction.
+//! `SLEEP` locks every shard and sleeps, so that everybody who uses keys waits. `LOADAOF`, `RELOAD` and
+//! `POPULATE` carry out other commands, so they are the dispatcher's own work, and are refused inside a
+//! transaction.
 
-use std::fs::File;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::docs::explain_subcommands;
 use super::inspect::count_references;
-use super::options::{integer, is};
 use super::spec::{
-    Change, Command, Context, Family, Flags, Handler, Outcome, Propagate, command, read, session,
+    Change, Command, Context, Family, Flags, Handler, Nested, Outcome, Propagate, command, read,
+    session,
 };
-use super::subcommand_name;
-use crate::aof::{Aof, ReplayError, replay};
-use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
-use crate::session::{Server, Session};
+use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, Entry, ReadAll, ReadView, Value, WriteAll};
 use crate::text::sha1::sha1;
 use crate::text::{glob, integer};
@@ -32,8 +24,8 @@ use crate::text::{glob, integer};
 /// The one command that clients are told of.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
-    command("debug", "subcommand [argument ...]", Handler::Hidden(find))
-        .flags(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS))
+    command("debug", "subcommand [argument ...]", Handler::Hidden(COMMANDS))
+        .flags(Flags::PROTECTED.or(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS)))
         .doc("1.0.0", "depends on the subcommand", "Looks into the server, and troubles it."),
 ] };
 
@@ -49,14 +41,14 @@ static COMMANDS: &[Command] = &[
         .doc("1.0.0", "O(N) with N the size of the values", "Returns such digits for each of the values."),
     session("debug|help", "", help).flags(Flags::ADMIN)
         .doc("1.0.0", "O(1)", "Returns this."),
-    session("debug|loadaof", "", loadaof).flags(ALONE)
+    command("debug|loadaof", "", Handler::Nested(Nested::LoadAof)).flags(ALONE)
         .doc("1.0.0", "O(N) with N the size of the log", "Flushes the log and loads it anew."),
     read("debug|object", "key", object).keys(2, 2, 1, "RO").flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) with N the number of fields of a hash", "Tells how a key is kept."),
-    session("debug|populate", "count [prefix [size]]", populate).flags(ALONE)
+    command("debug|populate", "count [prefix [size]]", Handler::Nested(Nested::Populate)).flags(ALONE)
         .doc("1.0.0", "O(N) with N the count",
              "Makes keys, `key:0` and so on, where there are none; their values are as long as the size."),
-    session("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", reload).flags(ALONE)
+    command("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", Handler::Nested(Nested::Reload)).flags(ALONE)
         .doc("1.0.0", "O(N) with N the size of all data",
              "Rewrites the log and loads it anew; with NOSAVE it is not rewritten. The log has all that \
               memory has, so MERGE and NOFLUSH change nothing."),
@@ -67,30 +59,6 @@ static COMMANDS: &[Command] = &[
     session("debug|stringmatch-len", "pattern string", stringmatch_len).flags(Flags::ADMIN)
         .doc("1.0.0", "O(N*M) with N and M the lengths", "Tells whether a string fits a pattern of KEYS."),
 ];
-
-const NOT_ALLOWED: CommandError = CommandError::new(
-    "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can \
-     run it from a local connection, otherwise you need to set this option in the configuration file, \
-     and then restart the server.",
-);
-
-/// How much of a subcommand that is not known an error repeats.
-const QUOTED_BYTES: usize = 128;
-
-fn find(context: &Context, args: Args) -> Result<&'static Command, CommandError> {
-    if !context.server.config.allows_debug(context.session.client.is_local()) {
-        return Err(NOT_ALLOWED);
-    }
-    let name = &args[1];
-    let meant = |row: &&Command| is(name, subcommand_name(row)) && row.accepts(args.len());
-    COMMANDS.iter().find(meant).ok_or_else(|| unknown(name))
-}
-
-fn unknown(name: &[u8]) -> CommandError {
-    let name = &name[..name.len().min(QUOTED_BYTES)];
-    let text = b"ERR unknown subcommand or wrong number of arguments for '";
-    [text, name, b"'. Try DEBUG HELP."].concat().into()
-}
 
 fn help(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     explain_subcommands("DEBUG", COMMANDS, reply);
@@ -240,122 +208,4 @@ fn set_active_expire(context: &mut Context, args: Args, reply: &mut Reply) -> Ou
 fn stringmatch_len(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     reply.integer(glob::matches(&args[2], &args[3], false).into());
     Ok(())
-}
-
-/// Sends itself a SETNX for each key, which is logged like anybody's.
-fn populate(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    const NOT_POSITIVE: CommandError =
-        CommandError::new("ERR value is out of range, must be positive");
-    let number = |arg: &[u8]| {
-        let number = integer(arg).ok().and_then(|number| usize::try_from(number).ok());
-        number.ok_or(NOT_POSITIVE)
-    };
-    if args.len() > 5 {
-        return Err(unknown(&args[1]));
-    }
-    let count = number(&args[2])?;
-    let prefix = args.get(3).unwrap_or(b"key");
-    let size = args.get(4).map_or(Ok(0), number)?;
-    let (mut request, mut record) = (Request::new(replay::ANY_LENGTH), Vec::new());
-    let mut ignored = Reply::new(Protocol::Resp2);
-    for index in 0..count {
-        let key = [prefix, b":", index.to_string().as_bytes()].concat();
-        let mut value = format!("value:{index}").into_bytes();
-        if size > 0 {
-            value.resize(size, 0);
-        }
-        record.clear();
-        request::encode(&mut record, &[b"SETNX", &key, &value]);
-        request.clear();
-        let fed = request.feed(&record);
-        fed.map_err(|error| CommandError::from(format!("ERR {error}")))?;
-        (context.replay)(context.server, context.session, request.args(), &mut ignored)
-            .map_err(|why| CommandError::from(format!("ERR {why}")))?;
-    }
-    reply.ok();
-    Ok(())
-}
-
-fn loadaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    expect_log(context.server)?;
-    load(context)?;
-    reply.ok();
-    Ok(())
-}
-
-/// How often RELOAD looks whether a rewrite that is going on has ended.
-const LOOK: Duration = Duration::from_millis(1);
-
-fn reload(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let mut rewrites = true;
-    for option in args.from(2) {
-        if is(option, "NOSAVE") {
-            rewrites = false;
-        } else if !is(option, "MERGE") && !is(option, "NOFLUSH") {
-            return Err(CommandError::new(
-                "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
-            ));
-        }
-    }
-    let server = context.server;
-    expect_log(server)?;
-    if rewrites {
-        while !server.aof.claim_rewrite() {
-            thread::sleep(LOOK);
-        }
-        let rewritten = server.aof.rewrite(&server.keyspace, &server.config.log_path());
-        rewritten.map_err(|error| format!("ERR The log could not be rewritten: {error}"))?;
-    }
-    load(context)?;
-    reply.ok();
-    Ok(())
-}
-
-/// Without a log there is nothing to load from.
-fn expect_log(server: &Server) -> Outcome {
-    let off = CommandError::new("ERR There is no log to load from: appendonly is no");
-    if server.aof.is_enabled() { Ok(()) } else { Err(off) }
-}
-
-/// Lets the keyspace be what the log says.
-fn load(context: &mut Context) -> Outcome {
-    let (server, apply) = (context.server, context.replay);
-    let mut all = WriteAll::new(&server.keyspace, 0);
-    all.stop();
-    let keyspace = read_log(server, apply).map_err(|why| {
-        CommandError::from(format!(
-            "ERR The log could not be loaded, everything is as it was: {why}"
-        ))
-    })?;
-    all.take_over(&keyspace.keyspace);
-    server.discard(server.tracking.tell_all(&server.hub));
-    context.session.read_lsn = context.session.read_lsn.max(all.last_lsn());
-    server.discard(all.unlock());
-    Ok(())
-}
-
-/// Replays the log for a server of its own, which has no log and no clients.
-fn read_log(server: &Server, apply: super::spec::Replay) -> Result<Server, ReplayError> {
-    let path = server.config.log_path();
-    server.aof.flush()?;
-    if !server.aof.is_at(&path) {
-        return Err(std::io::Error::other("it is still being written").into());
-    }
-    let config = server.config.clone();
-    let mut other = Server::new(config, Aof::disabled(), mpsc::channel().0, mpsc::channel().0);
-    other.keyspace = server.keyspace.beside();
-    other.keyspace.set_expiring(false);
-    other.loading.store(true, SeqCst);
-    let mut session = Session::new(server.clients.detached(), true);
-    let mut ignored = Reply::new(Protocol::Resp2);
-    let replayed = replay::replay(
-        &mut File::open(&path)?,
-        replay::ANY_LENGTH,
-        |args| apply(&other, &mut session, args, &mut ignored),
-        |_| other.keyspace.tick(),
-    )?;
-    if replayed.torn_bytes > 0 {
-        return Err(std::io::Error::other("it ends in the middle of a record").into());
-    }
-    Ok(other)
 }

@@ -58,12 +58,12 @@ const MEMORY_COMMANDS: &[Command] = &[
 ];
 
 fn encoding(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.bulk_or_null(view.get(&args[2], Access::Look).map(|entry| entry.encoding().as_bytes()));
+    reply.bulk_or_null(view.get(&args[2], Access::Peek).map(|entry| entry.encoding().as_bytes()));
     Ok(())
 }
 
 fn freq(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    if view.get(&args[2], Access::Look).is_some() {
+    if view.get(&args[2], Access::Peek).is_some() {
         return Err(CommandError::new(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
              that when switching between policies at runtime LRU and LFU data will take some time to \
@@ -75,7 +75,7 @@ fn freq(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn idletime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    match view.get(&args[2], Access::Look) {
+    match view.get(&args[2], Access::Peek) {
         Some(entry) => reply.integer(view.idle_seconds(entry).into()),
         None => reply.null(),
     }
@@ -83,7 +83,7 @@ fn idletime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn refcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    match view.get(&args[2], Access::Look) {
+    match view.get(&args[2], Access::Peek) {
         Some(entry) => reply.integer(count_references(entry)),
         None => reply.null(),
     }

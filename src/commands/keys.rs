@@ -50,7 +50,7 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
         .doc("2.8.0", "O(1) for a call, O(N) for all calls until the cursor is back at 0, with N \
                        the number of keys in the database",
              "Returns some keys of the database, and a cursor to the next ones."),
-    read("touch", "key [key ...]", touch).every_key("RO").fast()
+    read("touch", "key [key ...]", touch).every_key("RO").fast().flags(Flags::ALWAYS_A_USE)
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("3.2.1", "O(N) with N the number of keys",
              "Uses keys, so that they are idle no more, and returns how many of them are there."),
@@ -400,7 +400,7 @@ mod tests {
         let mut cursor = 0;
         loop {
             let mut visited = 0;
-            cursor = walk(&ReadAll::new(keyspace, 0), cursor, count, |key, _| {
+            cursor = walk(&keyspace.read_all(0), cursor, count, |key, _| {
                 *visits.entry(key.to_vec()).or_default() += 1;
                 visited += 1;
             });
@@ -465,7 +465,7 @@ mod tests {
     fn a_scan_ends_whatever_cursor_a_client_invents() {
         let keyspace = keyspace();
         (0..100).for_each(|n| set(&keyspace, &n.to_string(), None));
-        let all = ReadAll::new(&keyspace, 0);
+        let all = keyspace.read_all(0);
         for cursor in [1 << 53, u64::MAX, (1 << 53) + 1, 1 << 63] {
             assert_eq!(walk(&all, cursor, 10, |_, _| unreachable!("behind the end")), 0);
         }
@@ -479,7 +479,7 @@ mod tests {
     #[test]
     fn every_live_key_is_chosen_about_as_often_as_any_other() {
         let keyspace = keyspace();
-        assert_eq!(choose(&ReadAll::new(&keyspace, 0)), None);
+        assert_eq!(choose(&keyspace.read_all(0)), None);
         // Fewer than there are candidates, and more.
         for keys in [5, 80] {
             for n in 0..keys {
@@ -488,7 +488,7 @@ mod tests {
             }
             let mut times: HashMap<Vec<u8>, u32> = HashMap::new();
             for _ in 0..keys * 40 {
-                let key = choose(&ReadAll::new(&keyspace, 0)).unwrap_or_default();
+                let key = choose(&keyspace.read_all(0)).unwrap_or_default();
                 *times.entry(key).or_default() += 1;
             }
             assert_eq!(times.len(), keys);

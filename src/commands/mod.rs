@@ -24,7 +24,7 @@ pub mod lcs;
 pub mod lolwut;
 pub mod memory;
 pub mod monitor;
-mod options;
+pub mod options;
 pub mod pubsub;
 pub mod server;
 pub mod slowlog;
@@ -35,6 +35,8 @@ pub mod transactions;
 
 use std::cell::Cell;
 use std::sync::LazyLock;
+
+use crate::resp::{Args, CommandError};
 
 pub use spec::{Command, Context, Family, Handler, Propagate};
 
@@ -116,6 +118,33 @@ pub fn find_subcommand(container: &Command, name: &[u8]) -> Option<&'static Comm
     let is = |row: &&Command| subcommand_name(row).as_bytes().eq_ignore_ascii_case(name);
     container.subcommands().iter().find(is)
 }
+
+/// Finds the row of a subcommand of which clients are not told.
+///
+/// # Errors
+/// There is none of that name that takes so many arguments.
+pub fn find_hidden(
+    container: &Command,
+    rows: &'static [Command],
+    args: Args,
+) -> Result<&'static Command, CommandError> {
+    let name = &args[1];
+    let is_meant = |row: &&Command| {
+        name.eq_ignore_ascii_case(subcommand_name(row).as_bytes()) && row.accepts(args.len())
+    };
+    rows.iter().find(is_meant).ok_or_else(|| unknown_hidden(container.name, name))
+}
+
+/// That a container of hidden subcommands has none of that name, or that it takes other arguments.
+pub fn unknown_hidden(container: &str, name: &[u8]) -> CommandError {
+    let name = &name[..name.len().min(QUOTED_BYTES)];
+    let text = b"ERR unknown subcommand or wrong number of arguments for '";
+    let help = format!("'. Try {} HELP.", container.to_uppercase());
+    [text, name, help.as_bytes()].concat().into()
+}
+
+/// How much of what it does not know an error repeats.
+pub const QUOTED_BYTES: usize = 128;
 
 /// The name of a subcommand without its container's.
 pub fn subcommand_name(row: &Command) -> &'static str {

@@ -8,7 +8,7 @@ use crate::text::{glob, integer};
 ///
 /// # Errors
 /// Redis's text when it is not.
-pub(super) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
+pub(crate) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     integer::parse_i64(arg).ok_or(CommandError::NOT_AN_INTEGER)
 }
 
@@ -67,7 +67,7 @@ pub(super) fn invalid_expire_time(command: &str) -> CommandError {
 }
 
 /// Whether an argument is that option, in letters of any case.
-pub(super) fn is(arg: &[u8], option: &str) -> bool {
+pub(crate) fn is(arg: &[u8], option: &str) -> bool {
     arg.eq_ignore_ascii_case(option.as_bytes())
 }
 

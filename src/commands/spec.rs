@@ -11,7 +11,7 @@
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
 use crate::store::shard::Shard;
-use crate::store::{ReadAll, ReadView, Transaction, WriteAll, WriteView, WrongType};
+use crate::store::{AllShards, ReadAll, ReadView, Transaction, WriteAll, WriteView, WrongType};
 use crate::text::integer::parse_i64;
 
 /// What a handler that changes nothing returns. Its reply is in the [`Reply`] it was given; after an
@@ -54,8 +54,6 @@ pub struct Context<'a> {
     pub server: &'a Server,
     /// The connection.
     pub session: &'a mut Session,
-    /// How a command of a log is carried out: the dispatcher's, which is above the commands.
-    pub replay: Replay,
     /// The transaction of which the command is a part, if it is. Its shards are locked already, so the
     /// handler must not wait for anything, and may look at the data only through [`Context::visit`].
     pub transaction: Option<&'a Transaction<'a>>,
@@ -69,16 +67,13 @@ impl Context<'_> {
             visitor(shard);
             true
         };
-        let seen = match self.transaction {
+        let lsn = match self.transaction {
             Some(transaction) => transaction.visit(0, &mut visitor),
             None => self.server.keyspace.visit(0, &mut visitor),
         };
-        self.session.read_lsn = self.session.read_lsn.max(seen);
+        self.session.read_lsn = self.session.read_lsn.max(lsn);
     }
 }
-
-/// See [`crate::dispatch::replay`].
-pub type Replay = fn(&Server, &mut Session, Args, &mut Reply) -> Result<(), String>;
 
 /// The function that carries a command out, and with it the kind of the command.
 #[derive(Clone, Copy)]
@@ -93,13 +88,26 @@ pub enum Handler {
     WriteAll(fn(&mut WriteAll, Args, &mut Reply) -> Change),
     /// Concerns the connection or the server, and no keys.
     Session(fn(&mut Context, Args, &mut Reply) -> Outcome),
-    /// Carries out what its connection has queued since MULTI: the dispatcher's own work.
-    Exec,
+    /// Carries out other commands, so that it is the dispatcher's own work.
+    Nested(Nested),
     /// Is one of these subcommands, by the next argument. Alone, without any, it may be something
     /// itself (`COMMAND`).
     Container(&'static [Command], Option<fn(&mut Context, Args, &mut Reply) -> Outcome>),
-    /// Is one of some rows that clients are not told of, which the function finds: `DEBUG`.
-    Hidden(fn(&Context, Args) -> Result<&'static Command, CommandError>),
+    /// Is one of these subcommands, of which clients are not told: to them it is one command (`DEBUG`).
+    Hidden(&'static [Command]),
+}
+
+/// A command that carries out other commands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nested {
+    /// Those that its connection has queued since MULTI.
+    Exec,
+    /// Those of the log: `DEBUG LOADAOF`.
+    LoadAof,
+    /// Those of the log, which is rewritten first: `DEBUG RELOAD`.
+    Reload,
+    /// Many that make keys: `DEBUG POPULATE`.
+    Populate,
 }
 
 /// Where keys stand among the arguments, and what is done with them (Redis calls this a key spec).
@@ -201,6 +209,10 @@ impl Flags {
     pub const BRIEF: Flags = Flags(1 << 23);
     /// In the category of administrators, though not for them alone.
     pub const ADMIN_CATEGORY: Flags = Flags(1 << 24);
+    /// For those whom `enable-debug-command` lets.
+    pub const PROTECTED: Flags = Flags(1 << 25);
+    /// A lookup counts as a use of the key even with `CLIENT NO-TOUCH` (TOUCH).
+    pub const ALWAYS_A_USE: Flags = Flags(1 << 26);
     /// What commands about the connection share.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 

@@ -4,7 +4,7 @@
 //! transaction is elsewhere: the dispatcher queues commands and carries them out, and the shards of the
 //! keyspace tell those who watch a key. Here is how one begins, and what ends it without `EXEC`.
 
-use super::spec::{Context, Family, Flags, Handler, Outcome, command, session};
+use super::spec::{Context, Family, Flags, Handler, Nested, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Multi;
 
@@ -17,7 +17,8 @@ pub static FAMILY: Family = Family { group: "transactions", commands: &[
     session("discard", "", discard).flags(FAST.or(Flags::NOT_QUEUED))
         .doc("2.0.0", "O(N) with N the number of queued commands",
              "Ends a transaction without carrying it out."),
-    command("exec", "", Handler::Exec).flags(SHARED.or(Flags::SKIP_SLOWLOG).or(Flags::NOT_QUEUED))
+    command("exec", "", Handler::Nested(Nested::Exec))
+        .flags(SHARED.or(Flags::SKIP_SLOWLOG).or(Flags::NOT_QUEUED))
         .doc("1.2.0", "depends on the commands of the transaction",
              "Carries out the commands of a transaction, unless a watched key has changed."),
     session("multi", "", multi).flags(FAST.or(Flags::NOT_QUEUED))

@@ -32,9 +32,9 @@ impl Class {
     /// A key was read that is not there.
     pub const KEY_MISS: Class = Class::of(b'm');
     /// Not a class: events are told on the channels of keys.
-    const KEYSPACE: Class = Class::of(b'K');
+    pub const KEYSPACE: Class = Class::of(b'K');
     /// Not a class: events are told on the channels of events.
-    const KEYEVENT: Class = Class::of(b'E');
+    pub const KEYEVENT: Class = Class::of(b'E');
 
     const fn of(letter: u8) -> Class {
         let mut place = 0;
@@ -95,30 +95,6 @@ impl Wanted {
     /// From now on these.
     pub fn set(&self, classes: Class) {
         self.0.store(classes.0, Relaxed);
-    }
-}
-
-/// Something that happened to a key.
-pub struct Event {
-    /// In which database.
-    pub db: usize,
-    /// To which key.
-    pub key: Box<[u8]>,
-    /// What, in one word.
-    pub name: &'static str,
-}
-
-impl Event {
-    /// Tells it on the channels that are wanted: channel and message.
-    pub fn tell(&self, wanted: &Wanted, mut publish: impl FnMut(&[u8], &[u8])) {
-        let Event { db, key, name } = self;
-        if wanted.has(Class::KEYSPACE) {
-            let channel = [format!("__keyspace@{db}__:").as_bytes(), key].concat();
-            publish(&channel, name.as_bytes());
-        }
-        if wanted.has(Class::KEYEVENT) {
-            publish(format!("__keyevent@{db}__:{name}").as_bytes(), key);
-        }
     }
 }
 

@@ -15,18 +15,15 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::call::Call;
 use super::measure::measured;
-use super::{
-    counts_as_use, enter_if_tracked, find_hidden, permit, resolve, run_session, settle, settle_all,
-    show_if_monitored, tell_met_expired, tell_misses,
-};
-use crate::aof::Block;
+use super::{admit, resolve};
 use crate::commands::spec::{Flags, Outcome};
-use crate::commands::{Command, Handler};
+use crate::commands::{self, Command, Handler};
 use crate::config::Level;
 use crate::resp::{Args, CommandError, Queue, Reply};
-use crate::session::{Server, Session};
-use crate::store::{LockSet, Transaction};
+use crate::session::{Exec, Origin, Server, Session};
+use crate::store::LockSet;
 
 /// Has a command wait for EXEC.
 pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &mut Reply) {
@@ -104,119 +101,59 @@ fn carry_out(
     watched: &[(usize, Vec<u8>)],
     reply: &mut Reply,
 ) -> Outcome {
-    let commands: Result<Vec<&Command>, _> = queue.iter().map(resolve).collect();
-    let commands = commands?; // it was resolved once already
-    let mut needs = LockSet::default();
+    let commands: Result<Vec<&'static Command>, _> = queue.iter().map(resolve).collect();
+    let commands = commands?; // they were resolved once already
+    let mut locks = LockSet::default();
     for (command, args) in commands.iter().zip(queue.iter()) {
         // What was allowed then may not be now: the log may have failed.
-        permit(server, session, command).map_err(|error| discarded(&error))?;
-        note_needs(server, session, &mut needs, command, args);
+        admit(server, session, command).map_err(|error| discarded(&error))?;
+        add_locks(&mut locks, command, args);
     }
-    needs.read(watched.iter().map(|(_, key)| key.as_slice()));
-    let mut transaction = server.keyspace.transact(needs);
+    locks.read(watched.iter().map(|(_, key)| key.as_slice()));
+    let mut transaction = server.keyspace.transact(locks);
     session.read_lsn = session.read_lsn.max(transaction.last_lsn());
     if transaction.finds_changed(watched, &session.client.watcher) {
         reply.null_array();
         return Ok(());
     }
-    session.block = Some(Block::default());
+    session.origin = Origin::Transaction(Exec::new(session.read_lsn));
     reply.array(commands.len());
-    for (command, args) in commands.iter().zip(queue.iter()) {
+    for (command, args) in commands.into_iter().zip(queue.iter()) {
         let start = reply.len();
         let outcome = measured(server, session, command, args, |session| {
-            run(server, session, &mut transaction, command, args, reply)
+            Call { server, session, command, args }.run(&mut transaction, reply)
         });
         if let Err(error) = outcome {
             reply.truncate(start);
             reply.error(&error);
         }
     }
-    let block = session.block.take().unwrap_or_default();
-    if let Some(position) = server.aof.append_block(block) {
-        transaction.logged(position);
-        session.write_lsn = position;
-        session.read_lsn = session.read_lsn.max(position);
+    if let Origin::Transaction(mut exec) = std::mem::take(&mut session.origin) {
+        if let Some(lsn) = server.aof.append_block(std::mem::take(&mut exec.block)) {
+            transaction.logged(lsn);
+            session.write_lsn = lsn;
+            session.read_lsn = session.read_lsn.max(lsn);
+        }
+        exec.lsn = session.read_lsn;
+        server.tracking.broadcast(&server.hub, &exec.modified, session.client.id);
     }
-    session.keep_promise();
-    let changed = std::mem::take(&mut session.changed);
-    server.tracking.broadcast(&server.hub, &changed, session.client.id);
-    server.discard(transaction.unlock());
     Ok(())
 }
 
-fn note_needs(
-    server: &Server,
-    session: &mut Session,
-    needs: &mut LockSet,
-    command: &Command,
-    args: Args,
-) {
+/// Adds the shards that a command uses to those that its transaction locks.
+fn add_locks(locks: &mut LockSet, command: &Command, args: Args) {
     match command.handler {
-        Handler::Read(_) => needs.read(command.keys_of(args)),
-        Handler::Write(_) => needs.write(command.keys_of(args)),
-        Handler::ReadAll(_) => needs.read_all(),
-        Handler::WriteAll(_) => needs.write_all(),
-        Handler::Session(_) if command.has(Flags::VISITS_KEYS) => needs.read_all(),
-        Handler::Session(_) | Handler::Container(..) | Handler::Exec => {}
-        Handler::Hidden(_) => {
-            // If there is none, or it is refused, that is what it answers in its turn.
-            if let Ok(found) = find_hidden(server, session, command, args) {
-                note_needs(server, session, needs, found, args);
+        Handler::Read(_) => locks.read(command.keys_of(args)),
+        Handler::Write(_) => locks.write(command.keys_of(args)),
+        Handler::ReadAll(_) => locks.read_all(),
+        Handler::WriteAll(_) => locks.write_all(),
+        Handler::Session(_) if command.has(Flags::VISITS_KEYS) => locks.read_all(),
+        Handler::Session(_) | Handler::Container(..) | Handler::Nested(_) => {}
+        Handler::Hidden(rows) => {
+            // If there is no such subcommand, its turn gives the error.
+            if let Ok(found) = commands::find_hidden(command, rows, args) {
+                add_locks(locks, found, args);
             }
         }
     }
-}
-
-/// Carries out one command of a transaction, with what that lends it.
-fn run(
-    server: &Server,
-    session: &mut Session,
-    transaction: &mut Transaction,
-    command: &Command,
-    args: Args,
-    reply: &mut Reply,
-) -> Outcome {
-    let outcome = match command.handler {
-        Handler::Read(handler) => {
-            let view = transaction
-                .read(session.db, command.keys_of(args))
-                .with_lru(counts_as_use(session, command));
-            let outcome = handler(&view, args, reply);
-            session.tally.looked_up(view.lookups());
-            tell_misses(server, session, &view, &outcome, command, args);
-            tell_met_expired(server, session, &view, command, args);
-            enter_if_tracked(server, session, command, args);
-            outcome
-        }
-        Handler::Write(handler) => {
-            let mut view = transaction
-                .write(session.db, command.keys_of(args))
-                .with_lru(counts_as_use(session, command));
-            let change = handler(&mut view, args, reply);
-            let outcome = settle(server, session, &mut view, change, args);
-            enter_if_tracked(server, session, command, args);
-            session.tally.looked_up(view.lookups());
-            let garbage = view.unlock();
-            transaction.keep(garbage.unwrap_or_default());
-            outcome
-        }
-        Handler::ReadAll(handler) => handler(&transaction.read_all(session.db), args, reply),
-        Handler::WriteAll(handler) => {
-            let mut view = transaction.write_all(session.db);
-            let change = handler(&mut view, args, reply);
-            let outcome = settle_all(server, session, &mut view, change, args);
-            let garbage = view.unlock();
-            transaction.keep(garbage);
-            outcome
-        }
-        Handler::Session(_) | Handler::Container(..) | Handler::Exec => {
-            return run_session(server, session, Some(transaction), command, args, reply);
-        }
-        Handler::Hidden(_) => {
-            let found = find_hidden(server, session, command, args)?;
-            return run(server, session, transaction, found, args, reply);
-        }
-    };
-    show_if_monitored(server, session, command, args);
-    outcome
 }

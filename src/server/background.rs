@@ -143,12 +143,7 @@ pub(super) fn sweep(server: &Server) {
         }
         let threshold_ms = server.config.latency_monitor_threshold.load(Relaxed);
         let sweep = || {
-            server.keyspace.sweep(now_ms(), |expired| {
-                let records = expired.iter().map(|expired| dispatch::log_expired(server, expired));
-                let position = records.max().unwrap_or(0);
-                dispatch::tell_expired(server, expired, position);
-                position
-            });
+            server.keyspace.sweep(now_ms(), |expired| dispatch::commit_expired(server, expired));
         };
         server.stats.latency.timed("expire-cycle", threshold_ms, sweep);
     }

@@ -22,7 +22,7 @@ use crate::net::outbox::Outbox;
 use crate::net::poll::Wait;
 use crate::net::socket::Socket;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
-use crate::session::{Client, ClientEntry, Server, Session};
+use crate::session::{Client, Server, Session};
 
 /// What one read takes from the socket at most.
 const READ_BYTES: usize = 16 << 10;
@@ -37,7 +37,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
     let (from, _) = socket.addresses();
     server.config.say(Level::Verbose, format_args!("Client {id} has come from {from}"));
     // Taken out again however the thread ends.
-    let _entry = ClientEntry::new(server, id);
+    let _registered = Registered { server, id };
     let mut connection = Connection {
         server,
         socket,
@@ -52,9 +52,21 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
         // Who asks no more may still read. Until it has, it counts, and can be killed.
         connection.session.client.outbox.end_writer(true);
     }
-    server.leave(id); // before the socket is closed: whoever sees that finds it gone
+    server.deregister(id); // before the socket is closed: whoever sees that finds it gone
     drop(connection);
     server.config.say(Level::Verbose, format_args!("Client {id} has gone"));
+}
+
+/// A connection's place in the registries, as long as its thread lives.
+struct Registered<'a> {
+    server: &'a Server,
+    id: u64,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.server.deregister(self.id);
+    }
 }
 
 struct Connection<'a> {
@@ -72,8 +84,7 @@ impl Drop for Connection<'_> {
     /// However the thread ends, it leaves no watched key behind, nobody who waits for its transaction, no
     /// writer, and nothing uncounted: if it was killed, it has been taken out of the registry before.
     fn drop(&mut self) {
-        self.session.keep_promise();
-        self.session.unwatch(&self.server.keyspace);
+        self.session.release(self.server);
         self.session.client.outbox.close();
         self.session.client.outbox.wait_for_write();
         self.session.publish(self.server, Instant::now());

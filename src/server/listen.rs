@@ -123,13 +123,13 @@ fn welcome(server: &Arc<Server>, socket: Socket) {
     let socket = Arc::new(socket);
     let spawned = server.clients.count() < limit && {
         // Entered here, not by its thread: the next connection must count it.
-        let client = server.clients.enter(socket.clone());
+        let client = server.clients.register(socket.clone());
         let (serving, socket, id) = (server.clone(), socket.clone(), client.id);
         let serve = move || connection::serve(&serving, &socket, client);
         let thread = thread::Builder::new().stack_size(STACK_BYTES).name("client".into());
         let spawned = thread.spawn(serve).is_ok();
         if !spawned {
-            server.leave(id);
+            server.deregister(id);
         }
         spawned
     };

@@ -47,14 +47,13 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
     let explain = |error: ReplayError| format!("can't use the log '{shown}': {error}");
     let total = log.metadata().map_err(|error| explain(error.into()))?.len();
     let started = Instant::now();
-    let mut session = Session::new(server.clients.detached(), true);
+    let mut session = Session::for_replay();
     let mut reply = Reply::new(Protocol::Resp2);
     let mut last_said = started;
-    server.keyspace.set_expiring(false);
     let replayed: Replayed = replay::replay(
         &mut log,
         replay::ANY_LENGTH,
-        |args| dispatch::replay(server, &mut session, args, &mut reply),
+        |args| dispatch::apply(server, &mut session, args, &mut reply),
         |read| {
             server.keyspace.tick();
             if last_said.elapsed() >= PROGRESS_PERIOD {
@@ -88,7 +87,6 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
         let why = format!("The log '{shown}' ended in the middle of a record");
         server.config.say(Warning, format_args!("{why}: {what}"));
     }
-    server.keyspace.set_expiring(true);
     server.aof.set_base(replayed.valid_bytes);
     server.loading.store(false, SeqCst);
     let (records, bytes) = (replayed.records, replayed.valid_bytes);

@@ -1,152 +1,25 @@
-//! Who is connected: the state of one connection, the registry of all, and what they share.
+//! The state of one connection, which belongs to its thread.
 //!
-//! A [`Session`] belongs to its connection's thread. What others may see of it (`CLIENT LIST`) is its
-//! [`Client`] in the registry, brought up to date once per batch of commands, not once per command.
-//!
-//! Locks: the registry, then a client's state; both below everything else but the statistics, and held for a
-//! few copies, or, to collect what all connections have counted, for a walk over them.
+//! What all connections share is in [`server`]; what others may see of a connection, and the registry of
+//! all connections, in [`clients`].
+
+mod clients;
+mod server;
 
 use std::cell::{Cell, OnceCell};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use crate::aof::{Aof, Block};
-use crate::config::Config;
+use crate::aof::Block;
 use crate::net::outbox::{Outbox, Promise, VisibleAt};
-use crate::net::pause::Pause;
-use crate::net::poll::SpinPermit;
-use crate::net::socket::Socket;
-use crate::resp::{Protocol, Queue, Reply};
-use crate::stats::{CallCounts, Stats, Tally};
-use crate::store::{Garbage, Keyspace, Watcher};
-use crate::watchers::pubsub::{Counts, Hub};
-use crate::watchers::tracking::{Mode, State, Tracked, Tracking};
+use crate::resp::{Queue, Reply};
+use crate::stats::Tally;
+use crate::store::Keyspace;
+use crate::watchers::tracking::{Mode, Tracking};
 
-/// What all connections share.
-pub struct Server {
-    /// The settings.
-    pub config: Arc<Config>,
-    /// The data.
-    pub keyspace: Keyspace,
-    /// The log.
-    pub aof: Aof,
-    /// Who is connected.
-    pub clients: Clients,
-    /// Who listens to what.
-    pub hub: Hub,
-    /// Who caches what.
-    pub tracking: Tracking,
-    /// What commands have to wait for.
-    pub pause: Pause,
-    /// What happened.
-    pub stats: Stats,
-    /// Which connection's thread is awake while it waits: one is enough.
-    pub spin_permit: SpinPermit,
-    /// The log is being replayed: only commands that do not need the data are answered.
-    pub loading: AtomicBool,
-    /// The TCP port that is really listened on, 0 without one.
-    pub port: AtomicU16,
-    /// When the process started.
-    pub started: Instant,
-    /// Tells this run of the server from others: 40 hexadecimal digits.
-    pub run_id: String,
-    garbage: Sender<Garbage>,
-    rewrites: Sender<()>,
-}
-
-impl Server {
-    /// A server that serves nobody yet. What takes long to free goes to `garbage`; what is sent to
-    /// `rewrites` starts a rewrite of the log.
-    pub fn new(
-        config: Arc<Config>,
-        aof: Aof,
-        garbage: Sender<Garbage>,
-        rewrites: Sender<()>,
-    ) -> Server {
-        let keyspace = Keyspace::new(config.clone());
-        Server {
-            tracking: Tracking::new(config.clone(), keyspace.cached().clone()),
-            keyspace,
-            hub: Hub::new(config.clone()),
-            config,
-            aof,
-            clients: Clients::default(),
-            pause: Pause::default(),
-            stats: Stats::default(),
-            spin_permit: SpinPermit::default(),
-            loading: AtomicBool::new(false),
-            port: AtomicU16::new(0),
-            started: Instant::now(),
-            run_id: run_id(),
-            garbage,
-            rewrites,
-        }
-    }
-
-    /// Has the garbage freed by the thread for that.
-    pub fn discard(&self, garbage: Garbage) {
-        if !garbage.is_empty() {
-            // Without the thread (there is always one but in tests) it is freed right here.
-            self.garbage.send(garbage).unwrap_or_default();
-        }
-    }
-
-    /// Starts a rewrite of the log in the background; says no if one is going on.
-    pub fn start_rewrite(&self) -> bool {
-        self.aof.claim_rewrite() && self.rewrites.send(()).is_ok()
-    }
-
-    /// The statistics, with what all connections have counted up to now.
-    pub fn collected_stats(&self) -> &Stats {
-        self.clients.lock().values().for_each(|client| client.collect(&self.stats));
-        &self.stats
-    }
-
-    /// Takes a connection out of the registries: nobody sends it anything any more.
-    pub fn leave(&self, id: u64) {
-        self.hub.leave(id);
-        self.tracking.leave(id);
-        let mut connected = self.clients.lock();
-        // Still under the lock: what it has counted is with it, or with all.
-        if let Some(client) = connected.remove(&id) {
-            client.collect(&self.stats);
-        }
-    }
-
-    /// A connection's line in `CLIENT LIST`.
-    pub fn describe(&self, client: &Client) -> Vec<u8> {
-        client.describe(self.hub.counts(client.id), self.tracking.state(client.id))
-    }
-
-    /// Ends a connection, from any thread.
-    pub fn kill(&self, client: &Client) {
-        client.outbox.close();
-        self.leave(client.id);
-        if self.pause.is_likely() {
-            self.pause.wake();
-        }
-    }
-
-    /// Whether the log is still being replayed.
-    pub fn is_loading(&self) -> bool {
-        self.loading.load(Relaxed)
-    }
-
-    /// Whether a connection has to give a password before anything else.
-    pub fn wants_password(&self) -> bool {
-        !self.config.requirepass.is_empty()
-    }
-}
-
-/// 160 random bits, from the randomness that the standard library takes for its hash maps.
-fn run_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let random = || RandomState::new().hash_one(0u8);
-    format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
-}
+pub use clients::{Client, ClientFlags, Clients};
+pub use server::Server;
 
 /// The state of one connection.
 pub struct Session {
@@ -190,12 +63,49 @@ pub struct Session {
     pub multi: Option<Box<Multi>>,
     /// The keys that it watches, with their databases.
     pub watched: Vec<(usize, Vec<u8>)>,
-    /// While EXEC carries out a transaction, what that has for the log.
-    pub block: Option<Block>,
-    /// And the position behind that, if others are going to see something of the transaction.
+    /// Where its commands come from.
+    pub origin: Origin,
+}
+
+/// Where commands come from, and so where their records go.
+#[derive(Default)]
+pub enum Origin {
+    /// A client: into the log.
+    #[default]
+    Client,
+    /// A client's EXEC: into the block of the transaction.
+    Transaction(Exec),
+    /// The log itself: nowhere. Nothing expires by itself then, and nobody hears of changes.
+    Replay,
+}
+
+/// What EXEC collects while it carries out a transaction.
+pub struct Exec {
+    /// The records for the log.
+    pub block: Block,
+    /// The keys that were modified, for clients that want to hear of all keys with a prefix.
+    pub modified: Vec<Box<[u8]>>,
+    /// The LSN up to which the log must be flushed before others may see what the transaction has sent them:
+    /// first what it has read, then the end of its block.
+    pub lsn: u64,
+    /// Told that LSN at the end, if the transaction has sent anything.
     promise: OnceCell<Promise>,
-    /// And which keys have changed, for those who want to hear of all keys.
-    pub changed: Vec<Box<[u8]>>,
+}
+
+impl Exec {
+    /// A transaction that has seen the log up to that LSN.
+    pub fn new(lsn: u64) -> Exec {
+        Exec { block: Block::default(), modified: Vec::new(), lsn, promise: OnceCell::new() }
+    }
+}
+
+impl Drop for Exec {
+    /// However the transaction ends, nobody waits for it any more.
+    fn drop(&mut self) {
+        if let Some(promise) = self.promise.take() {
+            promise.get_or_init(|| self.lsn);
+        }
+    }
 }
 
 /// A transaction, from MULTI to the end of EXEC.
@@ -233,10 +143,13 @@ impl Session {
             scratch: Cell::default(),
             multi: None,
             watched: Vec::new(),
-            block: None,
-            promise: OnceCell::new(),
-            changed: Vec::new(),
+            origin: Origin::Client,
         }
+    }
+
+    /// One whose commands come from the log.
+    pub fn for_replay() -> Session {
+        Session { origin: Origin::Replay, ..Session::new(Clients::detached(), true) }
     }
 
     /// Watches no key any more.
@@ -248,21 +161,27 @@ impl Session {
         watcher.reset();
     }
 
-    /// How far the log must be flushed before others may see what shows the log up to `seen`: within a
-    /// transaction, which shows its own changes, up to where that ends.
+    /// Up to where the log must be flushed before others may see what shows the log up to `lsn`: within a
+    /// transaction, which shows its own changes, up to its end.
     pub fn visible_at(&self, lsn: u64) -> VisibleAt {
-        match self.block {
-            None => VisibleAt::Lsn(lsn),
-            Some(_) => VisibleAt::Promised(self.promise.get_or_init(Promise::default).clone()),
+        match &self.origin {
+            Origin::Client | Origin::Replay => VisibleAt::Lsn(lsn),
+            Origin::Transaction(exec) => {
+                VisibleAt::Promised(exec.promise.get_or_init(Promise::default).clone())
+            }
         }
     }
 
-    /// The transaction, if there was one, stands in the log before what the session has seen: others may
-    /// see what it has shown them.
-    pub fn keep_promise(&mut self) {
-        if let Some(promise) = self.promise.take() {
-            promise.get_or_init(|| self.read_lsn);
-        }
+    /// Gives up everything that the connection has registered elsewhere: watched keys, subscriptions,
+    /// monitoring, tracking; and its transaction. `RESET` and the end of the connection share this.
+    pub fn release(&mut self, server: &Server) {
+        self.multi = None;
+        self.unwatch(&server.keyspace);
+        server.stop_watching(self.client.id);
+        self.subscriptions = 0;
+        self.tracking = None;
+        self.caching = false;
+        self.client_flags = ClientFlags::default();
     }
 
     /// Whether others send it anything, so that what goes to it needs a thread of its own.
@@ -333,252 +252,4 @@ pub enum Replies {
     SkipNext,
     /// That to this command is not.
     Skipped,
-}
-
-/// What `CLIENT LIST` shows by single letters.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct ClientFlags {
-    /// It is shown all commands.
-    pub monitor: bool,
-    /// Its command waits for the end of a pause.
-    pub blocked: bool,
-    /// `CLIENT NO-EVICT`.
-    pub no_evict: bool,
-    /// `CLIENT NO-TOUCH`: what it reads does not count as used.
-    pub no_touch: bool,
-}
-
-/// What others see of a connection.
-pub struct Client {
-    /// Its number, never given twice.
-    pub id: u64,
-    /// Tells it when a key that it watches changes.
-    pub watcher: Arc<Watcher>,
-    /// The way to it.
-    pub outbox: Arc<Outbox>,
-    connected: Instant,
-    state: Mutex<ClientState>,
-}
-
-/// The part of [`Client`] that changes.
-pub struct ClientState {
-    /// `CLIENT SETNAME`.
-    pub name: Vec<u8>,
-    /// `CLIENT SETINFO LIB-NAME`.
-    pub lib_name: Vec<u8>,
-    /// `CLIENT SETINFO LIB-VER`.
-    pub lib_ver: Vec<u8>,
-    db: usize,
-    last_active: Instant,
-    last_command: &'static str,
-    /// How many commands wait for EXEC; none outside of a transaction.
-    queued: Option<usize>,
-    /// How many keys it watches.
-    watched: usize,
-    client_flags: ClientFlags,
-    /// Bytes that it sent.
-    received: u64,
-    /// Commands of it that were carried out.
-    commands: u64,
-    /// What they cost.
-    pub counts: CallCounts,
-}
-
-impl Client {
-    fn new(id: u64, socket: Option<Arc<Socket>>) -> Client {
-        let now = Instant::now();
-        let state = ClientState {
-            name: Vec::new(),
-            lib_name: Vec::new(),
-            lib_ver: Vec::new(),
-            db: 0,
-            last_active: now,
-            last_command: "NULL",
-            queued: None,
-            watched: 0,
-            client_flags: ClientFlags::default(),
-            received: 0,
-            commands: 0,
-            counts: CallCounts::default(),
-        };
-        Client {
-            id,
-            watcher: Arc::default(),
-            outbox: Arc::new(Outbox::new(socket)),
-            connected: now,
-            state: Mutex::new(state),
-        }
-    }
-
-    /// The addresses of its end and of ours.
-    pub fn addresses(&self) -> (String, String) {
-        self.outbox.socket().map(Socket::addresses).unwrap_or_default()
-    }
-
-    /// Whether it has come from this machine.
-    pub fn is_local(&self) -> bool {
-        self.outbox.socket().is_some_and(Socket::is_local)
-    }
-
-    /// Whether it came through the Unix socket.
-    pub fn is_unix(&self) -> bool {
-        matches!(self.outbox.socket(), Some(Socket::Unix(_)))
-    }
-
-    /// Seconds since it connected.
-    pub fn age_seconds(&self) -> u64 {
-        self.connected.elapsed().as_secs()
-    }
-
-    /// Whether it has sent nothing for so long, though it could.
-    pub fn is_idle(&self, seconds: u64) -> bool {
-        let state = self.state();
-        let is_busy = state.client_flags.monitor || state.client_flags.blocked;
-        !is_busy && state.last_active.elapsed().as_secs() >= seconds
-    }
-
-    /// Adds what its connection has counted to the statistics.
-    pub fn collect(&self, stats: &Stats) {
-        let mut state = self.state();
-        let received = state.received;
-        state.counts.collect(stats, received, self.outbox.sent.get());
-    }
-
-    /// The part that changes.
-    pub fn state(&self) -> MutexGuard<'_, ClientState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether its command waits for the end of a pause.
-    pub fn is_blocked(&self) -> bool {
-        self.state().client_flags.blocked
-    }
-
-    /// Its line in `CLIENT LIST`, without an end: the fields of Redis's that mean something here.
-    fn describe(&self, subscriptions: Counts, tracking: Option<State>) -> Vec<u8> {
-        let (pieces, waiting_bytes) = self.outbox.backlog();
-        let (addr, laddr) = self.addresses();
-        let fd = self.outbox.socket().map_or(-1, Socket::fd);
-        let state = self.state();
-        // As Redis, who has seen a change is said to watch nothing any more.
-        let changed = state.watched > 0 && self.watcher.has_changed();
-        let mut line =
-            format!("id={} addr={addr} laddr={laddr} fd={fd} name=", self.id).into_bytes();
-        line.extend_from_slice(&state.name);
-        let rest = format!(
-            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} oll={pieces} \
-             omem={waiting_bytes} events={} cmd={} user=default redir={} resp={} lib-name=",
-            self.age_seconds(),
-            state.last_active.elapsed().as_secs(),
-            self.flags(&state, changed, subscriptions, tracking.as_ref()),
-            state.db,
-            subscriptions.channels,
-            subscriptions.patterns,
-            subscriptions.shards,
-            state.queued.map_or(-1, |queued| queued as i64),
-            if changed { 0 } else { state.watched },
-            if waiting_bytes > 0 { "rw" } else { "r" },
-            state.last_command,
-            tracking.map_or(-1, |tracking| tracking.mode.redirect as i64),
-            if self.outbox.protocol() == Protocol::Resp2 { 2 } else { 3 },
-        );
-        line.extend_from_slice(rest.as_bytes());
-        line.extend_from_slice(&state.lib_name);
-        line.extend_from_slice(b" lib-ver=");
-        line.extend_from_slice(&state.lib_ver);
-        let totals = format!(
-            " tot-net-in={} tot-net-out={} tot-cmds={}",
-            state.received,
-            self.outbox.sent.get(),
-            state.commands
-        );
-        line.extend_from_slice(totals.as_bytes());
-        line
-    }
-
-    /// Redis's letters, in its order.
-    fn flags(
-        &self,
-        state: &ClientState,
-        changed: bool,
-        subscriptions: Counts,
-        tracking: Option<&State>,
-    ) -> String {
-        let marks = state.client_flags;
-        let letters = [
-            ('O', marks.monitor),
-            ('P', subscriptions.total() > 0),
-            ('x', state.queued.is_some()),
-            ('b', marks.blocked),
-            ('t', tracking.is_some()),
-            ('R', tracking.is_some_and(|tracking| tracking.broken)),
-            ('B', tracking.is_some_and(|tracking| tracking.mode.what == Tracked::Prefixes)),
-            ('d', changed),
-            ('U', self.is_unix()),
-            ('e', marks.no_evict),
-            ('T', marks.no_touch),
-        ];
-        let set: String = letters.iter().filter(|(_, is)| *is).map(|(letter, _)| letter).collect();
-        if set.is_empty() { "N".into() } else { set }
-    }
-}
-
-/// The registry of connections, by id.
-#[derive(Default)]
-pub struct Clients {
-    connected: Mutex<BTreeMap<u64, Arc<Client>>>,
-    last_id: AtomicU64,
-}
-
-impl Clients {
-    /// Enters a connection.
-    pub fn enter(&self, socket: Arc<Socket>) -> Arc<Client> {
-        let id = self.last_id.fetch_add(1, SeqCst) + 1;
-        let client = Arc::new(Client::new(id, Some(socket)));
-        self.lock().insert(id, client.clone());
-        client
-    }
-
-    /// Somebody who is not connected: the replay of the log.
-    pub fn detached(&self) -> Arc<Client> {
-        Arc::new(Client::new(0, None))
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// The one of that number.
-    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
-        self.lock().get(&id).cloned()
-    }
-
-    /// All of them, the oldest first.
-    pub fn all(&self) -> Vec<Arc<Client>> {
-        self.lock().values().cloned().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection's place in the registries, as long as it lasts.
-pub struct ClientEntry<'a> {
-    server: &'a Server,
-    id: u64,
-}
-
-impl<'a> ClientEntry<'a> {
-    /// That of the client, which has been entered already.
-    pub fn new(server: &'a Server, id: u64) -> ClientEntry<'a> {
-        ClientEntry { server, id }
-    }
-}
-
-impl Drop for ClientEntry<'_> {
-    fn drop(&mut self) {
-        self.server.leave(self.id);
-    }
 }

@@ -20,6 +20,8 @@ use super::inline::Inline;
 
 /// log2 of the number of shards.
 pub const SHARD_BITS: u32 = 12;
+/// The number of shards.
+pub const SHARDS: usize = 1 << SHARD_BITS;
 /// log2 of the number of positions in a shard.
 pub const POSITION_BITS: u32 = 41;
 

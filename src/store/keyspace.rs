@@ -7,31 +7,27 @@
 //!
 //! **Lock order**: shards in ascending index, then the log, then the registries. No other
 //! module calls `.read()` or `.write()` on a shard, so the order is kept here, once.
-//!
-//! A panic while a shard is locked for writing may leave it half changed. The log holds the truth,
-//! so the process ends there and then ([`Exclusive`]); a restart replays it.
 
 use std::array;
 use std::hint::black_box;
 use std::io;
-use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{
     Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult,
 };
 use std::time::{Duration, Instant};
 
-use super::key::{HashedKey, SHARD_BITS};
+use super::SHARDS;
+use super::environment::Environment;
+use super::guard::{Exclusive, Guards, Keys, Shared};
+use super::key::HashedKey;
 use super::shard::{Expired, Shard};
+use super::shards::Shards;
 use super::transaction::{Held, LockPlan, LockSet, Transaction};
-use super::view::{Guards, ReadView, View, WriteView};
+use super::view::{ReadView, View, WriteView};
 use super::watch::Watcher;
+use super::whole::{AllShards, ReadAll, WriteAll};
 use crate::config::Config;
-use crate::text::say;
-
-/// The number of shards.
-pub const SHARDS: usize = 1 << SHARD_BITS;
 
 /// How long a thread that wants all shards waits for one of them before it lets go of the others …
 const LOCK_ALL_PATIENCE: Duration = Duration::from_millis(1);
@@ -55,10 +51,7 @@ struct Slot(RwLock<Shard>);
 /// All keys of all databases.
 pub struct Keyspace {
     shards: Box<[Slot]>,
-    /// Per shard a moment before which nothing in it expires. Beside the locks, so that the sweeper
-    /// sees what is due without taking any.
-    earliest_ms: Box<[AtomicI64]>,
-    pub(super) config: Arc<Config>,
+    pub(super) env: Environment,
     /// What a rewrite of the log wants to be shown of each shard before the shard changes.
     snapshot: RwLock<Option<Snapshot>>,
     /// Its number; 0 while none is being taken.
@@ -67,16 +60,8 @@ pub struct Keyspace {
     snapshot_may_yield: AtomicBool,
     /// How many there have been.
     epochs: AtomicU64,
-    /// Off while the log is replayed. A key that has expired by now may, in the log, be given a later
-    /// deadline further on; and when it did expire, the log says so.
-    expiring: AtomicBool,
     /// Whether the sweeper sweeps.
     sweeping: AtomicBool,
-    /// Whether somebody caches what he has read, and has to be told of changes.
-    cached: Arc<AtomicBool>,
-    started: Instant,
-    /// Seconds since then, as of the last [`Keyspace::tick`]: a clock that costs a command nothing.
-    second: AtomicU32,
 }
 
 /// The keyspace as it was at one moment, on its way to somewhere else. See [`Keyspace::snapshot`].
@@ -89,86 +74,23 @@ struct Snapshot {
 /// the snapshot or by one that is about to change the shard.
 pub type SaveShard = dyn Fn(&Shard) + Send + Sync;
 
-/// A shard locked for reading, by its holder or by the transaction that lends it.
-pub enum Shared<'a> {
-    /// By its holder.
-    Locked(RwLockReadGuard<'a, Shard>),
-    /// By a transaction.
-    Lent(&'a Shard),
-}
-
-impl Deref for Shared<'_> {
-    type Target = Shard;
-
-    fn deref(&self) -> &Shard {
-        match self {
-            Shared::Locked(shard) => shard,
-            Shared::Lent(shard) => shard,
-        }
-    }
-}
-
-/// A shard locked for writing, by its holder or by the transaction that lends it.
-pub enum Exclusive<'a> {
-    /// By its holder.
-    Locked(RwLockWriteGuard<'a, Shard>),
-    /// By a transaction.
-    Lent(&'a mut Shard),
-}
-
-impl Deref for Exclusive<'_> {
-    type Target = Shard;
-
-    fn deref(&self) -> &Shard {
-        match self {
-            Exclusive::Locked(shard) => shard,
-            Exclusive::Lent(shard) => shard,
-        }
-    }
-}
-
-impl DerefMut for Exclusive<'_> {
-    fn deref_mut(&mut self) -> &mut Shard {
-        match self {
-            Exclusive::Locked(shard) => shard,
-            Exclusive::Lent(shard) => shard,
-        }
-    }
-}
-
-impl Drop for Exclusive<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            say(format_args!("A panic while data was being changed: ending. The log is right."));
-            std::process::abort();
-        }
-    }
-}
-
 impl Keyspace {
     /// An empty keyspace.
     pub fn new(config: Arc<Config>) -> Keyspace {
         Keyspace {
             shards: (0..SHARDS).map(|_| Slot::default()).collect(),
-            earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
-            config,
+            env: Environment::new(config),
             snapshot: RwLock::new(None),
             snapshot_epoch: AtomicU64::new(0),
             snapshot_may_yield: AtomicBool::new(true),
             epochs: AtomicU64::new(0),
-            expiring: AtomicBool::new(true),
             sweeping: AtomicBool::new(true),
-            cached: Arc::default(),
-            started: Instant::now(),
-            second: AtomicU32::new(0),
         }
     }
 
-    /// An empty one of the same settings and with the same clock.
+    /// An empty one with the same settings and the same coarse clock.
     pub fn beside(&self) -> Keyspace {
-        let other = Keyspace { started: self.started, ..Keyspace::new(self.config.clone()) };
-        other.tick();
-        other
+        Keyspace { env: self.env.beside(), ..Keyspace::new(self.env.config.clone()) }
     }
 
     /// Shows `save` every shard as it is at one moment, the moment at which `begin` is called: then,
@@ -189,7 +111,7 @@ impl Keyspace {
         begin: impl FnOnce() -> io::Result<()>,
         mut progress: impl FnMut(usize) -> io::Result<()>,
     ) -> io::Result<()> {
-        let all = self.lock_all();
+        let all = self.lock_every_shard();
         begin()?;
         let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) =
@@ -224,45 +146,19 @@ impl Keyspace {
         }
     }
 
-    /// Lets keys expire, or not.
-    pub fn set_expiring(&self, expiring: bool) {
-        self.expiring.store(expiring, Relaxed);
-    }
-
-    pub(super) fn is_expiring(&self) -> bool {
-        self.expiring.load(Relaxed)
-    }
-
     /// Lets the sweeper sweep, or not. An expired key is gone for everybody all the same.
     pub fn set_sweeping(&self, sweeping: bool) {
         self.sweeping.store(sweeping, Relaxed);
     }
 
-    /// Whether views take note of which keys have changed. Whoever sets it does so before he reads what he
-    /// caches: then the lock of a shard lets those who write to it see that.
-    pub fn cached(&self) -> &Arc<AtomicBool> {
-        &self.cached
+    /// The flag that makes views collect which keys they modify: whether any client caches what it reads.
+    pub fn tracked(&self) -> &Arc<AtomicBool> {
+        &self.env.tracked
     }
 
-    /// What that says.
-    #[inline(always)]
-    pub fn is_cached(&self) -> bool {
-        self.cached.load(Relaxed)
-    }
-
-    /// Moves the clock on that says when keys were used.
+    /// Advances the coarse clock by which keys are marked as used. Call it several times a second.
     pub fn tick(&self) {
-        self.second.store(self.started.elapsed().as_secs() as u32, Relaxed);
-    }
-
-    /// What that clock says.
-    pub(super) fn second(&self) -> u32 {
-        self.second.load(Relaxed)
-    }
-
-    /// A moment before which nothing in the shard expires.
-    pub(super) fn earliest_expiry_ms(&self, shard: usize) -> Option<i64> {
-        Some(self.earliest_ms[shard].load(Relaxed))
+        self.env.tick();
     }
 
     /// Brings keys near that are going to be used soon, and returns how many: some of the first.
@@ -293,13 +189,23 @@ impl Keyspace {
     }
 
     /// Locks the shards of the keys for reading.
-    pub fn read<'a>(&'a self, db: usize, keys: impl Keys<'a>) -> ReadView<'a> {
-        View::new(self, db, Guards::of(keys, |index| self.shared(index)), true)
+    pub fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
+        View::new(&self.env, db, Guards::of(keys, |index| self.shared(index)))
     }
 
     /// Locks the shards of the keys for writing.
-    pub fn write<'a>(&'a self, db: usize, keys: impl Keys<'a>) -> WriteView<'a> {
-        View::new(self, db, Guards::of(keys, |index| self.exclusive(index)), false)
+    pub fn write<'k>(&self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
+        View::new(&self.env, db, Guards::of(keys, |index| self.exclusive(index)))
+    }
+
+    /// All keys, to be read. Nothing is locked until they are visited.
+    pub fn read_all(&self, db: usize) -> ReadAll<'_> {
+        ReadAll::new(self, db, self.env.now_ms())
+    }
+
+    /// All keys, to be changed. Nothing is locked until the first change.
+    pub fn write_all(&self, db: usize) -> WriteAll<'_> {
+        WriteAll::new(&self.env, db, self)
     }
 
     /// Locks all that a transaction locks, each shard once, for writing only where it writes.
@@ -310,7 +216,7 @@ impl Keyspace {
         };
         let shards = match locks.shards() {
             LockPlan::AllExclusive => {
-                let all = self.write_all().into_iter().map(Held::Exclusive);
+                let all = self.lock_all().into_iter().map(Held::Exclusive);
                 all.enumerate().collect()
             }
             LockPlan::All { exclusive } => {
@@ -326,7 +232,7 @@ impl Keyspace {
                 shards.into_iter().map(|(index, written)| (index, held(index, written))).collect()
             }
         };
-        Transaction::new(self, shards)
+        Transaction::new(&self.env, shards)
     }
 
     /// Has the watcher told when the key changes. False if it watches the key already.
@@ -335,7 +241,7 @@ impl Keyspace {
         // Not through `exclusive`: no data changes, so there is nothing to save or to fear.
         let shard = self.shards[key.shard()].0.write();
         let mut shard = shard.unwrap_or_else(PoisonError::into_inner);
-        shard.watch(db, key, watcher, super::now_ms())
+        shard.watch(db, key, watcher, self.env.now_ms())
     }
 
     /// Ends what [`Keyspace::watch`] began.
@@ -346,32 +252,7 @@ impl Keyspace {
         shard.unwatch(db, key, watcher);
     }
 
-    /// Shows every shard to the visitor, one after the other, until it returns false. Returns the
-    /// highest log position that was seen.
-    pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Shard) -> bool) -> u64 {
-        let mut seen = 0;
-        for index in first..SHARDS {
-            let shard = self.shared(index);
-            seen = seen.max(shard.last_lsn);
-            if !visitor(index, &shard) {
-                break;
-            }
-        }
-        seen
-    }
-
-    /// Locks everything for writing. A snapshot that is being taken ends: to save all of it first,
-    /// with everything locked, would keep everybody waiting. One that has yielded too often already
-    /// is waited for, with nothing locked.
-    pub fn write_all(&self) -> Vec<Exclusive<'_>> {
-        while !self.snapshot_may_yield.load(SeqCst) && self.snapshot_epoch.load(SeqCst) != 0 {
-            std::thread::sleep(SNAPSHOT_SLICE);
-        }
-        self.snapshot_epoch.store(0, SeqCst);
-        self.lock_all()
-    }
-
-    fn lock_all(&self) -> Vec<Exclusive<'_>> {
+    fn lock_every_shard(&self) -> Vec<Exclusive<'_>> {
         lock_all(|index| self.try_exclusive(index), |index| self.exclusive(index))
     }
 
@@ -382,23 +263,16 @@ impl Keyspace {
     pub fn sweep(&self, now_ms: i64, mut log: impl FnMut(&[Expired]) -> u64) {
         let shards = if self.sweeping.load(Relaxed) { SHARDS } else { 0 };
         for index in 0..shards {
-            while self.earliest_ms[index].load(Relaxed) < now_ms {
+            while self.env.earliest_expiry_ms(index) < now_ms {
                 let mut shard = self.exclusive(index);
                 let (expired, removed, earliest_ms) = shard.take_expired(now_ms, SWEPT_FIELDS);
-                self.earliest_ms[index].store(earliest_ms, Relaxed);
+                self.env.set_earliest_expiry(index, earliest_ms);
                 if !expired.is_empty() {
                     shard.last_lsn = shard.last_lsn.max(log(&expired));
                 }
                 drop(shard);
                 drop(removed);
             }
-        }
-    }
-
-    /// Takes note that something in the shard, which the caller has locked, expires then.
-    pub(super) fn note_expiry(&self, shard: usize, expires_at_ms: Option<i64>) {
-        if let Some(expires_at_ms) = expires_at_ms {
-            self.earliest_ms[shard].fetch_min(expires_at_ms, Relaxed);
         }
     }
 
@@ -425,6 +299,52 @@ impl Keyspace {
             self.save_before_change(&shard);
         }
         Exclusive::Locked(shard)
+    }
+}
+
+impl Shards for &Keyspace {
+    fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
+        Keyspace::read(self, db, keys)
+    }
+
+    fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
+        Keyspace::write(self, db, keys)
+    }
+
+    fn read_all(&self, db: usize) -> ReadAll<'_> {
+        Keyspace::read_all(self, db)
+    }
+
+    fn write_all(&mut self, db: usize) -> WriteAll<'_> {
+        Keyspace::write_all(self, db)
+    }
+
+    fn transaction(&self) -> Option<&Transaction<'_>> {
+        None
+    }
+}
+
+impl AllShards for Keyspace {
+    fn visit(&self, first: usize, visitor: &mut dyn FnMut(usize, &Shard) -> bool) -> u64 {
+        let mut lsn = 0;
+        for index in first..SHARDS {
+            let shard = self.shared(index);
+            lsn = lsn.max(shard.last_lsn);
+            if !visitor(index, &shard) {
+                break;
+            }
+        }
+        lsn
+    }
+
+    /// A snapshot that is being taken ends: to save all of it first, with everything locked, would keep
+    /// everybody waiting. One that has yielded too often already is waited for, with nothing locked.
+    fn lock_all(&self) -> Vec<Exclusive<'_>> {
+        while !self.snapshot_may_yield.load(SeqCst) && self.snapshot_epoch.load(SeqCst) != 0 {
+            std::thread::sleep(SNAPSHOT_SLICE);
+        }
+        self.snapshot_epoch.store(0, SeqCst);
+        self.lock_every_shard()
     }
 }
 
@@ -464,11 +384,6 @@ fn patiently<G>(attempt: impl Fn() -> TryLockResult<G>) -> Option<G> {
         std::thread::yield_now();
     }
 }
-
-/// The keys of a command.
-pub trait Keys<'a>: ExactSizeIterator<Item = &'a [u8]> {}
-
-impl<'a, I: ExactSizeIterator<Item = &'a [u8]>> Keys<'a> for I {}
 
 #[cfg(test)]
 mod tests {

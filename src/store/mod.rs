@@ -8,6 +8,9 @@
 //! Nothing here knows commands, the log or clients (but for their numbers): the dispatcher tells a shard
 //! the log position of its last record, and asks for it.
 
+mod aftermath;
+mod environment;
+mod guard;
 pub mod hash;
 pub mod hyperloglog;
 pub mod inline;
@@ -16,20 +19,26 @@ pub mod keyspace;
 pub mod live;
 pub mod readers;
 pub mod shard;
+mod shards;
 pub mod transaction;
 pub mod value;
 pub mod view;
 pub mod watch;
+pub mod whole;
 
+pub use aftermath::{Aftermath, Changes, Event, Garbage};
 pub use hash::{Field, Hash, PackedLimits};
-pub use keyspace::{Keyspace, SHARDS};
+pub use key::SHARDS;
+pub use keyspace::Keyspace;
 pub use live::LiveHash;
 pub use readers::Readers;
 pub use shard::{Expired, WhatExpired};
+pub use shards::Shards;
 pub use transaction::{LockSet, Transaction};
 pub use value::{ByteString, Entry, StringOrigin, Value};
-pub use view::{Access, Garbage, ReadAll, ReadView, WriteAll, WriteView, WrongType};
+pub use view::{Access, ReadView, WriteView, WrongType};
 pub use watch::Watcher;
+pub use whole::{AllShards, ReadAll, WriteAll};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

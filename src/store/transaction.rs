@@ -13,11 +13,15 @@
 
 use std::sync::Arc;
 
+use super::SHARDS;
+use super::environment::Environment;
+use super::guard::{Exclusive, Guards, Keys, Shared};
 use super::key::HashedKey;
-use super::keyspace::{Exclusive, Keys, Keyspace, SHARDS, Shared};
 use super::shard::Shard;
-use super::view::{Garbage, Guards, ReadAll, ReadView, View, WriteAll, WriteView};
+use super::shards::Shards;
+use super::view::{ReadView, View, WriteView};
 use super::watch::Watcher;
+use super::whole::{AllShards, ReadAll, WriteAll};
 
 /// What a transaction is going to use.
 #[derive(Default)]
@@ -99,16 +103,15 @@ impl Held<'_> {
 
 /// Locked shards that are lent to one command after the other.
 pub struct Transaction<'a> {
-    keyspace: &'a Keyspace,
+    env: &'a Environment,
     /// By ascending index.
     shards: Vec<(usize, Held<'a>)>,
     now_ms: i64,
-    garbage: Garbage,
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(keyspace: &'a Keyspace, shards: Vec<(usize, Held<'a>)>) -> Transaction<'a> {
-        Transaction { keyspace, shards, now_ms: super::now_ms(), garbage: Garbage::default() }
+    pub(super) fn new(env: &'a Environment, shards: Vec<(usize, Held<'a>)>) -> Transaction<'a> {
+        Transaction { env, shards, now_ms: env.now_ms() }
     }
 
     /// The moment of all of its commands: Unix time in milliseconds.
@@ -127,56 +130,6 @@ impl<'a> Transaction<'a> {
         watcher.has_changed() || watched.iter().any(has_expired)
     }
 
-    /// What a command sees that only reads.
-    pub fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
-        let lend = |index| Shared::Lent(self.shards[self.place_of(index)].1.shard());
-        View::new(self.keyspace, db, Guards::of(keys, lend), true).at(self.now_ms)
-    }
-
-    /// What a command sees that may change its keys.
-    pub fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
-        // The shards come in ascending order: each is parted from those behind it.
-        let mut rest = self.shards.iter_mut();
-        let lend = |index| {
-            let place = rest.as_slice().partition_point(|(held, _)| *held < index);
-            let held = rest.nth(place).filter(|(held, _)| *held == index);
-            Exclusive::Lent(
-                held.and_then(|(_, held)| held.shard_mut()).unwrap_or_else(|| not_held()),
-            )
-        };
-        View::new(self.keyspace, db, Guards::of(keys, lend), false).at(self.now_ms)
-    }
-
-    /// What a command sees that reads the whole keyspace.
-    pub fn read_all(&self, db: usize) -> ReadAll<'_> {
-        ReadAll::within(self.keyspace, self, db)
-    }
-
-    /// What a command sees that changes the whole keyspace.
-    pub fn write_all(&mut self, db: usize) -> WriteAll<'_> {
-        let shards = self.shards.iter_mut().filter_map(|(_, held)| held.shard_mut());
-        let shards: Vec<Exclusive> = shards.map(Exclusive::Lent).collect();
-        assert_eq!(shards.len(), SHARDS, "a transaction locks what its commands use");
-        WriteAll::within(self.keyspace, shards, db)
-    }
-
-    /// As [`Keyspace::visit`], for a transaction that locks the whole keyspace.
-    pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Shard) -> bool) -> u64 {
-        let mut seen = 0;
-        for (index, held) in self.shards.iter().skip(self.place_of(first)) {
-            seen = seen.max(held.shard().last_lsn);
-            if !visitor(*index, held.shard()) {
-                break;
-            }
-        }
-        seen
-    }
-
-    /// Keeps what a command's view gave back until everything is unlocked.
-    pub fn keep(&mut self, garbage: Garbage) {
-        self.garbage.extend(garbage);
-    }
-
     /// The highest log position of what is locked.
     pub fn last_lsn(&self) -> u64 {
         self.shards.iter().map(|(_, held)| held.shard().last_lsn).max().unwrap_or(0)
@@ -188,17 +141,64 @@ impl<'a> Transaction<'a> {
         exclusive.for_each(|shard| shard.logged(position));
     }
 
-    /// Unlocks; what comes back takes long to free.
-    pub fn unlock(self) -> Garbage {
-        self.garbage
-    }
-
     fn place_of(&self, index: usize) -> usize {
         if self.shards.len() == SHARDS {
             return index;
         }
         let found = self.shards.binary_search_by_key(&index, |(held, _)| *held);
         found.unwrap_or_else(|_| not_held())
+    }
+}
+
+impl Shards for Transaction<'_> {
+    fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
+        let lend = |index| Shared::Lent(self.shards[self.place_of(index)].1.shard());
+        View::new(self.env, db, Guards::of(keys, lend)).at(self.now_ms)
+    }
+
+    fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
+        // The shards come in ascending order: each is parted from those behind it.
+        let mut rest = self.shards.iter_mut();
+        let lend = |index| {
+            let place = rest.as_slice().partition_point(|(held, _)| *held < index);
+            let held = rest.nth(place).filter(|(held, _)| *held == index);
+            Exclusive::Lent(
+                held.and_then(|(_, held)| held.shard_mut()).unwrap_or_else(|| not_held()),
+            )
+        };
+        View::new(self.env, db, Guards::of(keys, lend)).at(self.now_ms)
+    }
+
+    fn read_all(&self, db: usize) -> ReadAll<'_> {
+        ReadAll::new(self, db, self.now_ms)
+    }
+
+    fn write_all(&mut self, db: usize) -> WriteAll<'_> {
+        let shards = self.shards.iter_mut().filter_map(|(_, held)| held.shard_mut());
+        let shards: Vec<Exclusive> = shards.map(Exclusive::Lent).collect();
+        assert_eq!(shards.len(), SHARDS, "a transaction locks what its commands use");
+        WriteAll::locked(self.env, db, shards)
+    }
+
+    fn transaction(&self) -> Option<&Transaction<'_>> {
+        Some(self)
+    }
+}
+
+impl AllShards for Transaction<'_> {
+    fn visit(&self, first: usize, visitor: &mut dyn FnMut(usize, &Shard) -> bool) -> u64 {
+        let mut lsn = 0;
+        for (index, held) in self.shards.iter().skip(self.place_of(first)) {
+            lsn = lsn.max(held.shard().last_lsn);
+            if !visitor(*index, held.shard()) {
+                break;
+            }
+        }
+        lsn
+    }
+
+    fn lock_all(&self) -> Vec<Exclusive<'_>> {
+        unreachable!("a transaction has its shards locked")
     }
 }
 
@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{ByteString, Value};
+    use crate::store::{ByteString, Keyspace, Value};
 
     fn locks(read: &[&str], exclusive: &[&str]) -> LockSet {
         let mut locks = LockSet::default();

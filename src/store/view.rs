@@ -10,22 +10,20 @@
 //! says `DEL` or `HDEL` before it says what the command did. The clock is read at most once in the life
 //! of a view, so a command sees one moment.
 //!
-//! Use: whoever looks at a key has used it at that second, which `OBJECT IDLETIME` tells; so everything
-//! here that returns an entry or what is in it notes that, except [`View::peek`] and [`View::find`].
+//! Every lookup says with [`Access`] what it counts as.
 
 use std::cell::Cell;
-use std::ops::Deref;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::aftermath::{Aftermath, Changes, Event};
+use super::environment::Environment;
+use super::guard::{Exclusive, Guard, Guards, Shared, place_of};
 use super::hash::{Hash, PackedLimits};
 use super::key::HashedKey;
-use super::keyspace::{Exclusive, Keys, Keyspace, Shared};
 use super::live::LiveHash;
-use super::readers::{Readers, Stripe};
-use super::shard::{Expired, Shard, Table, TimedHashes, WhatExpired};
-use super::transaction::Transaction;
+use super::shard::{Expired, Shard, WhatExpired};
 use super::value::{ByteString, Entry, StringOrigin, Value};
-use crate::config::events::{Class, Event};
+use crate::config::events::Class;
 
 /// The key holds a value of another type than the command works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,54 +34,34 @@ pub struct WrongType;
 pub enum Access {
     /// A use of the key; a hit or a miss if the command only reads.
     Use,
-    /// A use, and a hit or a miss even if the command writes: for commands that answer what they find (GETEX,
-    /// COPY).
+    /// A use, and a hit or a miss even if the command writes: for commands that answer what they find
+    /// (GETEX, COPY).
     Answer,
     /// A hit or a miss if the command only reads, but no use (TYPE, EXISTS).
     Look,
+    /// The same, but a miss is no `keymiss` event (OBJECT).
+    Peek,
     /// Nothing (MEMORY USAGE, DEBUG).
     Inspect,
 }
 
-/// Locked shards.
-pub(super) enum Guards<G> {
-    /// That of the only key of a command, whose hash is known.
-    One { hash: u64, guard: G },
-    /// Several, by ascending index.
-    Many(Vec<(usize, G)>),
-}
-
-impl<G> Guards<G> {
-    /// Those of the keys, each of which `lock` is asked for once, in ascending order.
-    pub(super) fn of<'k>(mut keys: impl Keys<'k>, mut lock: impl FnMut(usize) -> G) -> Guards<G> {
-        if keys.len() == 1
-            && let Some(key) = keys.next()
-        {
-            let key = HashedKey::new(key);
-            return Guards::One { hash: key.hash(), guard: lock(key.shard()) };
-        }
-        let mut shards: Vec<usize> = keys.map(|key| HashedKey::new(key).shard()).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        Guards::Many(shards.into_iter().map(|index| (index, lock(index))).collect())
-    }
-}
-
 /// Keys in locked shards. See the module's opening words.
 pub struct View<'a, G> {
-    keyspace: &'a Keyspace,
+    env: &'a Environment,
     guards: Guards<G>,
     /// The database that the methods mean. `COPY` and `MOVE` change it for a moment: the shard of a
     /// key is the same in all databases.
     pub db: usize,
+    /// Unix time in milliseconds; 0 until somebody asks.
     now_ms: Cell<i64>,
-    /// Whether every lookup counts: those of commands that only read do.
-    reading: bool,
-    /// Whether to look at a key counts as a use of it. Not with `CLIENT NO-TOUCH`.
+    /// Whether a lookup may count as a use of the key. Not with `CLIENT NO-TOUCH`.
     lru: bool,
+    /// The log is being replayed, where nothing expires by itself: a key that has expired by now may get a
+    /// later expiry time further on in the log; and when it did expire, the log says so.
+    replaying: bool,
     lookups: Cell<(u32, u32)>,
-    /// What is left to do after the command. Most leave nothing, and pay for one pointer.
-    aftermath: Option<Box<Aftermath>>,
+    /// Most commands leave nothing, and pay for one pointer.
+    changes: Cell<Option<Box<Changes>>>,
 }
 
 /// What a command that only reads sees.
@@ -91,84 +69,28 @@ pub type ReadView<'a> = View<'a, Shared<'a>>;
 /// What a command that may change its keys sees.
 pub type WriteView<'a> = View<'a, Exclusive<'a>>;
 
-/// What a command leaves to be done, beside its effect.
-#[derive(Default)]
-struct Aftermath {
-    /// What had expired and was removed: `DEL`s and `HDEL`s for the log.
-    expired: Vec<Expired>,
-    /// What happened, for those who subscribe to events.
-    events: Vec<Event>,
-    /// Which keys have changed, for those who cache what they have read. (Those of `expired` are not
-    /// among them.)
-    changed: Vec<Box<[u8]>>,
-    /// Keys that somebody watches or caches, whose value was handed out to be changed in place, which may
-    /// or may not happen.
-    handed_out: Vec<(usize, Vec<u8>)>,
-    /// What takes long to free, to be dropped when the locks are gone.
-    garbage: Garbage,
-}
-
-/// What was removed and takes long to free.
-#[derive(Default)]
-pub struct Garbage {
-    values: Vec<Value>,
-    databases: Vec<(Table, TimedHashes)>,
-    readers: Vec<Stripe>,
-}
-
-impl Garbage {
-    /// Whether there is nothing to free.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty() && self.databases.is_empty() && self.readers.is_empty()
+impl<'a, G: Guard> View<'a, G> {
+    pub(super) fn new(env: &'a Environment, db: usize, guards: Guards<G>) -> View<'a, G> {
+        let (now_ms, lookups, changes) = (Cell::new(0), Cell::new((0, 0)), Cell::new(None));
+        View { env, guards, db, now_ms, lru: true, replaying: false, lookups, changes }
     }
 
-    /// Takes more of it.
-    pub(super) fn extend(&mut self, mut more: Garbage) {
-        self.values.append(&mut more.values);
-        self.databases.append(&mut more.databases);
-        self.readers.append(&mut more.readers);
-    }
-
-    /// All that a table of readers had.
-    pub fn of(readers: &Readers) -> Garbage {
-        Garbage { readers: readers.take_all(), ..Garbage::default() }
-    }
-}
-
-impl<'a, G: Deref<Target = Shard>> View<'a, G> {
-    pub(super) fn new(
-        keyspace: &'a Keyspace,
-        db: usize,
-        guards: Guards<G>,
-        reading: bool,
-    ) -> View<'a, G> {
-        let (now_ms, lookups) = (Cell::new(0), Cell::new((0, 0)));
-        let (lru, aftermath) = (true, None);
-        View { keyspace, guards, db, now_ms, reading, lru, lookups, aftermath }
-    }
-
-    /// How many keys were looked for and found, and how many not. What a writer looks for in order to
-    /// change it does not count: that is Redis's rule.
-    pub fn lookups(&self) -> (u32, u32) {
-        self.lookups.get()
-    }
-
-    /// The same at a moment that is known.
+    /// The same at a time that is known.
     pub(super) fn at(self, now_ms: i64) -> View<'a, G> {
         self.now_ms.set(now_ms);
         self
     }
 
-    /// The same, in which to look at a key counts as a use of it or not.
-    pub fn with_lru(mut self, lru: bool) -> View<'a, G> {
-        self.lru = lru;
-        self
+    /// The same, in which a lookup may count as a use of the key or not, for a replay of the log or not.
+    #[inline(always)]
+    pub fn with(self, lru: bool, replaying: bool) -> View<'a, G> {
+        View { lru, replaying, ..self }
     }
 
     /// The moment of this command: Unix time in milliseconds.
     pub fn now_ms(&self) -> i64 {
         if self.now_ms.get() == 0 {
-            self.now_ms.set(super::now_ms());
+            self.now_ms.set(self.env.now_ms());
         }
         self.now_ms.get()
     }
@@ -176,7 +98,7 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     /// Whether something that is to expire then is gone at once. (Redis's rule: a key that is there
     /// stays through the millisecond of its deadline, one that is given this deadline does not.)
     pub fn has_passed(&self, expires_at_ms: i64) -> bool {
-        self.keyspace.is_expiring() && expires_at_ms <= self.now_ms()
+        !self.replaying && expires_at_ms <= self.now_ms()
     }
 
     /// The highest log position of the shards: what the command may show is logged before it.
@@ -190,29 +112,44 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
     /// The entry of the key, unless it has expired. `access` says what the lookup counts as.
     pub fn get(&self, key: &[u8], access: Access) -> Option<&Entry> {
         let (shard, hashed) = self.locate(key);
-        let found = shard.table(self.db).and_then(|table| table.get(hashed));
-        let found = found.filter(|entry| !self.is_expired(entry));
-        if access == Access::Answer || (self.reading && access != Access::Inspect) {
+        let held = shard.table(self.db).and_then(|table| table.get(hashed));
+        let found = held.filter(|entry| !self.is_expired(entry));
+        if access == Access::Answer || (G::READS_ONLY && access != Access::Inspect) {
             let (hits, misses) = self.lookups.get();
             let hit = found.is_some();
             self.lookups.set((hits + u32::from(hit), misses + u32::from(!hit)));
+            if G::READS_ONLY && !hit {
+                self.note_miss(key, access, held.is_some());
+            }
         }
         if self.lru && matches!(access, Access::Use | Access::Answer) {
-            found.inspect(|entry| entry.mark_used(self.keyspace.second()));
+            found.inspect(|entry| entry.mark_used(self.env.second()));
         }
         found
     }
 
-    /// Whether the key has expired, and nobody has removed it yet.
-    pub fn has_expired(&self, key: &[u8]) -> bool {
-        let (shard, key) = self.locate(key);
-        let entry = shard.table(self.db).and_then(|table| table.get(key));
-        entry.is_some_and(|entry| self.is_expired(entry))
+    /// Notes that a key is not there that a read wanted. One that is `held` has expired: it stays for a
+    /// writer or the sweeper to remove, but clients that cache it need not wait for that.
+    #[inline]
+    fn note_miss(&self, key: &[u8], access: Access, held: bool) {
+        let is_event =
+            access != Access::Peek && self.env.config.notify_keyspace_events.has(Class::KEY_MISS);
+        let found_expired = held && self.env.is_tracked();
+        if is_event || found_expired {
+            let mut changes = self.changes.take().unwrap_or_default();
+            if is_event {
+                changes.events.push(Event { db: self.db, key: key.into(), name: "keymiss" });
+            }
+            if found_expired {
+                changes.found_expired.push(key.into());
+            }
+            self.changes.set(Some(changes));
+        }
     }
 
     /// The seconds since the entry was last used.
     pub fn idle_seconds(&self, entry: &Entry) -> u32 {
-        self.keyspace.second().saturating_sub(entry.used_at())
+        self.env.second().saturating_sub(entry.used_at())
     }
 
     /// Whether the key is there.
@@ -240,7 +177,7 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
         match self.get(key, Access::Use).map(|entry| &entry.value) {
             None => Ok(None),
             Some(Value::Hash(hash)) => {
-                let expires = hash.is_timed() && self.keyspace.is_expiring();
+                let expires = hash.is_timed() && !self.replaying;
                 let now_ms = if expires { self.now_ms() } else { i64::MIN };
                 Ok(Some(LiveHash::new(hash, now_ms)))
             }
@@ -250,14 +187,20 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
 
     /// The longest string that may be stored.
     pub fn string_limit(&self) -> usize {
-        match self.keyspace.is_expiring() {
-            true => self.keyspace.config.proto_max_bulk_len.load(Relaxed) as usize,
-            false => usize::MAX, // what the log has was once allowed
+        if self.replaying {
+            return usize::MAX; // what the log has was once allowed
         }
+        self.env.config.proto_max_bulk_len.load(Relaxed) as usize
     }
 
     fn is_expired(&self, entry: &Entry) -> bool {
-        entry.can_expire() && self.keyspace.is_expiring() && entry.is_expired(self.now_ms())
+        entry.can_expire() && !self.replaying && entry.is_expired(self.now_ms())
+    }
+
+    /// What the command leaves to be done.
+    #[inline(always)]
+    pub fn finish(&self) -> Aftermath {
+        Aftermath { lookups: self.lookups.get(), changes: self.changes.take() }
     }
 
     fn hashed<'k>(&self, key: &'k [u8]) -> HashedKey<'k> {
@@ -274,15 +217,6 @@ impl<'a, G: Deref<Target = Shard>> View<'a, G> {
             Guards::Many(guards) => (&guards[place_of(guards, key)].1, key),
         }
     }
-}
-
-/// The place of a key's shard among those that are locked.
-///
-/// # Panics
-/// If it is not among them: the row of the command does not name all of its keys.
-fn place_of<G>(guards: &[(usize, G)], key: HashedKey) -> usize {
-    let found = guards.binary_search_by_key(&key.shard(), |(index, _)| *index);
-    found.unwrap_or_else(|_| unreachable!("a command may only use the keys that its row names"))
 }
 
 impl WriteView<'_> {
@@ -331,7 +265,7 @@ impl WriteView<'_> {
             return Ok(None);
         }
         // If the hash has a field with a deadline, the clock has been read to know that it is live.
-        let now_ms = if self.keyspace.is_expiring() { self.now_ms.get() } else { 0 };
+        let now_ms = if self.replaying { 0 } else { self.now_ms.get() };
         let hash = match self.entry_mut(key).map(|entry| &mut entry.value) {
             None => return Ok(None),
             Some(Value::Hash(hash)) => hash,
@@ -351,9 +285,9 @@ impl WriteView<'_> {
             shard.signal_modified(db, hashed);
             self.notify(Class::HASH, "hexpired", key);
             let what = WhatExpired::Fields(expired);
-            self.aftermath().expired.push(Expired { db, key: key.into(), what });
+            self.changes().expired.push(Expired { db, key: key.into(), what });
         }
-        self.keyspace.note_expiry(hashed.shard(), is_ms);
+        self.env.note_expiry(hashed.shard(), is_ms);
         if is_empty {
             let (shard, hashed) = self.locate_mut(key);
             let old = shard.remove(db, hashed);
@@ -388,20 +322,20 @@ impl WriteView<'_> {
     pub fn insert_entry(&mut self, key: &[u8], entry: Entry) {
         self.notify_insertion(key);
         let (db, expires_at_ms) = (self.db, entry.expires_at_ms());
-        entry.mark_used(self.keyspace.second());
+        entry.mark_used(self.env.second());
         let (shard, hashed) = self.locate_mut(key);
         let earliest_field_ms = entry.earliest_field_ms();
         let old = shard.insert(db, hashed, entry);
         shard.signal_modified(db, hashed);
         self.note_change(key);
-        self.keyspace.note_expiry(hashed.shard(), earliest_field_ms);
+        self.env.note_expiry(hashed.shard(), earliest_field_ms);
         self.replaced(hashed, old, expires_at_ms);
     }
 
     /// As [`WriteView::insert`], for a string: see [`Table::insert_string`].
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<i64>) {
         self.notify_insertion(key);
-        let (db, second) = (self.db, self.keyspace.second());
+        let (db, second) = (self.db, self.env.second());
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.insert_string(db, hashed, value, expires_at_ms, second);
         shard.signal_modified(db, hashed);
@@ -411,10 +345,10 @@ impl WriteView<'_> {
 
     /// Takes note of what the key held before, and of when it expires now.
     fn replaced(&mut self, key: HashedKey, old: Option<Entry>, expires_at_ms: Option<i64>) {
-        self.keyspace.note_expiry(key.shard(), expires_at_ms);
+        self.env.note_expiry(key.shard(), expires_at_ms);
         if let Some(old) = old.as_ref().filter(|old| self.is_expired(old)) {
             let (db, what) = (self.db, WhatExpired::of(old, self.now_ms()));
-            self.aftermath().expired.push(Expired { db, key: key.bytes().into(), what });
+            self.changes().expired.push(Expired { db, key: key.bytes().into(), what });
         }
         self.discard(old);
     }
@@ -453,12 +387,12 @@ impl WriteView<'_> {
         shard.set_expires_at_ms(db, hashed, expires_at_ms);
         shard.signal_modified(db, hashed);
         self.note_change(key);
-        self.keyspace.note_expiry(hashed.shard(), expires_at_ms);
+        self.env.note_expiry(hashed.shard(), expires_at_ms);
     }
 
     /// When a hash is small enough for its compact form.
     pub fn packed_limits(&self) -> PackedLimits {
-        let config = &self.keyspace.config;
+        let config = &self.env.config;
         PackedLimits {
             entries: config.hash_max_listpack_entries.load(Relaxed) as usize,
             value_bytes: config.hash_max_listpack_value.load(Relaxed) as usize,
@@ -467,24 +401,18 @@ impl WriteView<'_> {
 
     /// The longest sparse form of a HyperLogLog.
     pub fn hll_sparse_limit(&self) -> usize {
-        self.keyspace.config.hll_sparse_max_bytes.load(Relaxed) as usize
+        self.env.config.hll_sparse_max_bytes.load(Relaxed) as usize
     }
 
     /// The number of databases.
     pub fn database_count(&self) -> usize {
-        self.keyspace.config.database_count()
-    }
-
-    /// What had expired and was removed.
-    pub fn take_expired(&mut self) -> Vec<Expired> {
-        let expired = |aftermath: &mut Box<Aftermath>| std::mem::take(&mut aftermath.expired);
-        self.aftermath.as_mut().map(expired).unwrap_or_default()
+        self.env.config.database_count()
     }
 
     /// Takes note of what happened to a key, if events of that class are wanted.
     #[inline(always)]
     pub fn notify(&mut self, class: Class, name: &'static str, key: &[u8]) {
-        if self.keyspace.config.notify_keyspace_events.has(class) {
+        if self.env.config.notify_keyspace_events.has(class) {
             self.note_event(name, key);
         }
     }
@@ -492,14 +420,14 @@ impl WriteView<'_> {
     #[cold]
     fn note_event(&mut self, name: &'static str, key: &[u8]) {
         let event = Event { db: self.db, key: key.into(), name };
-        self.aftermath().events.push(event);
+        self.changes().events.push(event);
     }
 
     /// Takes note that the key, which was just read, is not there, if it is not. (A command that only
     /// reads need not say so.)
     #[inline(always)]
     pub fn notify_if_missing(&mut self, key: &[u8]) {
-        if self.keyspace.config.notify_keyspace_events.has(Class::KEY_MISS) && !self.is_live(key) {
+        if self.env.config.notify_keyspace_events.has(Class::KEY_MISS) && !self.is_live(key) {
             self.note_event("keymiss", key);
         }
     }
@@ -515,7 +443,7 @@ impl WriteView<'_> {
     /// Something is about to be put at the key: what expired there is told first, then that it is new.
     #[inline(always)]
     fn notify_insertion(&mut self, key: &[u8]) {
-        let wanted = &self.keyspace.config.notify_keyspace_events;
+        let wanted = &self.env.config.notify_keyspace_events;
         if wanted.has(Class::NEW.or(Class::EXPIRED).or(Class::HASH)) {
             self.note_insertion(key);
         }
@@ -529,15 +457,9 @@ impl WriteView<'_> {
     }
 
     fn notify_expired(&mut self, key: &[u8], what: &WhatExpired) {
-        let wanted = &self.keyspace.config.notify_keyspace_events;
+        let wanted = &self.env.config.notify_keyspace_events;
         let names = what.events().iter().filter(|(class, _)| wanted.has(*class));
         names.for_each(|(_, name)| self.note_event(name, key));
-    }
-
-    /// What happened and was wanted, in that order.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        let events = |aftermath: &mut Box<Aftermath>| std::mem::take(&mut aftermath.events);
-        self.aftermath.as_mut().map(events).unwrap_or_default()
     }
 
     /// Takes note that the log has everything about these shards up to that position.
@@ -548,42 +470,40 @@ impl WriteView<'_> {
         }
     }
 
-    /// Takes note that the command has changed something: what it was handed out to change in place.
-    pub fn changed(&mut self) {
-        let Some(aftermath) = &mut self.aftermath else { return };
-        for (db, key) in std::mem::take(&mut aftermath.handed_out) {
+    /// Takes note that a key has changed, if anybody caches what he has read.
+    #[inline(always)]
+    fn note_change(&mut self, key: &[u8]) {
+        if self.env.is_tracked() {
+            self.changes().modified.push(key.into());
+        }
+    }
+
+    /// What the command leaves to be done. Values that were lent to be changed in place count as modified if
+    /// it has `changed` something.
+    #[inline(always)]
+    pub fn finish_write(&mut self, changed: bool) -> Aftermath {
+        if changed && self.changes.get_mut().is_some() {
+            self.signal_lent();
+        }
+        self.finish()
+    }
+
+    #[cold]
+    fn signal_lent(&mut self) {
+        for (db, key) in std::mem::take(&mut self.changes().lent) {
             let (shard, hashed) = self.locate_mut(&key);
             shard.signal_modified(db, hashed);
             self.note_change(&key);
         }
     }
 
-    /// Takes note that a key has changed, if anybody caches what he has read.
-    #[inline(always)]
-    fn note_change(&mut self, key: &[u8]) {
-        if self.keyspace.is_cached() {
-            self.aftermath().changed.push(key.into());
-        }
-    }
-
-    /// Which keys have changed, if anybody caches.
-    pub fn take_changed(&mut self) -> Vec<Box<[u8]>> {
-        let changed = |aftermath: &mut Box<Aftermath>| std::mem::take(&mut aftermath.changed);
-        self.aftermath.as_mut().map(changed).unwrap_or_default()
-    }
-
-    /// Unlocks; what comes back, if anything does, takes long to free.
-    pub fn unlock(self) -> Option<Garbage> {
-        self.aftermath.map(|aftermath| aftermath.garbage)
-    }
-
-    fn aftermath(&mut self) -> &mut Aftermath {
-        self.aftermath.get_or_insert_default()
+    fn changes(&mut self) -> &mut Changes {
+        self.changes.get_mut().get_or_insert_default()
     }
 
     fn discard(&mut self, old: Option<Entry>) {
         if let Some(old) = old.filter(|old| old.value.is_costly_to_drop()) {
-            self.aftermath().garbage.values.push(old.value);
+            self.changes().garbage.values.push(old.value);
         }
     }
 
@@ -603,15 +523,15 @@ impl WriteView<'_> {
         shard.signal_modified(db, hashed);
         self.discard(old);
         self.notify_expired(key, &what);
-        self.aftermath().expired.push(Expired { db, key: key.into(), what });
+        self.changes().expired.push(Expired { db, key: key.into(), what });
         false
     }
 
     /// The entry, expired or not.
     fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let (db, lru, second) = (self.db, self.lru, self.keyspace.second());
-        if self.locate(key).0.watches.is_some() || self.keyspace.is_cached() {
-            self.aftermath().handed_out.push((db, key.to_vec()));
+        let (db, lru, second) = (self.db, self.lru, self.env.second());
+        if self.locate(key).0.watches.is_some() || self.env.is_tracked() {
+            self.changes().lent.push((db, key.to_vec()));
         }
         let (shard, key) = self.locate_mut(key);
         let entry = shard.table_mut(db).get_mut(key)?;
@@ -630,173 +550,5 @@ impl WriteView<'_> {
                 (&mut guards[place].1, key)
             }
         }
-    }
-}
-
-/// What a command sees that reads the whole keyspace: one shard after the other, never all at once.
-pub struct ReadAll<'a> {
-    keyspace: &'a Keyspace,
-    /// The database that the command means.
-    pub db: usize,
-    now_ms: i64,
-    last_lsn: Cell<u64>,
-    /// The transaction that has all shards locked already.
-    transaction: Option<&'a Transaction<'a>>,
-}
-
-impl<'a> ReadAll<'a> {
-    /// The whole keyspace.
-    pub fn new(keyspace: &'a Keyspace, db: usize) -> ReadAll<'a> {
-        let (now_ms, last_lsn) = (super::now_ms(), Cell::new(0));
-        ReadAll { keyspace, db, now_ms, last_lsn, transaction: None }
-    }
-
-    pub(super) fn within(
-        keyspace: &'a Keyspace,
-        transaction: &'a Transaction<'a>,
-        db: usize,
-    ) -> ReadAll<'a> {
-        let (now_ms, last_lsn) = (transaction.now_ms(), Cell::new(0));
-        ReadAll { keyspace, db, now_ms, last_lsn, transaction: Some(transaction) }
-    }
-
-    /// The highest log position of what was visited.
-    pub fn last_lsn(&self) -> u64 {
-        self.last_lsn.get()
-    }
-
-    /// Shows the database's part of every shard, from the shard of that number on, with the shard's
-    /// number, until the visitor returns false.
-    pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Table) -> bool) {
-        self.visit_shards(first, |index, shard| {
-            shard.table(self.db).is_none_or(|table| visitor(index, table))
-        });
-    }
-
-    /// Shows the parts of all databases of every shard, with the numbers of the databases.
-    pub fn visit_databases(&self, mut visitor: impl FnMut(usize, &Table)) {
-        self.visit_shards(0, |_, shard| {
-            let databases = 0..shard.databases();
-            databases.for_each(|db| shard.table(db).iter().for_each(|table| visitor(db, table)));
-            true
-        });
-    }
-
-    fn visit_shards(&self, first: usize, visitor: impl FnMut(usize, &Shard) -> bool) {
-        let seen = match self.transaction {
-            Some(transaction) => transaction.visit(first, visitor),
-            None => self.keyspace.visit(first, visitor),
-        };
-        self.last_lsn.set(self.last_lsn.get().max(seen));
-    }
-
-    /// The moment of this command: Unix time in milliseconds.
-    pub fn now_ms(&self) -> i64 {
-        self.now_ms
-    }
-
-    /// Whether the entry is there at the moment of this command.
-    pub fn is_live(&self, entry: &Entry) -> bool {
-        !entry.is_expired(self.now_ms)
-    }
-}
-
-/// What a command sees that changes the whole keyspace: every shard, locked as soon as it begins to.
-pub struct WriteAll<'a> {
-    keyspace: &'a Keyspace,
-    shards: Vec<Exclusive<'a>>,
-    /// The database that the command means.
-    pub db: usize,
-    garbage: Garbage,
-    /// No key need be what it was.
-    has_replaced: bool,
-}
-
-impl<'a> WriteAll<'a> {
-    /// The whole keyspace, not locked yet.
-    pub fn new(keyspace: &'a Keyspace, db: usize) -> WriteAll<'a> {
-        WriteAll::within(keyspace, Vec::new(), db)
-    }
-
-    /// The same with all shards, locked already.
-    pub(super) fn within(
-        keyspace: &'a Keyspace,
-        shards: Vec<Exclusive<'a>>,
-        db: usize,
-    ) -> WriteAll<'a> {
-        WriteAll { keyspace, shards, db, garbage: Garbage::default(), has_replaced: false }
-    }
-
-    /// All shards, locked from now on.
-    fn locked(&mut self) -> &mut [Exclusive<'a>] {
-        if self.shards.is_empty() {
-            self.shards = self.keyspace.write_all();
-        }
-        &mut self.shards
-    }
-
-    /// The number of databases.
-    pub fn database_count(&self) -> usize {
-        self.keyspace.config.database_count()
-    }
-
-    /// Empties the database that the command means.
-    pub fn flush(&mut self) {
-        self.has_replaced = true;
-        let db = self.db;
-        let databases: Vec<_> = self.locked().iter_mut().map(|shard| shard.flush(db)).collect();
-        self.garbage.databases.extend(databases.into_iter().filter(|(table, _)| !table.is_empty()));
-    }
-
-    /// Empties all databases.
-    pub fn flush_all(&mut self) {
-        self.has_replaced = true;
-        self.locked();
-        for shard in &mut self.shards {
-            let databases = (0..shard.databases()).map(|db| shard.flush(db));
-            self.garbage.databases.extend(databases.filter(|(table, _)| !table.is_empty()));
-        }
-    }
-
-    /// Locks everything now: nobody else uses any key until this is dropped.
-    pub fn stop(&mut self) {
-        self.locked();
-    }
-
-    /// Takes over all keys of all databases of another keyspace, and gives up what there was.
-    pub fn take_over(&mut self, other: &Keyspace) {
-        self.locked();
-        for (index, mut theirs) in other.write_all().into_iter().enumerate() {
-            self.keyspace.note_expiry(index, other.earliest_expiry_ms(index));
-            let old = self.shards[index].take_over(&mut theirs);
-            self.garbage.databases.extend(old.into_iter().filter(|(table, _)| !table.is_empty()));
-        }
-    }
-
-    /// Exchanges two databases.
-    pub fn swap(&mut self, one: usize, other: usize) {
-        self.has_replaced = one != other;
-        let now_ms = super::now_ms();
-        self.locked().iter_mut().for_each(|shard| shard.swap(one, other, now_ms));
-    }
-
-    /// Whether whole databases have been emptied or exchanged.
-    pub fn has_replaced(&self) -> bool {
-        self.has_replaced
-    }
-
-    /// The highest log position of the shards.
-    pub fn last_lsn(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.last_lsn).max().unwrap_or(0)
-    }
-
-    /// Takes note that the log has everything up to that position.
-    pub fn logged(&mut self, position: u64) {
-        self.shards.iter_mut().for_each(|shard| shard.logged(position));
-    }
-
-    /// Unlocks; what comes back takes long to free.
-    pub fn unlock(self) -> Garbage {
-        self.garbage
     }
 }

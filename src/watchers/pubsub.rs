@@ -17,10 +17,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::config::events::Class;
 use crate::config::{Config, Level, OutputLimit};
 use crate::net::outbox::{Outbox, VisibleAt};
 use crate::resp::{Protocol, Reply};
 use crate::stats::Counter;
+use crate::store::Event;
 use crate::text::glob;
 
 /// What a subscription is to.
@@ -163,6 +165,18 @@ impl Hub {
             }
         }
         sent
+    }
+
+    /// Publishes a keyspace event on the channels that are enabled for it.
+    pub fn publish_event(&self, Event { db, key, name }: &Event, visible_at: &VisibleAt) {
+        let enabled = &self.config.notify_keyspace_events;
+        if enabled.has(Class::KEYSPACE) {
+            let channel = [format!("__keyspace@{db}__:").as_bytes(), key].concat();
+            self.publish(&channel, name.as_bytes(), visible_at);
+        }
+        if enabled.has(Class::KEYEVENT) {
+            self.publish(format!("__keyevent@{db}__:{name}").as_bytes(), key, visible_at);
+        }
     }
 
     /// The same for a shard channel, to which no pattern applies.

@@ -1,0 +1,167 @@
+//! One command on its way: the one path for plain commands, for those inside EXEC and for a replay.
+//!
+//! They differ in where the shards come from ([`Shards`]: locked for this command, or by the transaction)
+//! and in where the records go ([`Origin`]). Everything else is the same code: lock, run the handler,
+//! [`commit`](Call::commit), unlock.
+
+use crate::commands::spec::{Nested, Outcome};
+use crate::commands::{self, Command, Context, Handler, Propagate, spec::Flags};
+use crate::resp::{Args, CommandError, Reply};
+use crate::session::{Origin, Server, Session};
+use crate::store::{Aftermath, ReadAll, ReadView, Shards, WriteAll, WriteView};
+
+use super::{admit, reload, transaction};
+
+/// A command that was found and admitted, with its arguments.
+pub(super) struct Call<'a> {
+    pub(super) server: &'a Server,
+    pub(super) session: &'a mut Session,
+    pub(super) command: &'static Command,
+    pub(super) args: Args<'a>,
+}
+
+impl<'a> Call<'a> {
+    /// Carries the command out. After an error the caller takes back what is in the reply.
+    pub(super) fn run(self, shards: &mut impl Shards, reply: &mut Reply) -> Outcome {
+        let (command, args, db) = (self.command, self.args, self.session.db);
+        match command.handler {
+            Handler::Read(handler) => {
+                let (lru, replaying) = self.view_options();
+                let view = shards.read(db, command.keys_of(args)).with(lru, replaying);
+                let outcome = handler(&view, args, reply);
+                self.commit(view, outcome.map(|()| Propagate::Nothing))
+            }
+            Handler::Write(handler) => {
+                let (lru, replaying) = self.view_options();
+                let mut view = shards.write(db, command.keys_of(args)).with(lru, replaying);
+                let change = handler(&mut view, args, reply);
+                self.commit(view, change)
+            }
+            Handler::ReadAll(handler) => {
+                let view = shards.read_all(db);
+                let outcome = handler(&view, args, reply);
+                self.commit(view, outcome.map(|()| Propagate::Nothing))
+            }
+            Handler::WriteAll(handler) => {
+                let mut view = shards.write_all(db);
+                let change = handler(&mut view, args, reply);
+                self.commit(view, change)
+            }
+            Handler::Session(handler) | Handler::Container(_, Some(handler)) => {
+                let Call { server, session, .. } = self;
+                let transaction = shards.transaction();
+                let outcome = handler(&mut Context { server, session, transaction }, args, reply);
+                let call = Call { server, session, command, args };
+                call.commit(NoKeys, outcome.map(|()| Propagate::Nothing))
+            }
+            Handler::Nested(nested) => {
+                let Call { server, session, .. } = self;
+                let outcome = match nested {
+                    Nested::Exec => transaction::execute(server, session, reply),
+                    Nested::LoadAof => reload::load_aof(server, session, reply),
+                    Nested::Reload => reload::reload(server, session, args, reply),
+                    Nested::Populate => reload::populate(server, session, args, reply),
+                };
+                let call = Call { server, session, command, args };
+                call.commit(NoKeys, outcome.map(|()| Propagate::Nothing))
+            }
+            Handler::Hidden(rows) => {
+                let command = commands::find_hidden(command, rows, args)?;
+                admit(self.server, self.session, command)?;
+                Call { command, ..self }.run(shards, reply)
+            }
+            // The arity of a container asks for a subcommand.
+            Handler::Container(_, None) => Err(CommandError::SYNTAX),
+        }
+    }
+
+    /// Whether lookups may count as uses of the keys, and whether the log is being replayed.
+    #[inline(always)]
+    fn view_options(&self) -> (bool, bool) {
+        let lru = !self.session.client_flags.no_touch || self.command.has(Flags::ALWAYS_A_USE);
+        (lru, matches!(self.session.origin, Origin::Replay))
+    }
+}
+
+/// What a command has locked.
+pub(super) trait Scope {
+    /// The highest LSN of a change that the command may have seen.
+    fn last_lsn(&self) -> u64;
+    /// The log has every change of what is locked up to that LSN.
+    fn set_logged(&mut self, lsn: u64);
+    /// What the command leaves to be done; `changed` if it goes into the log.
+    fn finish(&mut self, changed: bool) -> Aftermath;
+}
+
+impl Scope for ReadView<'_> {
+    fn last_lsn(&self) -> u64 {
+        ReadView::last_lsn(self)
+    }
+
+    fn set_logged(&mut self, _: u64) {
+        unreachable!("a command that only reads logs nothing")
+    }
+
+    fn finish(&mut self, _: bool) -> Aftermath {
+        ReadView::finish(self)
+    }
+}
+
+impl Scope for WriteView<'_> {
+    fn last_lsn(&self) -> u64 {
+        WriteView::last_lsn(self)
+    }
+
+    fn set_logged(&mut self, lsn: u64) {
+        self.logged(lsn);
+    }
+
+    fn finish(&mut self, changed: bool) -> Aftermath {
+        self.finish_write(changed)
+    }
+}
+
+impl Scope for ReadAll<'_> {
+    fn last_lsn(&self) -> u64 {
+        ReadAll::last_lsn(self)
+    }
+
+    fn set_logged(&mut self, _: u64) {
+        unreachable!("a command that only reads logs nothing")
+    }
+
+    fn finish(&mut self, _: bool) -> Aftermath {
+        Aftermath::default()
+    }
+}
+
+impl Scope for WriteAll<'_> {
+    fn last_lsn(&self) -> u64 {
+        WriteAll::last_lsn(self)
+    }
+
+    fn set_logged(&mut self, lsn: u64) {
+        self.logged(lsn);
+    }
+
+    fn finish(&mut self, _: bool) -> Aftermath {
+        WriteAll::finish(self)
+    }
+}
+
+/// A command about the connection or the server has locked nothing.
+struct NoKeys;
+
+impl Scope for NoKeys {
+    fn last_lsn(&self) -> u64 {
+        0
+    }
+
+    fn set_logged(&mut self, _: u64) {
+        unreachable!("a command without keys logs nothing")
+    }
+
+    fn finish(&mut self, _: bool) -> Aftermath {
+        Aftermath::default()
+    }
+}

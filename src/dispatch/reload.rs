@@ -1,0 +1,144 @@
+//! `DEBUG LOADAOF`, `RELOAD` and `POPULATE`: commands for test tools that carry out other commands.
+//!
+//! `LOADAOF` and `RELOAD` read the log into a keyspace beside the one that is served and then exchange the
+//! two with every shard locked. So nobody sees half of it, what clients sent meanwhile waits, and if the log
+//! cannot be read everything stays as it was. It takes the memory twice.
+
+use std::fs::File;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::apply;
+use crate::aof::{Aof, ReplayError, replay};
+use crate::commands;
+use crate::commands::options::{integer, is};
+use crate::commands::spec::Outcome;
+use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
+use crate::session::{Server, Session};
+
+/// How often RELOAD looks whether a rewrite that is under way has ended.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Makes keys where there are none: a SETNX for each, which is logged like anybody's.
+pub(super) fn populate(
+    server: &Server,
+    session: &mut Session,
+    args: Args,
+    reply: &mut Reply,
+) -> Outcome {
+    const NOT_POSITIVE: CommandError =
+        CommandError::new("ERR value is out of range, must be positive");
+    let number = |arg: &[u8]| {
+        let number = integer(arg).ok().and_then(|number| usize::try_from(number).ok());
+        number.ok_or(NOT_POSITIVE)
+    };
+    if args.len() > 5 {
+        return Err(commands::unknown_hidden("debug", &args[1]));
+    }
+    let count = number(&args[2])?;
+    let prefix = args.get(3).unwrap_or(b"key");
+    let size = args.get(4).map_or(Ok(0), number)?;
+    let (mut request, mut record) = (Request::new(replay::ANY_LENGTH), Vec::new());
+    let mut ignored = Reply::new(Protocol::Resp2);
+    for index in 0..count {
+        let key = [prefix, b":", index.to_string().as_bytes()].concat();
+        let mut value = format!("value:{index}").into_bytes();
+        if size > 0 {
+            value.resize(size, 0);
+        }
+        record.clear();
+        request::encode(&mut record, &[b"SETNX", &key, &value]);
+        request.clear();
+        request.feed(&record).map_err(|error| format!("ERR {error}"))?;
+        apply(server, session, request.args(), &mut ignored).map_err(|why| format!("ERR {why}"))?;
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// Lets the keyspace be what the log says.
+pub(super) fn load_aof(server: &Server, session: &mut Session, reply: &mut Reply) -> Outcome {
+    expect_log(server)?;
+    load(server, session)?;
+    reply.ok();
+    Ok(())
+}
+
+/// The same after a rewrite of the log, unless the options say that it is not to be rewritten. The log has
+/// all that memory has, so MERGE and NOFLUSH change nothing.
+pub(super) fn reload(
+    server: &Server,
+    session: &mut Session,
+    args: Args,
+    reply: &mut Reply,
+) -> Outcome {
+    let mut rewrites = true;
+    for option in args.from(2) {
+        if is(option, "NOSAVE") {
+            rewrites = false;
+        } else if !is(option, "MERGE") && !is(option, "NOFLUSH") {
+            return Err(CommandError::new(
+                "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
+            ));
+        }
+    }
+    expect_log(server)?;
+    if rewrites {
+        while !server.aof.claim_rewrite() {
+            thread::sleep(LOOK);
+        }
+        let rewritten = server.aof.rewrite(&server.keyspace, &server.config.log_path());
+        rewritten.map_err(|error| format!("ERR The log could not be rewritten: {error}"))?;
+    }
+    load(server, session)?;
+    reply.ok();
+    Ok(())
+}
+
+/// Without a log there is nothing to load from.
+fn expect_log(server: &Server) -> Outcome {
+    let off = CommandError::new("ERR There is no log to load from: appendonly is no");
+    if server.aof.is_enabled() { Ok(()) } else { Err(off) }
+}
+
+fn load(server: &Server, session: &mut Session) -> Outcome {
+    let mut all = server.keyspace.write_all(0);
+    all.stop();
+    let loaded = read_log(server).map_err(|why| {
+        format!("ERR The log could not be loaded, everything is as it was: {why}")
+    })?;
+    all.take_over(loaded.keyspace.write_all(0));
+    let changes = all.finish().changes.unwrap_or_default();
+    server.discard(server.tracking.tell_all(&server.hub));
+    session.read_lsn = session.read_lsn.max(all.last_lsn());
+    drop(all);
+    server.discard(changes.garbage);
+    Ok(())
+}
+
+/// Replays the log for a server of its own, which has no log and no clients.
+fn read_log(server: &Server) -> Result<Server, ReplayError> {
+    let path = server.config.log_path();
+    server.aof.flush()?;
+    if !server.aof.is_at(&path) {
+        return Err(std::io::Error::other("it is still being written").into());
+    }
+    let config = server.config.clone();
+    let mut other = Server::new(config, Aof::disabled(), mpsc::channel().0, mpsc::channel().0);
+    other.keyspace = server.keyspace.beside();
+    other.loading.store(true, SeqCst);
+    let mut session = Session::for_replay();
+    let mut ignored = Reply::new(Protocol::Resp2);
+    let replayed = replay::replay(
+        &mut File::open(&path)?,
+        replay::ANY_LENGTH,
+        |args| apply(&other, &mut session, args, &mut ignored),
+        |_| other.keyspace.tick(),
+    )?;
+    if replayed.torn_bytes > 0 {
+        return Err(std::io::Error::other("it ends in the middle of a record").into());
+    }
+    Ok(other)
+}

@@ -1,0 +1,144 @@
+//! What all connections share: settings, data, log, registries, statistics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use super::clients::{Client, Clients};
+use crate::aof::Aof;
+use crate::config::Config;
+use crate::net::pause::Pause;
+use crate::net::poll::SpinPermit;
+use crate::stats::Stats;
+use crate::store::{Garbage, Keyspace};
+use crate::watchers::pubsub::Hub;
+use crate::watchers::tracking::Tracking;
+
+/// What all connections share.
+pub struct Server {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The data.
+    pub keyspace: Keyspace,
+    /// The log.
+    pub aof: Aof,
+    /// Who is connected.
+    pub clients: Clients,
+    /// Who listens to what.
+    pub hub: Hub,
+    /// Who caches what.
+    pub tracking: Tracking,
+    /// What commands have to wait for.
+    pub pause: Pause,
+    /// What happened.
+    pub stats: Stats,
+    /// Which connection's thread is awake while it waits: one is enough.
+    pub spin_permit: SpinPermit,
+    /// The log is being replayed: only commands that do not need the data are answered.
+    pub loading: AtomicBool,
+    /// The TCP port that is really listened on, 0 without one.
+    pub port: AtomicU16,
+    /// When the process started.
+    pub started: Instant,
+    /// Tells this run of the server from others: 40 hexadecimal digits.
+    pub run_id: String,
+    garbage: Sender<Garbage>,
+    rewrites: Sender<()>,
+}
+
+impl Server {
+    /// A server that serves nobody yet. What takes long to free goes to `garbage`; what is sent to
+    /// `rewrites` starts a rewrite of the log.
+    pub fn new(
+        config: Arc<Config>,
+        aof: Aof,
+        garbage: Sender<Garbage>,
+        rewrites: Sender<()>,
+    ) -> Server {
+        let keyspace = Keyspace::new(config.clone());
+        Server {
+            tracking: Tracking::new(config.clone(), keyspace.tracked().clone()),
+            keyspace,
+            hub: Hub::new(config.clone()),
+            config,
+            aof,
+            clients: Clients::default(),
+            pause: Pause::default(),
+            stats: Stats::default(),
+            spin_permit: SpinPermit::default(),
+            loading: AtomicBool::new(false),
+            port: AtomicU16::new(0),
+            started: Instant::now(),
+            run_id: run_id(),
+            garbage,
+            rewrites,
+        }
+    }
+
+    /// Has the garbage freed by the thread for that.
+    pub fn discard(&self, garbage: Garbage) {
+        if !garbage.is_empty() {
+            // Without the thread (there is always one but in tests) it is freed right here.
+            self.garbage.send(garbage).unwrap_or_default();
+        }
+    }
+
+    /// Starts a rewrite of the log in the background; says no if one is going on.
+    pub fn start_rewrite(&self) -> bool {
+        self.aof.claim_rewrite() && self.rewrites.send(()).is_ok()
+    }
+
+    /// The statistics, with what all connections have counted up to now.
+    pub fn collected_stats(&self) -> &Stats {
+        self.clients.lock().values().for_each(|client| client.collect(&self.stats));
+        &self.stats
+    }
+
+    /// Ends a client's subscriptions, monitoring and tracking: nobody sends it anything any more.
+    pub fn stop_watching(&self, id: u64) {
+        self.hub.leave(id);
+        self.tracking.leave(id);
+    }
+
+    /// Takes a connection out of the registries.
+    pub fn deregister(&self, id: u64) {
+        self.stop_watching(id);
+        let mut connected = self.clients.lock();
+        // Still under the lock: what it has counted is with it, or with all.
+        if let Some(client) = connected.remove(&id) {
+            client.collect(&self.stats);
+        }
+    }
+
+    /// A connection's line in `CLIENT LIST`.
+    pub fn describe(&self, client: &Client) -> Vec<u8> {
+        client.describe(self.hub.counts(client.id), self.tracking.state(client.id))
+    }
+
+    /// Ends a connection, from any thread.
+    pub fn kill(&self, client: &Client) {
+        client.outbox.close();
+        self.deregister(client.id);
+        if self.pause.is_likely() {
+            self.pause.wake();
+        }
+    }
+
+    /// Whether the log is still being replayed.
+    pub fn is_loading(&self) -> bool {
+        self.loading.load(Relaxed)
+    }
+
+    /// Whether a connection has to give a password before anything else.
+    pub fn wants_password(&self) -> bool {
+        !self.config.requirepass.is_empty()
+    }
+}
+
+/// 160 random bits, from the randomness that the standard library takes for its hash maps.
+fn run_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let random = || RandomState::new().hash_one(0u8);
+    format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
+}

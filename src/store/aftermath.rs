@@ -1,0 +1,68 @@
+//! What a command leaves to be done when it has changed or read its keys, beside its record in the log.
+//!
+//! A view collects it while the handler runs, and gives it up at the end as one value ([`Aftermath`]) from
+//! which everyone is served who wants to know: the log, subscribers to keyspace events, clients that
+//! cache, the statistics.
+
+use super::readers::{Readers, Stripe};
+use super::shard::{Expired, Table, TimedHashes};
+use super::value::Value;
+
+/// What a command leaves to be done.
+#[derive(Default)]
+pub struct Aftermath {
+    /// Keys that were looked up and found, and not found, as far as Redis counts them.
+    pub lookups: (u32, u32),
+    /// Most commands leave nothing else, and pay for one pointer.
+    pub changes: Option<Box<Changes>>,
+}
+
+/// What happened to keys.
+#[derive(Default)]
+pub struct Changes {
+    /// What had expired and was removed. The log gets a `DEL` or `HDEL` for each before the command's record.
+    pub expired: Vec<Expired>,
+    /// Keyspace events of the classes that are enabled, in the order in which they happened.
+    pub events: Vec<Event>,
+    /// The keys that were modified, if any client tracks keys. Those of `expired` are not among them.
+    pub modified: Vec<Box<[u8]>>,
+    /// Keys that a read found expired and left in place, if any client tracks keys.
+    pub found_expired: Vec<Box<[u8]>>,
+    /// Whole databases were emptied or exchanged: no key need be what it was.
+    pub replaced_all: bool,
+    /// Values to free after the locks are released, because that takes long.
+    pub garbage: Garbage,
+    /// Keys that are watched or tracked and whose value was lent to be changed in place. When the command has
+    /// changed something they count as modified.
+    pub(super) lent: Vec<(usize, Vec<u8>)>,
+}
+
+/// Something that happened to a key.
+pub struct Event {
+    /// The database of the key.
+    pub db: usize,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Redis's name for what happened: `set`, `expired`.
+    pub name: &'static str,
+}
+
+/// Removed values that take long to free.
+#[derive(Default)]
+pub struct Garbage {
+    pub(super) values: Vec<Value>,
+    pub(super) databases: Vec<(Table, TimedHashes)>,
+    readers: Vec<Stripe>,
+}
+
+impl Garbage {
+    /// Whether there is nothing to free.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.databases.is_empty() && self.readers.is_empty()
+    }
+
+    /// Everything that a table of readers holds; the table is empty then.
+    pub fn of(readers: &Readers) -> Garbage {
+        Garbage { readers: readers.take_all(), ..Garbage::default() }
+    }
+}

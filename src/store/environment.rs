@@ -1,0 +1,81 @@
+//! What a view needs of the keyspace beside the shards it has locked: settings, the clock, and notes that
+//! must not need a lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
+
+use super::SHARDS;
+use crate::config::Config;
+
+/// See the module's opening words.
+pub(super) struct Environment {
+    /// The settings.
+    pub(super) config: Arc<Config>,
+    /// Whether any client caches what it reads, and views must collect which keys they modify. Set before the
+    /// first tracked read; the shard lock makes it visible to later writers.
+    pub(super) tracked: Arc<AtomicBool>,
+    /// For each shard a Unix time in milliseconds before which nothing in it expires. Beside the locks, so
+    /// that the sweeper sees what is due without taking any.
+    earliest_ms: Box<[AtomicI64]>,
+    started: Instant,
+    /// Seconds since then, as of the last [`Environment::tick`]: a clock that costs a command nothing.
+    second: AtomicU32,
+}
+
+impl Environment {
+    pub(super) fn new(config: Arc<Config>) -> Environment {
+        Environment {
+            config,
+            tracked: Arc::default(),
+            earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
+            started: Instant::now(),
+            second: AtomicU32::new(0),
+        }
+    }
+
+    /// Another one with the same settings and the same coarse clock.
+    pub(super) fn beside(&self) -> Environment {
+        let other = Environment { started: self.started, ..Environment::new(self.config.clone()) };
+        other.tick();
+        other
+    }
+
+    /// Unix time in milliseconds.
+    pub(super) fn now_ms(&self) -> i64 {
+        super::now_ms()
+    }
+
+    /// Advances the coarse clock. Called several times a second.
+    pub(super) fn tick(&self) {
+        self.second.store(self.started.elapsed().as_secs() as u32, Relaxed);
+    }
+
+    /// The coarse clock: whole seconds since the start.
+    pub(super) fn second(&self) -> u32 {
+        self.second.load(Relaxed)
+    }
+
+    /// Whether any client caches what it reads.
+    #[inline(always)]
+    pub(super) fn is_tracked(&self) -> bool {
+        self.tracked.load(Relaxed)
+    }
+
+    /// A time before which nothing in the shard expires.
+    pub(super) fn earliest_expiry_ms(&self, shard: usize) -> i64 {
+        self.earliest_ms[shard].load(Relaxed)
+    }
+
+    /// Something in the shard expires at that time. The caller has locked the shard.
+    pub(super) fn note_expiry(&self, shard: usize, expires_at_ms: Option<i64>) {
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.earliest_ms[shard].fetch_min(expires_at_ms, Relaxed);
+        }
+    }
+
+    /// Nothing in the shard expires before that time. The caller has locked the shard for writing.
+    pub(super) fn set_earliest_expiry(&self, shard: usize, expires_at_ms: i64) {
+        self.earliest_ms[shard].store(expires_at_ms, Relaxed);
+    }
+}

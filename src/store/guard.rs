@@ -1,0 +1,122 @@
+//! Locked shards: how a view holds them, whoever locked them.
+//!
+//! A plain command locks the shards of its keys itself; a transaction locks those of all its commands and
+//! lends each command its own. A view holds either kind, so handlers need not know.
+//!
+//! A panic while a shard is locked for writing may leave it half changed. The log holds the truth, so the
+//! process ends there and then ([`Exclusive`]); a restart replays the log.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
+
+use super::key::HashedKey;
+use super::shard::Shard;
+use crate::text::say;
+
+/// A shard locked for reading, by its holder or by the transaction that lends it.
+pub enum Shared<'a> {
+    /// By its holder.
+    Locked(RwLockReadGuard<'a, Shard>),
+    /// By a transaction.
+    Lent(&'a Shard),
+}
+
+impl Deref for Shared<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        match self {
+            Shared::Locked(shard) => shard,
+            Shared::Lent(shard) => shard,
+        }
+    }
+}
+
+/// A shard locked for writing, by its holder or by the transaction that lends it.
+pub enum Exclusive<'a> {
+    /// By its holder.
+    Locked(RwLockWriteGuard<'a, Shard>),
+    /// By a transaction.
+    Lent(&'a mut Shard),
+}
+
+impl Deref for Exclusive<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        match self {
+            Exclusive::Locked(shard) => shard,
+            Exclusive::Lent(shard) => shard,
+        }
+    }
+}
+
+impl DerefMut for Exclusive<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        match self {
+            Exclusive::Locked(shard) => shard,
+            Exclusive::Lent(shard) => shard,
+        }
+    }
+}
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            say(format_args!("A panic while data was being changed: ending. The log is right."));
+            std::process::abort();
+        }
+    }
+}
+
+/// A locked shard.
+pub trait Guard: Deref<Target = Shard> {
+    /// Whether the shard is locked for reading, so that nothing in it can be changed.
+    const READS_ONLY: bool;
+}
+
+impl Guard for Shared<'_> {
+    const READS_ONLY: bool = true;
+}
+
+impl Guard for Exclusive<'_> {
+    const READS_ONLY: bool = false;
+}
+
+/// Locked shards.
+pub(super) enum Guards<G> {
+    /// That of the only key of a command, whose hash is known.
+    One { hash: u64, guard: G },
+    /// Several, by ascending index.
+    Many(Vec<(usize, G)>),
+}
+
+impl<G> Guards<G> {
+    /// Those of the keys, each of which `lock` is asked for once, in ascending order.
+    pub(super) fn of<'k>(mut keys: impl Keys<'k>, mut lock: impl FnMut(usize) -> G) -> Guards<G> {
+        if keys.len() == 1
+            && let Some(key) = keys.next()
+        {
+            let key = HashedKey::new(key);
+            return Guards::One { hash: key.hash(), guard: lock(key.shard()) };
+        }
+        let mut shards: Vec<usize> = keys.map(|key| HashedKey::new(key).shard()).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        Guards::Many(shards.into_iter().map(|index| (index, lock(index))).collect())
+    }
+}
+
+/// The place of a key's shard among those that are locked.
+///
+/// # Panics
+/// If it is not among them: the row of the command does not name all of its keys.
+pub(super) fn place_of<G>(guards: &[(usize, G)], key: HashedKey) -> usize {
+    let found = guards.binary_search_by_key(&key.shard(), |(index, _)| *index);
+    found.unwrap_or_else(|_| unreachable!("a command may only use the keys that its row names"))
+}
+
+/// The keys of a command.
+pub trait Keys<'a>: ExactSizeIterator<Item = &'a [u8]> {}
+
+impl<'a, I: ExactSizeIterator<Item = &'a [u8]>> Keys<'a> for I {}

@@ -1,0 +1,21 @@
+//! Where a command gets its shards from: the keyspace, which locks them for it, or the transaction of which
+//! it is a part, which has locked them already. The command is carried out by the same code either way.
+
+use super::guard::Keys;
+use super::transaction::Transaction;
+use super::view::{ReadView, WriteView};
+use super::whole::{ReadAll, WriteAll};
+
+/// See the module's opening words.
+pub trait Shards {
+    /// Keys, to be read.
+    fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_>;
+    /// Keys, to be changed.
+    fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_>;
+    /// The whole keyspace, to be read.
+    fn read_all(&self, db: usize) -> ReadAll<'_>;
+    /// The whole keyspace, to be changed.
+    fn write_all(&mut self, db: usize) -> WriteAll<'_>;
+    /// The transaction, if it is one.
+    fn transaction(&self) -> Option<&Transaction<'_>>;
+}

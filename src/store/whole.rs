@@ -1,0 +1,184 @@
+//! The whole keyspace, as the few commands see it that need all of it.
+//!
+//! [`ReadAll`] visits one shard after the other and never holds more than one, so a walk keeps nobody
+//! waiting for long. [`WriteAll`] locks all shards, but only when it begins to change something.
+
+use std::cell::Cell;
+
+use super::SHARDS;
+use super::aftermath::{Aftermath, Changes};
+use super::environment::Environment;
+use super::guard::Exclusive;
+use super::shard::{Shard, Table};
+use super::value::Entry;
+
+/// All shards, as the keyspace and a transaction have them.
+pub trait AllShards {
+    /// Shows every shard from the `first` on to the visitor, one after the other, until it returns false.
+    /// Returns the highest LSN that was seen.
+    fn visit(&self, first: usize, visitor: &mut dyn FnMut(usize, &Shard) -> bool) -> u64;
+    /// Locks every shard for writing.
+    fn lock_all(&self) -> Vec<Exclusive<'_>>;
+}
+
+/// What a command sees that reads the whole keyspace: one shard after the other, never all at once.
+pub struct ReadAll<'a> {
+    shards: &'a dyn AllShards,
+    /// The database that the command means.
+    pub db: usize,
+    now_ms: i64,
+    last_lsn: Cell<u64>,
+}
+
+impl<'a> ReadAll<'a> {
+    pub(super) fn new(shards: &'a dyn AllShards, db: usize, now_ms: i64) -> ReadAll<'a> {
+        ReadAll { shards, db, now_ms, last_lsn: Cell::new(0) }
+    }
+
+    /// The highest log position of what was visited.
+    pub fn last_lsn(&self) -> u64 {
+        self.last_lsn.get()
+    }
+
+    /// Shows the database's part of every shard, from the shard of that number on, with the shard's
+    /// number, until the visitor returns false.
+    pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Table) -> bool) {
+        self.visit_shards(first, |index, shard| {
+            shard.table(self.db).is_none_or(|table| visitor(index, table))
+        });
+    }
+
+    /// Shows the parts of all databases of every shard, with the numbers of the databases.
+    pub fn visit_databases(&self, mut visitor: impl FnMut(usize, &Table)) {
+        self.visit_shards(0, |_, shard| {
+            let databases = 0..shard.databases();
+            databases.for_each(|db| shard.table(db).iter().for_each(|table| visitor(db, table)));
+            true
+        });
+    }
+
+    fn visit_shards(&self, first: usize, mut visitor: impl FnMut(usize, &Shard) -> bool) {
+        let lsn = self.shards.visit(first, &mut visitor);
+        self.last_lsn.set(self.last_lsn.get().max(lsn));
+    }
+
+    /// The moment of this command: Unix time in milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// Whether the entry is there at the moment of this command.
+    pub fn is_live(&self, entry: &Entry) -> bool {
+        !entry.is_expired(self.now_ms)
+    }
+}
+
+/// What a command sees that changes the whole keyspace: every shard, locked as soon as it begins to.
+pub struct WriteAll<'a> {
+    env: &'a Environment,
+    /// The database that the command means.
+    pub db: usize,
+    /// Locks all shards; none if they are locked.
+    unlocked: Option<&'a dyn AllShards>,
+    shards: Vec<Exclusive<'a>>,
+    changes: Changes,
+}
+
+impl<'a> WriteAll<'a> {
+    /// The whole keyspace, not locked yet.
+    pub(super) fn new(
+        env: &'a Environment,
+        db: usize,
+        unlocked: &'a dyn AllShards,
+    ) -> WriteAll<'a> {
+        let (shards, changes) = (Vec::new(), Changes::default());
+        WriteAll { env, db, unlocked: Some(unlocked), shards, changes }
+    }
+
+    /// The same with all shards locked.
+    pub(super) fn locked(
+        env: &'a Environment,
+        db: usize,
+        shards: Vec<Exclusive<'a>>,
+    ) -> WriteAll<'a> {
+        WriteAll { env, db, unlocked: None, shards, changes: Changes::default() }
+    }
+
+    /// All shards, locked from now on.
+    fn lock(&mut self) -> &mut [Exclusive<'a>] {
+        if let Some(unlocked) = self.unlocked.take() {
+            self.shards = unlocked.lock_all();
+        }
+        &mut self.shards
+    }
+
+    /// The number of databases.
+    pub fn database_count(&self) -> usize {
+        self.env.config.database_count()
+    }
+
+    /// Empties the database that the command means.
+    pub fn flush(&mut self) {
+        self.changes.replaced_all = true;
+        let db = self.db;
+        let databases: Vec<_> = self.lock().iter_mut().map(|shard| shard.flush(db)).collect();
+        self.changes
+            .garbage
+            .databases
+            .extend(databases.into_iter().filter(|(table, _)| !table.is_empty()));
+    }
+
+    /// Empties all databases.
+    pub fn flush_all(&mut self) {
+        self.changes.replaced_all = true;
+        self.lock();
+        for shard in &mut self.shards {
+            let databases = (0..shard.databases()).map(|db| shard.flush(db));
+            self.changes.garbage.databases.extend(databases.filter(|(table, _)| !table.is_empty()));
+        }
+    }
+
+    /// Locks everything now: nobody else uses any key until this is dropped.
+    pub fn stop(&mut self) {
+        self.lock();
+    }
+
+    /// Takes over all keys of all databases of another keyspace, and gives up what there was.
+    pub fn take_over(&mut self, mut other: WriteAll) {
+        self.lock();
+        self.changes.replaced_all = true;
+        let earliest_ms = |index| Some(other.env.earliest_expiry_ms(index));
+        (0..SHARDS).for_each(|index| self.env.note_expiry(index, earliest_ms(index)));
+        for (ours, theirs) in self.shards.iter_mut().zip(other.lock()) {
+            let old = ours.take_over(theirs);
+            self.changes
+                .garbage
+                .databases
+                .extend(old.into_iter().filter(|(table, _)| !table.is_empty()));
+        }
+    }
+
+    /// Exchanges two databases.
+    pub fn swap(&mut self, one: usize, other: usize) {
+        self.changes.replaced_all = one != other;
+        let now_ms = self.env.now_ms();
+        self.lock().iter_mut().for_each(|shard| shard.swap(one, other, now_ms));
+    }
+
+    /// The highest log position of the shards.
+    pub fn last_lsn(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.last_lsn).max().unwrap_or(0)
+    }
+
+    /// Takes note that the log has everything up to that position.
+    pub fn logged(&mut self, position: u64) {
+        self.shards.iter_mut().for_each(|shard| shard.logged(position));
+    }
+
+    /// What the command leaves to be done. (Nothing counts as a lookup.)
+    pub fn finish(&mut self) -> Aftermath {
+        let changes = std::mem::take(&mut self.changes);
+        let is_needed = changes.replaced_all || !changes.garbage.is_empty();
+        Aftermath { lookups: (0, 0), changes: is_needed.then(|| Box::new(changes)) }
+    }
+}
