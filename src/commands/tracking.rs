@@ -122,7 +122,7 @@ pub(super) fn tracking(context: &mut Context, args: Args, reply: &mut Reply) -> 
         word if is(word, "OFF") => {
             // What came until now came before the confirmation.
             context.session.drain_before_reply |= context.session.listens();
-            context.session.stop_tracking(&context.server.tracking);
+            context.session.stop_tracking(context.server);
         }
         _ => return Err(CommandError::SYNTAX),
     }

@@ -181,15 +181,12 @@ impl Outbox {
         (is_over(hard_bytes) || is_over_too_long) && !self.close()
     }
 
-    /// Ends the connection, from any thread. What is not written is forgotten. Returns whether it had
-    /// ended before.
+    /// Ends the connection, from any thread, whatever locks that holds. What is not written is freed by the
+    /// connection's own threads as they end. Returns whether it had ended before.
     pub fn close(&self) -> bool {
-        let mut queue = self.lock();
+        let queue = self.lock(); // nothing is pushed from here on
         let was_closed = self.closed.swap(true, SeqCst);
-        let forgotten = (std::mem::take(&mut queue.pieces), std::mem::take(&mut queue.held));
-        queue.bytes = 0;
         drop(queue);
-        drop(forgotten); // not under the lock: others may be about to push
         self.changed.notify_all();
         self.socket().into_iter().for_each(Socket::close);
         was_closed
@@ -237,9 +234,21 @@ impl Outbox {
         (!self.has_writer.load(SeqCst)).then_some(turn)
     }
 
-    /// Waits until a write that goes on has ended and is counted: with the socket closed, that is soon.
-    pub fn wait_for_write(&self) {
+    /// Ends the connection from its own thread: closes it, waits until a write in progress has ended and is
+    /// counted, which is soon with the socket closed, and frees what is not written.
+    pub fn end(&self) {
+        self.close();
         drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.free_backlog();
+    }
+
+    /// Frees what a closed connection has not written: perhaps hundreds of megabytes, so not under a lock.
+    fn free_backlog(&self) {
+        let mut queue = self.lock();
+        let backlog = (std::mem::take(&mut queue.pieces), std::mem::take(&mut queue.held));
+        queue.bytes = 0;
+        drop(queue);
+        drop(backlog);
     }
 
     /// Writes replies, for which the log is flushed, unless there is a writer: it says no then.
@@ -400,13 +409,17 @@ impl Outbox {
     }
 }
 
-/// The writer at work: after a panic there is none, and the connection ends.
+/// The writer at work: after a panic there is none, and the connection ends. Of a connection that has ended,
+/// the writer frees the backlog, since its client's thread may wait for the end of a pause.
 struct Writing<'a>(&'a Outbox);
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.close();
+        }
+        if self.0.is_closed() {
+            self.0.free_backlog();
         }
     }
 }
@@ -501,15 +514,19 @@ mod tests {
     }
 
     #[test]
-    fn too_much_ends_it_and_is_forgotten() {
+    fn too_much_ends_it_and_is_freed_by_its_own_threads() {
         let (outbox, config) = (Outbox::new(None), limited("pubsub 1k 0 0"));
         let uncounted = "x".repeat(UNCOUNTED_OUTPUT_BYTES);
         assert!(!push(&outbox, &uncounted, 0, &config));
         assert!(!push(&outbox, &"x".repeat(1000), 0, &config));
         assert!(push(&outbox, "x", 0, &config) && outbox.is_closed());
         assert!(!push(&outbox, "x", 0, &config), "it ends only once");
+        assert_eq!(outbox.backlog().0, 3, "not freed by whoever pushed");
+        outbox.write_out(|_| Ok(()));
+        assert_eq!(outbox.backlog(), (0, 0), "the writer frees it");
+        outbox.hold();
+        outbox.end();
         assert_eq!(outbox.backlog(), (0, 0));
-        assert!(outbox.next().is_none());
     }
 
     #[test]

@@ -85,8 +85,7 @@ impl Drop for Connection<'_> {
     /// writer, and nothing uncounted: if it was killed, it has been taken out of the registry before.
     fn drop(&mut self) {
         self.session.release(self.server);
-        self.session.client.outbox.close();
-        self.session.client.outbox.wait_for_write();
+        self.session.client.outbox.end();
         self.session.publish(self.server, Instant::now());
         self.session.client.collect(&self.server.stats);
     }

@@ -16,7 +16,7 @@ use crate::net::outbox::{Outbox, Promise, VisibleAt};
 use crate::resp::{Queue, Reply};
 use crate::stats::Tally;
 use crate::store::Keyspace;
-use crate::watchers::tracking::{Mode, Tracking};
+use crate::watchers::tracking::Mode;
 
 pub use clients::{Client, ClientFlags, Clients};
 pub use server::Server;
@@ -190,8 +190,8 @@ impl Session {
     }
 
     /// Tracks no more.
-    pub fn stop_tracking(&mut self, tracking: &Tracking) {
-        tracking.leave(self.client.id);
+    pub fn stop_tracking(&mut self, server: &Server) {
+        server.discard(server.tracking.leave(self.client.id));
         self.tracking = None;
         self.caching = false;
     }

@@ -98,7 +98,7 @@ impl Server {
     /// Ends a client's subscriptions, monitoring and tracking: nobody sends it anything any more.
     pub fn stop_watching(&self, id: u64) {
         self.hub.leave(id);
-        self.tracking.leave(id);
+        self.discard(self.tracking.leave(id));
     }
 
     /// Takes a connection out of the registries.

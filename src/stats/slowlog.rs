@@ -48,7 +48,11 @@ impl SlowLog {
 
     /// Forgets the oldest beyond `limit`, which has been lowered.
     pub fn shorten(&self, limit: usize) {
-        lock(&self.0).last.truncate(limit);
+        let mut slows = lock(&self.0);
+        let keep = limit.min(slows.last.len());
+        let forgotten = slows.last.split_off(keep);
+        drop(slows);
+        drop(forgotten); // not under the lock: there may be very many
     }
 
     /// The last so many, the newest first.
@@ -68,7 +72,7 @@ impl SlowLog {
 
     /// Forgets all.
     pub fn clear(&self) {
-        lock(&self.0).last.clear();
+        self.shorten(0);
     }
 }
 

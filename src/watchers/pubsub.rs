@@ -122,13 +122,13 @@ impl Hub {
 
     /// Takes a client out altogether.
     pub fn leave(&self, id: u64) {
-        let mut all = self.lock();
-        let names = all.of_client.get(&id).cloned().unwrap_or_default();
-        for (kind, names) in [Kind::Channel, Kind::Pattern, Kind::Shard].into_iter().zip(names) {
-            names.iter().for_each(|name| self.remove(&mut all, kind, name, id));
+        // The lock is taken for each name anew: publishers must not wait for a client that has a million.
+        let first = |kind| self.lock().of_client.get(&id)?[kind as usize].first().cloned();
+        for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
+            while let Some(name) = first(kind) {
+                self.unsubscribe(kind, &name, id);
+            }
         }
-        all.of_client.remove(&id);
-        drop(all);
         self.stop_monitoring(id);
     }
 

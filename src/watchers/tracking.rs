@@ -161,8 +161,8 @@ impl Tracking {
         self.on.store(true, SeqCst);
     }
 
-    /// The client tracks no more, if it did.
-    pub fn leave(&self, id: u64) {
+    /// The client tracks no more, if it did. What comes back takes long to free.
+    pub fn leave(&self, id: u64) -> Garbage {
         let mut clients = self.lock();
         let prefixes = clients.all.remove(&id).map(|tracker| tracker.prefixes).unwrap_or_default();
         for prefix in &prefixes {
@@ -177,10 +177,9 @@ impl Tracking {
         // Who is killed may go on reading for a moment, and be entered once more: then it leaves twice.
         if clients.all.is_empty() && (self.is_on() || self.readers.keys() > 0) {
             self.on.store(false, SeqCst);
-            let forgotten = Garbage::of(&self.readers); // nobody is owed anything any more
-            drop(clients);
-            drop(forgotten);
+            return Garbage::of(&self.readers); // nobody is owed anything any more
         }
+        Garbage::default()
     }
 
     /// What there is to tell of the client, if it tracks.
