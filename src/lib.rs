@@ -10,7 +10,7 @@
 //! | layer | what it owns |
 //! |---|---|
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
-//! | [`config`], [`stats`] | the table of settings; what was counted |
+//! | [`config`], [`stats`] | the table of settings, and the log lines on stderr; what was counted |
 //! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
 //! | [`net`] | a client's socket, how its thread waits for it, the order of what is sent to it |
 //! | [`store`] | the keyspace: shards and their locks, views, values, expiry |
@@ -62,7 +62,7 @@
 //! 6. Who listens ([`watchers::pubsub`]), then what goes to one client ([`net::outbox`]). So whoever
 //!    holds shards and the
 //!    log may publish.
-//! 7. What was counted ([`stats`]), below all others.
+//! 7. What was counted ([`stats`]), and the log lines that wait ([`config::logger`]), below all others.
 //!
 //! # Errors
 //!

@@ -1,9 +1,10 @@
 //! The program: settings, then the server, then nothing more to do but wait.
 
+use std::backtrace::Backtrace;
 use std::path::Path;
 use std::process::ExitCode;
 
-use respite::config::{Config, SETTINGS};
+use respite::config::{Config, Level, SETTINGS, logger};
 use respite::server;
 
 fn main() -> ExitCode {
@@ -20,6 +21,11 @@ fn main() -> ExitCode {
         Some("--check-aof") => return check_aof(&args[1..]),
         _ => {}
     }
+    // The default hook writes to stderr in the thread that panics, which may hold locks.
+    std::panic::set_hook(Box::new(|panic| {
+        let text = format!("{panic}\n{}", Backtrace::capture());
+        text.lines().for_each(|line| logger::log(Level::Warning, format_args!("{line}")));
+    }));
     match Config::from_args(&args).and_then(server::start) {
         Ok(server) => {
             println!(
@@ -31,7 +37,8 @@ fn main() -> ExitCode {
             }
         }
         Err(why) => {
-            eprintln!("respite: {why}");
+            logger::log(Level::Warning, format_args!("Startup failed: {why}"));
+            logger::flush();
             ExitCode::FAILURE
         }
     }

@@ -41,9 +41,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::file::LogFile;
+use crate::config::{Level, logger};
 use crate::resp::request::encode;
 use crate::stats::Counter;
-use crate::text::say;
 
 /// What the `BufWriter` holds before it writes by itself. A record so large is written at once, with
 /// the files locked: to copy it behind those that are pending would take too long.
@@ -478,8 +478,9 @@ impl Aof {
     }
 
     fn say_failure(&self, error: &io::Error) {
-        let advice = "Changes are refused until it can.";
-        say(format_args!("The log cannot be relied on: {error}. {advice}"));
+        let text =
+            format_args!("The AOF cannot be relied on: {error}. Writes are refused until it can");
+        logger::log(Level::Warning, text);
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
     }
 

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::docs::help;
 use super::options::integer;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
-use crate::config::Level;
+use crate::config::logger::{self, log_line};
 use crate::resp::{Args, CommandError, Reply};
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
@@ -94,7 +94,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         (false, true) => _ = server.start_rewrite(),
         (true, false) => {
             server.aof.close().unwrap_or_else(|error| {
-                server.config.say(Level::Warning, format_args!("Closing the log: {error}"));
+                log_line!(server.config, Warning, "The AOF could not be closed: {error}");
             });
         }
         _ => {}
@@ -208,12 +208,13 @@ fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
     }
     match context.server.aof.sync() {
         Err(error) if !force => {
-            let text = format_args!("Not ending: the log cannot be synced: {error}");
-            context.server.config.say(Level::Warning, text);
+            let config = &context.server.config;
+            log_line!(config, Warning, "Not shutting down: the AOF could not be synced: {error}");
             Err(CommandError::new("ERR Errors trying to SHUTDOWN. Check logs."))
         }
         _ => {
-            context.server.config.say(Level::Notice, format_args!("Ending at a client's wish"));
+            log_line!(context.server.config, Notice, "Shutting down at a client's request");
+            logger::flush();
             std::process::exit(0)
         }
     }

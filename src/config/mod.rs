@@ -10,14 +10,16 @@
 //! `bind 127.0.0.1 -::1`.
 
 pub mod events;
+pub mod logger;
 mod rewrite;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
-use crate::text::{glob, integer, say};
+use crate::text::{glob, integer};
 use events::{Class, Wanted};
+pub use logger::Level;
 
 /// Text that `CONFIG SET` may replace.
 #[derive(Default)]
@@ -195,19 +197,6 @@ impl Setting {
         self.alias = alias;
         self
     }
-}
-
-/// How much something that the server says matters. It says it on stderr, for the person who runs it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// For those who look for a fault in the server.
-    Debug,
-    /// Who comes and goes.
-    Verbose,
-    /// What happens now and then.
-    Notice,
-    /// What somebody should do something about.
-    Warning,
 }
 
 /// The classes of `client-output-buffer-limit`, as Redis shows them.
@@ -608,10 +597,10 @@ impl Config {
         }
     }
 
-    /// Says something to the person who runs the server, if `loglevel` lets it through.
-    pub fn say(&self, level: Level, text: std::fmt::Arguments) {
+    /// Logs a line on stderr unless `loglevel` suppresses it. Never waits: see [`logger`].
+    pub fn log_line(&self, level: Level, text: std::fmt::Arguments) {
         if level as usize >= self.loglevel.load(Relaxed) {
-            say(text);
+            logger::log(level, text);
         }
     }
 

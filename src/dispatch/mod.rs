@@ -13,7 +13,7 @@ mod transaction;
 
 use crate::commands::spec::Outcome;
 use crate::commands::{self, Command, Handler, spec::Flags, spec::Nested};
-use crate::config::Level;
+use crate::config::logger::log_line;
 use crate::net::pause::Paused;
 use crate::resp::{Args, CommandError, Protocol, Reply};
 use crate::session::{Server, Session};
@@ -32,7 +32,7 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
     }
     // The first words of an HTTP request: somebody makes a browser talk to us. As Redis, we do not.
     if args[0].eq_ignore_ascii_case(b"POST") || args[0].eq_ignore_ascii_case(b"Host:") {
-        server.config.say(Level::Warning, format_args!("A client spoke HTTP and was cut off"));
+        log_line!(server.config, Warning, "Closed a client that sent an HTTP request");
         session.closing = true;
         return;
     }

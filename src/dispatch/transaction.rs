@@ -20,7 +20,7 @@ use super::measure::measured;
 use super::{admit, resolve};
 use crate::commands::spec::{Flags, Outcome};
 use crate::commands::{self, Command, Handler};
-use crate::config::Level;
+use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Queue, Reply};
 use crate::session::{Exec, Origin, Server, Session};
 use crate::store::LockSet;
@@ -35,8 +35,8 @@ pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &
     }
     let limit = server.config.client_query_buffer_limit.load(Relaxed);
     if multi.queue.memory_bytes() as u64 > limit as u64 {
-        let text = "A client queued more than client-query-buffer-limit allows and was cut off";
-        server.config.say(Level::Warning, format_args!("{text}"));
+        let text = "Closed a client whose transaction exceeded client-query-buffer-limit";
+        log_line!(server.config, Warning, "{text}");
         server.stats.query_limit_cut_offs.add(1);
         session.closing = true;
         return;

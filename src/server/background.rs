@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::FsyncPolicy;
-use crate::config::Level::{Notice, Warning};
+use crate::config::logger::log_line;
 use crate::dispatch;
 use crate::session::Server;
 use crate::store::{Garbage, now_ms};
@@ -32,10 +32,10 @@ pub(super) fn sync(server: &Server) {
         };
         match &result {
             Ok(()) if failed => {
-                server.config.say(Notice, format_args!("The log can be written again"));
+                log_line!(server.config, Notice, "The AOF can be written again");
             }
             Err(error) if !failed => {
-                server.config.say(Warning, format_args!("The log could not be synced: {error}"));
+                log_line!(server.config, Warning, "The AOF could not be synced: {error}");
             }
             _ => {}
         }
@@ -53,15 +53,16 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
             Ok(()) => {
                 last_failure.clear();
                 let (after, _) = server.aof.size();
-                server.config.say(
+                log_line!(
+                    server.config,
                     Notice,
-                    format_args!("The log was rewritten: {before} bytes became {after}"),
+                    "The AOF was rewritten: {before} bytes became {after}"
                 );
                 // With `appendonly no` a rewrite makes a log, but nothing more goes into it.
                 if !server.config.appendonly.load(Relaxed) {
                     let closed = server.aof.close();
                     closed.unwrap_or_else(|error| {
-                        server.config.say(Warning, format_args!("Closing the log: {error}"));
+                        log_line!(server.config, Warning, "The AOF could not be closed: {error}");
                     });
                 }
             }
@@ -69,8 +70,7 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
                 // It may be tried once a second; once is enough to say the same thing.
                 let failure = error.to_string();
                 if failure != last_failure {
-                    let text = format_args!("The log could not be rewritten: {failure}");
-                    server.config.say(Warning, text);
+                    log_line!(server.config, Warning, "The AOF could not be rewritten: {failure}");
                     last_failure = failure;
                 }
             }

@@ -16,7 +16,8 @@ use std::thread;
 use std::time::Instant;
 
 use crate::aof::Aof;
-use crate::config::{FsyncPolicy, Level, UNCOUNTED_OUTPUT_BYTES};
+use crate::config::logger::log_line;
+use crate::config::{FsyncPolicy, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
 use crate::net::outbox::Outbox;
 use crate::net::poll::Wait;
@@ -35,7 +36,7 @@ const REPLY_BYTES: usize = 64 << 10;
 pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) {
     let id = client.id;
     let (from, _) = socket.addresses();
-    server.config.say(Level::Verbose, format_args!("Client {id} has come from {from}"));
+    log_line!(server.config, Verbose, "Client {id} connected from {from}");
     // Taken out again however the thread ends.
     let _registered = Registered { server, id };
     let mut connection = Connection {
@@ -54,7 +55,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
     }
     server.deregister(id); // before the socket is closed: whoever sees that finds it gone
     drop(connection);
-    server.config.say(Level::Verbose, format_args!("Client {id} has gone"));
+    log_line!(server.config, Verbose, "Client {id} disconnected");
 }
 
 /// A connection's place in the registries, as long as its thread lives.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{connection, spawn};
 use crate::config::Config;
-use crate::config::Level::Warning;
+use crate::config::logger::log_line;
 use crate::net::socket::Socket;
 use crate::session::Server;
 
@@ -108,8 +108,7 @@ fn accept_loop(server: &Arc<Server>, accept: impl Fn() -> std::io::Result<Socket
             Err(error) => {
                 // A lack of descriptors passes; an aborted connection is nobody's loss.
                 if !std::mem::replace(&mut failing, true) {
-                    let text = format_args!("A connection could not be accepted: {error}");
-                    server.config.say(Warning, text);
+                    log_line!(server.config, Warning, "Could not accept a connection: {error}");
                 }
                 thread::sleep(ACCEPT_PAUSE);
             }

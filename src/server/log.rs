@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::aof::{ReplayError, Replayed, replay, rewrite};
-use crate::config::Level::{Notice, Warning};
+use crate::config::logger::log_line;
 use crate::dispatch;
 use crate::resp::{Protocol, Reply};
 use crate::session::{Server, Session};
@@ -59,7 +59,7 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
             if last_said.elapsed() >= PROGRESS_PERIOD {
                 last_said = Instant::now();
                 let percent = read * 100 / total.max(1);
-                server.config.say(Notice, format_args!("Loading '{shown}': {percent} %"));
+                log_line!(server.config, Notice, "Loading '{shown}': {percent} %");
             }
         },
     )
@@ -84,16 +84,20 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
         let kept =
             kept.map_err(|error| format!("can't cut the torn tail of the log '{shown}': {error}"))?;
         let what = format!("cut {cut} bytes at offset {offset}, {kept}");
-        let why = format!("The log '{shown}' ended in the middle of a record");
-        server.config.say(Warning, format_args!("{why}: {what}"));
+        log_line!(
+            server.config,
+            Warning,
+            "The AOF '{shown}' ended in the middle of a record: {what}"
+        );
     }
     server.aof.set_base(replayed.valid_bytes);
     server.loading.store(false, SeqCst);
     let (records, bytes) = (replayed.records, replayed.valid_bytes);
     let seconds = started.elapsed().as_secs_f64();
-    server.config.say(
+    log_line!(
+        server.config,
         Notice,
-        format_args!("Loaded '{shown}': {records} records, {bytes} bytes, {seconds:.3} s"),
+        "Loaded '{shown}': {records} records, {bytes} bytes, {seconds:.3} s"
     );
     Ok(())
 }

@@ -22,7 +22,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::aof::Aof;
-use crate::config::Config;
+use crate::config::{Config, logger};
 use crate::session::Server;
 
 pub use check::check_aof;
@@ -33,6 +33,7 @@ pub use check::check_aof;
 /// # Errors
 /// A text for the person who started it: what could not be opened, and why.
 pub fn start(config: Config) -> Result<Arc<Server>, String> {
+    logger::start()?;
     let config = Arc::new(config);
     let listeners = listen::Listeners::open(&config)?;
     let log = match config.appendonly.load(Relaxed) {

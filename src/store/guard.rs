@@ -11,7 +11,7 @@ use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::key::HashedKey;
 use super::shard::Shard;
-use crate::text::say;
+use crate::config::{Level, logger};
 
 /// A shard locked for reading, by its holder or by the transaction that lends it.
 pub enum Shared<'a> {
@@ -63,7 +63,10 @@ impl DerefMut for Exclusive<'_> {
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            say(format_args!("A panic while data was being changed: ending. The log is right."));
+            let text =
+                "Aborting: a panic interrupted a change, so memory may be wrong. The AOF is right";
+            logger::log(Level::Warning, format_args!("{text}"));
+            logger::flush();
             std::process::abort();
         }
     }

@@ -11,15 +11,6 @@ pub mod sha1;
 pub mod sha256;
 pub mod xxh3;
 
-/// Says something on stderr, to the person who runs the server. Unlike `eprintln!` it does not panic
-/// when nobody can hear it: a full disk or a closed pipe must not end a thread that keeps data.
-pub fn say(text: std::fmt::Arguments) {
-    use std::io::Write;
-    let mut line = text.to_string();
-    line.push('\n');
-    std::io::stderr().write_all(line.as_bytes()).unwrap_or_default();
-}
-
 /// Splits a line into words as Redis does for inline commands and configuration files.
 ///
 /// Words are separated by white space. Within `"…"`, `\xHH` is a byte and `\n \r \t \b \a` are what

@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::events::Class;
-use crate::config::{Config, Level, OutputLimit};
+
+use crate::config::logger::log_line;
+use crate::config::{Config, OutputLimit};
 use crate::net::outbox::{Outbox, VisibleAt};
 use crate::resp::{Protocol, Reply};
 use crate::stats::Counter;
@@ -236,8 +238,11 @@ impl Hub {
 
     fn note_cut_off(&self, id: u64) {
         self.cut_off.add(1);
-        let text = format_args!("Client {id} did not read what was sent to it and was cut off");
-        self.config.say(Level::Warning, text);
+        log_line!(
+            self.config,
+            Warning,
+            "Closed client {id}: more than client-output-buffer-limit allows was waiting for it"
+        );
     }
 
     // ---- Looking ----

@@ -317,7 +317,7 @@ fn a_rewrite_that_fails_leaves_the_old_log_in_use_and_says_why() {
     assert_eq!(info(&mut c, "aof_last_bgrewrite_status").as_deref(), Some("err"));
     assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
     eventually("the reason is on stderr", || {
-        server.stderr().contains("The log could not be rewritten: ")
+        server.stderr().contains("The AOF could not be rewritten: ")
     });
     c.expect("SET after failure", "+OK");
     assert_survives_kill_9(&mut server);
@@ -591,7 +591,8 @@ fn a_torn_tail_of_any_kind_is_cut_and_kept_aside() {
         assert!(files(&home.data()) == BTreeMap::from([("storage.aof".into(), log)]), "{what}");
         let mut server = Server::start_in(home, &[]);
         server.client().expect("MGET a b c", "[\"1\", \"1\", nil]");
-        assert!(server.stderr().contains(&offset), "{what}: {}", server.stderr());
+        let is_said = || server.stderr().contains(&offset);
+        eventually(&format!("{what}: stderr names the offset"), is_said);
         let mut files = files(&server.dir());
         assert!(files.remove("storage.aof").unwrap() == whole, "{what}");
         assert!(files.len() == 1 && files.into_values().next().unwrap() == tail, "{what}");
@@ -1040,7 +1041,7 @@ fn a_rewrite_for_which_there_is_no_space_leaves_the_old_log_in_use() {
     await_rewrite(&mut c);
     assert_eq!(info(&mut c, "aof_last_bgrewrite_status").as_deref(), Some("err"));
     eventually("the reason is on stderr", || {
-        server.stderr().contains("The log could not be rewritten: No space left on device")
+        server.stderr().contains("The AOF could not be rewritten: No space left on device")
     });
     let names: Vec<String> = files(&server.dir()).into_keys().collect();
     assert_eq!(names, ["ballast", "storage.aof"]);

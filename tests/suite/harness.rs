@@ -193,8 +193,19 @@ impl Server {
     /// Starts it in `home`, on the data that is there.
     pub(crate) fn start_in(home: TempDir, args: &[&str]) -> Server {
         let child = spawn(&home, args);
-        let mut server =
-            Server { child, port: 0, home, args: args.iter().map(|arg| arg.to_string()).collect() };
+        Server::listening(child, home, args)
+    }
+
+    /// Starts it with a pipe as stderr that nobody reads.
+    pub(crate) fn start_unread(args: &[&str]) -> Server {
+        let home = TempDir::new();
+        let child = command(&home, args).stderr(Stdio::piped()).spawn().expect("start the server");
+        Server::listening(child, home, args)
+    }
+
+    fn listening(child: Child, home: TempDir, args: &[&str]) -> Server {
+        let args = args.iter().map(|arg| arg.to_string()).collect();
+        let mut server = Server { child, port: 0, home, args };
         server.port = server.await_port();
         server
     }
@@ -268,8 +279,13 @@ impl Server {
         self.home.data().join("storage.aof")
     }
 
+    /// See [`TempDir::stderr`].
     pub(crate) fn stderr(&self) -> String {
         self.home.stderr()
+    }
+
+    pub(crate) fn stamped_stderr(&self) -> String {
+        read_lossy(&self.home.path.join("stderr"))
     }
 
     /// SIGKILL: the process gets no chance to do anything more.
@@ -320,8 +336,13 @@ pub(crate) struct Ended {
 }
 
 fn spawn(home: &TempDir, args: &[&str]) -> Child {
+    command(home, args).spawn().expect("start the server")
+}
+
+fn command(home: &TempDir, args: &[&str]) -> Command {
     let output = |name| File::create(home.path.join(name)).expect("create a file for the output");
-    Command::new(env!("CARGO_BIN_EXE_respite"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_respite"));
+    command
         .args(args)
         .args(["--port", "0"].iter().filter(|_| !args.contains(&"--port")))
         .arg("--dir")
@@ -330,9 +351,8 @@ fn spawn(home: &TempDir, args: &[&str]) -> Child {
         .current_dir(&home.path)
         .stdin(Stdio::null())
         .stdout(output("stdout"))
-        .stderr(output("stderr"))
-        .spawn()
-        .expect("start the server")
+        .stderr(output("stderr"));
+    command
 }
 
 /// A directory for one test, removed with it: `data/` for the server, its output beside it.
@@ -365,8 +385,14 @@ impl TempDir {
         read_lossy(&self.path.join("stdout"))
     }
 
+    /// The log lines without their stamps: a test that looks for a number must not find it in a time.
     pub(crate) fn stderr(&self) -> String {
-        read_lossy(&self.path.join("stderr"))
+        let text = |line: &str| match line.split_once(":M ") {
+            Some((_, stamped)) => stamped.splitn(6, ' ').last().unwrap_or_default().to_owned(),
+            None => line.to_owned(),
+        };
+        let lines = read_lossy(&self.path.join("stderr"));
+        lines.lines().map(|line| text(line) + "\n").collect()
     }
 
     fn output(&self) -> String {

@@ -1,7 +1,8 @@
 //! The end-to-end tests: they start the real binary and drive it from outside.
 //!
-//! Read [`harness`] first. Everything but [`persistence`], [`durability`], [`crash`], [`startup`] and
-//! [`style`], which are about us, describes the behaviour of Redis and must also pass against a real one:
+//! Read [`harness`] first. Everything but [`persistence`], [`durability`], [`crash`], [`startup`],
+//! [`logger`] and [`style`], which are about us, describes the behaviour of Redis and must also pass
+//! against a real one:
 //!
 //! ```text
 //! REDIS_ADDR=127.0.0.1:6379 cargo test --test suite
@@ -27,6 +28,7 @@ mod inspect;
 mod keys;
 mod lcs;
 mod library;
+mod logger;
 mod notify;
 mod persistence;
 mod protocol;

@@ -1,0 +1,77 @@
+//! The server's own log lines on stderr: their form, and that a stalled stderr holds up nothing and nobody.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::{Client, Reply, Server, skipped_on_redis};
+
+#[test]
+fn every_line_has_a_time_stamp_and_the_last_one_is_written_before_the_end() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--loglevel", "verbose"]);
+    server.client().send(&["SHUTDOWN"]);
+    assert_eq!(server.wait_for_exit(), Some(0));
+    let lines = server.stamped_stderr();
+    assert!(lines.contains(" * Loaded '"), "{lines}");
+    assert!(lines.contains(" - Client 1 connected from 127.0.0.1:"), "{lines}");
+    assert!(lines.ends_with(" * Shutting down at a client's request\n"), "{lines}");
+    let process = format!("{}:M", server.process_id());
+    for line in lines.lines() {
+        let words: Vec<&str> = line.splitn(7, ' ').collect();
+        let [id, day, month, year, time, sign, _text] = words[..] else { panic!("{line}") };
+        assert_eq!(id, process, "{line}");
+        assert_eq!([day, month, year, time].map(str::len), [2, 3, 4, 12], "{line}");
+        assert!(["*", "-"].contains(&sign), "{line}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_stderr_that_nobody_reads() {
+    const CLIENTS: usize = 50;
+    const ROUNDS: usize = 100;
+    if skipped_on_redis() {
+        return;
+    }
+    let limit = ["--client-output-buffer-limit", "pubsub", "1mb", "0", "0"];
+    let mut server = Server::start_unread(&[&["--loglevel", "verbose"], &limit[..]].concat());
+    // Each connection logs two lines of some 70 bytes, and the pipe holds 64 KB.
+    for _ in 0..2000 {
+        server.client().expect("PING", "+PONG");
+    }
+    let mut c = server.client();
+    thread::scope(|scope| {
+        let work = |mut client: Client| {
+            let message = "x".repeat(64 << 10);
+            for _ in 0..ROUNDS {
+                client.expect("SET key value", "+OK");
+                client.expect("GET key", "\"value\"");
+                let sent = client.call(&["PUBLISH", "news", &message]);
+                assert!(matches!(sent, Reply::Integer(_)), "{sent}");
+            }
+        };
+        let clients = (0..CLIENTS).map(|_| server.client());
+        let workers: Vec<_> = clients.map(|client| scope.spawn(move || work(client))).collect();
+        let is_working = || workers.iter().any(|worker| !worker.is_finished());
+        while is_working() {
+            let before = cut_offs(&mut c);
+            let mut slow = server.client();
+            slow.send(&["SUBSCRIBE", "news"]);
+            while is_working() && cut_offs(&mut c) == before {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    assert!(cut_offs(&mut c) > 1, "a subscriber is cut off again and again");
+    c.send(&["SHUTDOWN"]);
+    assert_eq!(server.wait_for_exit(), Some(0));
+}
+
+/// How many clients were disconnected because they did not read.
+fn cut_offs(c: &mut Client) -> u64 {
+    let info = c.text("INFO stats");
+    let field = "client_output_buffer_limit_disconnections:";
+    let found = info.lines().find_map(|line| line.strip_prefix(field));
+    found.and_then(|count| count.trim().parse().ok()).expect("a number")
+}
