@@ -1,7 +1,8 @@
-//! Reading the log back: the only way in which data survives.
+//! Reading the log at the start, and cutting off its torn tail.
 //!
-//! The file's records go, one by one, to a closure that applies them; this module knows no commands.
-//! What the tail of a file may look like, and what is damage, is specified in [`super`].
+//! The caller's closure applies each record; this module knows no commands but `MULTI` and `EXEC`. It
+//! applies whole records and whole blocks only. [`super`] specifies the format, what a torn tail is, and
+//! what is damage. No locks are taken: the log is not written yet.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -12,10 +13,10 @@ use crate::resp::{Args, Request};
 
 const READ_BYTES: usize = 256 << 10;
 
-/// The longest argument of a record: any. `proto-max-bulk-len` may have been another when it was
-/// written. (The parser adds the two bytes of the line end.)
+/// The limit on an argument of a record: none, because `proto-max-bulk-len` may have been larger when
+/// the record was written. (Minus two, since the parser adds the two bytes of the line end.)
 pub const ANY_LENGTH: i64 = i64::MAX - 2;
-/// How often the progress is told.
+/// Progress is reported after every so many bytes.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// What a replay found.
@@ -23,7 +24,7 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 pub struct Replayed {
     /// Commands applied.
     pub records: u64,
-    /// Bytes of the file that are whole records. What follows them is a torn tail.
+    /// Bytes of the file that are whole records and blocks. A torn tail may follow them.
     pub valid_bytes: u64,
     /// Bytes of the torn tail.
     pub torn_bytes: u64,
@@ -34,13 +35,13 @@ pub struct Replayed {
 pub enum ReplayError {
     /// It cannot be read.
     Io(io::Error),
-    /// It is damaged: from that offset on it is not a log.
+    /// It is damaged.
     Damage {
-        /// Bytes before the damage.
+        /// Where the damaged record begins.
         offset: u64,
-        /// Bytes before it that are whole records and whole blocks.
+        /// Bytes before it that are whole records and blocks.
         valid_bytes: u64,
-        /// What is wrong.
+        /// What is wrong, for people.
         why: String,
     },
 }
@@ -62,10 +63,11 @@ impl From<io::Error> for ReplayError {
     }
 }
 
-/// Reads the whole log, handing each command to `apply`; `progress` hears of the bytes read so far.
+/// Reads the whole log and calls `apply` with each command. Calls `progress` now and then with the number
+/// of bytes read so far.
 ///
 /// # Errors
-/// The file cannot be read, is damaged, or holds a command that `apply` refuses with a reason.
+/// The file cannot be read or is damaged. A command for which `apply` returns an error is damage.
 pub fn replay(
     log: &mut (impl Read + Seek),
     bulk_limit: i64,
@@ -95,12 +97,13 @@ struct Reader<A, P> {
 }
 
 impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
-    /// Reads as far as it can, which `replayed` then tells.
+    /// Reads up to the end, or to the first failure, and counts in `replayed` what was applied.
     fn read(&mut self, log: impl Read) -> Result<(), ReplayError> {
         let mut input = BufReader::with_capacity(READ_BYTES, log);
         let mut request = self.request();
-        // Where the record began that is being read; and the block, if one is open.
-        let (mut offset, mut read, mut told) = (0u64, 0u64, 0u64);
+        // `offset` is where the current record began.
+        let (mut offset, mut read, mut reported) = (0u64, 0u64, 0u64);
+        // The commands since a `MULTI` whose `EXEC` has not come yet.
         let mut block: Option<Vec<Request>> = None;
         loop {
             let buffer = input.fill_buf()?;
@@ -125,9 +128,9 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
             let step = request.feed(buffer).map_err(|error| damage(error.to_string()))?;
             input.consume(step.used);
             read += step.used as u64;
-            if read - told >= PROGRESS_BYTES {
+            if read - reported >= PROGRESS_BYTES {
                 (self.progress)(read);
-                told = read;
+                reported = read;
             }
             if !step.complete {
                 continue;
@@ -161,7 +164,7 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
     }
 }
 
-/// What is wrong with bytes that do not begin like a record.
+/// Says what is wrong with bytes that do not begin like a record.
 fn explain_start(bytes: &[u8]) -> String {
     if bytes.starts_with(b"REDIS") {
         return "it begins with an RDB snapshot, which only Redis reads; there, run CONFIG SET \
@@ -171,8 +174,8 @@ fn explain_start(bytes: &[u8]) -> String {
     format!("expected '*', got '{}'", bytes[0].escape_ascii())
 }
 
-/// Whether what begins at that offset is the beginning of a record, or nothing, and then zeros up to
-/// the end of the file.
+/// Whether the file ends in zeros from that offset on, or from somewhere within the record that begins
+/// there.
 fn ends_in_zeros(log: &mut (impl Read + Seek), offset: u64, bulk_limit: i64) -> io::Result<bool> {
     log.seek(SeekFrom::Start(offset))?;
     let (mut length, mut content) = (0u64, 0u64);
@@ -209,11 +212,10 @@ fn ends_in_zeros(log: &mut (impl Read + Seek), offset: u64, bulk_limit: i64) -> 
     }
 }
 
-/// Cuts the log off at that offset and keeps what was behind it in a side file, whose path is
-/// returned.
+/// Cuts the log off at that offset and keeps the rest in a side file. Returns the path of that.
 ///
 /// # Errors
-/// It could not be saved (then the log is as it was), or not cut.
+/// The rest could not be saved (then the log is unchanged), or the log could not be cut.
 pub fn cut(log: &mut File, path: &Path, offset: u64) -> io::Result<PathBuf> {
     let mut side = path.as_os_str().to_owned();
     side.push(format!(".torn-{offset}"));
@@ -229,7 +231,7 @@ pub fn cut(log: &mut File, path: &Path, offset: u64) -> io::Result<PathBuf> {
     Ok(side)
 }
 
-/// Creates a file that does not exist yet, of that name or one with a number behind it.
+/// Creates a new file with this name or, if it is taken, with a number appended to it.
 fn create_new(path: &Path) -> io::Result<(File, PathBuf)> {
     let mut candidate = path.to_path_buf();
     for number in 1.. {
@@ -270,8 +272,8 @@ mod tests {
     }
 
     #[test]
-    fn cut_at_any_byte_a_log_gives_whole_records_and_whole_blocks() {
-        // Behind SELECT, EXEC, the annotation and the last record.
+    fn a_log_cut_at_any_byte_gives_whole_records_and_whole_blocks() {
+        // The ends of SELECT, EXEC, the annotation and the last record, and the records up to there.
         let whole = [(0, 0), (23, 1), (74, 3), (82, 3), (LOG.len(), 4)];
         for length in 0..=LOG.len() {
             let (applied, result) = read(&LOG[..length]);
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_of_zeros_is_torn_and_zeros_before_something_are_damage() {
+    fn zeros_at_the_end_are_a_torn_tail_and_zeros_before_other_bytes_are_damage() {
         let mut log = LOG.to_vec();
         log.extend([0; 5000]);
         let torn = read(&log).1.ok().map(|replayed| replayed.torn_bytes);
@@ -298,12 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_goes_over_into_zeros_is_torn_wherever_that_happens() {
+    fn a_record_that_turns_into_zeros_at_any_byte_is_a_torn_tail() {
         let record = b"*2\r\n$3\r\nGET\r\n$5\r\nabcde\r\n";
         for kept in 0..record.len() {
             for zeros in [1, 2, 3, 700] {
                 let log = [LOG, &record[..kept], &vec![0; zeros]].concat();
-                // Zeros may complete a record's length, and then only the line end tells.
+                // Zeros may fill the last argument, so that only the missing line end shows the tear.
                 let torn = read(&log).1.ok().map(|replayed| replayed.torn_bytes);
                 assert_eq!(torn, Some((kept + zeros) as u64), "{kept} bytes, {zeros} zeros");
             }
@@ -312,11 +314,11 @@ mod tests {
 
     #[test]
     fn damage_is_reported_with_the_offset_of_its_record() {
-        let behind = |bad: &[u8]| damage(&[LOG, bad].concat());
+        let after_log = |bad: &[u8]| damage(&[LOG, bad].concat());
         let at = format!("damaged at offset {}: ", LOG.len());
-        assert_eq!(behind(b"xyz"), format!("{at}expected '*', got 'x'"));
-        assert_eq!(behind(b"*1\r\n$x\r\n"), format!("{at}invalid bulk length"));
-        assert_eq!(behind(b"*1\r\n$3\r\nbad\r\n"), format!("{at}unknown command"));
-        assert!(behind(b"REDIS0011").contains("aof-use-rdb-preamble no"));
+        assert_eq!(after_log(b"xyz"), format!("{at}expected '*', got 'x'"));
+        assert_eq!(after_log(b"*1\r\n$x\r\n"), format!("{at}invalid bulk length"));
+        assert_eq!(after_log(b"*1\r\n$3\r\nbad\r\n"), format!("{at}unknown command"));
+        assert!(after_log(b"REDIS0011").contains("aof-use-rdb-preamble no"));
     }
 }
