@@ -1,11 +1,11 @@
-//! The records of a transaction, which the log gets at once.
+//! Records that the log gets together: those of a transaction, or of one command that needs several.
 
 use super::writer::Aof;
 use crate::resp::request::encode;
 
-/// What the commands of a transaction have changed so far. It is appended while all their shards are still
-/// locked, as one piece: between `MULTI` and `EXEC`, so that a replay carries out all of it or, when a
-/// crash has torn it, nothing. One record alone needs no such frame.
+/// What the commands of a transaction have changed so far. It is appended as one piece while all their
+/// shards are still locked, between `MULTI` and `EXEC`, so that a replay applies all of it or, if a crash
+/// has torn it, nothing. A single record needs no such frame.
 #[derive(Default)]
 pub struct Block {
     bytes: Vec<u8>,
@@ -15,10 +15,10 @@ pub struct Block {
 }
 
 impl Block {
-    /// Adds records that only together give a change.
+    /// Adds records that only together make a change.
     pub fn push_together(&mut self, db: usize, records: &[u8]) {
         self.push(db, records);
-        self.records += 1; // more than one: they get a frame
+        self.records += 1; // more than one, so that the block gets a frame
     }
 
     /// Adds a record about a database.
@@ -35,14 +35,14 @@ impl Block {
 }
 
 impl Aof {
-    /// Appends records that only together give a change, as [`Aof::append`] does one.
+    /// Appends records that only together make a change, as [`Aof::append`] appends one.
     pub fn append_together(&self, db: usize, records: &[u8]) -> u64 {
         let mut block = Block::default();
         block.push_together(db, records);
         self.append_block(block).unwrap_or_default()
     }
 
-    /// Appends the block of a transaction, as [`Aof::append`] does a record. None if nothing changed.
+    /// Appends the block of a transaction, as [`Aof::append`] appends a record. None if it is empty.
     pub fn append_block(&self, block: Block) -> Option<u64> {
         let Block { bytes, records, databases } = block;
         match records {

@@ -5,24 +5,30 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// A file, or in tests something that fails when it is told to: every failure of a disk that the
-/// writer has an answer to is one of these three calls.
+/// A file, or in tests a disk that fails on demand. Whatever can go wrong with a log that is being
+/// written is an error of one of these calls or of `write`.
 pub trait LogFile: Write + Send + Sync {
-    /// Makes the disk have what was written.
+    /// Puts everything that was written on the disk.
     ///
     /// # Errors
-    /// The disk may not have it, and a second try proves nothing: the kernel may have forgotten.
+    /// The disk may not have it. A second try proves nothing, because the kernel may have dropped the
+    /// pages that it could not write.
     fn sync(&self) -> io::Result<()>;
 
-    /// A second handle on the same file, for syncing beside the writing.
+    /// Returns a second handle on the same file, for syncing while another thread writes.
     ///
     /// # Errors
-    /// There is none to be had.
+    /// The handle could not be duplicated.
     fn second_handle(&self) -> io::Result<Box<dyn LogFile>>;
 
-    /// Whether the file still has that name. What is written to a file that was removed is gone when
-    /// the process is.
+    /// Whether the file still has this name. A file that was removed is gone when the process ends.
     fn is_at(&self, path: &Path) -> bool;
+
+    /// How many bytes the file has.
+    ///
+    /// # Errors
+    /// The file's metadata cannot be read.
+    fn length(&self) -> io::Result<u64>;
 }
 
 impl LogFile for File {
@@ -38,5 +44,9 @@ impl LogFile for File {
         let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
         let named = std::fs::metadata(path).map(identity);
         self.metadata().map(identity).is_ok_and(|own| named.is_ok_and(|named| named == own))
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
     }
 }

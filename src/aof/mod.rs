@@ -1,49 +1,65 @@
 //! The append-only file: every change, in the order in which memory took it.
 //!
-//! [`writer`] appends, flushes and syncs to a [`file`](mod@file), a transaction's records in one
-//! [`block`]; [`replay`] reads it back at the start; [`rewrite`] puts a shorter one in its place while the
-//! server goes on.
+//! | module | what it owns |
+//! |---|---|
+//! | [`writer`] | [`Aof`], the log that is being written: append, flush, sync |
+//! | `append` | records that wait for the flush, and their LSNs |
+//! | `flush` | the files, and what they did not take |
+//! | `group_commit` | syncs that threads share |
+//! | `failure` | whether the log can be relied on |
+//! | [`block`] | the records of a transaction |
+//! | [`replay`] | reading the log at the start, and cutting off a torn tail |
+//! | [`rewrite`], `snapshot`, [`progress`] | replacing the log by a shorter one while the server goes on |
+//! | [`file`](mod@file) | what the log is written to |
 //!
 //! # The format
 //!
-//! The log is a sequence of commands in the form in which clients send them: a RESP array of bulk
-//! strings each, and nothing else. `SELECT n` stands where the database changes (at the start of the
-//! file and after each start of the server, always). It can be read with `less`, piped into a Redis
-//! with `redis-cli --pipe`, and Redis loads it as it is.
+//! The log is a sequence of commands in the form in which clients send them: each is a RESP array of bulk
+//! strings, and there is nothing else. `SELECT n` precedes a record whenever the database changes, and
+//! always at the start of the file and after each start of the server. The log can be read with `less`
+//! and piped into a Redis with `redis-cli --pipe`, and Redis loads it as it is.
 //!
 //! ```text
 //! *2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n
 //! *3\r\n$3\r\nSET\r\n$4\r\nname\r\n$5\r\nahmed\r\n
 //! ```
 //!
-//! A record says what became of the data, not what was asked: what depends on the moment or on
-//! chance is written as its result (`SET … PXAT`, not `SET … EX`), and the end of a key by expiry is
-//! a `DEL`, that of fields of a hash an `HDEL`. Changes that belong together stand between `MULTI` and
+//! A record says how the data changed, not what the client asked for. A command whose effect depends on
+//! time or chance is written as its result (`SET … PXAT`, not `SET … EX`). A key that expires is a `DEL`,
+//! fields of a hash that expire are an `HDEL`. Changes that belong together are enclosed in `MULTI` and
 //! `EXEC`.
 //!
-//! We also read what Redis writes beside that: lines that begin with `#` (its time stamps).
+//! Lines that begin with `#` are skipped: Redis writes time stamps in that form.
 //!
 //! # The tail
 //!
-//! A crash can leave the last record unfinished, because the kernel had only part of it. That is
-//! normal and loses nothing that anyone was told, since replies wait for the flush. So, when the file
-//! ends
+//! A crash can leave the last record unfinished, because the kernel had only a part of it. That is normal
+//! and loses nothing that a client has seen, since replies wait for the flush. The *torn tail* begins at
+//! the start of
 //!
-//! * within a record: the tail is *torn* from the start of that record on;
-//! * within a `MULTI` without its `EXEC`: from the start of the `MULTI` on;
-//! * in zero bytes (some file systems leave these after a power loss), behind whole records or within
-//!   one: from the start of that record on.
+//! * the last record, if the file ends within it;
+//! * the last `MULTI`, if it has no `EXEC`;
+//! * the last record, or what follows it, if the file ends in zero bytes there (some file systems leave
+//!   them after a power loss).
 //!
-//! A torn tail is cut off and kept in a side file, and the server says so and starts (unless
-//! `aof-load-truncated` is `no`). Anything else
-//! that is no record (another first byte, a bad length, an unknown command, a command that fails) is
-//! *damage*: something has changed the file, what follows cannot be trusted, and the server says
-//! where and stops without touching it.
+//! A torn tail is cut off and kept in a side file; the server logs that and starts, unless
+//! `aof-load-truncated` is `no`. Anything else that is not a record (another first byte, a bad length, an
+//! unknown command, a command that fails) is *damage*: the file was changed by something else, what
+//! follows cannot be trusted, and the server says where the damage is and stops without touching the
+//! file.
 
+mod append;
 pub mod block;
+mod failure;
 pub mod file;
+mod flush;
+mod group_commit;
+pub mod progress;
 pub mod replay;
 pub mod rewrite;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 pub mod writer;
 
 pub use block::Block;

@@ -1,161 +1,81 @@
-//! Rewriting the log: the shortest log that gives the same data, without a fork, without a second
-//! copy of the data, and without a pause that anyone would notice.
+//! Rewriting the log: replacing it by the shortest log that gives the same data, without a fork, without a
+//! second copy of the data, and without a pause that a client would notice.
 //!
-//! A log only grows; a key that was set a million times stands in it a million times. A rewrite puts
-//! a new file in its place:
+//! A log only grows; a key that was set a million times is in it a million times. A rewrite takes four
+//! steps:
 //!
-//! 1. **A moment.** All shards are locked, the log is flushed and its length noted, the shards are let
-//!    go. That fixes a point in time T ([`Keyspace::snapshot`]).
-//! 2. **The state at T.** Each shard is encoded as the fewest records that make it, by this thread, or
-//!    by a writer that reaches it first, just before its first change. What has been encoded waits in
-//!    [`Sink`] and is written to a temporary file.
-//! 3. **What happened since.** The old log's bytes behind T are copied, round by round, each round
-//!    having less to copy. The last few are copied under the log's lock, and from then on both files
-//!    get every record (the *tee*).
-//! 4. **The exchange.** The new file is synced, renamed over the old one, and the directory is synced.
-//!    Then the old file is let go.
+//! 1. **A point in time.** With all shards locked, the log is flushed and its length noted; the shards
+//!    are unlocked again. The new file will begin with the state at this point ([`Keyspace::snapshot`]).
+//! 2. **The snapshot.** Each shard is encoded as the fewest records that recreate it, by this thread or by
+//!    the first writer that reaches the shard, just before it changes it ([`super::snapshot`]).
+//! 3. **The changes since.** What the old log got after that point is copied, in rounds, each of which has
+//!    less to copy. The last few bytes are copied under the log's lock; from then on every record goes to
+//!    both files (the *tee*).
+//! 4. **The switch.** The new file is synced and renamed over the old one, the directory is synced, and
+//!    the old file is closed.
 //!
-//! Why the tee: a sync may take long, and clients must not wait for it. So they go on, and until the
-//! rename is done and on the disk, either file alone is a whole log, whichever name a crash finds.
+//! Why the tee: a sync may take long, and clients must not wait for it. With the tee they go on, and until
+//! the rename is on the disk each of the two files is a complete log, whichever of them has the name
+//! after a crash.
 //!
-//! FLUSHALL, FLUSHDB and SWAPDB change every shard at once, and would have to save them all first. They
-//! end the snapshot instead, and the rewrite begins again, with less to do.
+//! FLUSHALL, FLUSHDB and SWAPDB change every shard at once and would have to save them all first. Instead
+//! they end the snapshot, and the rewrite starts again with less to do.
 //!
-//! A rewrite that fails removes its temporary file, says why, and leaves the old log in use.
+//! A rewrite that fails removes its temporary file and returns the error; the old log stays in use.
 //!
-//! `CONFIG SET appendonly yes` is a rewrite too. There is no old log then; a temporary one, the *tail*,
-//! takes its place until the new file is complete.
+//! `CONFIG SET appendonly yes` starts a rewrite too. There is no old log then, so a temporary one, the
+//! *tail*, takes its place until the new file is complete. The same happens when the old log cannot be
+//! relied on.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use super::file::LogFile;
+use super::snapshot::SnapshotWriter;
 use super::writer::Aof;
-use crate::resp::request::encode;
-use crate::stats::Counter;
-use crate::store::SHARDS;
-use crate::store::keyspace::SaveShard;
+use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
-use crate::store::{Entry, Field, Hash, Keyspace, Value};
+use crate::store::{Keyspace, SHARDS};
 
-/// Encoded shards wait in memory up to this; then the next thread that brings one writes them.
-const WAITING_BYTES: usize = 4 << 20;
-/// This thread writes them as soon as there are so many.
+/// This thread writes queued shards once they have so many bytes.
 const WRITE_BYTES: usize = 256 << 10;
-/// A large file is synced piece by piece, so that the last sync has little to do.
+/// A large file is synced after every so many bytes, so that the last sync has little to do.
 const SYNC_BYTES: usize = 16 << 20;
-/// What the log may have grown by since the last look for the rest to be copied under its lock.
+/// When at most so many bytes are left to copy, they are copied under the log's lock.
 const LAST_COPY_BYTES: u64 = 64 << 10;
-/// So often that is tried; writers who are faster than the copying have to wait then.
+/// After so many rounds of copying, what is left is copied under the log's lock even if it is more, and
+/// writers that were faster than the copying wait.
 const COPY_ROUNDS: usize = 50;
-/// So many snapshots are tried; the last does not yield to FLUSHALL and its like, but they wait for it.
+/// So many snapshots are tried. The last one does not yield to FLUSHALL and its like: they wait for it.
 const ATTEMPTS: usize = 4;
-/// An `HSET` has at most so many fields, and is ended once it has so many bytes.
-const RECORD_FIELDS: usize = 64;
-const RECORD_BYTES: usize = 64 << 10;
-
-/// How the rewrites are going, for `INFO`.
-pub struct Status {
-    running: AtomicBool,
-    saved_shards: AtomicUsize,
-    last: Mutex<Option<Last>>,
-    started: Mutex<Option<Instant>>,
-    /// Rewrites that were completed.
-    pub completed: Counter,
-}
-
-/// How the last rewrite went.
-#[derive(Clone)]
-pub struct Last {
-    /// It was completed.
-    pub ok: bool,
-    /// How long it took.
-    pub took: Duration,
-    /// When it ended.
-    pub ended: Instant,
-}
-
-impl Default for Status {
-    fn default() -> Status {
-        Status {
-            running: AtomicBool::new(false),
-            saved_shards: AtomicUsize::new(0),
-            last: Mutex::new(None),
-            started: Mutex::new(None),
-            completed: Counter::default(),
-        }
-    }
-}
 
 impl Aof {
-    /// Reserves the right to rewrite; there is one rewrite at a time. False if one is going on.
-    pub fn claim_rewrite(&self) -> bool {
-        let free = !self.rewrite.running.swap(true, SeqCst);
-        if free {
-            self.rewrite.saved_shards.store(0, Relaxed);
-            let mut started = self.rewrite.started.lock().unwrap_or_else(PoisonError::into_inner);
-            *started = Some(Instant::now());
-        }
-        free
-    }
-
-    /// How long a rewrite has been going on, and how many percent of the shards it has saved.
-    pub fn rewrite_progress(&self) -> Option<(Duration, usize)> {
-        let started = *self.rewrite.started.lock().unwrap_or_else(PoisonError::into_inner);
-        let percent = self.rewrite.saved_shards.load(Relaxed) * 100 / SHARDS;
-        started.map(|started| (started.elapsed(), percent))
-    }
-
-    /// Begins to count again how many rewrites there were, and how many syncs took long.
-    pub fn reset_counts(&self) {
-        self.rewrite.completed.reset();
-        self.delayed_syncs.reset();
-    }
-
-    /// How the last rewrite went, and how many were completed.
-    pub fn rewrites(&self) -> (Option<Last>, u64) {
-        let last = self.rewrite.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (last, self.rewrite.completed.get())
-    }
-
-    /// Rewrites the log at that path, the right to do so having been claimed. If there was no log,
-    /// there is one afterwards.
+    /// Rewrites the log at that path. The caller has claimed the right to ([`Aof::rewrites`]). If there
+    /// was no log, there is one afterwards.
     ///
     /// # Errors
     /// The old log is still in use, or there still is none.
     pub fn rewrite(&self, keyspace: &Keyspace, path: &Path) -> io::Result<()> {
         let started = Instant::now();
         let was_enabled = self.is_enabled();
-        // A log that cannot be relied on is treated as if there were none. It stays so for all
-        // attempts: the first has put the tail in its place.
+        // A log that cannot be relied on counts as none. This is decided once for all attempts, because
+        // the first one puts the tail in its place.
         let has_log = was_enabled && !self.needs_rewrite();
-        let rewrite = Rewrite { aof: self, keyspace, path, has_log };
-        let mut attempt = 1;
-        let mut result = rewrite.run(true);
-        while result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            attempt += 1;
-            result = rewrite.run(attempt < ATTEMPTS);
-        }
+        let result = Rewrite { aof: self, keyspace, path, has_log }.run();
         if result.is_err() {
             self.untee();
             remove(&temporary(path));
             if !was_enabled {
                 self.close().unwrap_or_default();
             } else if self.is_enabled() && !self.is_at(path) {
-                // It goes into the stand-in of a log that could not be relied on.
+                // Records go to the tail, in place of a log that could not be relied on.
                 self.fail_file(&io::Error::other("the log is gone"));
             }
         }
         remove(&tail(path));
-        self.rewrite.completed.add(u64::from(result.is_ok()));
-        let last = Last { ok: result.is_ok(), took: started.elapsed(), ended: Instant::now() };
-        *self.rewrite.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
-        *self.rewrite.started.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.rewrite.running.store(false, SeqCst);
+        self.rewrites.end(result.is_ok(), started.elapsed());
         result
     }
 }
@@ -165,7 +85,7 @@ pub fn temporary(log: &Path) -> PathBuf {
     with_suffix(log, ".rewrite")
 }
 
-/// The file that stands in for the old log where there was none.
+/// The file that takes the place of the old log where there was none.
 pub fn tail(log: &Path) -> PathBuf {
     with_suffix(log, ".tail")
 }
@@ -176,7 +96,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Removes a file that need not be there.
+/// Removes a file if it exists.
 pub fn remove(path: &Path) {
     std::fs::remove_file(path).unwrap_or_default();
 }
@@ -189,98 +109,108 @@ struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
-    /// One attempt. If it `may_yield`, a command that changes the whole keyspace ends it, which is the
-    /// error `Interrupted`.
-    fn run(&self, may_yield: bool) -> io::Result<()> {
-        let path = temporary(self.path);
-        let has_log = self.has_log;
-        let old_path = if has_log { self.path.to_path_buf() } else { tail(self.path) };
+    fn run(&self) -> io::Result<()> {
+        for attempt in 1..=ATTEMPTS {
+            match self.attempt(attempt < ATTEMPTS) {
+                Err(SnapshotError::Yielded) => {}
+                Err(SnapshotError::Io(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(io::Error::other("the keyspace was changed as a whole again and again"))
+    }
+
+    /// Rewrites the log, unless the snapshot yields to a command that changes the whole keyspace.
+    fn attempt(&self, may_yield: bool) -> Result<(), SnapshotError> {
         // A file that is there but not ours may be the log of another server.
         let other = File::open(self.path).ok().filter(|_| !self.aof.is_at(self.path));
-        other.as_ref().map_or(Ok(()), File::try_lock)?;
-        remove(&path);
-        let mut options = OpenOptions::new();
-        let new = options.read(true).append(true).create_new(true).open(&path)?;
-        // The lock that says that this server uses the log goes with the name.
-        new.try_lock()?;
-        let sink = Arc::new(Sink::new(new.try_clone()?));
-        let tail: Option<Box<dyn LogFile>> = if has_log {
-            None
-        } else {
-            remove(&old_path);
-            Some(Box::new(OpenOptions::new().append(true).create_new(true).open(&old_path)?))
-        };
-        let mut old = File::open(&old_path)?;
-        if has_log && !self.aof.is_at(&old_path) {
-            return Err(io::Error::other(format!(
-                "'{}' is not the log any more",
-                old_path.display()
-            )));
+        other.as_ref().map_or(Ok(()), File::try_lock).map_err(io::Error::from)?;
+        let temporary = temporary(self.path);
+        let new = create(&temporary)?;
+        // The lock says that this server uses the log. It has to be on the file that gets the name.
+        new.try_lock().map_err(io::Error::from)?;
+        let (mut old, level) = self.take_snapshot(&new, may_yield)?;
+        self.copy_and_tee(&mut old, &new, level)?;
+        new.sync_data()?;
+        if self.has_log && self.aof.needs_rewrite() {
+            let text = "the old log, which was copied from, could not be relied on";
+            return Err(io::Error::other(text).into());
         }
-        let mut since = 0;
+        self.aof.check_tee()?;
+        std::fs::rename(&temporary, self.path)?;
+        // The new file has the name now. If it is not good, neither is the log.
+        let switched = sync_directory(self.path).and_then(|()| self.aof.switch());
+        switched.inspect_err(|error| {
+            if self.aof.is_enabled() {
+                self.aof.fail_file(error);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Writes the state at one point in time to the new file. Returns the old log and how long it was at
+    /// that point.
+    fn take_snapshot(&self, new: &File, may_yield: bool) -> Result<(File, u64), SnapshotError> {
+        let old_path = if self.has_log { self.path.to_path_buf() } else { tail(self.path) };
+        let mut tail = if self.has_log { None } else { Some(create(&old_path)?) };
+        let old = File::open(&old_path)?;
+        if self.has_log && !self.aof.is_at(&old_path) {
+            let text = format!("'{}' is not the log any more", old_path.display());
+            return Err(io::Error::other(text).into());
+        }
+        let snapshot = Arc::new(SnapshotWriter::new(new.try_clone()?));
+        let writer = snapshot.clone();
+        let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| writer.save(shard));
+        let mut level = 0;
+        let begin = || {
+            match tail.take() {
+                None => level = self.aof.mark()?,
+                Some(tail) => self.aof.open(Box::new(tail))?,
+            }
+            Ok(())
+        };
         let mut unsynced = 0;
-        self.keyspace.snapshot(
-            may_yield,
-            &(Arc::new({
-                let sink = sink.clone();
-                move |shard: &Shard| sink.save(shard)
-            }) as Arc<SaveShard>),
-            || {
-                match tail {
-                    None => since = self.aof.mark()?,
-                    Some(tail) => self.aof.open(tail, 0)?,
-                }
-                Ok(())
-            },
-            |shards| {
-                self.aof.rewrite.saved_shards.store(shards, Relaxed);
-                unsynced += sink.write_if(WRITE_BYTES)?;
-                if unsynced > SYNC_BYTES {
-                    new.sync_data()?;
-                    unsynced = 0;
-                }
-                Ok(())
-            },
-        )?;
-        sink.write_if(0)?;
-        let mut copied = since;
-        let mut new_file = new.try_clone()?;
+        self.keyspace.snapshot(may_yield, &save, begin, |shards| {
+            self.aof.rewrites.set_saved_percent(shards * 100 / SHARDS);
+            unsynced += snapshot.write_if_more_than(WRITE_BYTES)?;
+            if unsynced > SYNC_BYTES {
+                new.sync_data()?;
+                unsynced = 0;
+            }
+            Ok(())
+        })?;
+        snapshot.write_if_more_than(0)?;
+        Ok((old, level))
+    }
+
+    /// Copies what the old log got since it was `copied` bytes long, and begins the tee.
+    fn copy_and_tee(&self, old: &mut File, new: &File, mut copied: u64) -> io::Result<()> {
+        let mut target = new;
         for round in 0..COPY_ROUNDS {
             let length = old.metadata()?.len();
-            copy(&mut old, &mut new_file, &mut copied, length)?;
+            copy(old, &mut target, &mut copied, length)?;
             if round == 0 {
-                new.sync_data()?; // nearly all of it; while it lasts, the old log goes on growing
+                new.sync_data()?; // nearly all of the file; the old log goes on growing meanwhile
             }
             if old.metadata()?.len().saturating_sub(copied) <= LAST_COPY_BYTES {
                 break;
             }
         }
-        let mut size = 0;
-        let teed_at = self.aof.tee(Box::new(new.try_clone()?), |length| {
-            copy(&mut old, &mut new_file, &mut copied, length)?;
-            size = new.metadata()?.len();
-            Ok(())
-        })?;
-        new.sync_data()?;
-        if has_log && self.aof.needs_rewrite() {
-            return Err(io::Error::other(
-                "the old log, which was copied from, could not be relied on",
-            ));
-        }
-        self.aof.check_tee()?;
-        std::fs::rename(&path, self.path)?;
-        // The new file has the name now: if it is not good, neither is the log.
-        let exchanged = sync_directory(self.path).and_then(|()| self.aof.switch(teed_at, size));
-        exchanged.inspect_err(|error| {
-            if self.aof.is_enabled() {
-                self.aof.fail_file(error);
-            }
+        self.aof.tee(Box::new(new.try_clone()?), |length| {
+            copy(old, &mut target, &mut copied, length)?;
+            Ok(new.metadata()?.len())
         })
     }
 }
 
+/// Creates a file for appending in place of what a crash may have left there.
+fn create(path: &Path) -> io::Result<File> {
+    remove(path);
+    OpenOptions::new().read(true).append(true).create_new(true).open(path)
+}
+
 /// Copies the old log's bytes from `copied` to `length`, and moves `copied` on.
-fn copy(old: &mut File, new: &mut File, copied: &mut u64, length: u64) -> io::Result<()> {
+fn copy(old: &mut File, new: &mut &File, copied: &mut u64, length: u64) -> io::Result<()> {
     old.seek(SeekFrom::Start(*copied))?;
     let wanted = length.saturating_sub(*copied);
     let got = io::copy(&mut old.take(wanted), new)?;
@@ -294,137 +224,23 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Where encoded shards wait to be written to the temporary file.
-///
-/// A writer who has to save a shard only puts it here, so it does not wait for the disk; only when
-/// too much is waiting does it write, so that memory stays bounded. Lock order: `file`, then
-/// `waiting`.
-struct Sink {
-    waiting: Mutex<Waiting>,
-    file: Mutex<Output>,
-}
-
-struct Output {
-    file: File,
-    /// Writers who met it could not return it; the rewriting thread will.
-    error: Option<io::Error>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    /// The records of each shard, which begin with a `SELECT`.
-    shards: Vec<Vec<u8>>,
-    bytes: usize,
-}
-
-impl Sink {
-    fn new(file: File) -> Sink {
-        let file = Mutex::new(Output { file, error: None });
-        Sink { waiting: Mutex::default(), file }
-    }
-
-    fn save(&self, shard: &Shard) {
-        // Encoded before the lock is taken: writers must not queue up behind one another's shards.
-        let mut records = Vec::new();
-        for db in 0..shard.databases() {
-            let Some(table) = shard.table(db).filter(|table| !table.is_empty()) else { continue };
-            encode(&mut records, &[b"SELECT", db.to_string().as_bytes()]);
-            for (key, entry) in table.iter() {
-                encode_entry(&mut records, key, entry);
-            }
-        }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.bytes += records.len();
-        waiting.shards.push(records);
-        let too_much = waiting.bytes > WAITING_BYTES;
-        drop(waiting);
-        if too_much && let Err(error) = self.write_if(WAITING_BYTES) {
-            self.file.lock().unwrap_or_else(PoisonError::into_inner).error = Some(error);
-        }
-    }
-
-    /// Writes what is waiting, if it is more than so much; returns how much it was.
-    fn write_if(&self, bytes: usize) -> io::Result<usize> {
-        let mut output = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = output.error.take() {
-            return Err(error);
-        }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.bytes <= bytes {
-            return Ok(0);
-        }
-        let taken = std::mem::take(&mut *waiting);
-        drop(waiting);
-        taken.shards.iter().try_for_each(|records| output.file.write_all(records))?;
-        Ok(taken.bytes)
-    }
-}
-
-/// The fewest records that make this key.
-fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
-    // No command sets a deadline before 1970, though a log may have held one.
-    let deadline = entry.expires_at_ms().map(|deadline| deadline.max(1).to_string());
-    match (&entry.value, &deadline) {
-        (Value::String(value), None) => encode(out, &[b"SET", key, value]),
-        (Value::String(value), Some(deadline)) => {
-            encode(out, &[b"SET", key, value, b"PXAT", deadline.as_bytes()]);
-        }
-        (Value::Hash(hash), _) => {
-            let mut record: Vec<&[u8]> = vec![b"HSET", key];
-            let mut bytes = 0;
-            for Field { name, value, .. } in hash.iter() {
-                record.extend([name, value]);
-                bytes += name.len() + value.len();
-                if record.len() >= 2 * RECORD_FIELDS + 2 || bytes >= RECORD_BYTES {
-                    encode(out, &record);
-                    record.truncate(2);
-                    bytes = 0;
-                }
-            }
-            if record.len() > 2 {
-                encode(out, &record);
-            }
-            encode_field_deadlines(out, key, hash);
-            if let Some(deadline) = &deadline {
-                encode(out, &[b"PEXPIREAT", key, deadline.as_bytes()]);
-            }
-        }
-    }
-}
-
-/// The deadlines of the fields of a hash: a record for all that share one, as far as it may hold them.
-fn encode_field_deadlines(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
-    if hash.earliest_ms().is_none() {
-        return;
-    }
-    let timed = hash.iter().filter_map(|field| Some((field.expires_at_ms()?, field.name)));
-    let mut timed: Vec<(i64, &[u8])> = timed.collect();
-    timed.sort_by_key(|(deadline, _)| *deadline); // stable, so names that belong together stay so
-    for same in timed.chunk_by(|(one, _), (other, _)| one == other) {
-        for some in same.chunks(RECORD_FIELDS) {
-            let deadline = some[0].0.to_string();
-            let count = some.len().to_string();
-            let mut record: Vec<&[u8]> = vec![b"HPEXPIREAT", key, deadline.as_bytes(), b"FIELDS"];
-            record.push(count.as_bytes());
-            record.extend(some.iter().map(|(_, name)| *name));
-            encode(out, &record);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use std::thread;
 
+    use super::super::file::LogFile;
     use super::super::replay::replay;
     use super::*;
     use crate::config::Config;
-    use crate::store::{AllShards, ByteString, Hash, PackedLimits};
+    use crate::resp::request::encode;
+    use crate::store::{AllShards, ByteString, Hash, PackedLimits, Value};
 
     const LIMITS: PackedLimits = PackedLimits { entries: 16, value_bytes: 64 };
 
-    /// A directory with a log in it, and the keyspace that the log is about.
+    /// A directory for a log, and the keyspace of which it is the log.
     struct Fixture {
         dir: PathBuf,
         log: PathBuf,
@@ -442,11 +258,10 @@ mod tests {
 
         fn open(&self) -> io::Result<Aof> {
             let file = OpenOptions::new().append(true).create(true).open(&self.log)?;
-            let length = file.metadata()?.len();
-            Aof::new(Box::new(file), length)
+            Aof::new(Box::new(file))
         }
 
-        /// Sets a key as a command would, and logs it.
+        /// Sets keys as a command would, and logs that.
         fn set(&self, aof: &Aof, db: usize, keys: &[&[u8]], value: &[u8]) {
             let mut view = self.keyspace.write(db, keys.iter().copied());
             keys.iter()
@@ -455,8 +270,8 @@ mod tests {
             let record: Vec<&[u8]> = [&b"MSET"[..]].into_iter().chain(pairs).collect();
             let mut bytes = Vec::new();
             encode(&mut bytes, &record);
-            let position = aof.append(db, &bytes);
-            view.logged(position);
+            let lsn = aof.append(db, &bytes);
+            view.logged(lsn);
         }
 
         fn flush_db(&self, aof: &Aof, db: usize) {
@@ -464,20 +279,21 @@ mod tests {
             view.flush();
             let mut bytes = Vec::new();
             encode(&mut bytes, &[b"FLUSHDB"]);
-            let position = aof.append(db, &bytes);
-            view.logged(position);
+            let lsn = aof.append(db, &bytes);
+            view.logged(lsn);
         }
 
         fn rewrite(&self, aof: &Aof) -> io::Result<()> {
-            assert!(aof.claim_rewrite());
-            assert!(!aof.claim_rewrite(), "there is one at a time");
+            assert!(aof.rewrites.claim());
+            assert!(!aof.rewrites.claim(), "there is one at a time");
             let result = aof.rewrite(&self.keyspace, &self.log);
-            assert_eq!(aof.rewrites().0.map(|last| last.ok), Some(result.is_ok()));
-            assert!(aof.rewrite_progress().is_none());
+            assert_eq!(aof.rewrites.last().map(|last| last.ok), Some(result.is_ok()));
+            assert!(aof.rewrites.progress().is_none());
+            assert_eq!(aof.check(), Ok(()));
             result
         }
 
-        /// The commands of the log.
+        /// The commands in the log.
         fn records(&self) -> Vec<Vec<String>> {
             let mut records = Vec::new();
             let read = File::open(&self.log).map_err(Into::into).and_then(|mut log| {
@@ -493,7 +309,7 @@ mod tests {
             records
         }
 
-        /// The strings that the log makes, by database and key.
+        /// The strings that a replay of the log gives, by database and key.
         fn replayed(&self) -> BTreeMap<(usize, String), String> {
             let mut all = BTreeMap::new();
             let mut db = 0;
@@ -510,7 +326,7 @@ mod tests {
         }
 
         /// The strings that are in memory.
-        fn remembered(&self) -> BTreeMap<(usize, String), String> {
+        fn in_memory(&self) -> BTreeMap<(usize, String), String> {
             let mut all = BTreeMap::new();
             self.keyspace.visit(0, &mut |_, shard| {
                 for db in 0..shard.databases() {
@@ -546,12 +362,12 @@ mod tests {
     }
 
     #[test]
-    fn each_key_takes_the_fewest_records() -> io::Result<()> {
+    fn a_key_is_encoded_as_the_fewest_records() -> io::Result<()> {
         let fixture = Fixture::new("fewest")?;
         let aof = fixture.open()?;
-        let put = |key: &str, value, deadline| {
+        let put = |key: &str, value, expires_at_ms| {
             let mut view = fixture.keyspace.write(3, [key.as_bytes()].into_iter());
-            view.insert(key.as_bytes(), value, deadline);
+            view.insert(key.as_bytes(), value, expires_at_ms);
         };
         let hash = |fields: usize, value: &[u8]| {
             let mut hash = Hash::new();
@@ -590,7 +406,7 @@ mod tests {
             };
             shapes.entry(record[1].clone()).or_default().push(shape);
         }
-        // Before the keys of each shard.
+        // One before the keys of each shard.
         let selects = shapes.remove("3").unwrap_or_default();
         assert!((1..=7).contains(&selects.len()), "{selects:?}");
         let expected = [
@@ -621,8 +437,8 @@ mod tests {
         Ok(())
     }
 
-    /// Rewrites again and again while three threads change what they can, one of them everything at
-    /// once, which ends a snapshot. Then the log must give what is in memory.
+    /// Rewrites again and again while two threads change keys and a third flushes a database, which ends
+    /// snapshots. Then a replay of the log must give what is in memory.
     fn rewrite_during_changes(fixture: &Fixture, aof: &Aof, rewrites: usize) -> io::Result<()> {
         let go_on = AtomicBool::new(true);
         thread::scope(|scope| {
@@ -648,22 +464,21 @@ mod tests {
             result
         })?;
         aof.sync()?;
-        assert!(fixture.remembered().len() > 1000);
-        assert!(fixture.replayed() == fixture.remembered(), "the log is not what is in memory");
+        assert!(fixture.in_memory().len() > 1000);
+        assert!(fixture.replayed() == fixture.in_memory(), "the log is not what is in memory");
         assert_eq!(aof.size().0, std::fs::metadata(&fixture.log)?.len());
         assert_eq!(fixture.files(), only_the_log());
         Ok(())
     }
 
     #[test]
-    fn whatever_changes_meanwhile_the_new_log_gives_what_is_in_memory() -> io::Result<()> {
+    fn a_log_that_was_rewritten_during_changes_gives_what_is_in_memory() -> io::Result<()> {
         let fixture = Fixture::new("changes")?;
         rewrite_during_changes(&fixture, &fixture.open()?, 10)
     }
 
     #[test]
-    fn where_there_was_no_log_or_an_old_one_the_new_log_gives_what_is_in_memory() -> io::Result<()>
-    {
+    fn a_rewrite_without_a_log_or_over_a_stale_one_gives_what_is_in_memory() -> io::Result<()> {
         for stale in [false, true] {
             let fixture = Fixture::new("none")?;
             let aof = Aof::disabled();
@@ -684,7 +499,7 @@ mod tests {
         let fixture = Fixture::new("fails")?;
         let aof = fixture.open()?;
         fixture.set(&aof, 0, &[b"a"], b"1");
-        // A directory in which there is something cannot be replaced.
+        // A directory that is not empty cannot be replaced.
         std::fs::create_dir_all(temporary(&fixture.log).join("in the way"))?;
         assert!(fixture.rewrite(&aof).is_err());
         fixture.set(&aof, 0, &[b"a"], b"2");
@@ -699,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_was_no_log_and_the_rewrite_fails_there_is_none_afterwards() -> io::Result<()> {
+    fn a_failed_rewrite_without_a_log_leaves_none() -> io::Result<()> {
         let fixture = Fixture::new("gone")?;
         let aof = Aof::disabled();
         fixture.set(&aof, 0, &[b"a"], b"1");
@@ -711,7 +526,7 @@ mod tests {
         std::fs::create_dir_all(&fixture.dir)?;
         fixture.rewrite(&aof)?;
         assert!(aof.is_enabled());
-        assert_eq!(fixture.replayed(), fixture.remembered());
+        assert_eq!(fixture.replayed(), fixture.in_memory());
         Ok(())
     }
 
@@ -727,7 +542,7 @@ mod tests {
         assert_eq!(fixture.files(), only_the_log());
         drop(theirs);
         fixture.rewrite(&aof)?;
-        // And now nobody else may have ours.
+        // The new log is locked, so that no other server takes it.
         assert!(File::open(&fixture.log)?.try_lock().is_err());
         Ok(())
     }
@@ -757,13 +572,17 @@ mod tests {
         fn is_at(&self, path: &Path) -> bool {
             self.0.is_at(path)
         }
+
+        fn length(&self) -> io::Result<u64> {
+            self.0.length()
+        }
     }
 
     #[test]
-    fn a_rewrite_makes_good_what_a_failed_sync_has_spoilt() -> io::Result<()> {
-        let fixture = Fixture::new("spoilt")?;
+    fn a_rewrite_recovers_from_a_failed_sync() -> io::Result<()> {
+        let fixture = Fixture::new("unsynced")?;
         let file = OpenOptions::new().append(true).create(true).open(&fixture.log)?;
-        let aof = Aof::new(Box::new(Unsyncable(file)), 0)?;
+        let aof = Aof::new(Box::new(Unsyncable(file)))?;
         fixture.set(&aof, 0, &[b"a"], b"1");
         assert!(aof.sync().is_err());
         assert_eq!(aof.failure().as_deref(), Some("the disk is broken"));
@@ -773,7 +592,7 @@ mod tests {
         fixture.set(&aof, 1, &[b"a"], b"3");
         aof.sync()?;
         assert!(aof.is_at(&fixture.log));
-        assert_eq!(fixture.replayed(), fixture.remembered());
+        assert_eq!(fixture.replayed(), fixture.in_memory());
         assert_eq!(fixture.files(), only_the_log());
         Ok(())
     }

@@ -157,19 +157,19 @@ fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result 
     write!(text, "async_loading:0\r\n")?;
     write!(text, "rdb_bgsave_in_progress:0\r\n")?;
     write!(text, "aof_enabled:{}\r\n", u8::from(server.aof.is_enabled()))?;
-    let progress = server.aof.rewrite_progress();
+    let progress = server.aof.rewrites.progress();
     write!(text, "aof_rewrite_in_progress:{}\r\n", u8::from(progress.is_some()))?;
     if let Some((elapsed, percent)) = progress {
         write!(text, "aof_current_rewrite_time_sec:{}\r\n", elapsed.as_secs())?;
         write!(text, "aof_rewrite_percent:{percent}\r\n")?;
     }
-    let (last, completed) = server.aof.rewrites();
+    let last = server.aof.rewrites.last();
     let ok = last.as_ref().is_none_or(|last| last.ok);
     write!(text, "aof_last_bgrewrite_status:{}\r\n", if ok { "ok" } else { "err" })?;
     if let Some(last) = last {
         write!(text, "aof_last_rewrite_time_sec:{}\r\n", last.took.as_secs())?;
     }
-    write!(text, "aof_rewrites:{completed}\r\n")?;
+    write!(text, "aof_rewrites:{}\r\n", server.aof.rewrites.completed.get())?;
     if server.aof.is_enabled() {
         write!(text, "aof_last_write_status:{status}\r\n")?;
         write!(text, "aof_delayed_fsync:{}\r\n", server.aof.delayed_syncs.get())?;

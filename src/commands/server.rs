@@ -108,7 +108,8 @@ fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcom
     session.publish(server, Instant::now());
     server.collected_stats().reset();
     server.hub.cut_off.reset();
-    server.aof.reset_counts();
+    server.aof.rewrites.completed.reset();
+    server.aof.delayed_syncs.reset();
     reply.ok();
     Ok(())
 }

@@ -86,7 +86,7 @@ pub(super) fn reload(
     }
     expect_log(server)?;
     if rewrites {
-        while !server.aof.claim_rewrite() {
+        while !server.aof.rewrites.claim() {
             thread::sleep(LOOK);
         }
         let rewritten = server.aof.rewrite(&server.keyspace, &server.config.log_path());

@@ -87,7 +87,7 @@ fn rewrite_if_due(server: &Server) {
         let gone = || !server.aof.is_at(&path);
         // A rewrite gives the name to another file. If it did so between the two looks, the second
         // sees it.
-        if gone() && server.aof.rewrite_progress().is_none() && gone() {
+        if gone() && server.aof.rewrites.progress().is_none() && gone() {
             server.aof.fail_file(&std::io::Error::other(format!("'{}' is gone", path.display())));
         }
     }
@@ -98,7 +98,7 @@ fn rewrite_if_due(server: &Server) {
         && size > least
         && size.saturating_sub(base).saturating_mul(100) >= base.max(1).saturating_mul(percentage);
     // After a failure, growth alone is no reason to try at once again.
-    let (last, _) = server.aof.rewrites();
+    let last = server.aof.rewrites.last();
     let failed = last.is_some_and(|last| !last.ok && last.ended.elapsed() < REWRITE_PAUSE);
     let due = match server.aof.is_enabled() {
         true => (grown && !failed) || server.aof.needs_rewrite(),

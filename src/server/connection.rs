@@ -237,11 +237,11 @@ impl Connection<'_> {
 }
 
 /// Has the log flushed as far as somebody is going to see, and synced if the policy says so.
-fn make_durable(server: &Server, position: u64) -> io::Result<()> {
+fn make_durable(server: &Server, lsn: u64) -> io::Result<()> {
     let Server { aof, config, stats, .. } = server;
     let threshold_ms = config.latency_monitor_threshold.load(Relaxed);
     let timed = |event, work: fn(&Aof, u64) -> io::Result<()>| {
-        stats.latency.timed(event, threshold_ms, || work(aof, position))
+        stats.latency.timed(event, threshold_ms, || work(aof, lsn))
     };
     match config.fsync_policy() {
         FsyncPolicy::Always => timed("aof-fsync-always", Aof::sync_to),
@@ -253,7 +253,7 @@ fn make_durable(server: &Server, position: u64) -> io::Result<()> {
 fn start_writer(server: &Arc<Server>, outbox: &Arc<Outbox>) -> io::Result<()> {
     let (server, queue) = (server.clone(), outbox.clone());
     let write = move || {
-        let flush = |position| make_durable(&server, position);
+        let flush = |lsn| make_durable(&server, lsn);
         queue.write_out(flush);
     };
     let thread = thread::Builder::new().stack_size(WRITER_STACK_BYTES).name("writer".into());

@@ -41,7 +41,7 @@ pub fn start(config: Config) -> Result<Arc<Server>, String> {
         false => None,
     };
     let aof = match &log {
-        Some(log) => log.try_clone().and_then(|log| Aof::new(Box::new(log), 0)),
+        Some(log) => log.try_clone().and_then(|log| Aof::new(Box::new(log))),
         None => Ok(Aof::disabled()),
     };
     let aof = aof.map_err(|error| format!("can't open the log: {error}"))?;

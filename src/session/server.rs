@@ -86,7 +86,7 @@ impl Server {
 
     /// Starts a rewrite of the log in the background; says no if one is going on.
     pub fn start_rewrite(&self) -> bool {
-        self.aof.claim_rewrite() && self.rewrites.send(()).is_ok()
+        self.aof.rewrites.claim() && self.rewrites.send(()).is_ok()
     }
 
     /// The statistics, with what all connections have counted up to now.

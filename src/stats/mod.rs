@@ -111,8 +111,8 @@ impl Stats {
     }
 }
 
-/// A lock here guards counts and copies, which are right even if a thread died while it held it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks. What the locks of this module guard is right even if a thread panicked while it held one.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -70,6 +70,21 @@ struct Snapshot {
     save: Arc<SaveShard>,
 }
 
+/// Why a snapshot ended before it was complete.
+#[derive(Debug)]
+pub enum SnapshotError {
+    /// It yielded to a command that changes the whole keyspace, such as FLUSHALL.
+    Yielded,
+    /// The shards could not be saved.
+    Io(io::Error),
+}
+
+impl From<io::Error> for SnapshotError {
+    fn from(error: io::Error) -> SnapshotError {
+        SnapshotError::Io(error)
+    }
+}
+
 /// What is done with a shard to save it. It is called with the shard locked, by the thread that takes
 /// the snapshot or by one that is about to change the shard.
 pub type SaveShard = dyn Fn(&Shard) + Send + Sync;
@@ -103,14 +118,14 @@ impl Keyspace {
     /// its end. Only one snapshot can be taken at a time; the caller sees to that.
     ///
     /// # Errors
-    /// Those of `begin` and `progress`; `Interrupted` when it had to yield to such a command.
+    /// [`SnapshotError::Yielded`] if such a command ended it; otherwise those of `begin` and `progress`.
     pub fn snapshot(
         &self,
         may_yield: bool,
         save: &Arc<SaveShard>,
         begin: impl FnOnce() -> io::Result<()>,
         mut progress: impl FnMut(usize) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> Result<(), SnapshotError> {
         let all = self.lock_every_shard();
         begin()?;
         let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
@@ -123,13 +138,13 @@ impl Keyspace {
             // Locked for reading only: clients may look on, and a writer waits for its turn.
             let shard = self.shared(index);
             if self.snapshot_epoch.load(SeqCst) != epoch {
-                return Err(io::ErrorKind::Interrupted.into());
+                return Err(SnapshotError::Yielded);
             }
             if shard.saved_epoch.swap(epoch, Relaxed) < epoch {
                 save(&shard);
             }
             drop(shard);
-            progress(index + 1)
+            Ok(progress(index + 1)?)
         });
         self.snapshot_epoch.store(0, SeqCst);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = None;
