@@ -98,7 +98,8 @@ fn the_top_level_holds_nothing_but_the_fixed_list() {
     }
     let tracked = String::from_utf8(tracked).expect("paths in UTF-8");
     let names = tracked.split('\0').filter_map(|path| path.split('/').next());
-    let found: BTreeSet<&str> = names.filter(|name| !name.is_empty() && !name.starts_with('.')).collect();
+    let found: BTreeSet<&str> =
+        names.filter(|name| !name.is_empty() && !name.starts_with('.')).collect();
     assert_eq!(found, BTreeSet::from(TOP_LEVEL));
 }
 
