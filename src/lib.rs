@@ -83,3 +83,7 @@ pub mod stats;
 pub mod store;
 pub mod text;
 pub mod watchers;
+
+#[cfg(test)]
+#[path = "../tests/support/rng.rs"]
+mod rng;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Aof;
 use super::file::LogFile;
 use super::flush::BUFFER_BYTES;
+use crate::rng::Rng;
 use crate::stats::lock;
 
 /// How long a test waits for another thread before it fails.
@@ -138,18 +139,6 @@ fn join_all<'a, T>(
 
 const SELECT_0: &str = "*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n";
 
-/// Numbers that look random and are the same in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end) as usize
-    }
-}
-
 #[test]
 fn records_wait_for_the_flush_and_a_select_comes_where_the_database_changes() -> io::Result<()> {
     let (aof, disk) = aof()?;
@@ -189,39 +178,39 @@ fn without_a_file_everything_succeeds_and_nothing_is_kept() -> io::Result<()> {
 #[test]
 fn whatever_write_fails_the_file_holds_the_records_in_order_and_all_that_was_acknowledged()
 -> io::Result<()> {
-    for seed in 1..200 {
+    let mut random = Rng::of_run();
+    for round in 1..200 {
         let (aof, disk) = aof()?;
         let mut expected = SELECT_0.as_bytes().to_vec();
-        let mut numbers = Numbers(seed);
         for record in 0..60 {
-            let outcome = match numbers.below(6) {
+            let outcome = match random.below(6) {
                 0 => Some(Err(ErrorKind::StorageFull)),
                 1 => Some(Err(ErrorKind::Interrupted)),
                 2 => Some(Ok(0)),
-                3 => Some(Ok(1 + numbers.below(100_000))),
+                3 => Some(Ok(1 + random.below(100_000))),
                 _ => None,
             };
             disk.set(|state| state.writes.extend(outcome));
             // Some lengths are around the size of the buffer, where records take another path.
-            let length = match numbers.below(4) {
-                0 => BUFFER_BYTES - 2 + numbers.below(4),
-                1 => numbers.below(3 * BUFFER_BYTES as u64),
-                _ => numbers.below(200),
+            let length = match random.below(4) {
+                0 => BUFFER_BYTES - 2 + random.below(4),
+                1 => random.below(3 * BUFFER_BYTES),
+                _ => random.below(200),
             };
             let bytes = vec![record; length];
             expected.extend_from_slice(&bytes);
             let lsn = aof.append(0, &bytes);
             assert_eq!(lsn, expected.len() as u64);
-            if numbers.below(2) == 0 && aof.flush_to(lsn).is_ok() {
-                assert!(disk.state().bytes == expected, "seed {seed}, record {record}");
+            if random.below(2) == 0 && aof.flush_to(lsn).is_ok() {
+                assert!(disk.state().bytes == expected, "round {round}, record {record}");
                 assert_eq!(aof.failure(), None);
             }
-            assert!(expected.starts_with(&disk.state().bytes), "seed {seed}, record {record}");
-            assert_eq!(aof.check(), Ok(()), "seed {seed}, record {record}");
+            assert!(expected.starts_with(&disk.state().bytes), "round {round}, record {record}");
+            assert_eq!(aof.check(), Ok(()), "round {round}, record {record}");
         }
         disk.set(|state| state.writes.clear());
         aof.flush()?;
-        assert!(disk.state().bytes == expected, "seed {seed}");
+        assert!(disk.state().bytes == expected, "round {round}");
         assert_eq!((aof.failure(), aof.size().0), (None, expected.len() as u64));
     }
     Ok(())

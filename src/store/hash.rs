@@ -726,31 +726,13 @@ fn split_varint(mut bytes: &[u8]) -> (usize, &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
     use std::collections::{BTreeMap, HashMap, HashSet};
 
     const NEVER_PACKED: PackedLimits = PackedLimits { entries: 0, value_bytes: 0 };
     const ALWAYS_PACKED: PackedLimits =
         PackedLimits { entries: usize::MAX, value_bytes: usize::MAX };
     const BOTH: [PackedLimits; 2] = [NEVER_PACKED, ALWAYS_PACKED];
-
-    /// splitmix64: a failure is repeated by its seed.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) % bound as u64) as usize
-        }
-
-        /// Often empty, often binary.
-        fn bytes(&mut self, longest: usize) -> Vec<u8> {
-            let len = self.below(longest + 1);
-            (0..len).map(|_| self.below(256) as u8).collect()
-        }
-    }
 
     type Model = HashMap<Vec<u8>, Vec<u8>>;
 
@@ -808,8 +790,8 @@ mod tests {
 
     #[test]
     fn a_hash_behaves_like_a_map_whatever_its_form_and_changes() {
-        for seed in 0..300 {
-            let mut random = Random(seed);
+        let mut random = Rng::of_run();
+        for _ in 0..300 {
             let limits = limits(random.below(20), random.below(6));
             let alphabet: Vec<_> = (0..60).map(|_| random.bytes(5)).collect();
             let (mut hash, mut model) = (Hash::new(), Model::new());
@@ -840,8 +822,8 @@ mod tests {
 
     #[test]
     fn deadlines_stay_with_their_fields_whatever_changes_around_them() {
-        for seed in 0..300 {
-            let mut random = Random(seed);
+        let mut random = Rng::of_run();
+        for _ in 0..300 {
             let limits = limits(random.below(30), 9);
             let (mut hash, mut model) = (Hash::new(), BTreeMap::<Vec<u8>, (Vec<u8>, i64)>::new());
             for now_ms in 0..300 {
@@ -886,7 +868,7 @@ mod tests {
                     }
                 }
                 let earliest = model.values().map(|(_, ms)| *ms).filter(|ms| *ms != NEVER).min();
-                assert_eq!(hash.earliest_ms(), earliest, "seed {seed}");
+                assert_eq!(hash.earliest_ms(), earliest);
                 let found = |field: Field| {
                     (field.name.to_vec(), (field.value.to_vec(), field.expires_at_ms))
                 };
@@ -903,8 +885,8 @@ mod tests {
         // All homes in one slot; around the end of the table; and a few overlapping clusters.
         let hashings: [fn(u8) -> u32; 3] =
             [|_| 5, |n| u32::MAX - u32::from(n % 2), |n| u32::from(n % 5)];
-        for (seed, hash_of) in (0..60).flat_map(|seed| hashings.map(|h| (seed, h))) {
-            let mut random = Random(seed);
+        let mut random = Rng::of_run();
+        for hash_of in (0..60).flat_map(|_| hashings) {
             let fields = 1 + random.below(40);
             let (mut indexed, mut model) = (Indexed::default(), HashMap::new());
             for _ in 0..300 {
@@ -1007,8 +989,8 @@ mod tests {
 
     #[test]
     fn a_scan_returns_every_field_that_is_there_throughout() {
-        for seed in 0..500 {
-            let mut random = Random(seed);
+        let mut random = Rng::of_run();
+        for _ in 0..500 {
             let (mut hash, limits) = (Hash::new(), limits(random.below(12), 64));
             let stays = |n: usize| n.is_multiple_of(3);
             let fields = 3 + random.below(300);
@@ -1038,7 +1020,7 @@ mod tests {
                 }
             }
             for n in numbers.filter(|n| stays(*n)) {
-                assert!(seen.contains(n.to_be_bytes().as_slice()), "seed {seed}");
+                assert!(seen.contains(n.to_be_bytes().as_slice()));
             }
         }
     }

@@ -501,6 +501,7 @@ fn murmur(bytes: &[u8], seed: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
 
     fn filled(elements: u32, limit: usize) -> Vec<u8> {
         let mut value = create();
@@ -534,24 +535,20 @@ mod tests {
 
     #[test]
     fn whatever_the_bytes_are_nothing_but_a_refusal_happens() {
-        let mut state = 1u64;
-        let mut random = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) as usize
-        };
+        let mut random = Rng::of_run();
         let whole = filled(300, usize::MAX);
         for _ in 0..20_000 {
             let mut value = whole.clone();
-            for _ in 0..=random() % 3 {
-                let at = HEADER_BYTES + random() % (value.len() - HEADER_BYTES);
-                value[at] = random() as u8;
+            for _ in 0..=random.below(3) {
+                let at = HEADER_BYTES + random.below(value.len() - HEADER_BYTES);
+                value[at] = random.below(256) as u8;
             }
-            value.truncate(HEADER_BYTES + random() % (2 * value.len()));
+            value.truncate(HEADER_BYTES + random.below(2 * value.len()));
             let total = || for_runs(&value, |_, _| {}).is_ok();
             assert_eq!(count(&value).is_ok(), total());
             let before = value.clone();
-            let element = random().to_le_bytes();
-            if add(&mut value, &element, random() % 1000).is_err() {
+            let element = random.next_u64().to_le_bytes();
+            if add(&mut value, &element, random.below(1000)).is_err() {
                 assert!(value == before, "a refused value was changed");
             }
             let _ = (describe_runs(&value), make_dense(&mut value));

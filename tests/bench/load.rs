@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::rng::Rng;
 use crate::servers::Server;
 
 pub(crate) const VALUE: &str = "0123456789abcdef0123456789abcdef";
@@ -71,8 +72,8 @@ pub(crate) fn longest_wait(server: &Server, keys: usize, meanwhile: impl FnOnce(
         // Stops them when `meanwhile` panics, too.
         let _stop_at_end = StopAtEnd(&stop);
         let start = |seed| {
-            let (mut connection, stop) = (server.connect(), &stop);
-            scope.spawn(move || write_steadily(&mut connection, keys, seed, stop))
+            let (mut connection, random, stop) = (server.connect(), Rng::new(seed), &stop);
+            scope.spawn(move || write_steadily(&mut connection, keys, random, stop))
         };
         let writers: Vec<_> = (1..=WRITERS).map(start).collect();
         meanwhile();
@@ -92,15 +93,13 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-fn write_steadily(connection: &mut Connection, keys: usize, seed: u64, stop: &Stop) -> Duration {
+fn write_steadily(c: &mut Connection, keys: usize, mut random: Rng, stop: &Stop) -> Duration {
     let mut longest = Duration::ZERO;
-    let mut random = seed;
     let mut next = Instant::now();
     while !stop.load(Relaxed) {
-        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let command = set((random >> 33) as usize % keys);
+        let command = set(random.below(keys));
         let sent = Instant::now();
-        connection.send(&command, 1);
+        c.send(&command, 1);
         longest = longest.max(sent.elapsed());
         // What was late is not made up for: that would be a burst.
         next = Instant::now().max(next + PACE);

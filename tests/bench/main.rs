@@ -29,6 +29,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod load;
+#[path = "../support/rng.rs"]
+mod rng;
 mod servers;
 mod tables;
 

@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
-use crate::durability::{Numbers, assert_survives_kill_9, fill, pipeline, rewrite};
+use crate::durability::{assert_survives_kill_9, fill, pipeline, rewrite};
 use crate::harness::{Client, Reply, Server, encode, eventually, skipped_on_redis};
+use crate::rng::Rng;
 
 const WRITERS: usize = 4;
 /// Each writer writes its places in turn, over and over.
@@ -141,14 +142,14 @@ fn killed_in_the_midst_of_its_work_the_server_comes_back_with_all_it_acknowledge
     let mut server = Server::start(&[]);
     fill(&mut server.client(), 1000);
     let mut writers: Vec<Writer> = (0..WRITERS).map(Writer::new).collect();
-    let mut numbers = Numbers(42);
+    let mut random = Rng::of_run();
     let (mut shared, mut rewrites) = (0, 0);
     for round in 0..rounds.unwrap_or(12) {
         let (fsync, most) = if round % 2 == 0 { ("everysec", 4000) } else { ("always", 1000) };
         let mut c = server.client();
         c.expect(&format!("CONFIG SET appendfsync {fsync}"), "+OK");
         let acknowledged = AtomicU64::new(0);
-        let enough = 1 + numbers.below(most) as u64;
+        let enough = 1 + random.below(most) as u64;
         thread::scope(|scope| {
             for writer in &mut writers {
                 let (c, acknowledged) = (server.client(), &acknowledged);

@@ -20,6 +20,7 @@ use crate::harness::{
 use crate::persistence::{
     KilledOnDrop, dump, files, installed, records, start_with_log, write_all,
 };
+use crate::rng::Rng;
 use crate::startup::free_port;
 
 // ---- Helpers -----------------------------------------------------------------------------------------
@@ -115,29 +116,17 @@ pub(crate) fn assert_survives_kill_9(server: &mut Server) {
     assert_same(&dump(&mut server.client()), &before);
 }
 
-/// Numbers that look random and are the same in each run.
-pub(crate) struct Numbers(pub(crate) u64);
-
-impl Numbers {
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
-
 // ---- The log is rewritten ----------------------------------------------------------------------------
 
 /// Any command that changes few keys, all of them of the right type.
-fn some_command(numbers: &mut Numbers) -> Vec<u8> {
-    let mut key = |kind: &str| format!("{kind}:\r\n{}", numbers.below(500));
+fn some_command(random: &mut Rng) -> Vec<u8> {
+    let mut key = |kind: &str| format!("{kind}:\r\n{}", random.below(500));
     let (a, b, c, count) = (key("s"), key("s"), key("s"), key("n"));
     let (hash, other_hash) = (key("h"), key("h"));
-    let number = numbers.below(1_000_000).to_string();
-    let field = numbers.below(150).to_string();
-    let soon = (1 + numbers.below(40)).to_string();
-    match numbers.below(20) {
+    let number = random.below(1_000_000).to_string();
+    let field = random.below(150).to_string();
+    let soon = (1 + random.below(40)).to_string();
+    match random.below(20) {
         0 => encode(&["SET", &a, &number]),
         1 => encode(&["SET", &a, &number, "PX", &soon]),
         2 => encode(&["SET", &a, &number, "PXAT", FAR]),
@@ -156,7 +145,7 @@ fn some_command(numbers: &mut Numbers) -> Vec<u8> {
         15 => encode(&["HPEXPIREAT", &hash, FAR, "FIELDS", "2", &field, &soon]),
         16 => encode(&["HPERSIST", &hash, "FIELDS", "1", &field]),
         17 => encode(&["COPY", &hash, &other_hash, "REPLACE"]),
-        18 => encode(&["SELECT", &numbers.below(3).to_string()]),
+        18 => encode(&["SELECT", &random.below(3).to_string()]),
         _ => encode(&["HSET", &hash, &field, &number, "always", &number]),
     }
 }
@@ -170,13 +159,13 @@ fn a_rewrite_under_load_keeps_every_change_of_every_kind() {
     let mut c = server.client();
     fill(&mut c, 2000);
     let go_on = AtomicBool::new(true);
+    let mut random = Rng::of_run();
     thread::scope(|scope| {
-        for seed in 1..4 {
-            let (mut c, go_on) = (server.client(), &go_on);
+        for _ in 0..3 {
+            let (mut c, go_on, mut random) = (server.client(), &go_on, random.fork());
             scope.spawn(move || {
-                let mut numbers = Numbers(seed);
                 while go_on.load(Ordering::SeqCst) {
-                    let commands: Vec<_> = (0..50).map(|_| some_command(&mut numbers)).collect();
+                    let commands: Vec<_> = (0..50).map(|_| some_command(&mut random)).collect();
                     for reply in pipeline(&mut c, &commands) {
                         if let Reply::Error(error) = reply {
                             let same = "ERR source and destination objects are the same";

@@ -5,11 +5,12 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::durability::{Numbers, assert_survives_kill_9, check_aof, pipeline, rewrite};
+use crate::durability::{assert_survives_kill_9, check_aof, pipeline, rewrite};
 use crate::harness::{
     Client, Reply, Server, connect, encode, eventually, skipped_on_redis, unix_now_ms,
 };
 use crate::persistence::{dump, records};
+use crate::rng::Rng;
 
 /// A moment that is far away.
 const FAR_MS: &str = "33177117420123";
@@ -939,16 +940,15 @@ fn a_field_that_expires_while_the_server_is_down_is_gone() {
 const NEVER: &str = "never";
 
 /// Writers set fields of the same hashes, each its own ones, and remember what must be there in the end.
-fn write_fields(mut c: Client, writer: u64) -> BTreeMap<(String, String), String> {
-    let mut numbers = Numbers(writer + 1);
+fn write_fields(mut c: Client, writer: u64, mut random: Rng) -> BTreeMap<(String, String), String> {
     let mut last = BTreeMap::new();
     for _ in 0..120 {
         let mut commands = Vec::new();
         for _ in 0..50 {
-            let hash = format!("h{}", numbers.below(6));
-            let field = format!("{writer}:{}", numbers.below(200));
-            let soon = (unix_now_ms() + numbers.below(20) as i64).to_string();
-            let value = [&soon, &soon, &soon, FAR_MS, NEVER, ""][numbers.below(6)];
+            let hash = format!("h{}", random.below(6));
+            let field = format!("{writer}:{}", random.below(200));
+            let soon = (unix_now_ms() + random.below(20) as i64).to_string();
+            let value = [&soon, &soon, &soon, FAR_MS, NEVER, ""][random.below(6)];
             commands.push(match value {
                 "" => encode(&["HDEL", &hash, &field]),
                 NEVER => encode(&["HSET", &hash, &field, NEVER]),
@@ -963,12 +963,11 @@ fn write_fields(mut c: Client, writer: u64) -> BTreeMap<(String, String), String
 }
 
 /// Looks at the hashes in every way; nothing may be seen that had expired before the question was asked.
-fn read_fields(mut c: Client, seed: u64, go_on: &AtomicBool) {
-    let mut numbers = Numbers(seed);
+fn read_fields(mut c: Client, mut random: Rng, go_on: &AtomicBool) {
     while go_on.load(Ordering::SeqCst) {
-        let hash = format!("h{}", numbers.below(6));
+        let hash = format!("h{}", random.below(6));
         let asked = unix_now_ms();
-        let pairs = match numbers.below(4) {
+        let pairs = match random.below(4) {
             0 => c.call(&["HGETALL", &hash]),
             1 => c.call(&["HRANDFIELD", &hash, "30", "WITHVALUES"]),
             2 => c.call(&["HRANDFIELD", &hash, "-30", "WITHVALUES"]),
@@ -990,15 +989,16 @@ fn readers_and_the_sweeper_agree_with_writers_at_every_moment() {
     let mut server = Server::start(&["--hash-max-listpack-entries", "300"]);
     let go_on = AtomicBool::new(true);
     let mut expected = BTreeMap::new();
+    let mut random = Rng::of_run();
     thread::scope(|scope| {
-        for seed in 1..3 {
-            let (c, go_on) = (server.client(), &go_on);
-            scope.spawn(move || read_fields(c, seed, go_on));
+        for _ in 0..2 {
+            let (c, random, go_on) = (server.client(), random.fork(), &go_on);
+            scope.spawn(move || read_fields(c, random, go_on));
         }
         let writers: Vec<_> = (0..3)
             .map(|writer| {
-                let c = server.client();
-                scope.spawn(move || write_fields(c, writer))
+                let (c, random) = (server.client(), random.fork());
+                scope.spawn(move || write_fields(c, writer, random))
             })
             .collect();
         rewrite(&mut server.client());

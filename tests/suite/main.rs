@@ -34,6 +34,8 @@ mod persistence;
 mod protocol;
 mod pubsub;
 mod random;
+#[path = "../support/rng.rs"]
+mod rng;
 mod server;
 mod startup;
 mod stats;

@@ -11,6 +11,7 @@ use crate::harness::{
     Client, Reply, Server, connect, connect_with, eventually, skipped_on_redis, split_command,
     transcript,
 };
+use crate::rng::Rng;
 
 impl Client {
     /// What the client has been told, each push in brackets: `[a] [b c]`, `[*]` for everything.
@@ -1016,21 +1017,10 @@ fn the_table_is_counted_and_has_a_limit() {
 
 // ---- Nobody is left with an old value ----------------------------------------------------------------
 
-const KEYS: u64 = 40;
+const KEYS: usize = 40;
 
-/// Numbers that look random.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    fn key(&mut self) -> String {
-        format!("k{}", self.below(KEYS))
-    }
+fn random_key(random: &mut Rng) -> String {
+    format!("k{}", random.below(KEYS))
 }
 
 /// What a caching client knows.
@@ -1054,8 +1044,8 @@ impl Cache {
 }
 
 /// Reads through a cache until told to stop; returns the cache when all that was sent has been heard.
-fn cache(w: &Client, mode: &str, seed: u64, [quiet, stop]: [&AtomicBool; 2]) -> Cache {
-    let (mut c, mut random) = (resp3(w), Random(seed));
+fn cache(w: &Client, mode: &str, mut random: Rng, [quiet, stop]: [&AtomicBool; 2]) -> Cache {
+    let mut c = resp3(w);
     let mut target = (mode == "REDIRECT").then(|| resp3(w));
     let options = match &mut target {
         Some(target) => format!("REDIRECT {}", target.id()),
@@ -1067,7 +1057,7 @@ fn cache(w: &Client, mode: &str, seed: u64, [quiet, stop]: [&AtomicBool; 2]) -> 
         // A few at once, so that news comes in the middle of a pipeline.
         let mut asked = Vec::new();
         for _ in 0..=random.below(8) {
-            let key = random.key();
+            let key = random_key(&mut random);
             if cache.values.contains_key(&key) {
                 cache.hits += 1;
                 continue;
@@ -1080,8 +1070,8 @@ fn cache(w: &Client, mode: &str, seed: u64, [quiet, stop]: [&AtomicBool; 2]) -> 
             asked.push(key);
         }
         if random.below(20) == 0 && !quiet.load(Ordering::SeqCst) {
-            let key = random.key();
-            let value = seed * 1_000_000 + random.below(1_000_000);
+            let key = random_key(&mut random);
+            let value = random.next_u64();
             c.send_raw(format!("SET {key} {value}\r\n")); // its `+OK` is passed over below
         }
         c.send_raw("PING fence\r\n");
@@ -1131,23 +1121,23 @@ fn no_cache_keeps_an_old_value() {
     let modes = ["", "BCAST", "OPTIN", "REDIRECT", "MULTI", ""];
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let quiet = AtomicBool::new(false);
+    let mut random = Rng::of_run();
     let caches: Vec<Cache> = thread::scope(|scope| {
         let _end = StopOnDrop([&stop, &quiet]);
         let readers: Vec<_> = modes
             .iter()
-            .enumerate()
-            .map(|(number, mode)| {
-                let (w, flags) = (w.another(), [&quiet, &stop]);
-                scope.spawn(move || cache(&w, mode, number as u64 + 1, flags))
+            .map(|mode| {
+                let (w, random, flags) = (w.another(), random.fork(), [&quiet, &stop]);
+                scope.spawn(move || cache(&w, mode, random, flags))
             })
             .collect();
         let writers: Vec<_> = (0..3)
-            .map(|number| {
+            .map(|_| {
                 let (mut c, written, quiet) = (w.another(), &written, &quiet);
+                let mut random = random.fork();
                 scope.spawn(move || {
-                    let mut random = Random(number + 100);
                     while !quiet.load(Ordering::SeqCst) {
-                        let (key, other) = (random.key(), random.key());
+                        let (key, other) = (random_key(&mut random), random_key(&mut random));
                         let value = written.fetch_add(1, Ordering::SeqCst);
                         let command = match random.below(40) {
                             0..15 => format!("SET {key} {value}"),

@@ -5,10 +5,11 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
-use crate::durability::{Numbers, assert_survives_kill_9, fill, pipeline, rewrite};
+use crate::durability::{assert_survives_kill_9, fill, pipeline, rewrite};
 use crate::harness::{
     Client, Reply, Server, connect, encode, eventually, quote, skipped_on_redis, transcript,
 };
+use crate::rng::Rng;
 
 // ---- Queueing and carrying out -----------------------------------------------------------------------
 
@@ -767,11 +768,11 @@ fn killed_amid_transactions_and_rewrites_the_server_comes_back_without_half_of_o
     }
     let mut server = Server::start(&[]);
     fill(&mut server.client(), 1000);
-    let mut numbers = Numbers(7);
+    let mut random = Rng::of_run();
     let mut known = [0u64; CLIENTS];
     for round in 0..ROUNDS {
         let acknowledged = AtomicU64::new(0);
-        let enough = 1 + numbers.below(600) as u64;
+        let enough = 1 + random.below(600) as u64;
         let asked = thread::scope(|scope| {
             let mut clients = Vec::new();
             for (id, known) in known.iter_mut().enumerate() {

@@ -14,8 +14,8 @@ use std::sync::LazyLock;
 use respite::commands::{self, Command as Row, Handler, subcommand_name};
 
 use super::grammar::{self, Part, Speaker};
-use crate::durability::Numbers;
 use crate::harness::split_command;
+use crate::rng::Rng;
 
 /// A command with its arguments.
 pub(super) type Words = Vec<Vec<u8>>;
@@ -57,7 +57,7 @@ pub(super) static ALL: LazyLock<Vec<Drawn>> = LazyLock::new(|| {
 
 /// A stream of commands.
 pub(super) struct Generator<'a> {
-    numbers: Numbers,
+    random: Rng,
     rows: Vec<&'a Drawn>,
     /// The one whose words are said.
     now: &'a Drawn,
@@ -68,12 +68,8 @@ pub(super) struct Generator<'a> {
 impl<'a> Generator<'a> {
     /// Draws from these rows. The same seed gives the same commands.
     pub(super) fn new(seed: u64, rows: Vec<&'a Drawn>) -> Generator<'a> {
-        // Numbers must not begin with 0, and seeds that are near each other should not look alike.
-        let numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let now = rows[0];
-        let mut generator = Generator { numbers, rows, now, deadlines: 0 };
-        (0..20).for_each(|_| _ = generator.below(2));
-        generator
+        Generator { random: Rng::new(seed), rows, now, deadlines: 0 }
     }
 
     pub(super) fn command(&mut self) -> Words {
@@ -217,7 +213,7 @@ impl<'a> Generator<'a> {
 
 impl Speaker for Generator<'_> {
     fn below(&mut self, end: usize) -> usize {
-        self.numbers.below(end)
+        self.random.below(end)
     }
 
     fn token(&mut self, token: &str) -> Vec<u8> {
