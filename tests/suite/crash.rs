@@ -6,8 +6,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
-use crate::durability::{assert_survives_kill_9, fill, pipeline, rewrite};
-use crate::harness::{Client, Reply, Server, encode, eventually, skipped_on_redis};
+use crate::harness::{
+    Client, Reply, Server, assert_survives_kill_9, encode, eventually, fill, pipeline, rewrite,
+    skipped_on_redis,
+};
 use crate::rng::Rng;
 
 const WRITERS: usize = 4;

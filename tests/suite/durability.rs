@@ -4,7 +4,7 @@
 //! What a plain `kill -9` must not take is in [`persistence`](crate::persistence); many of them, under
 //! load, are in [`crash`](crate::crash). None of these tests runs against a Redis at `REDIS_ADDR`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -15,106 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Client, Reply, Server, TempDir, encode, eventually, quote, say, skipped_on_redis, unix_now_ms,
-};
-use crate::persistence::{
-    KilledOnDrop, dump, files, installed, records, start_with_log, write_all,
+    Client, FAR, KilledOnDrop, Reply, Server, TempDir, assert_same, assert_survives_kill_9,
+    await_rewrite, check_aof, dump, encode, eventually, files, fill, free_port, info, installed,
+    pipeline, quote, records, rewrite, say, skipped_on_redis, start_rewrite, start_with_log,
+    unix_now_ms, write_all,
 };
 use crate::rng::Rng;
-use crate::startup::free_port;
-
-// ---- Helpers -----------------------------------------------------------------------------------------
-
-/// A field of `INFO persistence`.
-pub(crate) fn info(c: &mut Client, field: &str) -> Option<String> {
-    let text = c.text("INFO persistence");
-    text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned()))
-}
-
-/// Waits until the log can be rewritten, has it rewritten, and waits for the end.
-#[track_caller]
-pub(crate) fn rewrite(c: &mut Client) {
-    start_rewrite(c);
-    await_rewrite(c);
-    assert_eq!(info(c, "aof_last_bgrewrite_status").as_deref(), Some("ok"));
-}
-
-#[track_caller]
-fn start_rewrite(c: &mut Client) {
-    let started = Reply::Simple("Background append only file rewriting started".into());
-    eventually("a rewrite has been started", || c.reply("BGREWRITEAOF") == started);
-}
-
-#[track_caller]
-fn await_rewrite(c: &mut Client) {
-    eventually("the rewrite has ended", || {
-        info(c, "aof_rewrite_in_progress").as_deref() == Some("0")
-    });
-}
-
-/// Sends commands many at a time, and returns the replies.
-pub(crate) fn pipeline(c: &mut Client, commands: &[Vec<u8>]) -> Vec<Reply> {
-    let mut replies = Vec::new();
-    for batch in commands.chunks(200) {
-        c.send_raw(batch.concat());
-        replies.extend(batch.iter().map(|_| c.read_reply()));
-    }
-    replies
-}
-
-/// A moment that no test lives to see.
-const FAR: &str = "33177117420123";
-
-/// So many keys of all kinds in each of three databases.
-pub(crate) fn fill(c: &mut Client, count: usize) {
-    for db in ["1", "2", "0"] {
-        let mut commands = vec![encode(&["SELECT", db])];
-        for i in 0..count {
-            let key = format!("{i}:\x00\r\n");
-            let value = "v".repeat(20 + i % 100);
-            commands.push(match i % 4 {
-                0 => encode(&["SET", &key, &value]),
-                1 => encode(&["SET", &key, &value, "PXAT", FAR]),
-                2 => {
-                    let pairs = (0..1 + i % 90).flat_map(|n| [n.to_string(), value.clone()]);
-                    let head = ["HSET", &key].map(String::from).into_iter();
-                    encode(&head.chain(pairs).collect::<Vec<_>>())
-                }
-                _ => encode(&["HSET", &key, "f", &value]),
-            });
-            if i % 7 == 0 {
-                commands.push(encode(&["PEXPIREAT", &key, FAR]));
-            }
-        }
-        for reply in pipeline(c, &commands) {
-            assert!(!matches!(reply, Reply::Error(_)), "{reply}");
-        }
-    }
-}
-
-/// The first difference is shown, not all of both.
-#[track_caller]
-fn assert_same(
-    after: &BTreeMap<(usize, String), String>,
-    before: &BTreeMap<(usize, String), String>,
-) {
-    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let differing: Vec<_> =
-        keys.into_iter().filter(|key| before.get(key) != after.get(key)).collect();
-    if let Some(key) = differing.first() {
-        let (count, before, after) = (differing.len(), before.get(key), after.get(key));
-        panic!("{count} keys differ; the first, {key:?}, was {before:?} and is {after:?}");
-    }
-}
-
-/// Kills the server; started again, it must have all that it had.
-#[track_caller]
-pub(crate) fn assert_survives_kill_9(server: &mut Server) {
-    let before = dump(&mut server.client());
-    server.kill_9();
-    server.restart();
-    assert_same(&dump(&mut server.client()), &before);
-}
 
 // ---- The log is rewritten ----------------------------------------------------------------------------
 
@@ -687,19 +593,6 @@ fn a_log_that_a_real_redis_has_written_is_read() {
     let log: Vec<u8> = parts.into_values().flatten().collect();
     assert!(log.windows(4).any(|word| word == b"#TS:"));
     assert_same(&dump(&mut start_with_log(&log).client()), &expected);
-}
-
-/// Runs `respite --check-aof`; whether it finds the log good, and what it says.
-pub(crate) fn check_aof(log: &Path, options: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_respite"))
-        .arg("--check-aof")
-        .arg(log)
-        .args(options)
-        .stdin(Stdio::null())
-        .output()
-        .expect("run the check");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).expect("UTF-8"))
 }
 
 #[test]

@@ -5,11 +5,10 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::durability::{assert_survives_kill_9, check_aof, pipeline, rewrite};
 use crate::harness::{
-    Client, Reply, Server, connect, encode, eventually, skipped_on_redis, unix_now_ms,
+    Client, Reply, Server, assert_survives_kill_9, check_aof, connect, dump, encode, eventually,
+    pipeline, records, rewrite, skipped_on_redis, unix_now_ms,
 };
-use crate::persistence::{dump, records};
 use crate::rng::Rng;
 
 /// A moment that is far away.

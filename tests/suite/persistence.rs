@@ -3,19 +3,17 @@
 //! These tests are about our own process and its file: none of them runs against a Redis at
 //! `REDIS_ADDR`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufReader, Write};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use crate::harness::{
-    Client, Reply, Server, TempDir, encode, eventually, quote, read_reply, say, skipped_on_redis,
-    unix_now_ms,
+    Client, KilledOnDrop, Reply, Server, TempDir, dump, encode, eventually, files, installed,
+    read_reply, records, skipped_on_redis, start_with_log, unix_now_ms, write_all,
 };
 
 // ---- The promise: what was acknowledged is there -----------------------------------------------------
@@ -140,188 +138,6 @@ fn an_acknowledged_write_survives_kill_9_when_always_synced() {
 }
 
 // ---- Replay ------------------------------------------------------------------------------------------
-
-/// Everything there is: by database and key, the type, the value and the deadline, and those of fields.
-pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
-    let mut all = BTreeMap::new();
-    for database in 0..16 {
-        c.expect(&format!("SELECT {database}"), "+OK");
-        let mut cursor = "0".to_owned();
-        loop {
-            let mut parts = c.call(&["SCAN", &cursor, "COUNT", "200"]).into_items();
-            let keys = parts.remove(1).into_items().into_iter();
-            let keys: Vec<Vec<u8>> = keys.map(Reply::into_bytes).collect();
-            // One round trip for the kinds and deadlines, one for the values.
-            let both =
-                |key: &Vec<u8>| [encode(&[b"TYPE", &key[..]]), encode(&[b"PEXPIRETIME", &key[..]])];
-            c.send_raw(keys.iter().flat_map(both).collect::<Vec<_>>().concat());
-            let described: Vec<(String, Reply)> =
-                keys.iter().map(|_| (c.read_reply().to_string(), c.read_reply())).collect();
-            let value = |(key, (kind, _)): (&Vec<u8>, &(String, Reply))| match kind.as_str() {
-                "+string" => encode(&[b"GET", &key[..]]),
-                "+hash" => encode(&[b"HGETALL", &key[..]]),
-                other => panic!("{} is {other}", quote(key)),
-            };
-            c.send_raw(keys.iter().zip(&described).map(value).collect::<Vec<_>>().concat());
-            let values: Vec<Reply> = keys.iter().map(|_| c.read_reply()).collect();
-            for (key, ((kind, deadline), mut value)) in
-                keys.iter().zip(described.into_iter().zip(values))
-            {
-                if let Reply::Array(fields) = &value {
-                    let pairs = fields.chunks_exact(2);
-                    value = Reply::Map(pairs.map(|p| (p[0].clone(), p[1].clone())).collect());
-                }
-                value.sort();
-                let mut described = format!("{kind} {value} {deadline}");
-                if let Reply::Map(fields) = &value {
-                    described += &field_deadlines(c, key, fields);
-                }
-                all.insert((database, quote(key)), described);
-            }
-            cursor = parts.remove(0).into_text();
-            if cursor == "0" {
-                break;
-            }
-        }
-    }
-    c.expect("SELECT 0", "+OK");
-    all
-}
-
-/// The fields of a hash that expire, and when. A Redis before 7.4 has none.
-fn field_deadlines(c: &mut Client, key: &[u8], fields: &[(Reply, Reply)]) -> String {
-    let count = fields.len().to_string();
-    let names = fields.iter().map(|(name, _)| name.clone().into_bytes());
-    let words = [b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()].map(<[u8]>::to_vec);
-    let Reply::Array(deadlines) = c.call(&words.into_iter().chain(names).collect::<Vec<_>>())
-    else {
-        return String::new();
-    };
-    let timed = fields.iter().zip(deadlines).filter(|(_, ms)| *ms != Reply::Integer(-1));
-    timed.map(|((name, _), ms)| format!(" expiring {name} {ms}")).collect()
-}
-
-/// At least one of every command that writes, of each option that it has, in its effective and its
-/// ineffective form.
-const WRITES: &str = r#"
-    SET plain value
-    SET empty ""
-    SET "\x00\xff\r\n" "*1\r\n$4\r\nPING\r\n"
-    SET ex value EX 1000
-    SET px value PX 1000000
-    SET exat value EXAT 33177117420
-    SET pxat value PXAT 33177117420123
-    SET past value PXAT 1
-    SET plain other NX
-    SET plain third XX
-    SET plain fourth GET
-    SET ex kept KEEPTTL
-    SET px dropped
-    SET fresh value KEEPTTL NX
-    SETNX setnx 1
-    SETNX setnx 2
-    SETEX setex 1000 value
-    PSETEX psetex 1000000 value
-    GETSET getset old
-    GETSET getset new
-    SET getdel value
-    GETDEL getdel
-    GETDEL getdel
-    SET getex value
-    GETEX getex EX 1000
-    SET getex2 value EX 100
-    GETEX getex2 PERSIST
-    SET getex3 value
-    GETEX getex3 PXAT 33177117420123
-    SET getex4 value
-    GETEX getex4 EXAT 1
-    MSET m1 1 m2 2 m3 3 m1 4
-    MSETNX m4 4 m5 5
-    MSETNX m5 6 m6 6
-    APPEND appended one
-    APPEND appended two
-    APPEND emptied ""
-    SETRANGE ranged 3 abc
-    SETRANGE ranged 0 xyz
-    SETRANGE unranged 5 ""
-    INCR n
-    INCR n
-    DECR n
-    INCRBY n 100
-    DECRBY n 5
-    INCRBYFLOAT f 0.1
-    INCRBYFLOAT f 0.2
-    SET f2 1 EX 1000
-    INCRBYFLOAT f2 1.5
-    INCRBY ex 1
-    HSET h a 1 b 2 "\x00\r\n" "\xff"
-    HSET h a 3
-    HSETNX h a 9
-    HSETNX h c 9
-    HMSET h d 4 e 5
-    HDEL h e missing
-    HINCRBY h a 5
-    HINCRBYFLOAT h f 0.1
-    HINCRBYFLOAT h f 0.2
-    HSET emptied-hash a 1
-    HDEL emptied-hash a
-    HSET expiring a 1
-    EXPIRE expiring 1000
-    DEL m2 missing
-    UNLINK m3 missing
-    RENAME setnx renamed
-    RENAME ex renamed-with-deadline
-    RENAMENX setex renamednx
-    RENAMENX plain renamed
-    COPY h copied
-    COPY renamed-with-deadline copied-with-deadline
-    COPY plain copied
-    COPY plain copied REPLACE
-    COPY plain plain DB 2
-    MOVE getset 3
-    SET over value
-    RENAME over psetex
-    SET e1 v
-    EXPIRE e1 1000
-    EXPIRE e1 2000 NX
-    EXPIRE e1 3000 GT
-    EXPIRE e1 2500 LT
-    EXPIRE e1 2600 XX
-    SET e2 v
-    PEXPIRE e2 1000000
-    SET e3 v
-    EXPIREAT e3 33177117420
-    SET e4 v
-    PEXPIREAT e4 33177117420123
-    SET e5 v
-    EXPIRE e5 -1
-    SET e6 v EX 1000
-    PERSIST e6
-    SELECT 5
-    SET five 5 EX 1000
-    HSET five-hash a 1
-    SELECT 7
-    SET seven 7
-    FLUSHDB
-    SET seven 77
-    SELECT 8
-    SET eight 8
-    SWAPDB 8 9
-    SET eight 88
-    SWAPDB 5 6
-    SELECT 0
-    SET last value
-"#;
-
-/// Sends the commands, one by one; no reply may be an unexpected error.
-pub(crate) fn write_all(c: &mut Client) {
-    for command in WRITES.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if let Reply::Error(error) = c.reply(command) {
-            let expected = command == "INCRBY ex 1" && error.contains("not an integer");
-            assert!(expected, "{command}: {error}");
-        }
-    }
-}
 
 #[test]
 fn every_write_command_is_replayed_to_the_same_state() {
@@ -486,20 +302,6 @@ fn a_key_that_expires_while_the_server_is_down_is_gone() {
 
 // ---- What the log says -------------------------------------------------------------------------------
 
-/// The log as a list of commands. Panics where it is not plain RESP.
-pub(crate) fn records(log: &Path) -> Vec<Vec<Vec<u8>>> {
-    let bytes = fs::read(log).expect("read the log");
-    let mut reader = BufReader::new(&bytes[..]);
-    let mut records: Vec<Vec<Vec<u8>>> = Vec::new();
-    while let Ok(reply) = read_reply(&mut reader) {
-        let words = reply.into_items().into_iter();
-        records.push(words.map(Reply::into_bytes).collect());
-    }
-    let length: usize = records.iter().map(|record| encode(record).len()).sum();
-    assert_eq!(length, bytes.len(), "the log is not all commands");
-    records
-}
-
 #[test]
 fn the_log_is_commands_as_a_client_sends_them() {
     if skipped_on_redis() {
@@ -594,18 +396,6 @@ fn shutdown_ends_the_process_and_keeps_the_data() {
 
 // ---- A torn tail, and damage -------------------------------------------------------------------------
 
-/// The files of a directory, by name.
-pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(dir).expect("read the directory");
-    let entries = entries.map(|entry| entry.expect("an entry"));
-    entries
-        .map(|entry| {
-            let name = entry.file_name().into_string().expect("a name");
-            (name, fs::read(entry.path()).expect("read a file"))
-        })
-        .collect()
-}
-
 /// Varied commands on few keys, so that their state is quickly asked for.
 const SESSION: &str = r#"
     SET a 1
@@ -693,12 +483,6 @@ fn boundaries(log: &[u8]) -> Vec<usize> {
     }
     assert_eq!(boundaries.last(), Some(&log.len()), "the log is not all commands");
     boundaries
-}
-
-pub(crate) fn start_with_log(log: &[u8]) -> Server {
-    let home = TempDir::new();
-    fs::write(home.data().join("storage.aof"), log).expect("write the log");
-    Server::start_in(home, &[])
 }
 
 /// Whether some number in `text` is in the range.
@@ -854,21 +638,6 @@ fn a_log_written_by_hand_is_read() {
 
 // ---- Redis reads it too ------------------------------------------------------------------------------
 
-/// Whether a program can be run; said when it cannot.
-pub(crate) fn installed(program: &str) -> bool {
-    let found = Command::new(program)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok();
-    if !found {
-        say(&format!("skipped: {program} is not installed"));
-    }
-    found
-}
-
 #[test]
 fn redis_check_aof_finds_the_log_valid() {
     if skipped_on_redis() || !installed("redis-check-aof") {
@@ -912,15 +681,6 @@ fn a_real_redis_serves_the_same_data_from_a_copy_of_the_log() {
             && Client::to(address).reply("PING") == Reply::Simple("PONG".into())
     });
     assert_eq!(dump(&mut Client::to(address)), expected);
-}
-
-pub(crate) struct KilledOnDrop(pub(crate) std::process::Child);
-
-impl Drop for KilledOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 // ---- Under way ---------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::harness::{Client, Reply, Server, TempDir, eventually, read_reply, skipped_on_redis};
+use crate::harness::{
+    Client, Reply, Server, TempDir, eventually, free_port, read_reply, skipped_on_redis,
+};
 
 /// The server must not start with these arguments: it says all of `words` on stderr and exits with 1.
 #[track_caller]
@@ -16,12 +18,6 @@ fn refuses(args: &[&str], words: &[&str]) {
     for word in words {
         assert!(ended.stderr.contains(word), "{args:?}: {word:?} is not in {:?}", ended.stderr);
     }
-}
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
-use crate::durability::{assert_survives_kill_9, fill, pipeline, rewrite};
 use crate::harness::{
-    Client, Reply, Server, connect, encode, eventually, quote, skipped_on_redis, transcript,
+    Client, Reply, Server, assert_survives_kill_9, connect, encode, eventually, fill, pipeline,
+    quote, rewrite, skipped_on_redis, transcript,
 };
 use crate::rng::Rng;
 

@@ -16,8 +16,7 @@ use std::collections::BTreeMap;
 use respite::commands::Command as Row;
 
 use super::generator::{ALL, Drawn, Words};
-use crate::harness::{Client, Reply, Server, connect, encode, quote, say};
-use crate::persistence::dump;
+use crate::harness::{Client, Reply, Server, connect, dump, encode, quote, say};
 
 /// What a Redis before that version does otherwise, by the command.
 const NEWER: &[(&str, (u32, u32), Sign)] = &[

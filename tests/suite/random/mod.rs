@@ -17,8 +17,7 @@ use std::collections::BTreeMap;
 
 use respite::commands;
 
-use crate::harness::{Client, Reply, Server, say, skipped_on_redis};
-use crate::persistence::dump;
+use crate::harness::{Client, Reply, Server, dump, say, skipped_on_redis};
 use crate::rng::{Rng, seed_of_run};
 use compare::{Pair, Setup, in_transactions, listing, read_of_transactions};
 use generator::{ALL, Drawn, Generator, Words};

@@ -1,0 +1,280 @@
+//! The client: raw bytes or commands out, replies in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use super::transcript::steps;
+use super::{Host, PATIENCE, Reply, Version, parse_version, quote, read_reply, say, split_command};
+
+/// A connection that sends what it is told, right or wrong, and reads replies strictly.
+pub(crate) struct Client {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+    address: SocketAddr,
+    /// The version of the real Redis at the other end; none when it is Respite, which follows the newest.
+    pub(super) version: Option<Version>,
+    pub(super) _host: Option<Arc<Host>>,
+}
+
+impl Client {
+    pub(crate) fn to(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)
+            .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        stream.set_nodelay(true).expect("set TCP_NODELAY");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("set a timeout");
+        Client {
+            reader: BufReader::new(stream.try_clone().expect("share the socket")),
+            stream,
+            address,
+            version: None,
+            _host: None,
+        }
+    }
+
+    /// One more connection to the same server.
+    pub(crate) fn another(&self) -> Client {
+        let mut client = Client::to(self.address);
+        client.version = self.version;
+        client._host = self._host.clone();
+        client
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of this end, as the server's `CLIENT LIST` shows it.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("a local address")
+    }
+
+    /// The version of the Redis; of Respite, which follows the newest, the highest there could be.
+    pub(crate) fn redis_version(&self) -> Version {
+        self.version.unwrap_or((u32::MAX, u32::MAX))
+    }
+
+    /// False, and said so, when the server is a Redis older than `version`.
+    pub(crate) fn redis_at_least(&self, version: &str) -> bool {
+        match self.version {
+            Some(actual) if actual < parse_version(version) => {
+                say(&format!(
+                    "skipped in part: needs Redis {version}, this is {}.{}",
+                    actual.0, actual.1
+                ));
+                false
+            }
+            _ => true,
+        }
+    }
+
+    // -- Bytes --
+
+    /// The socket, to send from another thread while this one reads.
+    pub(crate) fn sending_half(&self) -> TcpStream {
+        self.stream.try_clone().expect("share the socket")
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("send");
+    }
+
+    /// Like [`Client::send_raw`], for what the server may stop reading and close on.
+    pub(crate) fn try_send_raw(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// Tells the server that nothing more comes.
+    pub(crate) fn close_sending(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("shut down");
+    }
+
+    /// Reads exactly as many bytes as are expected, and compares.
+    #[track_caller]
+    pub(crate) fn expect_bytes(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let mut received = Vec::new();
+        let mut byte = [0];
+        while received.len() < expected.len() {
+            match self.reader.read(&mut byte) {
+                Ok(1) => received.push(byte[0]),
+                _ => break,
+            }
+        }
+        assert_eq!(
+            quote(&received),
+            quote(expected),
+            "the bytes received (left) are not those expected (right)"
+        );
+    }
+
+    /// Sends bytes and expects bytes.
+    #[track_caller]
+    pub(crate) fn exchange(&mut self, sent: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
+        self.send_raw(sent);
+        self.expect_bytes(expected);
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_closed(&mut self) {
+        let mut rest = Vec::new();
+        match self.reader.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) if is_disconnection(&error) => {}
+            Err(error) => panic!("the connection is not closed: {error}"),
+        }
+        assert_eq!(quote(&rest), "\"\"", "came before the connection closed");
+    }
+
+    // -- Replies --
+
+    /// The next reply; [`Reply::Closed`] when the server has closed the connection.
+    #[track_caller]
+    pub(crate) fn read_reply(&mut self) -> Reply {
+        match read_reply(&mut self.reader) {
+            Ok(reply) => reply,
+            Err(error) if is_disconnection(&error) => Reply::Closed,
+            Err(error) => panic!("no reply: {error}"),
+        }
+    }
+
+    /// Reads one reply, and keeps its bytes as they came.
+    #[track_caller]
+    pub(crate) fn read_reply_and_bytes(&mut self) -> (Reply, Vec<u8>) {
+        let mut recorder = Recorder { inner: &mut self.reader, bytes: Vec::new() };
+        match read_reply(&mut recorder) {
+            Ok(reply) => (reply, recorder.bytes),
+            Err(error) if is_disconnection(&error) => (Reply::Closed, recorder.bytes),
+            Err(error) => panic!("no reply: {error}"),
+        }
+    }
+
+    /// Sends one command, as a client library would.
+    pub(crate) fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) {
+        let bytes = encode(args);
+        self.try_send_raw(bytes);
+    }
+
+    #[track_caller]
+    pub(crate) fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Reply {
+        self.send(args);
+        self.read_reply()
+    }
+
+    /// The reply to a command that is written as in `redis-cli`.
+    #[track_caller]
+    pub(crate) fn reply(&mut self, command: &str) -> Reply {
+        self.call(&split_command(command))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&mut self, command: &str, expected: &str) {
+        let reply = self.reply(command).to_string();
+        assert_eq!(reply, expected, "is the reply to: {command}");
+    }
+
+    #[track_caller]
+    pub(crate) fn integer(&mut self, command: &str) -> i64 {
+        match self.reply(command) {
+            Reply::Integer(number) => number,
+            other => panic!("not an integer: {other}, the reply to: {command}"),
+        }
+    }
+
+    /// The text of a bulk, simple or verbatim string.
+    #[track_caller]
+    pub(crate) fn text(&mut self, command: &str) -> String {
+        self.reply(command).into_text()
+    }
+
+    /// Checks a whole session: see the head of this file. All steps are taken before it fails, so that
+    /// one run shows everything that is wrong.
+    #[track_caller]
+    pub(crate) fn transcript(&mut self, session: &str) {
+        let mut others: HashMap<String, Client> = HashMap::new();
+        let mut wrong = Vec::new();
+        for step in steps(session) {
+            if let Some(version) = &step.since
+                && !self.redis_at_least(version)
+            {
+                continue;
+            }
+            let client = match &step.connection {
+                None => &mut *self,
+                Some(name) => {
+                    let another = || self.another();
+                    others.entry(name.clone()).or_insert_with(another)
+                }
+            };
+            let mut reply = client.reply(&step.command);
+            if step.sorted {
+                reply.sort();
+            }
+            let reply = reply.to_string();
+            if reply != step.expected {
+                wrong.push(format!(
+                    "  > {}\n    expected {}\n    received {reply}",
+                    step.command, step.expected
+                ));
+            }
+        }
+        assert!(wrong.is_empty(), "{} of the replies differ:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    /// All settings, by name.
+    pub(super) fn settings(&mut self) -> BTreeMap<String, String> {
+        let all = self.reply("CONFIG GET *").into_items();
+        all.chunks_exact(2)
+            .map(|pair| (pair[0].clone().into_text(), pair[1].clone().into_text()))
+            .collect()
+    }
+}
+
+fn is_disconnection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
+}
+
+/// Keeps what is read through it.
+struct Recorder<'a> {
+    inner: &'a mut BufReader<TcpStream>,
+    bytes: Vec<u8>,
+}
+
+impl Read for Recorder<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(into)?;
+        self.bytes.extend_from_slice(&into[..count]);
+        Ok(count)
+    }
+}
+
+impl BufRead for Recorder<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes.extend_from_slice(&self.inner.buffer()[..count]);
+        self.inner.consume(count);
+    }
+}
+
+/// The multibulk form of a command.
+pub(crate) fn encode<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in args {
+        let arg = arg.as_ref();
+        bytes.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+        bytes.extend_from_slice(arg);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}

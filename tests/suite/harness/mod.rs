@@ -1,0 +1,204 @@
+//! What every test stands on: a server of its own, a client that speaks raw RESP, and a textual form of
+//! replies in which a test can be read as documentation.
+//!
+//! **The server.** [`connect`] starts the binary under test on a free port with a directory of its own,
+//! and ends it by its own child handle when the client is dropped. With `REDIS_ADDR=host:port` in the
+//! environment it connects to that real Redis instead: the tests then run one at a time, each begins with
+//! an empty Redis, and settings that a test changed are put back. Tests of our own process use [`Server`]
+//! directly and begin with [`skipped_on_redis`].
+//!
+//! **The transcript.** [`Client::transcript`] takes what a session would look like:
+//!
+//! ```text
+//! > SET greeting "hello\r\n"
+//! +OK
+//! > GET greeting
+//! "hello\r\n"
+//! other> GET greeting
+//! "hello\r\n"
+//! 7.4> HSCAN h 0 NOVALUES
+//! ["0", []]
+//! // A comment.
+//! ```
+//!
+//! A line with a prompt is a command, quoted as `redis-cli` does it; the lines up to the next prompt are
+//! the reply it must get, in the form that [`Reply`] displays. What stands before the `>` may be a version
+//! (the reply is such since that Redis; on an older one the step is left out, and said so), `sorted` (the
+//! elements of the reply come in no particular order), or the name of another connection, opened when it is
+//! first named.
+//!
+//! **Waiting.** A test never sleeps to let something happen: it asks [`eventually`]. Reads time out, so
+//! that a server that hangs fails the test.
+
+mod client;
+mod data;
+mod reply;
+mod server;
+mod transcript;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) use client::{Client, encode};
+pub(crate) use data::{
+    FAR, assert_same, assert_survives_kill_9, await_rewrite, dump, files, fill, info, pipeline,
+    records, rewrite, start_rewrite, write_all,
+};
+pub(crate) use reply::{Reply, quote, read_reply};
+pub(crate) use server::{
+    KilledOnDrop, Server, TempDir, check_aof, free_port, installed, start_with_log,
+};
+pub(crate) use transcript::split_command;
+
+/// How long a test waits for anything at all before it fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+// ---- Which server is tested --------------------------------------------------------------------------
+
+/// A client of a server that is empty and not shared with any other test.
+pub(crate) fn connect() -> Client {
+    connect_with(&[])
+}
+
+/// As [`connect`]; our own server is started with these arguments, which a Redis must have been given.
+pub(crate) fn connect_with(args: &[&str]) -> Client {
+    let host = Arc::new(match std::env::var("REDIS_ADDR") {
+        Ok(address) => Host::Redis(SharedRedis::reserve(&address)),
+        Err(_) => Host::Respite(Server::start(args)),
+    });
+    let (address, version) = match &*host {
+        Host::Redis(redis) => (redis.address, Some(redis.version)),
+        Host::Respite(server) => (server.address(), None),
+    };
+    let mut client = Client::to(address);
+    client.version = version;
+    client._host = Some(host);
+    client
+}
+
+/// A whole test that is one session: see the head of this file.
+#[track_caller]
+pub(crate) fn transcript(session: &str) {
+    connect().transcript(session);
+}
+
+/// True, and said so, when the tests run against a real Redis: this one is about our own process.
+pub(crate) fn skipped_on_redis() -> bool {
+    let on_redis = std::env::var_os("REDIS_ADDR").is_some();
+    if on_redis {
+        say("skipped: it tests Respite's own process, not a Redis at REDIS_ADDR");
+    }
+    on_redis
+}
+
+/// Prints beside the name of the running test, past the capture of the test runner: a reader of the
+/// output must see what was not tested.
+pub(crate) fn say(message: &str) {
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test").to_owned();
+    // Not eprintln!, which the test runner keeps to itself. Nothing is lost if stderr is closed.
+    let _ = writeln!(io::stderr(), "\n    {test}: {message}");
+}
+
+/// What a client's server is, kept alive as long as one of its clients is.
+enum Host {
+    Respite(Server),
+    Redis(SharedRedis),
+}
+
+/// Exclusive use of the Redis at `REDIS_ADDR`, which is left as it was found.
+struct SharedRedis {
+    address: SocketAddr,
+    version: Version,
+    /// Opened before the test could set a password, so that it can clean up after it.
+    keeper: Mutex<Client>,
+    settings: BTreeMap<String, String>,
+    /// Last, so that the next test begins when all is put back.
+    _turn: Turn,
+}
+
+type Version = (u32, u32);
+
+impl SharedRedis {
+    fn reserve(address: &str) -> SharedRedis {
+        let turn = Turn::wait();
+        let address = address
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut all| all.next())
+            .unwrap_or_else(|| panic!("REDIS_ADDR is not host:port: {address}"));
+        let mut keeper = Client::to(address);
+        let info = keeper.reply("INFO server").into_text();
+        let version = info
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"))
+            .map(parse_version)
+            .expect("INFO server has no redis_version");
+        keeper.expect("FLUSHALL", "+OK");
+        let settings = keeper.settings();
+        SharedRedis { address, version, keeper: Mutex::new(keeper), settings, _turn: turn }
+    }
+}
+
+impl Drop for SharedRedis {
+    fn drop(&mut self) {
+        let keeper = self.keeper.get_mut().unwrap_or_else(|e| e.into_inner());
+        for (name, value) in keeper.settings() {
+            if self.settings.get(&name) != Some(&value) {
+                keeper.call(&["CONFIG", "SET", &name, &self.settings[&name]]);
+            }
+        }
+        keeper.call(&["FLUSHALL"]);
+    }
+}
+
+/// The right to use the Redis, given to one test at a time. Not a `MutexGuard`, which could not be
+/// dropped by another thread than the one that got it.
+struct Turn;
+
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static FREED: Condvar = Condvar::new();
+
+impl Turn {
+    fn wait() -> Turn {
+        let mut taken = TAKEN.lock().unwrap();
+        while *taken {
+            taken = FREED.wait(taken).unwrap();
+        }
+        *taken = true;
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(|e| e.into_inner()) = false;
+        FREED.notify_one();
+    }
+}
+
+fn parse_version(text: &str) -> Version {
+    let mut parts = text.trim().split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+// ---- Waiting -----------------------------------------------------------------------------------------
+
+/// Waits until `condition` holds; fails, saying `what` did not come about, when it takes too long.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) fn unix_now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("the clock is past 1970").as_millis() as i64
+}

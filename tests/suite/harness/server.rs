@@ -1,0 +1,300 @@
+//! The processes that a test starts, their directories and their output.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Client, PATIENCE, eventually, say};
+
+/// One running process of the binary under test, and its directory.
+pub(crate) struct Server {
+    child: Child,
+    port: u16,
+    home: TempDir,
+    args: Vec<String>,
+}
+
+impl Server {
+    /// Starts the server in a new directory and waits until it listens.
+    pub(crate) fn start(args: &[&str]) -> Server {
+        Server::start_in(TempDir::new(), args)
+    }
+
+    /// Starts it in `home`, on the data that is there.
+    pub(crate) fn start_in(home: TempDir, args: &[&str]) -> Server {
+        let child = spawn(&home, args);
+        Server::listening(child, home, args)
+    }
+
+    /// Starts it with a pipe as stderr that nobody reads.
+    pub(crate) fn start_unread(args: &[&str]) -> Server {
+        let home = TempDir::new();
+        let child = command(&home, args).stderr(Stdio::piped()).spawn().expect("start the server");
+        Server::listening(child, home, args)
+    }
+
+    fn listening(child: Child, home: TempDir, args: &[&str]) -> Server {
+        let args = args.iter().map(|arg| arg.to_string()).collect();
+        let mut server = Server { child, port: 0, home, args };
+        server.port = server.await_port();
+        server
+    }
+
+    /// Runs the server where it is expected to refuse to start, and returns how it ended.
+    pub(crate) fn fail_to_start(home: &TempDir, args: &[&str]) -> Ended {
+        let mut child = spawn(home, args);
+        let started = Instant::now();
+        let code = loop {
+            if let Some(status) = child.try_wait().expect("wait for the server") {
+                break status.code();
+            }
+            if started.elapsed() > PATIENCE || home.stdout().contains("Listening on port") {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the server started though it must not:\n{}", home.output());
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        Ended { code, stderr: home.stderr() }
+    }
+
+    fn await_port(&mut self) -> u16 {
+        let started = Instant::now();
+        loop {
+            let port = self
+                .home
+                .stdout()
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'))
+                .find_map(|line| {
+                    let (_, rest) = line.split_once("Listening on port :")?;
+                    let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+                    rest[..digits].parse().ok()
+                });
+            if let Some(port) = port {
+                return port;
+            }
+            if let Some(status) = self.child.try_wait().expect("wait for the server") {
+                panic!("the server ended ({status}) before it listened:\n{}", self.home.output());
+            }
+            if started.elapsed() > PATIENCE {
+                panic!("the server does not listen:\n{}", self.home.output());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::to(self.address())
+    }
+
+    /// Where the server keeps its data.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.home.data()
+    }
+
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.home.data().join("storage.aof")
+    }
+
+    /// See [`TempDir::stderr`].
+    pub(crate) fn stderr(&self) -> String {
+        self.home.stderr()
+    }
+
+    pub(crate) fn stamped_stderr(&self) -> String {
+        read_lossy(&self.home.path.join("stderr"))
+    }
+
+    /// SIGKILL: the process gets no chance to do anything more.
+    pub(crate) fn kill_9(&mut self) {
+        self.child.kill().expect("kill the server");
+        self.child.wait().expect("wait for the server");
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn wait_for_exit(&mut self) -> Option<i32> {
+        let mut code = None;
+        eventually("the server ends", || {
+            match self.child.try_wait().expect("wait for the server") {
+                Some(status) => {
+                    code = status.code();
+                    true
+                }
+                None => false,
+            }
+        });
+        code
+    }
+
+    /// Kills the process if it still runs, and starts it again on its data.
+    pub(crate) fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        self.child = spawn(&self.home, &args);
+        self.port = self.await_port();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("{}", self.home.output());
+        }
+    }
+}
+
+/// How a process that did not start ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stderr: String,
+}
+
+fn spawn(home: &TempDir, args: &[&str]) -> Child {
+    command(home, args).spawn().expect("start the server")
+}
+
+fn command(home: &TempDir, args: &[&str]) -> Command {
+    let output = |name| File::create(home.path.join(name)).expect("create a file for the output");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_respite"));
+    command
+        .args(args)
+        .args(["--port", "0"].iter().filter(|_| !args.contains(&"--port")))
+        .arg("--dir")
+        .arg(home.data())
+        // Not the package's directory, where the committed storage.aof lies.
+        .current_dir(&home.path)
+        .stdin(Stdio::null())
+        .stdout(output("stdout"))
+        .stderr(output("stderr"));
+    command
+}
+
+/// A directory for one test, removed with it: `data/` for the server, its output beside it.
+pub(crate) struct TempDir {
+    path: PathBuf,
+}
+
+impl TempDir {
+    pub(crate) fn new() -> TempDir {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "respite-test-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(path.join("data")).expect("create a directory for the test");
+        TempDir { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        read_lossy(&self.path.join("stdout"))
+    }
+
+    /// The log lines without their stamps: a test that looks for a number must not find it in a time.
+    pub(crate) fn stderr(&self) -> String {
+        let text = |line: &str| match line.split_once(":M ") {
+            Some((_, stamped)) => stamped.splitn(6, ' ').last().unwrap_or_default().to_owned(),
+            None => line.to_owned(),
+        };
+        let lines = read_lossy(&self.path.join("stderr"));
+        lines.lines().map(|line| text(line) + "\n").collect()
+    }
+
+    fn output(&self) -> String {
+        format!(
+            "---- stdout of the server ----\n{}---- stderr of the server ----\n{}",
+            self.stdout(),
+            self.stderr()
+        )
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn read_lossy(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+pub(crate) fn start_with_log(log: &[u8]) -> Server {
+    let home = TempDir::new();
+    fs::write(home.data().join("storage.aof"), log).expect("write the log");
+    Server::start_in(home, &[])
+}
+
+/// Runs `respite --check-aof`; whether it finds the log good, and what it says.
+pub(crate) fn check_aof(log: &Path, options: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_respite"))
+        .arg("--check-aof")
+        .arg(log)
+        .args(options)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run the check");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).expect("UTF-8"))
+}
+
+// ---- Other programs ----------------------------------------------------------------------------------
+
+/// Whether a program can be run; said when it cannot.
+pub(crate) fn installed(program: &str) -> bool {
+    let found = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    if !found {
+        say(&format!("skipped: {program} is not installed"));
+    }
+    found
+}
+
+pub(crate) struct KilledOnDrop(pub(crate) Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
