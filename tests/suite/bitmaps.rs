@@ -3,7 +3,7 @@
 use crate::harness::{Server, connect, eventually, skipped_on_redis, transcript};
 
 #[test]
-fn setbit_sets_a_bit_and_returns_what_it_was() {
+fn setbit_sets_a_bit_and_returns_the_old_one() {
     transcript(
         r#"
         > SETBIT k 7 1
@@ -18,7 +18,7 @@ fn setbit_sets_a_bit_and_returns_what_it_was() {
         :1
         > GET k
         "\x80"
-        // A string grows by what is needed, even for a zero.
+        // The string grows as far as needed, even for a zero.
         > SETBIT k 20 0
         :0
         > GET k
@@ -60,7 +60,7 @@ fn setbit_sets_a_bit_and_returns_what_it_was() {
 }
 
 #[test]
-fn getbit_reads_zeros_behind_the_end() {
+fn getbit_returns_0_past_the_end() {
     transcript(
         r#"
         > SET k "\x80\x01"
@@ -160,7 +160,7 @@ fn setbit_and_getbit_check_their_arguments_before_the_key() {
 }
 
 #[test]
-fn a_bit_may_stand_at_the_very_end_of_the_longest_string() {
+fn the_last_bit_of_the_longest_string_can_be_set() {
     transcript(
         r#"
         > SETBIT k 4294967295 1
@@ -195,7 +195,7 @@ fn a_bit_may_stand_at_the_very_end_of_the_longest_string() {
         :0
         > STRLEN k
         :1048576
-        // The last field may stand out over the limit.
+        // The last field may extend past the limit.
         > BITFIELD k SET u16 8388607 1
         [:32768]
         > STRLEN k
@@ -205,7 +205,7 @@ fn a_bit_may_stand_at_the_very_end_of_the_longest_string() {
 }
 
 #[test]
-fn bitcount_counts_what_is_set() {
+fn bitcount_counts_the_bits_that_are_set() {
     transcript(
         r#"
         > SET k foobar
@@ -239,7 +239,7 @@ fn bitcount_counts_what_is_set() {
 }
 
 #[test]
-fn bitcount_of_a_range_of_bytes_or_bits() {
+fn bitcount_counts_in_a_range_of_bytes_or_bits() {
     transcript(
         r#"
         > SET k foobar
@@ -290,7 +290,7 @@ fn bitcount_of_a_range_of_bytes_or_bits() {
         :26
         > BITCOUNT k 9223372036854775807 -9223372036854775808
         :0
-        // Two ends before the beginning are its first byte, but in the wrong order they are nothing.
+        // A start and an end before the string mean its first byte, but an inverted range is empty.
         > BITCOUNT k -20 -10
         :4
         > BITCOUNT k -10 -20
@@ -304,7 +304,7 @@ fn bitcount_of_a_range_of_bytes_or_bits() {
 }
 
 #[test]
-fn bitcount_errors() {
+fn bitcount_rejects_bad_arguments() {
     transcript(
         r#"
         > SET k foobar
@@ -336,8 +336,8 @@ fn bitcount_errors() {
 }
 
 #[test]
-fn bitcount_needs_no_end() {
-    // Nor does it in Valkey 8; Redis calls it a syntax error.
+fn bitcount_accepts_a_start_without_an_end() {
+    // As in Valkey 8. In Redis it is a syntax error.
     if skipped_on_redis() {
         return;
     }
@@ -420,7 +420,7 @@ fn bitpos_finds_the_first_bit() {
 }
 
 #[test]
-fn bitpos_finds_zeros_behind_the_string_unless_an_end_is_given() {
+fn bitpos_finds_a_zero_past_the_string_unless_an_end_is_given() {
     transcript(
         r#"
         > SET k "\xff\xff\xff"
@@ -474,7 +474,7 @@ fn bitpos_finds_zeros_behind_the_string_unless_an_end_is_given() {
 }
 
 #[test]
-fn bitpos_in_a_range_of_bits() {
+fn bitpos_searches_a_range_of_bits() {
     transcript(
         r#"
         > SET k "\x00\xff\xf0"
@@ -514,7 +514,7 @@ fn bitpos_in_a_range_of_bits() {
 }
 
 #[test]
-fn bitpos_errors() {
+fn bitpos_rejects_bad_arguments() {
     transcript(
         r#"
         > SET k foobar
@@ -553,9 +553,9 @@ fn bitpos_errors() {
     );
 }
 
-/// Up to Redis 7.4, that is: Redis 8 checks all arguments before it looks.
+/// As up to Redis 7.4. Redis 8 checks all arguments before it looks up the key.
 #[test]
-fn bitcount_and_bitpos_look_at_the_key_first() {
+fn bitcount_and_bitpos_look_up_the_key_before_they_check_arguments() {
     transcript(
         r#"
         > BITCOUNT missing a b BITS x
@@ -576,7 +576,7 @@ fn bitcount_and_bitpos_look_at_the_key_first() {
         -WRONGTYPE Operation against a key holding the wrong kind of value
         > BITPOS h x
         -ERR value is not an integer or out of range
-        // An inverted range is found empty before the unit is looked at.
+        // An inverted range is empty, before the unit is checked.
         > SET k foobar
         +OK
         > BITCOUNT k -1 -2 BITS
@@ -645,7 +645,7 @@ fn bitop_combines_strings() {
 }
 
 #[test]
-fn bitop_reads_zeros_behind_the_end_of_shorter_strings() {
+fn bitop_extends_shorter_strings_with_zeros() {
     transcript(
         r#"
         > SET long "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
@@ -681,7 +681,7 @@ fn bitop_reads_zeros_behind_the_end_of_shorter_strings() {
 }
 
 #[test]
-fn bitop_may_write_to_a_source() {
+fn bitop_may_overwrite_a_source() {
     transcript(
         r#"
         > SET a "\xf0"
@@ -705,7 +705,7 @@ fn bitop_may_write_to_a_source() {
 }
 
 #[test]
-fn bitop_replaces_whatever_the_destination_held() {
+fn bitop_replaces_a_destination_of_any_type() {
     transcript(
         r#"
         > SET a abc
@@ -722,7 +722,7 @@ fn bitop_replaces_whatever_the_destination_held() {
         :3
         > TTL r
         :-1
-        // Nothing in all of the sources: the destination goes.
+        // All sources are empty: the destination is deleted.
         > BITOP AND r missing1 missing2
         :0
         > EXISTS r
@@ -748,14 +748,14 @@ fn bitop_replaces_whatever_the_destination_held() {
 }
 
 #[test]
-fn bitop_is_replayed_without_its_expired_sources() {
+fn bitop_replays_without_its_expired_sources() {
     if skipped_on_redis() {
         return;
     }
     let mut server = Server::start(&[]);
     let mut c = server.client();
     c.expect("SET a a", "+OK");
-    // Often, so that some are not yet swept away when BITOP meets them.
+    // Many times, so that BITOP meets some keys before the sweeper deletes them.
     for number in 0..30 {
         c.expect(&format!("SET gone{number} longer PX 1"), "+OK");
         eventually("the key expires", || c.integer(&format!("EXISTS gone{number}")) == 0);
@@ -794,7 +794,7 @@ fn long_bitmaps_are_combined_to_the_last_bit() {
         assert!(c.reply("GET r").into_bytes() == expected, "{name} differs");
     }
     if c.redis_at_least("8.2") {
-        // Of two, one and no more is XOR; and these two split the first.
+        // For two sources, ONE is XOR; DIFF and AND divide the first source.
         c.expect("BITOP ONE one long short", ":100003");
         assert!(c.reply("GET one") == c.reply("GET r"), "ONE differs from XOR");
         c.expect("BITOP DIFF diff long short", ":100003");
@@ -807,7 +807,7 @@ fn long_bitmaps_are_combined_to_the_last_bit() {
 }
 
 #[test]
-fn bitop_errors() {
+fn bitop_rejects_bad_arguments() {
     transcript(
         r#"
         > SET a abc
@@ -841,7 +841,7 @@ fn bitop_errors() {
 }
 
 #[test]
-fn bitop_diff_diff1_andor_and_one_are_of_redis_8_2() {
+fn bitop_has_the_diff_diff1_andor_and_one_of_redis_8_2() {
     transcript(
         r#"
         > SET x "\xff\x0f\x00"
@@ -886,7 +886,7 @@ fn bitop_diff_diff1_andor_and_one_are_of_redis_8_2() {
         :3
         8.2> GET r
         "\xff\x0f\x00"
-        // A missing key is an empty string, also as the first.
+        // A missing key is an empty string, even as the first source.
         8.2> BITOP DIFF r missing x
         :3
         8.2> GET r
@@ -974,7 +974,7 @@ fn bitfield_gets_and_sets_integers_of_any_width() {
 }
 
 #[test]
-fn bitfield_numbers_fields_that_stand_one_behind_the_other() {
+fn bitfield_offsets_with_a_hash_sign_count_fields() {
     transcript(
         r#"
         > BITFIELD k SET u8 #0 1 SET u8 #2 3 SET i16 #2 -2 GET i16 #2 GET u8 #5
@@ -987,7 +987,7 @@ fn bitfield_numbers_fields_that_stand_one_behind_the_other() {
         [:0]
         > BITFIELD k GET u8 #536870912
         -ERR bit offset is not an integer or out of range
-        // As in Redis, what wraps around may be a good offset.
+        // As in Redis, an offset may become valid by wrapping around.
         > BITFIELD k GET i4 #4611686018427387904
         [:0]
         > BITFIELD k GET i4 #4611686018427387903
@@ -1013,7 +1013,7 @@ fn bitfield_incrby_returns_the_sum() {
 }
 
 #[test]
-fn bitfield_overflow_wraps_unless_told_otherwise() {
+fn bitfield_overflow_wraps_by_default() {
     transcript(
         r#"
         > BITFIELD k SET u8 0 255 INCRBY u8 0 1
@@ -1035,7 +1035,7 @@ fn bitfield_overflow_wraps_unless_told_otherwise() {
 }
 
 #[test]
-fn bitfield_overflow_sat_stops_at_the_ends() {
+fn bitfield_overflow_sat_stops_at_the_limits() {
     transcript(
         r#"
         > BITFIELD k OVERFLOW SAT SET u8 0 250 INCRBY u8 0 10 INCRBY u8 0 -500
@@ -1050,7 +1050,7 @@ fn bitfield_overflow_sat_stops_at_the_ends() {
         [:9223372036854775806, :-9223372036854775808]
         > BITFIELD k OVERFLOW SAT SET u63 0 9223372036854775807 INCRBY u63 0 9223372036854775807
         [:4611686018427387904, :9223372036854775807]
-        // What is far too low is taken for far too high.
+        // A value far below the range saturates at the upper limit.
         > BITFIELD k OVERFLOW SAT SET u8 0 -1 GET u8 0
         [:255, :255]
         > BITFIELD k OVERFLOW SAT SET i8 0 -9223372036854775679 GET i8 0 SET i8 0 -9223372036854775680 GET i8 0
@@ -1071,12 +1071,12 @@ fn bitfield_overflow_fail_writes_nothing() {
         [nil, nil, nil, :255]
         > BITFIELD k OVERFLOW FAIL INCRBY u8 0 -255 INCRBY u8 0 -1 GET u8 0
         [:0, nil, :0]
-        // Each OVERFLOW holds up to the next.
+        // Each OVERFLOW applies until the next.
         > BITFIELD k INCRBY u2 0 5 OVERFLOW SAT INCRBY u2 0 5 OVERFLOW FAIL INCRBY u2 0 1 OVERFLOW wrap INCRBY u2 0 1
         [:1, :3, nil, :0]
         > BITFIELD k OVERFLOW SAT
         []
-        // Room is made though nothing is written.
+        // The string grows although nothing is written.
         > BITFIELD new OVERFLOW FAIL SET u8 8 256
         [nil]
         > GET new
@@ -1086,7 +1086,7 @@ fn bitfield_overflow_fail_writes_nothing() {
 }
 
 #[test]
-fn bitfield_replies_the_null_of_the_protocol() {
+fn bitfield_replies_with_the_null_of_the_protocol() {
     let mut c = connect();
     c.expect("BITFIELD k OVERFLOW FAIL SET u8 0 256 GET u8 0", "[nil, :0]");
     c.reply("HELLO 3");
@@ -1094,7 +1094,7 @@ fn bitfield_replies_the_null_of_the_protocol() {
 }
 
 #[test]
-fn bitfield_errors() {
+fn bitfield_rejects_bad_arguments() {
     transcript(
         r#"
         > SET k abc
@@ -1155,7 +1155,7 @@ fn bitfield_errors() {
         -ERR value is not an integer or out of range
         > BITFIELD k INCRBY u8 0 1.5
         -ERR value is not an integer or out of range
-        // The first mistake counts; but a missing argument counts before what is wrong in the others.
+        // The first error is reported, but a missing argument comes before invalid ones.
         > BITFIELD k SET x y z
         -ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.
         > BITFIELD k SET u8 y z

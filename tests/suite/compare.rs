@@ -1,6 +1,6 @@
-//! `DIGEST`, `DELEX` and `DELIFEQ`, and `SET` with a digest: strings that are compared first.
+//! Commands that compare a string first: `DIGEST`, `DELEX`, `DELIFEQ`, and `SET` with a digest.
 //!
-//! Redis has all of it since 8.4, and Valkey `DELIFEQ` since 9.0.
+//! Redis has them since 8.4, except for `DELIFEQ`, which Valkey has since 9.0.
 
 use crate::harness::*;
 
@@ -72,7 +72,7 @@ fn set_ifdeq_and_ifdne_compare_the_digest_of_the_old_value() {
         "b"
         > TTL k
         :100
-        // What is not there has no digest, whatever that is compared with.
+        // A missing key has no digest, so it equals none.
         > SET missing v IFDEQ 9555e8555c62dcfd
         nil
         > SET missing v IFDEQ short
@@ -104,7 +104,7 @@ fn set_ifdeq_and_ifdne_compare_the_digest_of_the_old_value() {
 }
 
 #[test]
-fn set_takes_one_condition_which_may_be_said_again() {
+fn set_takes_one_condition_which_may_be_repeated() {
     let mut c = connect();
     if !c.redis_at_least("8.4") {
         return;
@@ -134,7 +134,7 @@ fn set_takes_one_condition_which_may_be_said_again() {
 }
 
 #[test]
-fn delex_deletes_what_is_as_expected() {
+fn delex_deletes_a_value_that_meets_the_condition() {
     let mut c = connect();
     if !c.redis_at_least("8.4") {
         return;
@@ -188,7 +188,7 @@ fn delex_deletes_what_is_as_expected() {
 }
 
 #[test]
-fn delex_says_what_is_wrong_only_of_a_key_that_is_there() {
+fn delex_checks_its_condition_only_if_the_key_exists() {
     let mut c = connect();
     if !c.redis_at_least("8.4") {
         return;
@@ -232,7 +232,7 @@ fn delex_says_what_is_wrong_only_of_a_key_that_is_there() {
 }
 
 #[test]
-fn delifeq_of_valkey_9_deletes_a_value_that_is_equal() {
+fn delifeq_of_valkey_9_deletes_an_equal_value() {
     if skipped_on_redis() {
         return;
     }
@@ -258,9 +258,9 @@ fn delifeq_of_valkey_9_deletes_a_value_that_is_equal() {
     );
 }
 
-/// An older Redis can read the log: what was compared stands there as what came of it.
+/// An older Redis can load the log, because it holds results, not conditions.
 #[test]
-fn the_log_has_what_came_of_a_comparison() {
+fn the_log_has_the_result_of_a_comparison() {
     if skipped_on_redis() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Commands about the connection itself: greeting, password, name, database, what the server knows of it.
+//! Commands about the connection itself: greeting, password, name, database, and `CLIENT`.
 
 use std::time::Instant;
 
@@ -32,15 +32,15 @@ fn ping_and_echo_answer() {
     );
 }
 
-/// What the server says of itself, by key.
+/// A field of HELLO's reply.
 fn greeting(reply: Reply, key: &str) -> Reply {
     let items = reply.into_items();
     let pair = items.chunks_exact(2).find(|pair| pair[0] == Reply::Bulk(key.into()));
-    pair.unwrap_or_else(|| panic!("HELLO says no {key}"))[1].clone()
+    pair.unwrap_or_else(|| panic!("HELLO has no {key}"))[1].clone()
 }
 
 #[test]
-fn hello_says_who_is_there_and_chooses_the_protocol() {
+fn hello_describes_the_server_and_selects_the_protocol() {
     let mut c = connect();
     let id = c.integer("CLIENT ID");
     for (command, protocol) in [("HELLO", 2), ("HELLO 3", 3), ("HELLO", 3), ("HELLO 2", 2)] {
@@ -116,7 +116,7 @@ fn hello_sets_the_name() {
 }
 
 #[test]
-fn without_a_password_auth_is_an_error_except_by_name() {
+fn without_a_password_only_auth_with_the_user_name_succeeds() {
     transcript(
         r#"
         > AUTH x
@@ -140,7 +140,7 @@ fn without_a_password_auth_is_an_error_except_by_name() {
 }
 
 #[test]
-fn a_password_shuts_out_who_does_not_know_it() {
+fn a_password_shuts_out_clients_that_do_not_give_it() {
     let mut c = connect();
     c.expect("CONFIG SET requirepass secret", "+OK");
     c.expect("PING", "+PONG");
@@ -203,7 +203,7 @@ fn a_password_shuts_out_who_does_not_know_it() {
 }
 
 #[test]
-fn hello_can_bring_the_password() {
+fn hello_can_give_the_password() {
     let mut c = connect();
     c.expect("CONFIG SET requirepass secret", "+OK");
     c.transcript(
@@ -238,7 +238,7 @@ fn hello_can_bring_the_password() {
 }
 
 #[test]
-fn reset_makes_the_connection_as_new() {
+fn reset_restores_the_state_of_a_new_connection() {
     let mut c = connect();
     c.expect("SET k zero", "+OK");
     c.reply("HELLO 3 SETNAME me");
@@ -273,7 +273,7 @@ fn reset_makes_the_connection_as_new() {
 // ---- CLIENT ------------------------------------------------------------------------------------------
 
 #[test]
-fn client_ids_grow() {
+fn client_ids_increase() {
     let mut c = connect();
     let first = c.integer("CLIENT ID");
     assert_eq!(c.integer("client id"), first);
@@ -282,7 +282,7 @@ fn client_ids_grow() {
 }
 
 #[test]
-fn client_setname_takes_printable_words() {
+fn client_setname_takes_printable_text_without_spaces() {
     transcript(
         r#"
         > CLIENT GETNAME
@@ -318,7 +318,7 @@ fn client_setname_takes_printable_words() {
 }
 
 #[test]
-fn client_setinfo_names_the_library() {
+fn client_setinfo_stores_the_library() {
     let mut c = connect();
     if !c.redis_at_least("7.2") {
         return;
@@ -389,9 +389,9 @@ fn client_info_describes_the_connection() {
 }
 
 #[test]
-fn the_fields_of_client_info_stand_in_order() {
+fn the_fields_of_client_info_are_in_redis_s_order() {
     let mut c = connect();
-    // The order of Redis 8. A server leaves out what it has nothing to say about.
+    // The order of Redis 8. A server omits fields that it does not have.
     let mut order =
         "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free \
          argv-mem multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp lib-name \
@@ -405,7 +405,7 @@ fn the_fields_of_client_info_stand_in_order() {
 }
 
 #[test]
-fn client_list_shows_everyone() {
+fn client_list_shows_all_clients() {
     let mut c = connect();
     let mut other = c.another();
     let ids = [c.integer("CLIENT ID"), other.integer("CLIENT ID")];
@@ -431,18 +431,18 @@ fn client_list_shows_everyone() {
     let list = c.text(&format!("CLIENT LIST ID {} 999999999", ids[1]));
     assert_eq!(list.lines().count(), 1);
     assert!(listed(&list, ids[1]).is_some());
-    // In the order in which they were asked for, one that was named twice too.
+    // In the order of the arguments, repeated ids included.
     let list = c.text(&format!("CLIENT LIST ID {} -1 {} {}", ids[1], ids[0], ids[1]));
     let shown: Vec<String> = list.lines().map(|line| field(line, "id").to_owned()).collect();
     assert_eq!(shown, [ids[1], ids[0], ids[1]].map(|id| id.to_string()));
-    // What is refused was the last command too.
+    // A refused command counts as the last command too.
     for (command, name) in [("STRLEN", "strlen"), ("CLIENT NOSUCH", "NULL"), ("NOSUCH", "NULL")] {
         other.reply(command);
         let line = listed(&c.text("CLIENT LIST"), ids[1]).expect("the other's line");
         assert_eq!(field(&line, "cmd"), name);
     }
     drop(other);
-    eventually("the list forgets who has left", || {
+    eventually("the client that left is no longer listed", || {
         listed(&c.text("CLIENT LIST"), ids[1]).is_none()
     });
 }
@@ -479,7 +479,7 @@ fn client_list_rejects_bad_filters() {
     );
 }
 
-/// The line of a connection in `CLIENT LIST`; none if it is not there.
+/// The line of a connection in `CLIENT LIST`, if it is listed.
 fn line_of(c: &mut Client, id: i64) -> Option<String> {
     let list = c.text("CLIENT LIST");
     let id = format!("id={id} ");
@@ -487,7 +487,7 @@ fn line_of(c: &mut Client, id: i64) -> Option<String> {
 }
 
 #[test]
-fn client_list_knows_types_and_counts_subscriptions() {
+fn client_list_filters_by_type_and_counts_subscriptions() {
     let mut c = connect();
     let mut subscriber = c.another();
     let id = subscriber.integer("CLIENT ID");
@@ -515,7 +515,7 @@ fn client_list_knows_types_and_counts_subscriptions() {
 }
 
 #[test]
-fn client_kill_closes_whom_all_filters_name() {
+fn client_kill_closes_the_clients_that_match_all_filters() {
     let mut c = connect();
     let own = c.integer("CLIENT ID");
     let victim = || {
@@ -532,7 +532,7 @@ fn client_kill_closes_whom_all_filters_name() {
         assert!(line_of(c, id).is_none());
         victim.expect_closed();
     };
-    // The old form, and each filter.
+    // The old form, then each filter.
     c.expect(&format!("CLIENT KILL {}", one.2), "+OK");
     gone(&mut c, one);
     c.expect(&format!("CLIENT KILL ID {}", two.1), ":1");
@@ -541,7 +541,7 @@ fn client_kill_closes_whom_all_filters_name() {
     gone(&mut c, three);
     c.expect(&format!("CLIENT KILL ID {} LADDR {server} TYPE normal SKIPME no", four.1), ":1");
     gone(&mut c, four);
-    // Not all of them apply.
+    // Not all filters match.
     c.expect(&format!("CLIENT KILL ID {} TYPE pubsub", five.1), ":0");
     c.expect(&format!("CLIENT KILL ID {} ADDR {}", five.1, server), ":0");
     c.expect(&format!("CLIENT KILL ID {own}"), ":0");
@@ -561,7 +561,7 @@ fn client_kill_closes_whom_all_filters_name() {
 }
 
 #[test]
-fn a_client_that_kills_itself_is_told_so_first() {
+fn a_client_that_kills_itself_gets_the_reply_first() {
     let c = connect();
     let mut own = c.another();
     let id = own.integer("CLIENT ID");
@@ -609,7 +609,7 @@ fn client_kill_rejects_bad_filters() {
 }
 
 #[test]
-fn a_pause_of_writes_holds_back_writes_and_messages_only() {
+fn a_write_pause_delays_only_writes_and_messages() {
     let mut c = connect();
     c.expect("SET k v", "+OK");
     c.expect("CLIENT PAUSE 100000 WRITE", "+OK");
@@ -622,10 +622,10 @@ fn a_pause_of_writes_holds_back_writes_and_messages_only() {
     for (command, name) in writes {
         let mut writer = c.another();
         let id = writer.integer("CLIENT ID");
-        // What came before is answered.
+        // The commands before it are answered.
         writer.send_raw(format!("GET k\r\n{command}\r\n"));
         assert_eq!(writer.read_reply().to_string(), "\"v\"");
-        // And who looks sees which command waits.
+        // CLIENT LIST shows the waiting command.
         eventually("it waits", || {
             line_of(&mut c, id)
                 .is_some_and(|line| field(&line, "flags") == "b" && field(&line, "cmd") == name)
@@ -633,7 +633,7 @@ fn a_pause_of_writes_holds_back_writes_and_messages_only() {
         c.expect(&format!("CLIENT KILL ID {id}"), ":1");
         writer.expect_closed();
     }
-    // What is refused anyway need not wait.
+    // A command that is refused anyway does not wait.
     c.expect("SET k", "-ERR wrong number of arguments for 'set' command");
     let mut writer = c.another();
     writer.send_raw("SET k w\r\nGET k\r\n");
@@ -644,7 +644,7 @@ fn a_pause_of_writes_holds_back_writes_and_messages_only() {
 }
 
 #[test]
-fn a_pause_holds_everything_back_for_its_time() {
+fn a_pause_delays_every_command_until_its_end() {
     let mut c = connect();
     let mut other = c.another();
     other.expect("PING", "+PONG");
@@ -654,7 +654,7 @@ fn a_pause_holds_everything_back_for_its_time() {
     assert!(started.elapsed().as_millis() < 300);
     other.expect("PING", "+PONG");
     assert!(started.elapsed().as_millis() >= 300);
-    // A second pause makes the first neither shorter nor less strict.
+    // A second pause makes the first neither shorter nor weaker.
     let started = Instant::now();
     c.expect("CLIENT PAUSE 400 WRITE", "+OK");
     c.expect("CLIENT PAUSE 1 ALL", "+OK");
@@ -717,7 +717,7 @@ fn client_reply_turns_replies_off_and_on() {
 }
 
 #[test]
-fn client_no_evict_and_no_touch_are_flags() {
+fn client_no_evict_and_no_touch_are_shown_as_flags() {
     let mut c = connect();
     c.expect("CLIENT NO-EVICT on", "+OK");
     assert_eq!(field(&c.text("CLIENT INFO"), "flags"), "e");
@@ -734,7 +734,7 @@ fn client_no_evict_and_no_touch_are_flags() {
 }
 
 #[test]
-fn nobody_is_blocked_and_nothing_tracked() {
+fn client_unblock_getredir_and_trackinginfo_find_nothing_by_default() {
     transcript(
         r#"
         > CLIENT UNBLOCK 999999
@@ -758,7 +758,7 @@ fn nobody_is_blocked_and_nothing_tracked() {
 }
 
 #[test]
-fn client_checks_its_subcommands() {
+fn client_rejects_bad_subcommands() {
     transcript(
         r#"
         > CLIENT
@@ -782,7 +782,7 @@ fn client_checks_its_subcommands() {
 }
 
 #[test]
-fn a_connection_over_maxclients_is_told_so_and_closed() {
+fn a_connection_beyond_maxclients_gets_an_error_and_is_closed() {
     let mut c = connect();
     let connected = c.text("CLIENT LIST").lines().count();
     c.expect(&format!("CONFIG SET maxclients {}", connected + 1), "+OK");
@@ -793,7 +793,7 @@ fn a_connection_over_maxclients_is_told_so_and_closed() {
     refused.expect_closed();
     last.expect("QUIT", "+OK");
     last.expect_closed();
-    eventually("the place is free again", || {
+    eventually("a connection is accepted again", || {
         c.another().reply("PING") == Reply::Simple("PONG".into())
     });
 }

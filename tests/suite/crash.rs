@@ -1,7 +1,7 @@
-//! Crashes, many of them: the server is killed again and again in the midst of its work, and each time
-//! has to come back with everything that it had acknowledged.
+//! Many crashes: the server is killed again and again while clients write, and each time it must come back
+//! with every write that it has acknowledged.
 //!
-//! `CRASH_ROUNDS` is how often; `make crash` asks for far more than `make test`.
+//! `CRASH_ROUNDS` sets the number of crashes: `make crash` runs many more than `make test`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -13,42 +13,44 @@ use crate::harness::{
 use crate::rng::Rng;
 
 const WRITERS: usize = 4;
-/// Each writer writes its places in turn, over and over.
+/// Each writer writes its places in turn, again and again.
 const PLACES: u64 = 200;
-/// Writes that are sent together.
+/// The number of writes in a pipeline.
 const DEPTH: u64 = 20;
 
-/// What one writer knows. Its writes are numbered through all rounds.
+/// What one writer knows of its data. Its writes are numbered across all rounds.
 struct Writer {
     id: usize,
     /// The number of its next write.
     next: u64,
-    /// Per place, the number of the last write that is known to be there, and of the last that was sent.
+    /// What it knows of each place.
     places: Vec<Place>,
-    /// Its counter, and how often it has been told of an increment since, and has asked for one.
+    /// The last known value of its counter, and the increments that it has sent, and got replies to, since.
     counter: u64,
-    told: u64,
-    asked: u64,
+    confirmed: u64,
+    sent: u64,
 }
 
 #[derive(Clone, Default)]
 struct Place {
+    /// The number of the last write that is known to be there.
     known: Option<u64>,
+    /// The number of the last write that was sent.
     sent: Option<u64>,
 }
 
 impl Writer {
     fn new(id: usize) -> Writer {
         let places = vec![Place::default(); PLACES as usize];
-        Writer { id, next: 0, places, counter: 0, told: 0, asked: 0 }
+        Writer { id, next: 0, places, counter: 0, confirmed: 0, sent: 0 }
     }
 
-    /// Of many lengths, with bytes that look like RESP; it tells the number.
+    /// A value that starts with the number, of varying length, with bytes that look like RESP.
     fn value(&self, number: u64) -> String {
         format!("{number}\r\n$3\r\n{}\x00", self.id).repeat(1 + (number as usize * 7) % 30)
     }
 
-    /// The same kind of command for the same place.
+    /// A write. Each place always gets the same kind of command.
     fn command(&self, number: u64) -> Vec<u8> {
         let (place, value) = (number % PLACES, self.value(number));
         let key = format!("{}:{place}", self.id);
@@ -60,7 +62,7 @@ impl Writer {
         }
     }
 
-    /// Writes until the server is gone.
+    /// Writes until the connection is lost.
     fn write(&mut self, mut c: Client, acknowledged: &AtomicU64) {
         loop {
             let numbers = self.next..self.next + DEPTH;
@@ -72,7 +74,7 @@ impl Writer {
                 batch.extend(encode(&["INCR", "counter"]));
                 self.places[(number % PLACES) as usize].sent = Some(number);
             }
-            self.asked += DEPTH;
+            self.sent += DEPTH;
             c.try_send_raw(batch);
             for number in numbers {
                 let written = c.read_reply();
@@ -84,7 +86,7 @@ impl Writer {
                 if c.read_reply() == Reply::Closed {
                     return;
                 }
-                self.told += 1;
+                self.confirmed += 1;
                 if c.read_reply() == Reply::Closed {
                     return;
                 }
@@ -93,7 +95,7 @@ impl Writer {
         }
     }
 
-    /// Compares what is there with what it was told. From then on, what is there is what it knows.
+    /// Compares the data with what it knows; from then on, it knows the data.
     fn check(&mut self, c: &mut Client) {
         let key = |place: u64| format!("{}:{place}", self.id);
         let probes = (0..PLACES).map(|place| match place % 4 {
@@ -117,14 +119,14 @@ impl Writer {
             assert!(found >= *known, "writer {id}, place {index}: {known:?} is lost: {found:?}");
             assert!(found <= *sent, "writer {id}, place {index}: {found:?}, but {sent:?} was sent");
             if index % 4 == 3 {
-                assert_eq!(reply, &replies[index + PLACES as usize], "half an MSET");
+                assert_eq!(reply, &replies[index + PLACES as usize], "an MSET is there by half");
             }
             self.places[index] = Place { known: found, sent: found };
         }
         let counter = number(c, &format!("counter:{}", self.id));
-        let possible = self.counter + self.told..=self.counter + self.asked;
+        let possible = self.counter + self.confirmed..=self.counter + self.sent;
         assert!(possible.contains(&counter), "the counter is {counter}, not in {possible:?}");
-        (self.counter, self.told, self.asked) = (counter, 0, 0);
+        (self.counter, self.confirmed, self.sent) = (counter, 0, 0);
     }
 }
 
@@ -136,7 +138,7 @@ fn number(c: &mut Client, key: &str) -> u64 {
 }
 
 #[test]
-fn killed_in_the_midst_of_its_work_the_server_comes_back_with_all_it_acknowledged() {
+fn a_server_killed_under_load_comes_back_with_every_acknowledged_write() {
     if skipped_on_redis() {
         return;
     }
@@ -174,8 +176,8 @@ fn killed_in_the_midst_of_its_work_the_server_comes_back_with_all_it_acknowledge
         });
         server.restart();
         let mut c = server.client();
-        let asked: u64 = writers.iter().map(|writer| writer.asked).sum();
-        let possible = shared + acknowledged.into_inner()..=shared + asked;
+        let sent: u64 = writers.iter().map(|writer| writer.sent).sum();
+        let possible = shared + acknowledged.into_inner()..=shared + sent;
         shared = number(&mut c, "counter");
         assert!(possible.contains(&shared), "the counter is {shared}, not in {possible:?}");
         writers.iter_mut().for_each(|writer| writer.check(&mut c));
@@ -185,18 +187,18 @@ fn killed_in_the_midst_of_its_work_the_server_comes_back_with_all_it_acknowledge
 }
 
 #[test]
-fn increments_of_20_clients_are_counted_exactly_through_rewrites_and_a_restart() {
+fn increments_of_20_clients_sum_up_exactly_across_rewrites_and_a_restart() {
     const CLIENTS: usize = 20;
     if skipped_on_redis() {
         return;
     }
     let mut server = Server::start(&[]);
     fill(&mut server.client(), 1000);
-    let go_on = AtomicBool::new(true);
+    let running = AtomicBool::new(true);
     let counts: Vec<u64> = thread::scope(|scope| {
         let count = |id: usize, mut c: Client| {
             let mut count = 0;
-            while go_on.load(SeqCst) {
+            while running.load(SeqCst) {
                 let commands = [
                     encode(&["INCR", "shared"]),
                     encode(&["INCR", &format!("own:{id}")]),
@@ -219,7 +221,7 @@ fn increments_of_20_clients_are_counted_exactly_through_rewrites_and_a_restart()
             .collect();
         let mut c = server.client();
         (0..5).for_each(|_| rewrite(&mut c));
-        go_on.store(false, SeqCst);
+        running.store(false, SeqCst);
         clients.into_iter().map(|client| client.join().expect("it counts")).collect()
     });
     let check = |c: &mut Client| {

@@ -1,4 +1,4 @@
-//! DEBUG, which test tools use, for whom it is let.
+//! DEBUG, which test tools use, and who may use it.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -14,7 +14,7 @@ const REFUSED: &str = "-ERR DEBUG command not allowed. If the enable-debug-comma
     configuration file, and then restart the server.";
 
 #[test]
-fn debug_is_refused_unless_the_start_allowed_it() {
+fn debug_is_refused_unless_a_start_option_allows_it() {
     if skipped_on_redis() {
         return;
     }
@@ -30,7 +30,7 @@ fn debug_is_refused_unless_the_start_allowed_it() {
 }
 
 #[test]
-fn debug_tells_what_it_does_not_know_from_what_it_does() {
+fn debug_checks_its_arguments() {
     connect_with(&ALLOWED).transcript(
         r#"
         > DEBUG nonsense
@@ -64,7 +64,7 @@ fn debug_tells_what_it_does_not_know_from_what_it_does() {
 }
 
 #[test]
-fn debug_object_tells_how_a_key_is_kept() {
+fn debug_object_shows_refcount_encoding_and_length() {
     let mut c = connect_with(&ALLOWED);
     c.expect("SET k 5", "+OK");
     let text = c.text("DEBUG OBJECT k");
@@ -77,7 +77,7 @@ fn debug_object_tells_how_a_key_is_kept() {
 }
 
 #[test]
-fn equal_data_has_one_digest_and_it_is_redis_s() {
+fn equal_data_has_equal_digests_which_are_redis_s() {
     connect_with(&ALLOWED).transcript(
         r#"
         > DEBUG DIGEST
@@ -119,7 +119,7 @@ fn equal_data_has_one_digest_and_it_is_redis_s() {
 }
 
 #[test]
-fn populate_makes_keys_where_there_are_none() {
+fn populate_creates_only_missing_keys() {
     connect_with(&ALLOWED).transcript(
         r#"
         > SET key:1 mine
@@ -147,7 +147,7 @@ fn populate_makes_keys_where_there_are_none() {
 }
 
 #[test]
-fn what_populate_made_survives_kill_9() {
+fn populated_keys_survive_kill_9() {
     if skipped_on_redis() {
         return;
     }
@@ -162,7 +162,7 @@ fn what_populate_made_survives_kill_9() {
 }
 
 #[test]
-fn while_one_has_the_server_sleep_nobody_gets_at_a_key() {
+fn debug_sleep_blocks_all_access_to_keys() {
     let mut c = connect_with(&ALLOWED);
     let mut other = c.another();
     let woken = AtomicBool::new(false);
@@ -182,11 +182,11 @@ fn while_one_has_the_server_sleep_nobody_gets_at_a_key() {
 }
 
 #[test]
-fn without_active_expiry_an_expired_key_is_gone_but_still_counted() {
+fn without_active_expiry_an_expired_key_is_hidden_but_still_counted() {
     let mut c = connect_with(&ALLOWED);
     c.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
     c.expect("SET k v PX 1", "+OK");
-    // Nothing is to happen, so there is nothing to wait for: some turns of the sweeper.
+    // Nothing must happen, so there is no condition to wait for: some periods of the sweeper pass.
     thread::sleep(Duration::from_millis(350));
     c.expect("DBSIZE", ":1");
     c.expect("EXISTS k", ":0");
@@ -196,7 +196,7 @@ fn without_active_expiry_an_expired_key_is_gone_but_still_counted() {
 }
 
 #[test]
-fn in_a_transaction_debug_does_what_it_does_alone() {
+fn debug_does_the_same_in_a_transaction_as_alone() {
     let mut c = connect_with(&ALLOWED);
     c.expect("MSET a 1 b 2", "+OK");
     let (all, value) = (c.text("DEBUG DIGEST"), c.reply("DEBUG DIGEST-VALUE a b"));
@@ -230,7 +230,7 @@ fn in_a_transaction_debug_does_what_it_does_alone() {
 }
 
 #[test]
-fn what_takes_all_locks_for_itself_is_refused_in_a_transaction() {
+fn debug_commands_that_lock_everything_are_refused_in_a_transaction() {
     if skipped_on_redis() {
         return;
     }
@@ -267,9 +267,9 @@ fn monitors_are_not_shown_debug() {
 }
 
 #[test]
-fn a_digest_is_of_what_is_seen_whether_or_not_expired_fields_were_removed() {
+fn a_digest_ignores_expired_fields_whether_or_not_they_were_removed() {
     if skipped_on_redis() {
-        return; // Redis has these since 7.4, and removes what has expired at other times
+        return; // Redis has them since 7.4, and removes expired fields at other times
     }
     let mut c = connect_with(&ALLOWED);
     c.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
@@ -284,7 +284,7 @@ fn a_digest_is_of_what_is_seen_whether_or_not_expired_fields_were_removed() {
 }
 
 #[test]
-fn stringmatch_len_tells_whether_a_pattern_fits() {
+fn stringmatch_len_shows_whether_a_pattern_matches() {
     if skipped_on_redis() {
         return; // Redis 7.0 does not have it
     }
@@ -295,7 +295,7 @@ fn stringmatch_len_tells_whether_a_pattern_fits() {
 
 // ---- RELOAD and LOADAOF ------------------------------------------------------------------------------
 
-/// Strings and hashes, in two databases, some with deadlines.
+/// Writes strings and hashes to two databases, some with an expiry time.
 fn fill(c: &mut Client) {
     c.transcript(
         r#"
@@ -320,7 +320,7 @@ fn fill(c: &mut Client) {
 }
 
 #[test]
-fn everything_is_there_after_a_reload() {
+fn a_reload_keeps_all_data() {
     let mut c = connect_with(&ALLOWED);
     fill(&mut c);
     let digest = c.text("DEBUG DIGEST");
@@ -343,9 +343,9 @@ fn everything_is_there_after_a_reload() {
 }
 
 #[test]
-fn everything_is_there_after_loadaof_and_expires_when_it_should() {
+fn loadaof_keeps_all_data_and_expiry_times() {
     if skipped_on_redis() {
-        return; // one that keeps no log would end
+        return; // a Redis without a log would exit
     }
     let mut server = Server::start(&ALLOWED);
     let mut c = server.client();
@@ -354,14 +354,14 @@ fn everything_is_there_after_loadaof_and_expires_when_it_should() {
     let digest = c.text("DEBUG DIGEST");
     c.expect("DEBUG LOADAOF", "+OK");
     assert_eq!(c.text("DEBUG DIGEST"), digest);
-    eventually("the sweeper finds what was loaded", || c.integer("DBSIZE") == 1002);
+    eventually("the sweeper deletes the expired keys", || c.integer("DBSIZE") == 1002);
     let digest = c.text("DEBUG DIGEST");
     server.restart();
     assert_eq!(server.client().text("DEBUG DIGEST"), digest);
 }
 
 #[test]
-fn no_acknowledged_write_is_lost_when_the_log_is_loaded_meanwhile() {
+fn no_acknowledged_write_is_lost_while_the_log_is_loaded() {
     if skipped_on_redis() {
         return;
     }
@@ -401,7 +401,7 @@ fn no_acknowledged_write_is_lost_when_the_log_is_loaded_meanwhile() {
 }
 
 #[test]
-fn what_cannot_be_loaded_changes_nothing() {
+fn a_log_that_cannot_be_loaded_changes_no_data() {
     if skipped_on_redis() {
         return;
     }
@@ -416,7 +416,7 @@ fn what_cannot_be_loaded_changes_nothing() {
 }
 
 #[test]
-fn without_a_log_there_is_nothing_to_load_from() {
+fn without_a_log_loadaof_is_an_error() {
     if skipped_on_redis() {
         return;
     }

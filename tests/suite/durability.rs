@@ -1,8 +1,8 @@
-//! The log as people live with it for years: it is rewritten under load, switched off and on, read back
-//! after whatever has happened to it, and its disk fills up or goes away.
+//! The life of a log: it is rewritten under load, switched off and on, and loaded after damage; its disk
+//! fills up, and its file or directory disappears.
 //!
-//! What a plain `kill -9` must not take is in [`persistence`](crate::persistence); many of them, under
-//! load, are in [`crash`](crate::crash). None of these tests runs against a Redis at `REDIS_ADDR`.
+//! [`persistence`](crate::persistence) tests a single `kill -9`, and [`crash`](crate::crash) many of them
+//! under load. None of these tests runs against a Redis at `REDIS_ADDR`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,10 +22,10 @@ use crate::harness::{
 };
 use crate::rng::Rng;
 
-// ---- The log is rewritten ----------------------------------------------------------------------------
+// ---- Rewriting ---------------------------------------------------------------------------------------
 
-/// Any command that changes few keys, all of them of the right type.
-fn some_command(random: &mut Rng) -> Vec<u8> {
+/// A random command that changes a few keys, each of the right type.
+fn random_command(random: &mut Rng) -> Vec<u8> {
     let mut key = |kind: &str| format!("{kind}:\r\n{}", random.below(500));
     let (a, b, c, count) = (key("s"), key("s"), key("s"), key("n"));
     let (hash, other_hash) = (key("h"), key("h"));
@@ -64,14 +64,14 @@ fn a_rewrite_under_load_keeps_every_change_of_every_kind() {
     let mut server = Server::start(&[]);
     let mut c = server.client();
     fill(&mut c, 2000);
-    let go_on = AtomicBool::new(true);
+    let running = AtomicBool::new(true);
     let mut random = Rng::of_run();
     thread::scope(|scope| {
         for _ in 0..3 {
-            let (mut c, go_on, mut random) = (server.client(), &go_on, random.fork());
+            let (mut c, running, mut random) = (server.client(), &running, random.fork());
             scope.spawn(move || {
-                while go_on.load(Ordering::SeqCst) {
-                    let commands: Vec<_> = (0..50).map(|_| some_command(&mut random)).collect();
+                while running.load(Ordering::SeqCst) {
+                    let commands: Vec<_> = (0..50).map(|_| random_command(&mut random)).collect();
                     for reply in pipeline(&mut c, &commands) {
                         if let Reply::Error(error) = reply {
                             let same = "ERR source and destination objects are the same";
@@ -81,29 +81,29 @@ fn a_rewrite_under_load_keeps_every_change_of_every_kind() {
                 }
             });
         }
-        // What changes the whole keyspace at once.
-        let (mut c, go_on) = (server.client(), &go_on);
+        // Commands that change the whole keyspace at once.
+        let (mut c, running) = (server.client(), &running);
         scope.spawn(move || {
-            for round in (0..).take_while(|_| go_on.load(Ordering::SeqCst)) {
+            for round in (0..).take_while(|_| running.load(Ordering::SeqCst)) {
                 c.expect("SWAPDB 1 2", "+OK");
                 c.expect("SELECT 4", "+OK");
                 c.expect("FLUSHDB", "+OK");
                 if round == 20 {
                     c.expect("FLUSHALL", "+OK");
                 }
-                // Others have their turn.
+                // Gives the other clients time.
                 pipeline(&mut c, &vec![encode(&["GET", "s:1"]); 200]);
             }
         });
         let mut c = server.client();
         (0..5).for_each(|_| rewrite(&mut c));
-        go_on.store(false, Ordering::SeqCst);
+        running.store(false, Ordering::SeqCst);
     });
     let all_gone = unix_now_ms() + 50;
-    eventually("what was to expire soon has", || unix_now_ms() > all_gone);
+    eventually("the keys with a short time to live have expired", || unix_now_ms() > all_gone);
     assert_eq!(info(&mut c, "aof_rewrites").as_deref(), Some("5"));
     assert_survives_kill_9(&mut server);
-    // And once more, the log being as short as can be.
+    // Again, with a log that was just rewritten.
     rewrite(&mut server.client());
     assert_survives_kill_9(&mut server);
     assert_eq!(files(&server.dir()).into_keys().collect::<Vec<_>>(), ["storage.aof"]);
@@ -148,7 +148,7 @@ fn a_rewritten_log_has_one_record_per_string_and_one_per_64_fields() {
 }
 
 #[test]
-fn info_tells_of_a_rewrite_and_a_second_one_is_refused_meanwhile() {
+fn info_shows_a_rewrite_and_a_second_one_is_refused_while_it_runs() {
     if skipped_on_redis() {
         return;
     }
@@ -176,7 +176,7 @@ fn info_tells_of_a_rewrite_and_a_second_one_is_refused_meanwhile() {
 }
 
 #[test]
-fn the_log_is_rewritten_by_itself_once_it_has_doubled() {
+fn the_log_is_rewritten_automatically_once_it_has_doubled() {
     if skipped_on_redis() {
         return;
     }
@@ -189,7 +189,7 @@ fn the_log_is_rewritten_by_itself_once_it_has_doubled() {
     write(&mut c, 30_000);
     eventually("it is rewritten", || info(&mut c, "aof_rewrites").as_deref() == Some("1"));
     assert!(fs::metadata(server.log_path()).unwrap().len() < 1000);
-    // A setting that is changed counts from then on.
+    // A changed setting takes effect at once.
     c.expect("CONFIG SET auto-aof-rewrite-min-size 1kb auto-aof-rewrite-percentage 2000", "+OK");
     write(&mut c, 10_000);
     eventually("it is rewritten again", || info(&mut c, "aof_rewrites").as_deref() == Some("2"));
@@ -197,14 +197,14 @@ fn the_log_is_rewritten_by_itself_once_it_has_doubled() {
 }
 
 #[test]
-fn a_rewrite_that_fails_leaves_the_old_log_in_use_and_says_why() {
+fn a_failed_rewrite_keeps_the_old_log_in_use_and_is_explained() {
     if skipped_on_redis() {
         return;
     }
     let mut server = Server::start(&[]);
     let mut c = server.client();
     fill(&mut c, 100);
-    // A directory in which there is something cannot be replaced.
+    // A directory that is not empty cannot be replaced.
     let in_the_way = server.dir().join("storage.aof.rewrite");
     fs::create_dir_all(in_the_way.join("x")).unwrap();
     start_rewrite(&mut c);
@@ -222,7 +222,7 @@ fn a_rewrite_that_fails_leaves_the_old_log_in_use_and_says_why() {
 }
 
 #[test]
-fn what_a_crash_in_a_rewrite_has_left_is_removed_at_the_start() {
+fn files_left_by_a_crash_during_a_rewrite_are_removed_at_the_start() {
     if skipped_on_redis() {
         return;
     }
@@ -236,10 +236,10 @@ fn what_a_crash_in_a_rewrite_has_left_is_removed_at_the_start() {
     assert_eq!(files(&server.dir()).into_keys().collect::<Vec<_>>(), ["storage.aof"]);
 }
 
-// ---- The log is switched off and on ------------------------------------------------------------------
+// ---- Switching the log off and on --------------------------------------------------------------------
 
 #[test]
-fn a_log_that_is_turned_on_again_begins_with_everything_there_is() {
+fn a_log_that_is_switched_on_again_holds_all_data() {
     if skipped_on_redis() {
         return;
     }
@@ -251,9 +251,9 @@ fn a_log_that_is_turned_on_again_begins_with_everything_there_is() {
     let left = fs::read(server.log_path()).unwrap();
     c.expect("DEL deleted", ":1");
     fill(&mut c, 1000);
-    assert!(fs::read(server.log_path()).unwrap() == left, "nothing goes into it");
+    assert!(fs::read(server.log_path()).unwrap() == left, "the log has changed although it is off");
     c.expect("CONFIG SET appendonly yes", "+OK");
-    // These come while the log is being written, or behind it.
+    // These commands run while the log is being written, or after that.
     c.expect("SWAPDB 5 6", "+OK");
     c.expect("SET meanwhile 1", "+OK");
     await_rewrite(&mut c);
@@ -264,7 +264,7 @@ fn a_log_that_is_turned_on_again_begins_with_everything_there_is() {
 }
 
 #[test]
-fn commands_on_the_whole_keyspace_do_not_keep_the_log_from_being_turned_on() {
+fn commands_on_the_whole_keyspace_do_not_prevent_switching_the_log_on() {
     if skipped_on_redis() {
         return;
     }
@@ -289,14 +289,14 @@ fn commands_on_the_whole_keyspace_do_not_keep_the_log_from_being_turned_on() {
 }
 
 #[test]
-fn while_the_log_is_being_turned_on_no_write_is_refused() {
+fn no_write_is_refused_while_the_log_is_being_switched_on() {
     if skipped_on_redis() {
         return;
     }
     let mut server = Server::start(&["--appendonly", "no"]);
     let mut c = server.client();
     fill(&mut c, 10_000);
-    // Over and over, for longer than the background threads take to look at the log.
+    // Again and again, for longer than the interval at which the background threads check the log.
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(2200) {
         c.expect("CONFIG SET appendonly yes", "+OK");
@@ -314,7 +314,7 @@ fn while_the_log_is_being_turned_on_no_write_is_refused() {
     server.kill_9();
 }
 
-/// A directory with the same log.
+/// A new directory with a copy of the server's log.
 fn copy_of(server: &Server) -> TempDir {
     let home = TempDir::new();
     fs::copy(server.log_path(), home.data().join("storage.aof")).expect("copy the log");
@@ -322,7 +322,7 @@ fn copy_of(server: &Server) -> TempDir {
 }
 
 #[test]
-fn a_log_that_is_turned_off_and_on_during_a_rewrite_is_on() {
+fn a_log_switched_off_and_on_during_a_rewrite_is_on() {
     if skipped_on_redis() {
         return;
     }
@@ -351,7 +351,7 @@ fn a_log_that_is_turned_off_and_on_during_a_rewrite_is_on() {
 }
 
 #[test]
-fn a_log_that_could_not_be_turned_on_is_turned_on_as_soon_as_it_can() {
+fn switching_the_log_on_is_retried_until_it_succeeds() {
     if skipped_on_redis() {
         return;
     }
@@ -360,7 +360,7 @@ fn a_log_that_could_not_be_turned_on_is_turned_on_as_soon_as_it_can() {
     fill(&mut c, 100);
     fs::create_dir(server.log_path()).unwrap();
     c.expect("CONFIG SET appendonly yes", "+OK");
-    eventually("it was tried", || {
+    eventually("an attempt has failed", || {
         info(&mut c, "aof_last_bgrewrite_status").as_deref() == Some("err")
             && info(&mut c, "aof_enabled").as_deref() == Some("0")
     });
@@ -377,7 +377,7 @@ fn a_log_that_could_not_be_turned_on_is_turned_on_as_soon_as_it_can() {
 }
 
 #[test]
-fn without_a_log_bgrewriteaof_writes_one_into_which_nothing_more_goes() {
+fn without_a_log_bgrewriteaof_writes_one_that_is_not_appended_to() {
     if skipped_on_redis() {
         return;
     }
@@ -417,7 +417,7 @@ fn length_of_k(server: &Server) -> usize {
 }
 
 #[test]
-fn waitaof_syncs_and_does_not_wait_for_replicas_that_are_not_there() {
+fn waitaof_syncs_and_does_not_wait_for_replicas() {
     if skipped_on_redis() {
         return;
     }
@@ -425,7 +425,7 @@ fn waitaof_syncs_and_does_not_wait_for_replicas_that_are_not_there() {
     let mut c = server.client();
     c.transcript(
         r#"
-        // Nothing was written, so there is nothing to wait for.
+        // Nothing was written, so it does not wait.
         > WAITAOF 1 0 0
         [:1, :0]
         > SET k v
@@ -452,14 +452,14 @@ fn waitaof_syncs_and_does_not_wait_for_replicas_that_are_not_there() {
     );
 }
 
-// ---- The log is read back ----------------------------------------------------------------------------
+// ---- Loading -----------------------------------------------------------------------------------------
 
 fn log_of(commands: &[&[&str]]) -> Vec<u8> {
     commands.iter().flat_map(|command| encode(command)).collect()
 }
 
 #[test]
-fn a_torn_tail_of_any_kind_is_cut_and_kept_aside() {
+fn a_torn_tail_of_any_kind_is_cut_off_and_kept() {
     if skipped_on_redis() {
         return;
     }
@@ -468,7 +468,7 @@ fn a_torn_tail_of_any_kind_is_cut_and_kept_aside() {
     let tails = [
         ("part of a record", b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nab".to_vec()),
         ("zeros", vec![0; 5000]),
-        ("a record that goes over into zeros", [&b"*3\r\n$3\r\nSET"[..], &[0; 600]].concat()),
+        ("a record that ends in zeros", [&b"*3\r\n$3\r\nSET"[..], &[0; 600]].concat()),
         ("a block without its end", half_a_block.clone()),
         ("a block with a torn record", half_a_block[..half_a_block.len() - 3].to_vec()),
         ("a block and zeros", [&half_a_block[..], &[0; 600]].concat()),
@@ -497,7 +497,7 @@ fn a_torn_tail_of_any_kind_is_cut_and_kept_aside() {
 }
 
 #[test]
-fn what_is_no_record_of_ours_stops_the_start_and_is_named() {
+fn anything_but_a_valid_record_prevents_the_start_and_is_named() {
     if skipped_on_redis() {
         return;
     }
@@ -509,15 +509,15 @@ fn what_is_no_record_of_ours_stops_the_start_and_is_named() {
         ("an unknown command", log_of(&[&["NOSUCH"]]), "unknown command"),
         ("too few arguments", log_of(&[&["SET", "a"]]), "wrong number of arguments"),
         ("a key of another type", log_of(&[&["HSET", "s", "f", "v"]]), "WRONGTYPE"),
-        ("no number", log_of(&[&["INCR", "s"]]), "not an integer"),
+        ("not a number", log_of(&[&["INCR", "s"]]), "not an integer"),
         ("no such key", log_of(&[&["RENAME", "none", "a"]]), "no such key"),
-        ("a database too many", log_of(&[&["SELECT", "99"]]), "out of range"),
-        ("not for a log", log_of(&[&["SHUTDOWN"]]), "does not belong in a log"),
+        ("a database out of range", log_of(&[&["SELECT", "99"]]), "out of range"),
+        ("a command that is never logged", log_of(&[&["SHUTDOWN"]]), "does not belong in a log"),
         ("EXEC without MULTI", log_of(&[&["EXEC"]]), "exec"),
         ("RDB data", b"REDIS0010\xfa\x09redis-ver".to_vec(), "aof-use-rdb-preamble no"),
     ];
     for (what, damage, why) in cases {
-        // At the end, and with a whole record behind it.
+        // At the end, and with a valid record after it.
         for behind in [&b""[..], &whole] {
             let home = TempDir::new();
             let log = [&whole[..], &damage, behind].concat();
@@ -525,10 +525,10 @@ fn what_is_no_record_of_ours_stops_the_start_and_is_named() {
             let ended = Server::fail_to_start(&home, &[]);
             assert_eq!(ended.code, Some(1), "{what}");
             let at = format!("damaged at offset {}: ", whole.len());
-            let said = ended.stderr.to_lowercase();
-            assert!(said.contains(&at), "{what}: {at:?} is not in {}", ended.stderr);
+            let output = ended.stderr.to_lowercase();
+            assert!(output.contains(&at), "{what}: {at:?} is not in {}", ended.stderr);
             assert!(
-                said.contains(&why.to_lowercase()),
+                output.contains(&why.to_lowercase()),
                 "{what}: {why:?} is not in {}",
                 ended.stderr
             );
@@ -538,7 +538,7 @@ fn what_is_no_record_of_ours_stops_the_start_and_is_named() {
 }
 
 #[test]
-fn a_log_with_the_annotations_and_blocks_of_redis_is_read() {
+fn a_log_with_the_annotations_and_transactions_of_redis_is_loaded() {
     if skipped_on_redis() {
         return;
     }
@@ -557,13 +557,13 @@ fn a_log_with_the_annotations_and_blocks_of_redis_is_read() {
 }
 
 #[test]
-fn a_log_that_a_real_redis_has_written_is_read() {
+fn a_log_written_by_a_real_redis_is_loaded() {
     if skipped_on_redis() || !installed("redis-server") {
         return;
     }
     let home = TempDir::new();
     let port = free_port();
-    // With `everysec` it would put off a write while a sync is under way, and be killed before it.
+    // With `everysec`, Redis postpones a write during a sync, and would be killed before it writes.
     let options = "--appendonly yes --appendfsync always --aof-use-rdb-preamble no \
                    --aof-timestamp-enabled yes --bind 127.0.0.1";
     let child = Command::new("redis-server")
@@ -585,9 +585,9 @@ fn a_log_that_a_real_redis_has_written_is_read() {
     }
     let expected = dump(&mut c);
     let parts = home.data().join("appendonlydir");
-    eventually("Redis has removed what it does not need", || files(&parts).len() == 3);
+    eventually("Redis has removed its old files", || files(&parts).len() == 3);
     drop(redis);
-    // What was rewritten, then what came after that, by their names.
+    // In the order of their names: the rewritten part, then the commands after it.
     let mut parts = files(&parts);
     parts.retain(|name, _| name.ends_with(".aof"));
     let log: Vec<u8> = parts.into_values().flatten().collect();
@@ -596,7 +596,7 @@ fn a_log_that_a_real_redis_has_written_is_read() {
 }
 
 #[test]
-fn check_aof_tells_what_a_log_is_and_mends_it() {
+fn check_aof_describes_damage_and_repairs_it() {
     if skipped_on_redis() {
         return;
     }
@@ -619,29 +619,32 @@ fn check_aof_tells_what_a_log_is_and_mends_it() {
         let home = TempDir::new();
         let path = home.data().join("storage.aof");
         fs::write(&path, [&whole[..], &bad].concat()).unwrap();
-        let (good, said) = check_aof(&path, &[]);
-        assert!(!good && said.contains(why), "{what}: {said}");
-        assert_eq!(files(&home.data()).len(), 1, "{what}: nothing is changed");
-        let (mended, said) = check_aof(&path, &["--fix"]);
-        assert!(mended && said.contains(why), "{what}: {said}");
+        let (good, output) = check_aof(&path, &[]);
+        assert!(!good && output.contains(why), "{what}: {output}");
+        assert_eq!(files(&home.data()).len(), 1, "{what}: a check must not change anything");
+        let (repaired, output) = check_aof(&path, &["--fix"]);
+        assert!(repaired && output.contains(why), "{what}: {output}");
         let mut kept = files(&home.data());
         assert_eq!(quote(&kept.remove("storage.aof").unwrap()), quote(&whole), "{what}");
         assert!(kept.into_values().eq([bad]), "{what}: the rest is not kept");
-        let (good, said) = check_aof(&path, &[]);
-        assert!(good && said.contains("3 records") && said.contains("good"), "{what}: {said}");
+        let (good, output) = check_aof(&path, &[]);
+        assert!(
+            good && output.contains("3 records") && output.contains("good"),
+            "{what}: {output}"
+        );
         let size = format!("{} bytes", whole.len());
-        assert!(said.contains(&size), "{what}: {said}");
+        assert!(output.contains(&size), "{what}: {output}");
         let server = Server::start_in(home, &["--aof-load-truncated", "no"]);
         server.client().expect("GET a", "\"1\"");
-        let (mended, said) = check_aof(&path, &["--fix"]);
-        assert!(mended, "there is nothing to mend: {said}");
+        let (repaired, output) = check_aof(&path, &["--fix"]);
+        assert!(repaired, "a second repair failed: {output}");
     }
-    let (good, said) = check_aof(Path::new("/nonexistent/log"), &[]);
-    assert!(!good && said.contains("/nonexistent/log"), "{said}");
+    let (good, output) = check_aof(Path::new("/nonexistent/log"), &[]);
+    assert!(!good && output.contains("/nonexistent/log"), "{output}");
 }
 
 #[test]
-fn check_aof_does_not_mend_the_log_of_a_running_server() {
+fn check_aof_does_not_repair_the_log_of_a_running_server() {
     if skipped_on_redis() {
         return;
     }
@@ -650,13 +653,13 @@ fn check_aof_does_not_mend_the_log_of_a_running_server() {
     let mut log = fs::OpenOptions::new().append(true).open(server.log_path()).unwrap();
     log.write_all(b"*1\r\n").unwrap();
     let before = files(&server.dir());
-    let (mended, said) = check_aof(&server.log_path(), &["--fix"]);
-    assert!(!mended && said.contains("in use"), "{said}");
+    let (repaired, output) = check_aof(&server.log_path(), &["--fix"]);
+    assert!(!repaired && output.contains("in use"), "{output}");
     assert_eq!(files(&server.dir()), before);
 }
 
 #[test]
-fn while_the_log_is_being_read_clients_are_told_so() {
+fn clients_get_a_loading_error_while_the_log_is_being_loaded() {
     if skipped_on_redis() {
         return;
     }
@@ -690,7 +693,7 @@ fn while_the_log_is_being_read_clients_are_told_so() {
 }
 
 #[test]
-fn a_log_that_another_server_uses_is_refused() {
+fn a_log_in_use_by_another_server_is_refused() {
     if skipped_on_redis() {
         return;
     }
@@ -703,15 +706,15 @@ fn a_log_that_another_server_uses_is_refused() {
         assert_eq!(ended.code, Some(1));
         assert!(ended.stderr.contains("in use by another server"), "{}", ended.stderr);
         c.expect("SET k v", "+OK");
-        // The same holds for the file that takes its place.
+        // The file that replaces the log is locked too.
         rewrite(&mut c);
     }
 }
 
-// ---- The file or the directory goes away -------------------------------------------------------------
+// ---- The file or the directory disappears ------------------------------------------------------------
 
 #[test]
-fn a_log_that_is_removed_is_written_anew() {
+fn a_removed_log_is_written_again() {
     if skipped_on_redis() {
         return;
     }
@@ -735,7 +738,7 @@ fn a_log_that_is_removed_is_written_anew() {
 }
 
 #[test]
-fn without_its_directory_the_server_refuses_writes_until_it_is_there_again() {
+fn without_its_directory_the_server_refuses_writes_until_it_is_back() {
     if skipped_on_redis() {
         return;
     }
@@ -752,20 +755,20 @@ fn without_its_directory_the_server_refuses_writes_until_it_is_there_again() {
     c.expect("GET k", "\"v\"");
     assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("err"));
     fs::create_dir(server.dir()).unwrap();
-    eventually("writes are taken again", || matches!(c.reply("INCR n"), Reply::Integer(_)));
+    eventually("writes are accepted again", || matches!(c.reply("INCR n"), Reply::Integer(_)));
     assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
     assert_survives_kill_9(&mut server);
 }
 
 // ---- The disk fills up -------------------------------------------------------------------------------
 
-/// A small disk of its own, mounted as the data directory of a server. It is to be dropped after that.
+/// A small disk, mounted as the data directory of a server. Drop it after the server.
 struct SmallDisk {
     home: PathBuf,
 }
 
 impl SmallDisk {
-    /// Nothing, and said so, where that cannot be done: it takes Linux and root.
+    /// `None`, with a message, where it cannot be mounted: that needs Linux and root.
     fn mount(home: &TempDir, bytes: usize) -> Option<SmallDisk> {
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
@@ -773,7 +776,7 @@ impl SmallDisk {
             .stderr(Stdio::null())
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
-            say("skipped: no small disk can be mounted (that takes Linux and root)");
+            say("skipped: no small disk can be mounted, which needs Linux and root");
             return None;
         }
         let disk = SmallDisk { home: home.path().to_owned() };
@@ -781,7 +784,7 @@ impl SmallDisk {
         Some(disk)
     }
 
-    /// A file that can be removed to make room.
+    /// A file whose removal frees space.
     fn ballast(&self) -> PathBuf {
         self.home.join("data/ballast")
     }
@@ -796,13 +799,13 @@ impl Drop for SmallDisk {
 
 const NO_SPACE: &str = "MISCONF Errors writing to the AOF file: No space left on device";
 
-/// Writes until there is no space. Returns the keys that were acknowledged, and all that were tried.
+/// Writes until the disk is full. Returns the acknowledged keys, and the number of writes.
 fn write_until_full(c: &mut Client) -> (Vec<String>, usize) {
     let mut acknowledged = Vec::new();
     for i in 0.. {
         assert!(i < 100_000, "the disk does not fill up");
         let key = format!("k{i}");
-        // In turns, so that the end of the space is met in records of different sizes.
+        // Sizes vary, so that the space ends at different places in a record.
         match c.call(&["SET", &key, &value_of(i)]) {
             Reply::Error(error) => {
                 assert!(error.starts_with(NO_SPACE), "{error}");
@@ -819,7 +822,7 @@ fn value_of(i: usize) -> String {
     format!("{i}:").repeat(1 + i * 37 % 3000)
 }
 
-/// All that was acknowledged is there; and of the rest, what is there is whole.
+/// Every acknowledged write is there, and no write is there in part.
 fn assert_whole(c: &mut Client, acknowledged: &[String], tried: usize) {
     for i in 0..tried {
         let key = format!("k{i}");
@@ -831,7 +834,7 @@ fn assert_whole(c: &mut Client, acknowledged: &[String], tried: usize) {
 }
 
 #[test]
-fn on_a_full_disk_writes_are_refused_until_there_is_space() {
+fn on_a_full_disk_writes_are_refused_until_space_is_freed() {
     if skipped_on_redis() {
         return;
     }
@@ -848,18 +851,18 @@ fn on_a_full_disk_writes_are_refused_until_there_is_space() {
         }
         c.expect("GET old", "\"v\"");
         c.expect("PING", "+PONG");
-        // What this connection wrote last is not on the disk.
+        // This connection's last write is not on disk.
         c.expect("WAITAOF 1 0 20", "[:0, :0]");
         assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("err"));
         fs::remove_file(disk.ballast()).unwrap();
-        eventually("writes are taken again", || c.reply("SET x 1").to_string() == "+OK");
+        eventually("writes are accepted again", || c.reply("SET x 1").to_string() == "+OK");
         assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
         let key = format!("k{tried}");
         c.expect(&format!("SET {key} {}", value_of(tried)), "+OK");
         acknowledged.push(key);
         c.expect("WAITAOF 1 0 0", "[:1, :0]");
         server.kill_9();
-        // No record is torn, not even the last.
+        // No record is torn, not even the last one.
         records(&server.log_path());
         server.restart();
         let mut c = server.client();
@@ -869,10 +872,10 @@ fn on_a_full_disk_writes_are_refused_until_there_is_space() {
     }
 }
 
-/// What a caching client is told of its keys goes with the replies it stands between, if these have to be
-/// taken back; the keys have changed all the same.
+/// When replies are withdrawn because the log cannot be written, so are the invalidations between them;
+/// but the keys have changed. So the client must be told to drop all keys.
 #[test]
-fn on_a_full_disk_who_caches_is_told_to_forget_everything() {
+fn on_a_full_disk_a_caching_client_is_told_to_drop_all_keys() {
     if skipped_on_redis() {
         return;
     }
@@ -893,7 +896,7 @@ fn on_a_full_disk_who_caches_is_told_to_forget_everything() {
 }
 
 #[test]
-fn a_server_that_dies_on_a_full_disk_starts_on_it_again() {
+fn a_server_killed_on_a_full_disk_starts_again() {
     if skipped_on_redis() {
         return;
     }
@@ -908,7 +911,7 @@ fn a_server_that_dies_on_a_full_disk_starts_on_it_again() {
 }
 
 #[test]
-fn a_rewrite_for_which_there_is_no_space_leaves_the_old_log_in_use() {
+fn a_rewrite_without_disk_space_keeps_the_old_log_in_use() {
     if skipped_on_redis() {
         return;
     }
@@ -936,7 +939,7 @@ fn a_rewrite_for_which_there_is_no_space_leaves_the_old_log_in_use() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_said_so_at_the_start() {
+fn a_read_only_directory_is_an_error_at_the_start() {
     if skipped_on_redis() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Fields of hashes that expire: Redis has them since 7.4, HGETEX, HSETEX and HGETDEL since 8.0.
+//! Hash fields that expire. Redis has them since 7.4, and HGETEX, HSETEX and HGETDEL since 8.0.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,22 +11,22 @@ use crate::harness::{
 };
 use crate::rng::Rng;
 
-/// A moment that is far away.
+/// An expiry time, in Unix milliseconds, that is centuries away.
 const FAR_MS: &str = "33177117420123";
 
-/// A client, unless the server is a Redis older than that.
+/// A client, unless the server is a Redis older than `version`.
 fn connect_since(version: &str) -> Option<Client> {
     let c = connect();
     c.redis_at_least(version).then_some(c)
 }
 
-/// Lets the clock pass what expires within so many milliseconds.
+/// Waits until everything that expires within so many milliseconds has expired.
 fn wait_ms(milliseconds: i64) {
     let deadline = unix_now_ms() + milliseconds;
     eventually("the deadline has passed", || unix_now_ms() > deadline);
 }
 
-/// Does it with a small hash and with a large one, which are kept differently.
+/// Runs the test with a small hash and with a large one, which have different encodings.
 fn in_both_forms(c: &mut Client, test: impl Fn(&mut Client)) {
     for entries in ["512", "0"] {
         c.expect(&format!("CONFIG SET hash-max-listpack-entries {entries}"), "+OK");
@@ -35,10 +35,10 @@ fn in_both_forms(c: &mut Client, test: impl Fn(&mut Client)) {
     }
 }
 
-// ---- Deadlines: Redis 7.4 ----------------------------------------------------------------------------
+// ---- Expiry times: Redis 7.4 -------------------------------------------------------------------------
 
 #[test]
-fn each_field_has_a_deadline_of_its_own() {
+fn each_field_has_its_own_expiry_time() {
     let Some(mut c) = connect_since("7.4") else { return };
     in_both_forms(&mut c, |c| {
         c.transcript(
@@ -80,7 +80,7 @@ fn each_field_has_a_deadline_of_its_own() {
 }
 
 #[test]
-fn without_the_hash_there_are_no_fields() {
+fn commands_on_fields_of_a_missing_key_reply_minus_2() {
     let Some(mut c) = connect_since("7.4") else { return };
     c.transcript(
         r#"
@@ -109,7 +109,7 @@ fn without_the_hash_there_are_no_fields() {
 }
 
 #[test]
-fn a_condition_looks_at_the_old_deadline_of_each_field() {
+fn a_condition_is_checked_against_each_field_s_old_expiry_time() {
     let Some(mut c) = connect_since("7.4") else { return };
     in_both_forms(&mut c, |c| {
         c.transcript(
@@ -144,7 +144,7 @@ fn a_condition_looks_at_the_old_deadline_of_each_field() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_ends_the_field_at_once() {
+fn an_expiry_time_in_the_past_deletes_the_field_at_once() {
     let Some(mut c) = connect_since("7.4") else { return };
     in_both_forms(&mut c, |c| {
         c.transcript(
@@ -169,7 +169,7 @@ fn a_deadline_that_has_passed_ends_the_field_at_once() {
 }
 
 #[test]
-fn what_is_wrong_with_the_arguments_is_said_as_redis_says_it() {
+fn bad_arguments_get_redis_s_errors() {
     let Some(mut c) = connect_since("7.4") else { return };
     c.transcript(
         r#"
@@ -226,7 +226,7 @@ fn what_is_wrong_with_the_arguments_is_said_as_redis_says_it() {
 }
 
 #[test]
-fn a_new_value_drops_the_deadline_and_a_changed_one_keeps_it() {
+fn setting_a_field_drops_its_expiry_time_and_incrementing_keeps_it() {
     let Some(mut c) = connect_since("7.4") else { return };
     in_both_forms(&mut c, |c| {
         c.transcript(
@@ -257,7 +257,7 @@ fn a_new_value_drops_the_deadline_and_a_changed_one_keeps_it() {
 }
 
 #[test]
-fn deadlines_of_fields_go_where_their_hash_goes() {
+fn fields_keep_their_expiry_times_when_their_hash_moves_or_is_copied() {
     let Some(mut c) = connect_since("7.4") else { return };
     in_both_forms(&mut c, |c| {
         c.transcript(
@@ -288,7 +288,7 @@ fn deadlines_of_fields_go_where_their_hash_goes() {
             +OK
             "#,
         );
-        // The sweeper follows it to its new database.
+        // The sweeper finds it in its new database.
         c.expect("SELECT 1", "+OK");
         eventually("the field has expired", || c.integer("HLEN moved") == 1);
         c.expect("SELECT 0", "+OK");
@@ -299,10 +299,10 @@ fn deadlines_of_fields_go_where_their_hash_goes() {
 // ---- Expiry ------------------------------------------------------------------------------------------
 
 #[test]
-fn an_expired_field_is_gone_from_every_command() {
+fn an_expired_field_is_hidden_from_every_command() {
     let Some(mut c) = connect_since("7.4") else { return };
     in_both_forms(&mut c, |c| {
-        // So that most are looked at before anybody sweeps.
+        // So that most reads come before the sweeper.
         for _ in 0..3 {
             c.transcript(
                 r#"
@@ -365,8 +365,8 @@ fn an_expired_field_is_gone_from_every_command() {
 }
 
 #[test]
-fn a_hash_whose_last_field_has_expired_is_gone() {
-    // Redis has it until its sweeper comes by; so this is about us.
+fn a_hash_whose_last_field_has_expired_does_not_exist() {
+    // In Redis it exists until the sweeper deletes it, so this is about our own process.
     if skipped_on_redis() {
         return;
     }
@@ -435,7 +435,7 @@ fn info(c: &mut Client, name: &str) -> i64 {
 }
 
 #[test]
-fn expired_fields_are_swept_and_counted_without_being_asked_for() {
+fn expired_fields_are_swept_and_counted_without_being_read() {
     if skipped_on_redis() {
         return;
     }
@@ -491,7 +491,7 @@ fn many_fields_of_one_hash_that_expire_at_once_are_all_swept() {
 // ---- HGETEX, HSETEX, HGETDEL: Redis 8.0 --------------------------------------------------------------
 
 #[test]
-fn hgetex_returns_values_and_changes_deadlines() {
+fn hgetex_returns_values_and_changes_expiry_times() {
     let Some(mut c) = connect_since("8.0") else { return };
     in_both_forms(&mut c, |c| {
         c.transcript(
@@ -565,7 +565,7 @@ fn hgetdel_returns_values_and_removes_them() {
 }
 
 #[test]
-fn hsetex_sets_values_and_deadlines_if_all_the_fields_allow_it() {
+fn hsetex_sets_values_and_expiry_times_if_all_fields_meet_the_condition() {
     let Some(mut c) = connect_since("8.0") else { return };
     in_both_forms(&mut c, |c| {
         c.transcript(
@@ -694,7 +694,7 @@ fn hsetex_takes_a_condition_on_the_key_as_valkey_9_does() {
 // ---- HRANDFIELD --------------------------------------------------------------------------------------
 
 #[test]
-fn hrandfield_returns_distinct_fields_or_so_many_drawn_again_and_again() {
+fn hrandfield_returns_distinct_fields_or_repeats_with_a_negative_count() {
     let mut c = connect();
     in_both_forms(&mut c, |c| {
         let fields: Vec<String> = (0..300).map(|n| format!("f{n}")).collect();
@@ -706,7 +706,7 @@ fn hrandfield_returns_distinct_fields_or_so_many_drawn_again_and_again() {
             drawn.sort_by_key(Reply::to_string);
             assert_eq!(drawn.len(), expected);
             drawn.dedup();
-            assert_eq!(drawn.len(), expected, "none twice");
+            assert_eq!(drawn.len(), expected, "a field came twice");
             let pairs = c.call(&["HRANDFIELD", "h", count, "WITHVALUES"]).into_items();
             assert_eq!(pairs.len(), expected * 2);
             for pair in pairs.chunks(2) {
@@ -718,13 +718,13 @@ fn hrandfield_returns_distinct_fields_or_so_many_drawn_again_and_again() {
         for field in c.call(&["HRANDFIELD", "h", "-9000"]).into_items() {
             *met.entry(field.into_text()).or_insert(0) += 1;
         }
-        // 30 of each are to be expected.
+        // About 30 of each are expected.
         assert!(met.len() > 290 && met.values().all(|times| *times < 120), "{met:?}");
     });
 }
 
 #[test]
-fn hrandfield_has_its_shapes_and_its_limits() {
+fn hrandfield_has_the_reply_shapes_and_limits_of_redis() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -789,7 +789,7 @@ fn hrandfield_has_its_shapes_and_its_limits() {
 
 // ---- The log -----------------------------------------------------------------------------------------
 
-/// At least one of every command that concerns deadlines of fields, with effect and without.
+/// Every command that concerns the expiry of fields, at least once with an effect and once without.
 const WRITES: &str = r#"
     HSET h a 1 b 2 c 3 d 4 e 5 f 6 g 7 \xff 8
     HEXPIRE h 1000 FIELDS 2 a missing
@@ -835,7 +835,7 @@ fn write_all(c: &mut Client) {
 }
 
 #[test]
-fn every_deadline_is_there_after_kill_9_and_after_a_rewrite() {
+fn every_expiry_time_survives_kill_9_and_a_rewrite() {
     if skipped_on_redis() {
         return;
     }
@@ -853,7 +853,7 @@ fn every_deadline_is_there_after_kill_9_and_after_a_rewrite() {
 }
 
 #[test]
-fn the_log_says_when_and_never_how_long() {
+fn the_log_holds_expiry_times_of_fields_not_durations() {
     if skipped_on_redis() {
         return;
     }
@@ -882,7 +882,7 @@ fn the_log_says_when_and_never_how_long() {
 }
 
 #[test]
-fn what_a_writer_meets_expired_is_removed_in_the_log_before_what_it_did() {
+fn a_write_that_finds_expired_fields_replays_to_the_same_hash() {
     if skipped_on_redis() {
         return;
     }
@@ -909,7 +909,7 @@ fn what_a_writer_meets_expired_is_removed_in_the_log_before_what_it_did() {
 }
 
 #[test]
-fn a_field_that_expires_while_the_server_is_down_is_gone() {
+fn a_field_that_expires_while_the_server_is_down_is_not_loaded() {
     if skipped_on_redis() {
         return;
     }
@@ -933,12 +933,13 @@ fn a_field_that_expires_while_the_server_is_down_is_gone() {
     eventually("the sweeper has removed it", || c.integer("DBSIZE") == 1);
 }
 
-// ---- All at once -------------------------------------------------------------------------------------
+// ---- Concurrency -------------------------------------------------------------------------------------
 
-/// The value of a field is its own deadline, or `never`.
+/// The value of each field is its own expiry time, or `never`.
 const NEVER: &str = "never";
 
-/// Writers set fields of the same hashes, each its own ones, and remember what must be there in the end.
+/// Sets fields of hashes that all writers share, but each writer its own fields. Returns what must be
+/// there in the end.
 fn write_fields(mut c: Client, writer: u64, mut random: Rng) -> BTreeMap<(String, String), String> {
     let mut last = BTreeMap::new();
     for _ in 0..120 {
@@ -961,9 +962,10 @@ fn write_fields(mut c: Client, writer: u64, mut random: Rng) -> BTreeMap<(String
     last
 }
 
-/// Looks at the hashes in every way; nothing may be seen that had expired before the question was asked.
-fn read_fields(mut c: Client, mut random: Rng, go_on: &AtomicBool) {
-    while go_on.load(Ordering::SeqCst) {
+/// Reads the hashes by every kind of command. No reply may show a field that had expired before the
+/// request.
+fn read_fields(mut c: Client, mut random: Rng, running: &AtomicBool) {
+    while running.load(Ordering::SeqCst) {
         let hash = format!("h{}", random.below(6));
         let asked = unix_now_ms();
         let pairs = match random.below(4) {
@@ -981,18 +983,18 @@ fn read_fields(mut c: Client, mut random: Rng, go_on: &AtomicBool) {
 }
 
 #[test]
-fn readers_and_the_sweeper_agree_with_writers_at_every_moment() {
+fn readers_never_see_expired_fields_and_writers_lose_none() {
     if skipped_on_redis() {
         return;
     }
     let mut server = Server::start(&["--hash-max-listpack-entries", "300"]);
-    let go_on = AtomicBool::new(true);
+    let running = AtomicBool::new(true);
     let mut expected = BTreeMap::new();
     let mut random = Rng::of_run();
     thread::scope(|scope| {
         for _ in 0..2 {
-            let (c, random, go_on) = (server.client(), random.fork(), &go_on);
-            scope.spawn(move || read_fields(c, random, go_on));
+            let (c, random, running) = (server.client(), random.fork(), &running);
+            scope.spawn(move || read_fields(c, random, running));
         }
         let writers: Vec<_> = (0..3)
             .map(|writer| {
@@ -1004,7 +1006,7 @@ fn readers_and_the_sweeper_agree_with_writers_at_every_moment() {
         for writer in writers {
             expected.extend(writer.join().expect("a writer"));
         }
-        go_on.store(false, Ordering::SeqCst);
+        running.store(false, Ordering::SeqCst);
     });
     wait_ms(50);
     let mut found = BTreeMap::new();

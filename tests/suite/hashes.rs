@@ -29,7 +29,7 @@ fn hset_counts_the_new_fields() {
 }
 
 #[test]
-fn hset_wants_fields_in_pairs() {
+fn hset_requires_pairs_of_fields_and_values() {
     transcript(
         r#"
         > HSET h
@@ -89,7 +89,7 @@ fn fields_and_values_are_bytes_and_may_be_empty() {
 }
 
 #[test]
-fn hget_gives_nil_for_what_is_missing() {
+fn hget_replies_nil_for_a_missing_field_or_key() {
     transcript(
         r#"
         > HGET h a
@@ -109,7 +109,7 @@ fn hget_gives_nil_for_what_is_missing() {
 }
 
 #[test]
-fn hmset_answers_ok() {
+fn hmset_replies_ok() {
     transcript(
         r#"
         > HMSET h a 1 b 2
@@ -227,7 +227,7 @@ fn hgetall_is_a_map_in_resp3() {
 }
 
 #[test]
-fn hdel_counts_and_the_last_field_takes_the_key_with_it() {
+fn hdel_counts_fields_and_deletes_the_key_with_its_last_field() {
     transcript(
         r#"
         > HSET h a 1 b 2 c 3
@@ -261,7 +261,7 @@ fn hdel_counts_and_the_last_field_takes_the_key_with_it() {
 }
 
 #[test]
-fn a_hash_that_comes_back_has_no_deadline() {
+fn a_hash_that_is_created_again_does_not_expire() {
     transcript(
         r#"
         > HSET h a 1
@@ -283,7 +283,7 @@ fn a_hash_that_comes_back_has_no_deadline() {
 }
 
 #[test]
-fn hexists_hlen_and_hstrlen() {
+fn hexists_hlen_and_hstrlen_describe_a_hash() {
     transcript(
         r#"
         > HEXISTS h a
@@ -371,7 +371,7 @@ fn hincrby_counts_within_64_bits() {
 }
 
 #[test]
-fn hincrby_rejects_what_is_no_integer() {
+fn hincrby_rejects_everything_but_integers() {
     transcript(
         r#"
         > HSET h s abc e "" f 1.5 sp " 1" z 007 big 9223372036854775808 n 1
@@ -413,7 +413,7 @@ fn hincrby_rejects_what_is_no_integer() {
 }
 
 #[test]
-fn hincrbyfloat_prints_as_people_write() {
+fn hincrbyfloat_prints_plain_decimals() {
     transcript(
         r#"
         > HINCRBYFLOAT h n 0.1
@@ -451,7 +451,7 @@ fn hincrbyfloat_prints_as_people_write() {
 }
 
 #[test]
-fn hincrbyfloat_rejects_what_is_no_number() {
+fn hincrbyfloat_rejects_everything_but_numbers() {
     transcript(
         r#"
         > HSET h s abc e "" sp " 1" tr "1 " n 1 i inf
@@ -495,7 +495,7 @@ fn hincrbyfloat_rejects_what_is_no_number() {
 }
 
 #[test]
-fn hash_commands_refuse_strings() {
+fn hash_commands_reject_strings() {
     transcript(
         r#"
         > SET s v
@@ -619,7 +619,7 @@ fn hscan_rejects_bad_arguments() {
 }
 
 #[test]
-fn hscan_novalues_leaves_the_values_out() {
+fn hscan_novalues_omits_the_values() {
     let mut c = connect();
     if !c.redis_at_least("7.4") {
         return;
@@ -640,7 +640,7 @@ fn hscan_novalues_leaves_the_values_out() {
     );
 }
 
-/// Follows the cursor to its end; how often each field came, and with which value.
+/// Follows the cursor to its end. Returns the fields with their values.
 fn hscan_all(c: &mut Client, options: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut cursor = "0".to_owned();
@@ -678,7 +678,7 @@ fn hscan_visits_every_field_of_a_large_hash() {
 }
 
 #[test]
-fn hscan_returns_about_count_fields_a_call() {
+fn hscan_returns_about_count_fields_per_call() {
     let mut c = connect();
     for i in 0..3000 {
         c.send(&["HSET", "big", &format!("field:{i}"), "v"]);
@@ -694,7 +694,7 @@ fn hscan_returns_about_count_fields_a_call() {
 }
 
 #[test]
-fn hscan_returns_fields_that_stay_while_others_come_and_go() {
+fn hscan_returns_every_field_that_exists_throughout_the_scan() {
     let mut c = connect();
     let write = |c: &mut Client, command: &str, field: &str| {
         if command == "HSET" {
@@ -727,11 +727,11 @@ fn hscan_returns_fields_that_stay_while_others_come_and_go() {
         round += 1;
     }
     let missing = (0..1000).filter(|i| !found.contains_key(&format!("stays:{i}")));
-    assert_eq!(missing.count(), 0, "fields that were there throughout");
+    assert_eq!(missing.count(), 0, "fields that existed throughout are missing");
 }
 
 #[test]
-fn a_large_hash_behaves_as_a_small_one() {
+fn a_large_hash_behaves_like_a_small_one() {
     let mut c = connect();
     let mut hset = vec!["HSET".to_owned(), "big".to_owned()];
     for i in 0..2000 {
@@ -768,7 +768,7 @@ fn a_large_hash_behaves_as_a_small_one() {
 }
 
 #[test]
-fn an_expired_hash_is_as_if_it_had_never_been() {
+fn an_expired_hash_does_not_exist() {
     let mut c = connect();
     c.transcript(
         r#"

@@ -1,8 +1,8 @@
-//! Commands on HyperLogLogs, and the bytes of the strings that they are.
+//! Commands on HyperLogLogs, and the bytes of the strings that hold them.
 
 use crate::harness::{Client, Server, connect, eventually, skipped_on_redis, transcript};
 
-/// Adds the numbers from `first` up to before `end`.
+/// Adds the numbers from `first` to `end - 1`.
 fn add_numbers(c: &mut Client, key: &str, first: u32, end: u32) {
     for start in (first..end).step_by(1000) {
         let mut args = vec!["PFADD".to_owned(), key.to_owned()];
@@ -16,7 +16,7 @@ fn bytes(c: &mut Client, key: &str) -> Vec<u8> {
 }
 
 #[test]
-fn pfmerge_is_replayed_without_its_expired_sources() {
+fn pfmerge_replays_without_its_expired_sources() {
     if skipped_on_redis() {
         return;
     }
@@ -34,7 +34,7 @@ fn pfmerge_is_replayed_without_its_expired_sources() {
 }
 
 #[test]
-fn pfadd_says_whether_anything_changed() {
+fn pfadd_returns_whether_the_value_changed() {
     transcript(
         r#"
         > PFADD h a b c
@@ -88,7 +88,7 @@ fn pfcount_counts_one_key_or_the_union_of_several() {
 }
 
 #[test]
-fn pfmerge_adds_to_its_first_key() {
+fn pfmerge_merges_into_its_first_key() {
     transcript(
         r#"
         > PFADD a 1 2 3
@@ -144,7 +144,7 @@ fn the_stored_bytes_are_those_of_redis() {
 }
 
 #[test]
-fn counting_keeps_the_number_in_the_value_and_changes_make_it_stale() {
+fn pfcount_caches_the_estimate_in_the_value_and_changes_invalidate_it() {
     transcript(
         r#"
         > PFADD h a
@@ -182,7 +182,7 @@ fn counting_keeps_the_number_in_the_value_and_changes_make_it_stale() {
 }
 
 #[test]
-fn the_deadline_of_a_key_stays_and_what_has_expired_is_not_added_to() {
+fn changes_keep_the_expiry_time_and_an_expired_key_starts_empty() {
     transcript(
         r#"
         > PFADD h a
@@ -210,7 +210,7 @@ fn the_deadline_of_a_key_stays_and_what_has_expired_is_not_added_to() {
 }
 
 #[test]
-fn a_value_becomes_dense_when_it_would_exceed_the_limit() {
+fn a_sparse_value_becomes_dense_when_it_would_exceed_the_limit() {
     transcript(
         r#"
         > CONFIG GET hll-sparse-max-bytes
@@ -252,7 +252,7 @@ fn a_value_becomes_dense_when_it_would_exceed_the_limit() {
 }
 
 #[test]
-fn the_default_limit_is_reached_and_not_passed() {
+fn sparse_values_grow_up_to_the_default_limit() {
     let mut c = connect();
     let mut longest = 0;
     for number in (0..3000).step_by(5) {
@@ -301,13 +301,13 @@ fn estimates_are_those_of_redis() {
         let key = elements.to_string();
         add_numbers(&mut c, &key, 0, elements);
         assert_eq!(c.integer(&format!("PFCOUNT {key}")), estimate, "{elements} elements");
-        // Several keys are counted from registers spread out, one from the value itself.
+        // Several keys are counted from merged registers, a single key from its value.
         assert_eq!(c.integer(&format!("PFCOUNT {key} {key}")), estimate, "{elements} elements");
     }
 }
 
 #[test]
-fn the_order_of_the_additions_does_not_show_in_a_dense_value() {
+fn a_dense_value_does_not_depend_on_the_order_of_the_additions() {
     let mut c = connect();
     add_numbers(&mut c, "up", 0, 5000);
     for start in (0..5000).step_by(1000).rev() {
@@ -318,11 +318,11 @@ fn the_order_of_the_additions_does_not_show_in_a_dense_value() {
     c.expect("PFMERGE both left right", "+OK");
     let up = bytes(&mut c, "up");
     assert!(up == bytes(&mut c, "down"), "up and down differ");
-    assert!(up == bytes(&mut c, "both"), "added and merged differ");
+    assert!(up == bytes(&mut c, "both"), "the merged value differs");
 }
 
 #[test]
-fn what_is_no_hyperloglog_is_refused() {
+fn a_string_that_is_not_a_hyperloglog_is_rejected() {
     transcript(
         r#"
         > SET s "HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -370,7 +370,7 @@ fn what_is_no_hyperloglog_is_refused() {
 }
 
 #[test]
-fn a_corrupt_one_is_refused() {
+fn a_corrupt_hyperloglog_is_rejected() {
     transcript(
         r#"
         > SET short "HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80\x7f\xfe"
@@ -406,8 +406,8 @@ fn a_corrupt_one_is_refused() {
 }
 
 #[test]
-fn what_was_added_before_the_corruption_showed_stays() {
-    // The runs end behind 8192 registers: `d` belongs to register 7292, `e` to one behind them.
+fn elements_added_before_the_corruption_was_found_remain() {
+    // The runs end after 8192 registers: `d` belongs to register 7292, `e` to one past the end.
     transcript(
         r#"
         > SET h "HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00_\xff"
@@ -427,7 +427,7 @@ fn what_was_added_before_the_corruption_showed_stays() {
 }
 
 #[test]
-fn pfdebug_shows_what_is_inside() {
+fn pfdebug_shows_the_registers_and_the_encoding() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -475,7 +475,7 @@ fn pfselftest_passes() {
 }
 
 #[test]
-fn command_info_tells_what_redis_tells() {
+fn command_info_of_hyperloglog_commands_is_redis_s() {
     let mut c = connect();
     c.expect("COMMAND GETKEYS PFMERGE dest source other", r#"["dest", "source", "other"]"#);
     c.expect("COMMAND GETKEYS PFDEBUG ENCODING key", r#"["key"]"#);
@@ -498,7 +498,7 @@ fn command_info_tells_what_redis_tells() {
 }
 
 #[test]
-fn replay_gives_the_same_bytes() {
+fn a_replay_restores_the_same_bytes() {
     if skipped_on_redis() {
         return;
     }

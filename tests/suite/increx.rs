@@ -1,9 +1,9 @@
-//! `INCREX`: a counter with bounds and a deadline. Redis has it since 8.8, Valkey since 9.2.
+//! `INCREX`: a counter with bounds and an expiry time. Redis has it since 8.8, Valkey since 9.2.
 
 use crate::harness::*;
 
 #[test]
-fn increx_adds_and_answers_the_sum_and_what_was_added() {
+fn increx_returns_the_sum_and_the_increment() {
     let mut c = connect();
     if !c.redis_at_least("8.8") {
         return;
@@ -46,7 +46,7 @@ fn increx_adds_and_answers_the_sum_and_what_was_added() {
 }
 
 #[test]
-fn a_sum_out_of_bounds_is_not_stored_unless_it_may_saturate() {
+fn a_sum_out_of_bounds_is_not_stored_unless_saturate_is_given() {
     let mut c = connect();
     if !c.redis_at_least("8.8") {
         return;
@@ -73,7 +73,7 @@ fn a_sum_out_of_bounds_is_not_stored_unless_it_may_saturate() {
         :100
         > INCREX k LBOUND 0 SATURATE BYINT -30
         [:0, :-20]
-        // It is the sum that the bounds are for, whatever the value was.
+        // The bounds apply to the sum, not to the old value.
         > SET k 50
         +OK
         > INCREX k BYINT 5 UBOUND 30
@@ -88,7 +88,7 @@ fn a_sum_out_of_bounds_is_not_stored_unless_it_may_saturate() {
         [:40, :10]
         > INCREX k LBOUND 3 UBOUND 3
         [:40, :0]
-        // What is not there counts as 0, and is created only if something is stored.
+        // A missing key counts as 0, and is created only if a sum is stored.
         > INCREX new BYINT 5 LBOUND 10
         [:0, :0]
         > EXISTS new
@@ -110,7 +110,7 @@ fn a_sum_out_of_bounds_is_not_stored_unless_it_may_saturate() {
 }
 
 #[test]
-fn the_greatest_numbers_are_bounds_too() {
+fn the_limits_of_the_number_types_are_bounds_too() {
     let mut c = connect();
     if !c.redis_at_least("8.8") {
         return;
@@ -160,7 +160,7 @@ fn the_greatest_numbers_are_bounds_too() {
 }
 
 #[test]
-fn increx_sets_keeps_or_removes_the_deadline() {
+fn increx_sets_keeps_or_removes_the_expiry_time() {
     let mut c = connect();
     if !c.redis_at_least("8.8") {
         return;
@@ -195,7 +195,7 @@ fn increx_sets_keeps_or_removes_the_deadline() {
         [:7, :1]
         > PEXPIRETIME k
         :99999999999999
-        // What has passed already takes the key away, unless it is not set.
+        // An expiry time in the past deletes the key, unless it is not set.
         > INCREX k EXAT 1 ENX
         [:8, :1]
         > INCREX k EXAT 1
@@ -211,7 +211,7 @@ fn increx_sets_keeps_or_removes_the_deadline() {
 }
 
 #[test]
-fn increx_says_what_is_wrong() {
+fn increx_rejects_bad_arguments() {
     let mut c = connect();
     if !c.redis_at_least("8.8") {
         return;
@@ -323,7 +323,7 @@ fn increx_has_the_conditions_of_valkey_9_2() {
 }
 
 #[test]
-fn the_log_has_the_sum_and_when_it_expires() {
+fn the_log_has_the_sum_and_the_expiry_time() {
     if skipped_on_redis() {
         return;
     }

@@ -1,4 +1,4 @@
-//! What is known of a key beside its value: OBJECT and MEMORY.
+//! Facts about a key besides its value: OBJECT and MEMORY.
 
 use crate::harness::{Reply, connect, eventually, skipped_on_redis, transcript};
 
@@ -6,7 +6,7 @@ const TEXT_44: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
 const TEXT_45: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
 
 #[test]
-fn a_string_that_was_set_is_int_embstr_or_raw_by_what_it_says() {
+fn the_encoding_of_a_set_string_depends_on_its_content() {
     let mut c = connect();
     for (value, encoding) in [
         ("0", "int"),
@@ -72,7 +72,7 @@ fn a_string_that_is_changed_in_place_is_raw_until_it_is_set_again() {
         "GETEX k",
     ] {
         c.reply(command);
-        assert_eq!(c.text("OBJECT ENCODING k"), "int", "after {command}, which leaves it as it is");
+        assert_eq!(c.text("OBJECT ENCODING k"), "int", "after {command}, which changes nothing");
     }
     for command in
         ["SETRANGE new 0 5", "SETBIT new 2 1", "BITOP NOT new k", "PFADD new 5", "PFMERGE new"]
@@ -84,7 +84,7 @@ fn a_string_that_is_changed_in_place_is_raw_until_it_is_set_again() {
 }
 
 #[test]
-fn numbers_that_are_added_to_are_int_and_embstr() {
+fn incremented_numbers_are_int_and_embstr() {
     transcript(
         r#"
         > INCR k
@@ -128,7 +128,7 @@ fn numbers_that_are_added_to_are_int_and_embstr() {
 }
 
 #[test]
-fn a_hash_is_a_listpack_until_it_is_too_large_for_one() {
+fn a_hash_is_a_listpack_until_it_exceeds_the_limits() {
     transcript(
         r#"
         > CONFIG SET hash-max-listpack-entries 2 hash-max-listpack-value 5
@@ -154,7 +154,7 @@ fn a_hash_is_a_listpack_until_it_is_too_large_for_one() {
 }
 
 #[test]
-fn object_answers_null_where_there_is_no_key_and_an_error_to_nonsense() {
+fn object_replies_null_for_a_missing_key_and_rejects_bad_arguments() {
     transcript(
         r#"
         > OBJECT ENCODING missing
@@ -182,7 +182,7 @@ fn object_answers_null_where_there_is_no_key_and_an_error_to_nonsense() {
 }
 
 #[test]
-fn small_integers_are_counted_as_shared() {
+fn small_integers_have_the_refcount_of_shared_objects() {
     let mut c = connect();
     for (value, references) in
         [("0", i32::MAX), ("9999", i32::MAX), ("10000", 1), ("-1", 1), ("abc", 1), ("007", 1)]
@@ -249,7 +249,7 @@ fn idletime_counts_the_seconds_since_a_key_was_used() {
 }
 
 #[test]
-fn with_no_touch_only_touch_counts_as_a_use() {
+fn with_client_no_touch_only_touch_updates_the_idle_time() {
     let mut c = connect();
     if !c.redis_at_least("7.2") {
         return;
@@ -275,7 +275,7 @@ fn with_no_touch_only_touch_counts_as_a_use() {
 }
 
 #[test]
-fn a_key_that_moved_was_used() {
+fn moving_a_key_counts_as_a_use() {
     let mut c = connect();
     for key in ["a", "b"] {
         c.expect(&format!("SET {key} v"), "+OK");
@@ -289,7 +289,7 @@ fn a_key_that_moved_was_used() {
 }
 
 #[test]
-fn memory_usage_has_options_that_must_be_right() {
+fn memory_usage_rejects_bad_options() {
     transcript(
         r#"
         > MEMORY USAGE missing
@@ -315,7 +315,7 @@ fn memory_usage_has_options_that_must_be_right() {
 }
 
 #[test]
-fn memory_usage_grows_with_what_is_kept() {
+fn memory_usage_grows_with_the_data() {
     let mut c = connect();
     let mut usage = |setup: &[&str], options: &str| {
         c.reply("DEL k");
@@ -330,13 +330,13 @@ fn memory_usage_grows_with_what_is_kept() {
     let hash = [vec!["HSET", "k"], fields.iter().map(String::as_str).collect()].concat();
     let [all, some] = ["SAMPLES 0", "SAMPLES 3"].map(|options| usage(&hash, options));
     assert!((1_000_000..1_400_000).contains(&all), "{all}");
-    assert!((all - some).abs() < all / 20, "{all} by all fields, {some} by three");
+    assert!((all - some).abs() < all / 20, "{all} from all fields, {some} from three");
     let [name, short] = ["n".repeat(500), "n".into()];
     for name in [&name, &short] {
         c.expect(&format!("SET {name} abc"), "+OK");
     }
     let difference = c.integer(&format!("MEMORY USAGE {name}")) - c.integer("MEMORY USAGE n");
-    assert!((450..700).contains(&difference), "of a name of 500 bytes: {difference}");
+    assert!((450..700).contains(&difference), "{difference} more for a name of 500 bytes");
 }
 
 #[test]
@@ -345,8 +345,8 @@ fn memory_usage_counts_our_own_structures() {
         return;
     }
     let mut c = connect();
-    // The map's place for a key of up to 22 bytes and its entry, with a string of up to 38, and a byte of
-    // the map's; and a value that is longer.
+    // The map's slot for a key of up to 22 bytes and its entry, with a string of up to 38 bytes, and one
+    // control byte; then a value that is longer.
     for (length, expected) in [(0, ":81"), (38, ":81"), (39, ":120")] {
         c.expect(&format!("SET k '{}'", "x".repeat(length)), "+OK");
         c.expect("MEMORY USAGE k", expected);

@@ -1,4 +1,4 @@
-//! Commands on keys of any type: their names, their databases and their deadlines.
+//! Commands on keys of any type: their names, their databases and their expiry times.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ fn del_unlink_exists_and_touch_count_keys() {
 }
 
 #[test]
-fn type_names_what_a_key_holds() {
+fn type_returns_the_type_of_a_key() {
     transcript(
         r#"
         > SET s v
@@ -67,7 +67,7 @@ fn type_names_what_a_key_holds() {
 }
 
 #[test]
-fn randomkey_returns_some_key_that_exists() {
+fn randomkey_returns_every_key_sooner_or_later() {
     let mut c = connect();
     c.expect("RANDOMKEY", "nil");
     c.expect("RANDOMKEY x", "-ERR wrong number of arguments for 'randomkey' command");
@@ -87,7 +87,7 @@ fn randomkey_returns_some_key_that_exists() {
 // ---- Renaming, moving, copying -----------------------------------------------------------------------
 
 #[test]
-fn rename_moves_the_value_and_its_deadline() {
+fn rename_moves_the_value_and_its_expiry_time() {
     transcript(
         r#"
         > SET a 1 EX 100
@@ -135,7 +135,7 @@ fn rename_moves_the_value_and_its_deadline() {
 }
 
 #[test]
-fn renamenx_refuses_a_name_that_is_taken() {
+fn renamenx_does_nothing_if_the_new_name_exists() {
     transcript(
         r#"
         > MSET a 1 b 2
@@ -203,7 +203,7 @@ fn databases_are_separate() {
 }
 
 #[test]
-fn select_rejects_what_is_no_database() {
+fn select_rejects_bad_databases() {
     transcript(
         r#"
         > SELECT abc
@@ -229,7 +229,7 @@ fn select_rejects_what_is_no_database() {
 }
 
 #[test]
-fn move_takes_a_key_to_another_database() {
+fn move_moves_a_key_to_another_database() {
     transcript(
         r#"
         > SET k v EX 100
@@ -267,7 +267,7 @@ fn move_takes_a_key_to_another_database() {
 }
 
 #[test]
-fn move_rejects_what_is_no_other_database() {
+fn move_rejects_bad_databases() {
     transcript(
         r#"
         > SET k v
@@ -301,7 +301,7 @@ fn move_rejects_what_is_no_other_database() {
 }
 
 #[test]
-fn copy_duplicates_the_value_and_its_deadline() {
+fn copy_copies_the_value_and_its_expiry_time() {
     transcript(
         r#"
         > SET a 1 EX 100
@@ -351,7 +351,7 @@ fn copy_duplicates_the_value_and_its_deadline() {
 }
 
 #[test]
-fn copy_reaches_into_another_database() {
+fn copy_copies_into_another_database() {
     transcript(
         r#"
         > SET k v
@@ -432,10 +432,10 @@ fn copy_rejects_bad_arguments() {
     );
 }
 
-// ---- Deadlines ---------------------------------------------------------------------------------------
+// ---- Expiry ------------------------------------------------------------------------------------------
 
 #[test]
-fn ttl_tells_a_deadline_from_none_and_from_no_key() {
+fn ttl_distinguishes_a_missing_key_from_one_that_does_not_expire() {
     transcript(
         r#"
         > TTL missing
@@ -471,7 +471,7 @@ fn ttl_tells_a_deadline_from_none_and_from_no_key() {
 }
 
 #[test]
-fn expire_sets_a_deadline_in_four_units() {
+fn the_expire_commands_take_four_units() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -538,7 +538,7 @@ fn ttl_rounds_to_the_nearest_second() {
 }
 
 #[test]
-fn a_deadline_in_the_past_deletes_at_once() {
+fn an_expiry_time_in_the_past_deletes_the_key_at_once() {
     transcript(
         r#"
         > SET k v
@@ -598,7 +598,7 @@ fn a_deadline_in_the_past_deletes_at_once() {
 }
 
 #[test]
-fn expire_nx_xx_gt_and_lt_ask_for_the_old_deadline() {
+fn expire_nx_xx_gt_and_lt_check_the_old_expiry_time() {
     transcript(
         r#"
         > SET k v
@@ -682,7 +682,7 @@ fn expire_nx_xx_gt_and_lt_ask_for_the_old_deadline() {
 }
 
 #[test]
-fn expire_rejects_options_that_contradict_or_are_unknown() {
+fn expire_rejects_contradictory_and_unknown_options() {
     transcript(
         r#"
         > SET k v
@@ -728,7 +728,7 @@ fn expire_rejects_options_that_contradict_or_are_unknown() {
 }
 
 #[test]
-fn expire_rejects_what_is_no_time() {
+fn expire_rejects_bad_times() {
     transcript(
         r#"
         > SET k v
@@ -796,7 +796,7 @@ fn expire_rejects_what_is_no_time() {
 }
 
 #[test]
-fn persist_removes_the_deadline() {
+fn persist_removes_the_expiry_time() {
     transcript(
         r#"
         > SET k v EX 100
@@ -818,7 +818,7 @@ fn persist_removes_the_deadline() {
 }
 
 #[test]
-fn an_expired_key_is_gone_for_every_command() {
+fn an_expired_key_is_hidden_from_every_command() {
     let mut c = connect();
     c.expect("SET k v PX 20", "+OK");
     c.expect("HSET h f v", ":1");
@@ -864,7 +864,7 @@ fn an_expired_key_is_gone_for_every_command() {
 }
 
 #[test]
-fn expired_keys_are_swept_without_being_asked_for() {
+fn expired_keys_are_swept_without_being_read() {
     let mut c = connect();
     for i in 0..500 {
         c.send(&["SET", &format!("short:{i}"), "v", "PX", "10"]);
@@ -873,7 +873,7 @@ fn expired_keys_are_swept_without_being_asked_for() {
     for _ in 0..1000 {
         assert_eq!(c.read_reply(), Reply::Simple("OK".into()));
     }
-    eventually("DBSIZE counts only what lives", || c.integer("DBSIZE") == 500);
+    eventually("DBSIZE counts only the keys that have not expired", || c.integer("DBSIZE") == 500);
 }
 
 // ---- KEYS and SCAN -----------------------------------------------------------------------------------
@@ -977,7 +977,7 @@ fn patterns_are_bytes_and_may_be_malformed() {
 }
 
 #[test]
-fn a_pattern_of_many_stars_is_answered_at_once() {
+fn a_pattern_with_many_stars_is_matched_quickly() {
     let mut c = connect();
     c.call(&["SET", &"a".repeat(60), "v"]);
     c.expect(&format!("KEYS {}b", "*a".repeat(30)), "[]");
@@ -985,7 +985,7 @@ fn a_pattern_of_many_stars_is_answered_at_once() {
     assert!(found.is_empty());
 }
 
-/// Follows the cursor to its end and returns the keys, each as often as it came.
+/// Follows the cursor to its end. Returns the keys with duplicates.
 fn scan_all(c: &mut Client, options: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut cursor = "0".to_owned();
@@ -1038,7 +1038,7 @@ fn scan_of_a_small_database_ends_with_the_first_call() {
 }
 
 #[test]
-fn scan_returns_about_count_keys_a_call() {
+fn scan_returns_about_count_keys_per_call() {
     let mut c = connect();
     fill(&mut c, 2000);
     for (options, most) in [("", 100), ("COUNT 100", 500)] {
@@ -1049,7 +1049,7 @@ fn scan_returns_about_count_keys_a_call() {
 }
 
 #[test]
-fn scan_returns_keys_that_stay_while_others_come_and_go() {
+fn scan_returns_every_key_that_exists_throughout_the_scan() {
     let mut c = connect();
     for i in 0..1000 {
         c.call(&["SET", &format!("stays:{i}"), "v"]);
@@ -1073,7 +1073,7 @@ fn scan_returns_keys_that_stay_while_others_come_and_go() {
         round += 1;
     }
     let missing = (0..1000).filter(|i| !found.contains(&format!("stays:{i}")));
-    assert_eq!(missing.count(), 0, "keys that were there throughout");
+    assert_eq!(missing.count(), 0, "keys that existed throughout are missing");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::harness::*;
 
 #[test]
-fn lcs_answers_the_string_its_length_or_where_it_stands() {
+fn lcs_returns_the_string_its_length_or_its_positions() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -27,7 +27,7 @@ fn lcs_answers_the_string_its_length_or_where_it_stands() {
         ["matches", [[[:4, :7], [:5, :8]], [[:2, :3], [:0, :1]]], "len", :6]
         > LCS a a IDX WITHMATCHLEN
         ["matches", [[[:0, :7], [:0, :7], :8]], "len", :8]
-        // Without IDX the other two say nothing.
+        // Without IDX the other two options have no effect.
         > LCS a b MINMATCHLEN 5 WITHMATCHLEN
         "mytext"
         > LCS a b LEN MINMATCHLEN 5
@@ -39,7 +39,7 @@ fn lcs_answers_the_string_its_length_or_where_it_stands() {
 }
 
 #[test]
-fn of_several_subsequences_redis_finds_a_certain_one() {
+fn of_several_subsequences_lcs_returns_the_same_as_redis() {
     transcript(
         r#"
         > MSET x ab y ba z bac v abcbdab w bdcaba
@@ -67,7 +67,7 @@ fn of_several_subsequences_redis_finds_a_certain_one() {
 }
 
 #[test]
-fn lcs_with_a_key_that_is_not_there_or_holds_no_string() {
+fn lcs_treats_a_missing_key_as_empty_and_rejects_other_types() {
     transcript(
         r#"
         > SET a text
@@ -89,7 +89,7 @@ fn lcs_with_a_key_that_is_not_there_or_holds_no_string() {
 }
 
 #[test]
-fn lcs_refuses_options_that_it_cannot_follow() {
+fn lcs_rejects_bad_options() {
     transcript(
         r#"
         > MSET a x b y
@@ -112,7 +112,7 @@ fn lcs_refuses_options_that_it_cannot_follow() {
 
 /// The table that Redis fills has 4 bytes for each pair of prefixes, the empty ones included.
 #[test]
-fn lcs_of_strings_whose_table_would_exceed_the_longest_string_is_refused() {
+fn lcs_is_refused_if_its_table_would_exceed_the_longest_string() {
     let refused = "-ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len";
     let mut c = connect();
     c.expect("CONFIG SET proto-max-bulk-len 1mb", "+OK");

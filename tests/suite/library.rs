@@ -1,4 +1,4 @@
-//! The server as programs see it: through the `redis` crate.
+//! The server as a program sees it, through the `redis` crate.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,11 +6,11 @@ use redis::{Commands, Connection, ErrorKind, ServerErrorKind, TypedCommands, Val
 
 use crate::harness::{Client, connect, eventually};
 
-/// A connection of the library, and the client that keeps the server.
+/// A connection of the library, and a client that keeps the server running.
 fn library(options: &str) -> (Client, Connection) {
     let c = connect();
     let url = format!("redis://{}/{options}", c.address());
-    let client = redis::Client::open(url).expect("a URL that the library takes");
+    let client = redis::Client::open(url).expect("a URL that the library accepts");
     let connection = client.get_connection().expect("a connection");
     (c, connection)
 }

@@ -1,14 +1,14 @@
-//! The end-to-end tests: they start the real binary and drive it from outside.
+//! The end-to-end tests: they start the real binary and drive it from outside, over its sockets.
 //!
-//! Read [`harness`] first. Everything but [`persistence`], [`durability`], [`crash`], [`startup`],
-//! [`logger`] and [`style`], which are about us, describes the behaviour of Redis and must also pass
+//! Read [`harness`] first. [`persistence`], [`durability`], [`crash`], [`startup`], [`logger`] and
+//! [`style`] test what is our own. All other files describe the behaviour of Redis and must also pass
 //! against a real one:
 //!
 //! ```text
 //! REDIS_ADDR=127.0.0.1:6379 cargo test --test suite
 //! ```
 //!
-//! That Redis is emptied and its settings are changed for a while: give it one of its own.
+//! The tests delete all data of that Redis and change its settings: start one for them alone.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]

@@ -1,9 +1,9 @@
-//! Keyspace events: which there are for every command, in which order, and who hears of them.
+//! Keyspace events: those of every command, in which order, and on which channels.
 
 use crate::harness::{Client, Reply, connect};
 
-/// Carries the commands out; says for each which events others hear of, as `name key` (and the database
-/// behind it, if it is not the first).
+/// Runs the commands. Returns for each the events that are published, as `name key`, followed by the
+/// database if it is not the first.
 fn events_of(c: &mut Client, commands: &[&str]) -> Vec<String> {
     let mut listener = c.another();
     listener.reply("PSUBSCRIBE __keyevent@*");
@@ -13,7 +13,7 @@ fn events_of(c: &mut Client, commands: &[&str]) -> Vec<String> {
         c.reply(command);
         all.push(format!("> {command}"));
     }
-    // At least one: it may not have been noticed yet that the last listener has gone.
+    // At least one: the server may not have noticed yet that the previous listener has left.
     assert!(c.integer("PUBLISH end x") >= 1);
     let mut heard = Vec::new();
     loop {
@@ -37,7 +37,7 @@ fn connect_for(classes: &str) -> Client {
     c
 }
 
-/// Each command, with the events that others hear of.
+/// Runs each command and checks the events that are published.
 #[track_caller]
 fn expect_events(c: &mut Client, session: &str) {
     for line in session.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -48,7 +48,7 @@ fn expect_events(c: &mut Client, session: &str) {
 }
 
 #[test]
-fn the_setting_is_shown_in_one_form_and_refuses_unknown_letters() {
+fn the_setting_is_normalized_and_rejects_unknown_letters() {
     let mut c = connect();
     for (given, shown) in
         [("KEA", "AKE"), ("xg$K", "g$xK"), ("EKmn", "nKEm"), ("g$lshzxetdE", "AE"), ("\"\"", "")]
@@ -65,7 +65,7 @@ fn the_setting_is_shown_in_one_form_and_refuses_unknown_letters() {
 }
 
 #[test]
-fn an_event_is_told_on_the_channel_of_the_key_and_on_that_of_the_event() {
+fn an_event_is_published_on_the_channel_of_the_key_and_of_the_event() {
     let mut c = connect_for("KEA");
     let mut listener = c.another();
     listener.reply("PSUBSCRIBE __key*");
@@ -79,7 +79,7 @@ fn an_event_is_told_on_the_channel_of_the_key_and_on_that_of_the_event() {
 }
 
 #[test]
-fn only_what_is_asked_for_is_told() {
+fn only_the_classes_in_the_setting_are_published() {
     let mut c = connect_for("\"\"");
     expect_events(&mut c, "SET k v");
     c.expect("CONFIG SET notify-keyspace-events A", "+OK");
@@ -91,7 +91,7 @@ fn only_what_is_asked_for_is_told() {
 }
 
 #[test]
-fn strings_have_their_events() {
+fn commands_on_strings_publish_their_events() {
     let mut c = connect_for("EAnm");
     expect_events(
         &mut c,
@@ -134,7 +134,7 @@ fn strings_have_their_events() {
 }
 
 #[test]
-fn hashes_have_their_events_and_go_with_their_last_field() {
+fn commands_on_hashes_publish_their_events_and_the_deletion_of_an_empty_hash() {
     let mut c = connect_for("EAnm");
     expect_events(
         &mut c,
@@ -171,7 +171,7 @@ fn hashes_have_their_events_and_go_with_their_last_field() {
 }
 
 #[test]
-fn keys_have_their_events_in_the_database_where_they_happen() {
+fn commands_on_keys_publish_their_events_in_the_key_s_database() {
     let mut c = connect_for("EAnm");
     expect_events(
         &mut c,
@@ -201,7 +201,7 @@ fn keys_have_their_events_in_the_database_where_they_happen() {
 }
 
 #[test]
-fn a_transaction_tells_of_its_events_in_order() {
+fn a_transaction_publishes_its_events_in_order() {
     let mut c = connect_for("EAnm");
     let session = ["MULTI", "SET a 1", "GET no", "DEL a", "INCR a", "EXEC"];
     let expected = ["new a", "set a", "keymiss no", "del a", "new a", "incrby a"];
@@ -209,7 +209,7 @@ fn a_transaction_tells_of_its_events_in_order() {
 }
 
 #[test]
-fn what_expires_is_told_by_whoever_removes_it() {
+fn an_expired_event_is_published_when_the_sweeper_removes_a_key_or_field() {
     let mut c = connect_for("ExEh");
     let mut listener = c.another();
     listener.reply("PSUBSCRIBE __keyevent@*");

@@ -1,7 +1,6 @@
-//! What survives the end of the process, and what a log must look like to be read again.
+//! What survives the end of the process, and which logs the server loads.
 //!
-//! These tests are about our own process and its file: none of them runs against a Redis at
-//! `REDIS_ADDR`.
+//! These tests are about our own process and its log: none runs against a Redis at `REDIS_ADDR`.
 
 use std::fs;
 use std::io::{BufReader, Write};
@@ -16,16 +15,16 @@ use crate::harness::{
     read_reply, records, skipped_on_redis, start_with_log, unix_now_ms, write_all,
 };
 
-// ---- The promise: what was acknowledged is there -----------------------------------------------------
+// ---- The promise: acknowledged writes survive ---------------------------------------------------------
 
-/// The value that writer `writer` gives its key `i`: of many lengths, with bytes that look like RESP.
+/// The value that a writer gives its key `i`: of varying length, with bytes that look like RESP.
 fn value_of(writer: usize, i: u64) -> Vec<u8> {
     let unit = format!("\r\n$3\r\n{writer}:{i}\x00");
     unit.repeat(1 + (i as usize * 7) % 40).into_bytes()
 }
 
-/// Several clients write pipelines until the process is killed in the midst of it. What any of them was
-/// told, and what a reader saw, must be there after a restart; of the rest, nothing may be torn.
+/// Several clients write pipelines until the process is killed. Every acknowledged write, and everything
+/// that a reader saw, must be there after a restart; no other write may be there in part.
 fn acknowledged_writes_survive_kill_9(fsync: &str, enough: u64) {
     const WRITERS: usize = 4;
     const DEPTH: u64 = 50;
@@ -80,14 +79,17 @@ fn acknowledged_writes_survive_kill_9(fsync: &str, enough: u64) {
 
     server.restart();
     let mut c = server.client();
-    let told: u64 = acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).sum();
+    let confirmed: u64 = acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).sum();
     let counter: u64 = c.text("GET counter").parse().unwrap();
-    assert!(counter >= told, "the counter is {counter}, {told} were told");
+    assert!(
+        counter >= confirmed,
+        "the counter is {counter}, but {confirmed} increments were acknowledged"
+    );
     let seen = seen.load(Ordering::SeqCst);
-    assert!(counter >= seen, "the counter is {counter}, a reader saw {seen}");
+    assert!(counter >= seen, "the counter is {counter}, but a reader saw {seen}");
     for (writer, acknowledged) in acknowledged.iter().enumerate() {
         let acknowledged = acknowledged.load(Ordering::SeqCst);
-        // Up to a batch more may have been written without the writer hearing of it.
+        // Up to one batch more may have been written without a reply.
         let possible = acknowledged + 2 * DEPTH;
         let mut probes = Vec::new();
         for i in 0..possible {
@@ -105,7 +107,10 @@ fn acknowledged_writes_survive_kill_9(fsync: &str, enough: u64) {
                 match c.read_reply() {
                     Reply::Bulk(value) => {
                         assert!(value == value_of(writer, i), "{writer}:{i} is torn");
-                        assert_eq!(lost, None, "{writer}:{i} is there, an earlier write is not");
+                        assert_eq!(
+                            lost, None,
+                            "{writer}:{i} is there, but an earlier write is not"
+                        );
                     }
                     Reply::NullBulk if i < acknowledged => panic!("{writer}:{i} is lost"),
                     Reply::NullBulk => lost = lost.or(Some(i)),
@@ -140,7 +145,7 @@ fn an_acknowledged_write_survives_kill_9_when_always_synced() {
 // ---- Replay ------------------------------------------------------------------------------------------
 
 #[test]
-fn every_write_command_is_replayed_to_the_same_state() {
+fn every_write_command_replays_to_the_same_data() {
     if skipped_on_redis() {
         return;
     }
@@ -152,7 +157,7 @@ fn every_write_command_is_replayed_to_the_same_state() {
     server.restart();
     let mut c = server.client();
     assert_eq!(dump(&mut c), before);
-    // And once more, on the log that the second process has gone on with.
+    // Again, with the log to which the second process has appended.
     c.expect("SET again value", "+OK");
     let before = dump(&mut c);
     server.restart();
@@ -197,10 +202,10 @@ fn interleaved_databases_are_kept_apart_in_the_log() {
     assert_eq!(dump(&mut server.client()), before);
 }
 
-// ---- Deadlines ---------------------------------------------------------------------------------------
+// ---- Expiry ------------------------------------------------------------------------------------------
 
 #[test]
-fn a_deadline_is_a_moment_and_not_a_duration_in_the_log() {
+fn the_log_holds_expiry_times_not_durations() {
     if skipped_on_redis() {
         return;
     }
@@ -237,7 +242,7 @@ fn a_deadline_is_a_moment_and_not_a_duration_in_the_log() {
     }
 }
 
-/// Waits until the wall clock has passed `deadline`.
+/// Waits until the wall clock has passed `deadline`, in Unix milliseconds.
 fn wait_past(deadline: i64) {
     eventually("the deadline has passed", || unix_now_ms() > deadline);
 }
@@ -255,7 +260,7 @@ fn a_key_that_expired_stays_gone() {
     c.expect("PEXPIRE h 20", ":1");
     c.expect("SET renamed v PX 20", "+OK");
     wait_past(unix_now_ms() + 21);
-    // Each of these finds nothing and begins anew, without a deadline.
+    // Each of these finds no key and creates one that does not expire.
     c.expect("INCR count", ":1");
     c.expect("HSET h g new", ":1");
     c.expect("RENAME renamed x", "-ERR no such key");
@@ -285,7 +290,7 @@ fn a_key_that_expires_while_the_server_is_down_is_gone() {
     c.expect("RENAME a b", "+OK");
     c.expect("COPY b c", ":1");
     c.expect("MOVE c 1", ":1");
-    // Took its deadline off in time.
+    // PERSIST removes the expiry time before it has passed.
     c.expect(&format!("SET kept v PXAT {deadline}"), "+OK");
     c.expect("PERSIST kept", ":1");
     assert!(unix_now_ms() < deadline, "the machine is too slow for this test");
@@ -293,14 +298,14 @@ fn a_key_that_expires_while_the_server_is_down_is_gone() {
     wait_past(deadline);
     server.restart();
     let mut c = server.client();
-    // None of the commands after the deadline was set may have created the key anew in the replay.
+    // No command that followed the expiry time in the log may have created the key again during the replay.
     c.expect("EXISTS n h a b c", ":0");
     c.expect("GET kept", "\"v\"");
     let all = dump(&mut c);
     assert_eq!(all.len(), 1, "{all:?}");
 }
 
-// ---- What the log says -------------------------------------------------------------------------------
+// ---- The records -------------------------------------------------------------------------------------
 
 #[test]
 fn the_log_is_commands_as_a_client_sends_them() {
@@ -318,7 +323,7 @@ fn the_log_is_commands_as_a_client_sends_them() {
         assert_ne!(name(record), "INCRBYFLOAT", "its result is logged");
         assert_ne!(name(record), "HINCRBYFLOAT", "its result is logged");
     }
-    // A server that has never heard of it gives the same by listening to its log.
+    // Another server that gets the records as commands has the same data.
     let other = Server::start(&[]);
     let mut listener = other.client();
     for record in &records {
@@ -394,9 +399,9 @@ fn shutdown_ends_the_process_and_keeps_the_data() {
     }
 }
 
-// ---- A torn tail, and damage -------------------------------------------------------------------------
+// ---- Torn tails and damage ---------------------------------------------------------------------------
 
-/// Varied commands on few keys, so that their state is quickly asked for.
+/// Commands of many kinds on few keys, so that one round trip returns their state.
 const SESSION: &str = r#"
     SET a 1
     SET b "\r\n$1\r\n*2\r\n\x00"
@@ -440,7 +445,7 @@ const SESSION: &str = r#"
     SET b last
 "#;
 
-/// The state of the keys that SESSION touches: one round trip.
+/// The state of the keys of [`SESSION`], in one round trip.
 fn state(c: &mut Client) -> String {
     let mut probes = Vec::new();
     let mut count = 0;
@@ -459,7 +464,7 @@ fn state(c: &mut Client) -> String {
     replies.join(" ")
 }
 
-/// The log of SESSION, and the state after each command together with the log's length then.
+/// The log of [`SESSION`], and after each command the log's length and the state.
 fn log_of_session() -> (Vec<u8>, Vec<(usize, String)>) {
     let server = Server::start(&[]);
     let (mut c, mut observer) = (server.client(), server.client());
@@ -473,7 +478,7 @@ fn log_of_session() -> (Vec<u8>, Vec<(usize, String)>) {
     (fs::read(server.log_path()).expect("the log"), states)
 }
 
-/// Where the records of a log begin, and its end.
+/// The offsets at which the records of a log start, and its end.
 fn boundaries(log: &[u8]) -> Vec<usize> {
     let mut reader = BufReader::new(log);
     let mut boundaries = vec![0];
@@ -485,7 +490,7 @@ fn boundaries(log: &[u8]) -> Vec<usize> {
     boundaries
 }
 
-/// Whether some number in `text` is in the range.
+/// Whether `text` contains a number in this range.
 fn names_offset(text: &str, offsets: std::ops::RangeInclusive<usize>) -> bool {
     text.split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
@@ -493,7 +498,7 @@ fn names_offset(text: &str, offsets: std::ops::RangeInclusive<usize>) -> bool {
 }
 
 #[test]
-fn a_log_cut_anywhere_gives_the_state_of_a_prefix_and_keeps_the_rest_aside() {
+fn a_log_cut_at_any_byte_loads_its_whole_records_and_the_tail_is_kept() {
     if skipped_on_redis() {
         return;
     }
@@ -533,7 +538,7 @@ fn a_log_cut_anywhere_gives_the_state_of_a_prefix_and_keeps_the_rest_aside() {
 }
 
 #[test]
-fn writing_goes_on_behind_a_torn_tail() {
+fn writes_are_appended_after_a_torn_tail_was_cut() {
     if skipped_on_redis() {
         return;
     }
@@ -570,7 +575,7 @@ fn a_second_torn_tail_does_not_overwrite_the_first() {
 }
 
 #[test]
-fn damage_in_the_middle_stops_the_start_and_changes_nothing() {
+fn damage_in_the_middle_prevents_the_start_and_leaves_the_log_unchanged() {
     if skipped_on_redis() {
         return;
     }
@@ -584,7 +589,7 @@ fn damage_in_the_middle_stops_the_start_and_changes_nothing() {
     };
     let inserted = |bytes: &[u8]| [&log[..at], bytes, &log[at..]].concat();
     let cases = [
-        ("no record begins", damaged(at, b"X")),
+        ("no start of a record", damaged(at, b"X")),
         ("no count of arguments", damaged(at + 1, b"z")),
         ("no length of an argument", damaged(at + 4, b"#")),
         ("zero bytes", inserted(&[0; 16])),
@@ -609,7 +614,7 @@ fn damage_in_the_middle_stops_the_start_and_changes_nothing() {
 }
 
 #[test]
-fn an_empty_log_is_an_empty_server() {
+fn an_empty_log_loads_as_an_empty_data_set() {
     if skipped_on_redis() {
         return;
     }
@@ -622,7 +627,7 @@ fn a_log_written_by_hand_is_read() {
     if skipped_on_redis() {
         return;
     }
-    // As the sample in the repository: no SELECT in front, names in any case.
+    // Like the sample in the repository: without a SELECT at the start, names in any case.
     let mut server = start_with_log(
         b"*3\r\n$3\r\nSET\r\n$4\r\nname\r\n$5\r\nahmed\r\n*4\r\n$4\r\nhset\r\n$1\r\nh\r\n$1\r\nf\r\n$1\r\nv\r\n\
           *5\r\n$3\r\nset\r\n$1\r\nt\r\n$1\r\nv\r\n$2\r\nex\r\n$3\r\n100\r\n",
@@ -636,7 +641,7 @@ fn a_log_written_by_hand_is_read() {
     server.client().expect("MGET name more", "[\"ahmed\", \"v\"]");
 }
 
-// ---- Redis reads it too ------------------------------------------------------------------------------
+// ---- A real Redis reads the log ----------------------------------------------------------------------
 
 #[test]
 fn redis_check_aof_finds_the_log_valid() {
@@ -683,10 +688,10 @@ fn a_real_redis_serves_the_same_data_from_a_copy_of_the_log() {
     assert_eq!(dump(&mut Client::to(address)), expected);
 }
 
-// ---- Under way ---------------------------------------------------------------------------------------
+// ---- Order -------------------------------------------------------------------------------------------
 
 #[test]
-fn many_writers_of_the_same_keys_leave_a_log_in_the_order_of_memory() {
+fn concurrent_writers_of_the_same_keys_are_logged_in_the_order_of_their_changes() {
     if skipped_on_redis() {
         return;
     }

@@ -1,4 +1,4 @@
-//! The bytes on the wire: how requests are read, how replies are written, and which mistakes end a
+//! The bytes on the wire: how requests are parsed, how replies are written, and which errors close a
 //! connection.
 
 use std::io::Write;
@@ -6,18 +6,18 @@ use std::thread;
 
 use crate::harness::{Client, Reply, connect, encode};
 
-/// A protocol error: the reply comes, then the connection closes.
+/// The request is a protocol error: the error comes as a reply, then the connection closes.
 #[track_caller]
-fn ends_the_connection(c: &Client, request: impl AsRef<[u8]>, error: &str) {
+fn expect_protocol_error(c: &Client, request: impl AsRef<[u8]>, error: &str) {
     let mut c = c.another();
     c.send_raw(request);
     c.expect_bytes(format!("-ERR Protocol error: {error}\r\n"));
     c.expect_closed();
 }
 
-/// Whatever is sent, the connection still answers afterwards.
+/// The request gets this reply, and the connection stays usable.
 #[track_caller]
-fn is_answered(c: &Client, request: impl AsRef<[u8]>, reply: impl AsRef<[u8]>) {
+fn expect_reply(c: &Client, request: impl AsRef<[u8]>, reply: impl AsRef<[u8]>) {
     let mut c = c.another();
     c.exchange(request, reply);
     c.exchange("*1\r\n$4\r\nPING\r\n", "+PONG\r\n");
@@ -26,75 +26,75 @@ fn is_answered(c: &Client, request: impl AsRef<[u8]>, reply: impl AsRef<[u8]>) {
 // ---- Inline commands ---------------------------------------------------------------------------------
 
 #[test]
-fn a_line_of_words_is_a_command() {
+fn a_line_of_words_is_an_inline_command() {
     let c = connect();
-    is_answered(&c, "PING\r\n", "+PONG\r\n");
-    is_answered(&c, "PING\n", "+PONG\r\n");
-    is_answered(&c, "  PING \t \r\n", "+PONG\r\n");
-    is_answered(&c, "ping hello\r\n", "$5\r\nhello\r\n");
-    is_answered(&c, "PING\thello\r\n", "$5\r\nhello\r\n");
-    is_answered(&c, "SET k v\nGET k\n", "+OK\r\n$1\r\nv\r\n");
-    is_answered(&c, "PING h\u{e9}\r\n", "$3\r\nh\u{e9}\r\n");
-    is_answered(&c, b"PING \xff\xfe\r\n", b"$2\r\n\xff\xfe\r\n");
+    expect_reply(&c, "PING\r\n", "+PONG\r\n");
+    expect_reply(&c, "PING\n", "+PONG\r\n");
+    expect_reply(&c, "  PING \t \r\n", "+PONG\r\n");
+    expect_reply(&c, "ping hello\r\n", "$5\r\nhello\r\n");
+    expect_reply(&c, "PING\thello\r\n", "$5\r\nhello\r\n");
+    expect_reply(&c, "SET k v\nGET k\n", "+OK\r\n$1\r\nv\r\n");
+    expect_reply(&c, "PING h\u{e9}\r\n", "$3\r\nh\u{e9}\r\n");
+    expect_reply(&c, b"PING \xff\xfe\r\n", b"$2\r\n\xff\xfe\r\n");
 }
 
 #[test]
-fn empty_lines_are_passed_over() {
+fn empty_lines_are_skipped() {
     let c = connect();
-    is_answered(&c, "\r\n\r\n\n   \r\nPING\r\n", "+PONG\r\n");
+    expect_reply(&c, "\r\n\r\n\n   \r\nPING\r\n", "+PONG\r\n");
 }
 
 #[test]
-fn quotes_join_words_and_hold_escapes() {
+fn quotes_join_words_and_allow_escapes() {
     let c = connect();
-    is_answered(&c, "PING \"a b\"\r\n", "$3\r\na b\r\n");
-    is_answered(&c, "PING 'a b'\r\n", "$3\r\na b\r\n");
-    is_answered(&c, "PING \"\"\r\n", "$0\r\n\r\n");
-    is_answered(&c, "PING ''\r\n", "$0\r\n\r\n");
-    is_answered(
+    expect_reply(&c, "PING \"a b\"\r\n", "$3\r\na b\r\n");
+    expect_reply(&c, "PING 'a b'\r\n", "$3\r\na b\r\n");
+    expect_reply(&c, "PING \"\"\r\n", "$0\r\n\r\n");
+    expect_reply(&c, "PING ''\r\n", "$0\r\n\r\n");
+    expect_reply(
         &c,
         "PING \"\\x00\\xfF\\n\\r\\t\\b\\a\\\"\\\\\"\r\n",
         b"$9\r\n\x00\xff\n\r\t\x08\x07\"\\\r\n",
     );
-    is_answered(&c, "PING \"\\q\\xzz\\x4\"\r\n", "$6\r\nqxzzx4\r\n");
-    is_answered(&c, "PING 'it\\'s \\n \"so\"'\r\n", "$12\r\nit's \\n \"so\"\r\n");
-    is_answered(&c, "PING a\"b c\"\r\n", "$4\r\nab c\r\n");
-    is_answered(&c, "\"PING\" 'x'\r\n", "$1\r\nx\r\n");
+    expect_reply(&c, "PING \"\\q\\xzz\\x4\"\r\n", "$6\r\nqxzzx4\r\n");
+    expect_reply(&c, "PING 'it\\'s \\n \"so\"'\r\n", "$12\r\nit's \\n \"so\"\r\n");
+    expect_reply(&c, "PING a\"b c\"\r\n", "$4\r\nab c\r\n");
+    expect_reply(&c, "\"PING\" 'x'\r\n", "$1\r\nx\r\n");
 }
 
 #[test]
-fn unbalanced_quotes_end_the_connection() {
+fn unbalanced_quotes_are_a_protocol_error() {
     let c = connect();
     let error = "unbalanced quotes in request";
-    ends_the_connection(&c, "PING \"a\r\n", error);
-    ends_the_connection(&c, "PING 'a\r\n", error);
-    ends_the_connection(&c, "PING \"a\"b\r\n", error);
-    ends_the_connection(&c, "PING 'a'b\r\n", error);
-    ends_the_connection(&c, "\"PI\"NG\r\n", error);
-    ends_the_connection(&c, "PING a\"b c\"d\r\n", error);
-    ends_the_connection(&c, "PING \"a\\\"\r\n", error);
+    expect_protocol_error(&c, "PING \"a\r\n", error);
+    expect_protocol_error(&c, "PING 'a\r\n", error);
+    expect_protocol_error(&c, "PING \"a\"b\r\n", error);
+    expect_protocol_error(&c, "PING 'a'b\r\n", error);
+    expect_protocol_error(&c, "\"PI\"NG\r\n", error);
+    expect_protocol_error(&c, "PING a\"b c\"d\r\n", error);
+    expect_protocol_error(&c, "PING \"a\\\"\r\n", error);
 }
 
 #[test]
 fn an_inline_command_has_a_limit_of_64_kilobytes() {
     let c = connect();
     let word = "a".repeat(65_000);
-    is_answered(&c, format!("PING {word}\r\n"), format!("$65000\r\n{word}\r\n"));
-    ends_the_connection(&c, "a".repeat(64 * 1024 + 1), "too big inline request");
+    expect_reply(&c, format!("PING {word}\r\n"), format!("$65000\r\n{word}\r\n"));
+    expect_protocol_error(&c, "a".repeat(64 * 1024 + 1), "too big inline request");
 }
 
 #[test]
-fn what_looks_like_a_reply_is_an_inline_command() {
+fn a_line_that_looks_like_a_reply_is_an_inline_command() {
     let c = connect();
     let unknown =
         |name: &str| format!("-ERR unknown command '{name}', with args beginning with: \r\n");
-    is_answered(&c, "+PING\r\n", unknown("+PING"));
-    is_answered(&c, ":1\r\n", unknown(":1"));
-    is_answered(&c, "$4\r\nPING\r\n", unknown("$4") + "+PONG\r\n");
+    expect_reply(&c, "+PING\r\n", unknown("+PING"));
+    expect_reply(&c, ":1\r\n", unknown(":1"));
+    expect_reply(&c, "$4\r\nPING\r\n", unknown("$4") + "+PONG\r\n");
 }
 
 #[test]
-fn a_browser_is_cut_off_without_a_word() {
+fn an_http_request_closes_the_connection_without_a_reply() {
     let c = connect();
     for line in ["POST / HTTP/1.1\r\n", "Host: localhost\r\n", "host: x\r\n"] {
         let mut c = c.another();
@@ -108,24 +108,24 @@ fn a_browser_is_cut_off_without_a_word() {
 #[test]
 fn arguments_are_byte_strings_of_any_content() {
     let c = connect();
-    is_answered(&c, "*2\r\n$4\r\nPING\r\n$0\r\n\r\n", "$0\r\n\r\n");
-    is_answered(&c, "*2\r\n$4\r\nECHO\r\n$4\r\n\r\n\r\n\r\n", "$4\r\n\r\n\r\n\r\n");
-    is_answered(&c, b"*2\r\n$4\r\nECHO\r\n$3\r\n\x00\xff\x00\r\n", b"$3\r\n\x00\xff\x00\r\n");
-    is_answered(
+    expect_reply(&c, "*2\r\n$4\r\nPING\r\n$0\r\n\r\n", "$0\r\n\r\n");
+    expect_reply(&c, "*2\r\n$4\r\nECHO\r\n$4\r\n\r\n\r\n\r\n", "$4\r\n\r\n\r\n\r\n");
+    expect_reply(&c, b"*2\r\n$4\r\nECHO\r\n$3\r\n\x00\xff\x00\r\n", b"$3\r\n\x00\xff\x00\r\n");
+    expect_reply(
         &c,
         "*2\r\n$4\r\nECHO\r\n$14\r\n*1\r\n$4\r\nPING\r\n\r\n",
         "$14\r\n*1\r\n$4\r\nPING\r\n\r\n",
     );
     let all: Vec<u8> = (0..=255).collect();
     let reply = [b"$256\r\n", &all[..], b"\r\n"].concat();
-    is_answered(&c, encode(&[b"ECHO", &all[..]]), reply);
+    expect_reply(&c, encode(&[b"ECHO", &all[..]]), reply);
 }
 
 #[test]
-fn a_request_of_no_arguments_is_passed_over() {
+fn a_request_without_arguments_is_skipped() {
     let c = connect();
     for empty in ["*0\r\n", "*-1\r\n", "*-10\r\n", "*-9223372036854775808\r\n"] {
-        is_answered(&c, format!("{empty}PING\r\n"), "+PONG\r\n");
+        expect_reply(&c, format!("{empty}PING\r\n"), "+PONG\r\n");
     }
 }
 
@@ -134,24 +134,24 @@ fn the_count_of_arguments_must_be_a_number() {
     let c = connect();
     let counts = ["", "abc", "1x", "x1", " 1", "1 ", "+1", "01", "-0", "1.5", "0x1", "--1"];
     for count in counts {
-        ends_the_connection(&c, format!("*{count}\r\n"), "invalid multibulk length");
+        expect_protocol_error(&c, format!("*{count}\r\n"), "invalid multibulk length");
     }
     for count in ["2147483648", "9223372036854775807", "9999999999999999999999"] {
-        ends_the_connection(&c, format!("*{count}\r\n"), "invalid multibulk length");
+        expect_protocol_error(&c, format!("*{count}\r\n"), "invalid multibulk length");
     }
-    ends_the_connection(&c, "*1\n$4\r\nPING\r\n", "invalid multibulk length");
+    expect_protocol_error(&c, "*1\n$4\r\nPING\r\n", "invalid multibulk length");
 }
 
 #[test]
-fn each_argument_begins_with_a_dollar() {
+fn each_argument_must_start_with_a_dollar_sign() {
     let c = connect();
     for wrong in ["P", "+", ":", "*", "!", "'", "\"", "\\"] {
         let error = format!("expected '$', got '{wrong}'");
-        ends_the_connection(&c, format!("*1\r\n{wrong}4\r\nPING\r\n"), &error);
+        expect_protocol_error(&c, format!("*1\r\n{wrong}4\r\nPING\r\n"), &error);
     }
-    ends_the_connection(&c, "*1\r\n\r\n", "expected '$', got ' '");
-    ends_the_connection(&c, "*1\r\n\n\r\n", "expected '$', got ' '");
-    ends_the_connection(&c, "*2\r\n$4\r\nPING\r\n:1\r\n", "expected '$', got ':'");
+    expect_protocol_error(&c, "*1\r\n\r\n", "expected '$', got ' '");
+    expect_protocol_error(&c, "*1\r\n\n\r\n", "expected '$', got ' '");
+    expect_protocol_error(&c, "*2\r\n$4\r\nPING\r\n:1\r\n", "expected '$', got ':'");
 }
 
 #[test]
@@ -159,33 +159,33 @@ fn the_length_of_an_argument_must_be_a_number_up_to_512_megabytes() {
     let c = connect();
     let lengths = ["", "abc", "4x", " 4", "+4", "04", "-1", "-5", "-0", "4.0"];
     for length in lengths {
-        ends_the_connection(&c, format!("*1\r\n${length}\r\n"), "invalid bulk length");
+        expect_protocol_error(&c, format!("*1\r\n${length}\r\n"), "invalid bulk length");
     }
     for length in ["536870913", "600000000", "9223372036854775807", "9999999999999999999"] {
-        ends_the_connection(&c, format!("*1\r\n${length}\r\n"), "invalid bulk length");
+        expect_protocol_error(&c, format!("*1\r\n${length}\r\n"), "invalid bulk length");
     }
-    ends_the_connection(&c, "*1\r\n$4\nPING\r\n", "invalid bulk length");
-    ends_the_connection(&c, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$-1\r\n", "invalid bulk length");
+    expect_protocol_error(&c, "*1\r\n$4\nPING\r\n", "invalid bulk length");
+    expect_protocol_error(&c, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$-1\r\n", "invalid bulk length");
 }
 
 #[test]
-fn lengths_have_a_limit_of_64_kilobytes_too() {
+fn the_line_of_a_length_has_a_limit_of_64_kilobytes_too() {
     let c = connect();
     let zeros = "0".repeat(64 * 1024 + 1);
-    ends_the_connection(&c, format!("*{zeros}"), "too big mbulk count string");
-    ends_the_connection(&c, format!("*1\r\n${zeros}"), "too big bulk count string");
+    expect_protocol_error(&c, format!("*{zeros}"), "too big mbulk count string");
+    expect_protocol_error(&c, format!("*1\r\n${zeros}"), "too big bulk count string");
 }
 
 #[test]
-fn the_two_bytes_behind_a_carriage_return_or_an_argument_are_not_looked_at() {
+fn the_bytes_after_a_carriage_return_or_an_argument_are_not_checked() {
     let c = connect();
-    is_answered(&c, "*1\r\n$4\r\nPINGxx", "+PONG\r\n");
-    is_answered(&c, "*2\r\n$4\r\nPINGxx$1\r\na\n\n", "$1\r\na\r\n");
-    is_answered(&c, "*1\rx$4\rxPING\r\n", "+PONG\r\n");
+    expect_reply(&c, "*1\r\n$4\r\nPINGxx", "+PONG\r\n");
+    expect_reply(&c, "*2\r\n$4\r\nPINGxx$1\r\na\n\n", "$1\r\na\r\n");
+    expect_reply(&c, "*1\rx$4\rxPING\r\n", "+PONG\r\n");
 }
 
 #[test]
-fn replies_before_a_protocol_error_are_still_sent() {
+fn replies_before_a_protocol_error_are_sent() {
     let mut c = connect();
     c.send_raw("PING\r\n*1\r\n$4\r\nPING\r\n*1\r\n!4\r\nPING\r\nPING\r\n");
     c.expect_bytes("+PONG\r\n+PONG\r\n-ERR Protocol error: expected '$', got '!'\r\n");
@@ -193,7 +193,7 @@ fn replies_before_a_protocol_error_are_still_sent() {
 }
 
 #[test]
-fn a_wrong_command_does_not_end_the_connection() {
+fn a_command_error_does_not_close_the_connection() {
     let mut c = connect();
     c.exchange(
         "GET\r\nNOSUCH\r\nHSET h a\r\n*1\r\n$0\r\n\r\nPING\r\n",
@@ -223,7 +223,7 @@ fn a_request_may_be_split_anywhere() {
     let request = b"*2\r\n$4\r\nECHO\r\n$5\r\na\r\nb\r\r\n";
     for split in 1..request.len() {
         c.send_raw(&request[..split]);
-        // Something else happens in between, so that the halves are not read at once.
+        // Another command runs in between, so that the server reads the halves separately.
         c.another().expect("PING", "+PONG");
         c.exchange(&request[split..], "$5\r\na\r\nb\r\r\n");
     }
@@ -247,13 +247,13 @@ fn replies_come_in_the_order_of_requests() {
 }
 
 #[test]
-fn a_pipeline_may_be_deeper_than_the_sockets_hold() {
+fn a_pipeline_may_exceed_the_socket_buffers() {
     let mut c = connect();
     let value = "v".repeat(10_000);
     c.call(&["SET", "k", &value]);
     let count = 3000;
     thread::scope(|scope| {
-        // 30 MB of replies: they must be read while requests are still being sent.
+        // 30 MB of replies must be read while requests are still being sent.
         let mut stream = c.sending_half();
         scope.spawn(move || stream.write_all(&encode(&["GET", "k"]).repeat(count)));
         for _ in 0..count {
@@ -268,12 +268,12 @@ fn a_client_that_stops_sending_still_gets_its_replies() {
     c.send_raw("SET k v\r\nGET k\r\n*2\r\n$3\r\nGET\r\n$1\r\nk");
     c.close_sending();
     c.expect_bytes("+OK\r\n$1\r\nv\r\n");
-    // The last request never came to its end.
+    // The last request is incomplete.
     c.expect_closed();
 }
 
 #[test]
-fn a_request_that_is_cut_off_does_nothing() {
+fn an_incomplete_request_has_no_effect() {
     let mut c = connect();
     let mut other = c.another();
     other.send_raw("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nvalu");
@@ -283,7 +283,7 @@ fn a_request_that_is_cut_off_does_nothing() {
 }
 
 #[test]
-fn quit_answers_ok_and_closes() {
+fn quit_replies_ok_and_closes_the_connection() {
     let c = connect();
     for request in ["QUIT\r\n", "quit\r\n", "*1\r\n$4\r\nQUIT\r\n", "QUIT now\r\n"] {
         let mut c = c.another();
@@ -295,7 +295,7 @@ fn quit_answers_ok_and_closes() {
 }
 
 #[test]
-fn many_connections_are_served_side_by_side() {
+fn many_connections_are_served_concurrently() {
     let c = connect();
     let mut all: Vec<Client> = (0..100).map(|_| c.another()).collect();
     for (i, c) in all.iter_mut().enumerate() {
@@ -312,11 +312,11 @@ fn many_connections_are_served_side_by_side() {
 // ---- Before the password -----------------------------------------------------------------------------
 
 #[test]
-fn a_client_without_the_password_may_send_little() {
+fn an_unauthenticated_client_may_send_only_small_requests() {
     let mut c = connect();
     c.expect("CONFIG SET requirepass secret", "+OK");
-    ends_the_connection(&c, "*11\r\n", "unauthenticated multibulk length");
-    ends_the_connection(&c, "*2\r\n$16385\r\n", "unauthenticated bulk length");
+    expect_protocol_error(&c, "*11\r\n", "unauthenticated multibulk length");
+    expect_protocol_error(&c, "*2\r\n$16385\r\n", "unauthenticated bulk length");
     let mut stranger = c.another();
     stranger.send(&["GET"; 10]);
     stranger.expect_bytes("-ERR wrong number of arguments for 'get' command\r\n");
@@ -411,7 +411,7 @@ fn the_two_protocols_write_the_same_replies_differently() {
 }
 
 #[test]
-fn the_bytes_of_resp3() {
+fn nulls_maps_and_verbatim_strings_have_their_bytes_in_resp3_and_resp2() {
     let mut c = connect();
     c.expect("HSET h f v", ":1");
     c.reply("HELLO 3");

@@ -1,5 +1,5 @@
-//! Messages: who gets them, in which order, and what becomes of those who do not read them. `MONITOR` is
-//! here too, for its lines go the same way.
+//! Messages: which clients get them, in which order, and what happens to clients that do not read them.
+//! `MONITOR` is here too, because its lines use the same path.
 
 use std::io::Read;
 use std::thread;
@@ -10,10 +10,10 @@ use crate::harness::{
 };
 
 impl Client {
-    /// What comes next must be this.
+    /// The next reply or push must be this.
     #[track_caller]
     fn next(&mut self, expected: &str) {
-        assert_eq!(self.read_reply().to_string(), expected, "is what came next");
+        assert_eq!(self.read_reply().to_string(), expected, "the next reply or push");
     }
 }
 
@@ -27,7 +27,7 @@ fn resp3(c: &Client) -> Client {
 // ---- Subscribing -------------------------------------------------------------------------------------
 
 #[test]
-fn a_message_reaches_all_who_subscribed_and_nobody_else() {
+fn a_message_reaches_exactly_the_subscribers_of_its_channel() {
     let mut c = connect();
     let mut old = c.another();
     let mut new = resp3(&c);
@@ -42,7 +42,7 @@ fn a_message_reaches_all_who_subscribed_and_nobody_else() {
     elsewhere.next("[\"message\", \"other\", \"\"]");
     c.expect("PUBLISH nobody x", ":0");
     c.expect("PUBLISH News x", ":0");
-    // Databases do not matter.
+    // Channels are independent of databases.
     c.expect("SELECT 3", "+OK");
     c.expect("PUBLISH news 3", ":2");
     old.next("[\"message\", \"news\", \"3\"]");
@@ -122,7 +122,7 @@ fn a_pattern_gets_the_messages_of_the_channels_it_matches() {
     c.expect("PUBLISH news.art 1", ":1");
     s.next("[\"pmessage\", \"n?ws.*\", \"news.art\", \"1\"]");
     c.expect("PUBLISH news 1", ":0");
-    // One subscription more, one message more.
+    // A client gets one message for each matching subscription.
     s.expect("SUBSCRIBE news.today", "[\"subscribe\", \"news.today\", :3]");
     c.expect("PUBLISH news.today 2", ":3");
     s.next("[\"message\", \"news.today\", \"2\"]");
@@ -137,7 +137,7 @@ fn a_pattern_gets_the_messages_of_the_channels_it_matches() {
 }
 
 #[test]
-fn shard_channels_are_channels_apart() {
+fn shard_channels_are_separate_channels() {
     let mut c = connect();
     let mut s = c.another();
     s.expect("SSUBSCRIBE a", "[\"ssubscribe\", \"a\", :1]");
@@ -153,7 +153,7 @@ fn shard_channels_are_channels_apart() {
 }
 
 #[test]
-fn pubsub_tells_who_listens_to_what() {
+fn pubsub_counts_channels_patterns_and_subscribers() {
     let mut c = connect();
     let mut one = c.another();
     let mut two = resp3(&c);
@@ -200,23 +200,23 @@ fn pubsub_tells_who_listens_to_what() {
     );
     let help = c.reply("PUBSUB HELP").into_items();
     assert!(help[0].to_string().starts_with("+PUBSUB <subcommand>"), "{}", help[0]);
-    // A map would be natural in RESP3, but it is none.
+    // It is an array even in RESP3.
     two.expect("PUBSUB NUMSUB a", "[\"a\", :2]");
     drop(one);
-    eventually("who left does not listen", || {
+    eventually("the client that left is no longer subscribed", || {
         c.reply("PUBSUB NUMSUB a b").to_string() == "[\"a\", :1, \"b\", :0]"
     });
     c.expect("PUBSUB CHANNELS", "[\"a\"]");
     c.expect("PUBSUB SHARDCHANNELS", "[]");
     drop(two);
-    eventually("nobody listens", || c.reply("PUBSUB NUMPAT") == Reply::Integer(0));
+    eventually("no pattern is subscribed", || c.reply("PUBSUB NUMPAT") == Reply::Integer(0));
     c.expect("PUBSUB CHANNELS", "[]");
 }
 
-// ---- The mode ----------------------------------------------------------------------------------------
+// ---- Subscriber mode ---------------------------------------------------------------------------------
 
 #[test]
-fn a_resp2_subscriber_may_do_little_else() {
+fn a_resp2_subscriber_may_send_few_commands() {
     for (subscribe, leave) in [
         ("SUBSCRIBE", "UNSUBSCRIBE"),
         ("PSUBSCRIBE", "PUNSUBSCRIBE"),
@@ -251,7 +251,7 @@ fn a_resp2_subscriber_may_do_little_else() {
 }
 
 #[test]
-fn a_resp3_subscriber_may_do_anything() {
+fn a_resp3_subscriber_may_send_any_command() {
     let mut c = connect();
     let mut s = resp3(&c);
     s.expect("SUBSCRIBE a", ">[\"subscribe\", \"a\", :1]");
@@ -261,7 +261,7 @@ fn a_resp3_subscriber_may_do_anything() {
     c.expect("PUBLISH a 1", ":1");
     s.next(">[\"message\", \"a\", \"1\"]");
     s.expect("GET k", "\"v\"");
-    // Who goes back to RESP2 is restricted again.
+    // Back in RESP2, the restrictions apply again.
     s.reply("HELLO 2");
     let error = s.reply("GET k").to_string();
     assert!(error.starts_with("-ERR Can't execute 'get'"), "{error}");
@@ -270,7 +270,7 @@ fn a_resp3_subscriber_may_do_anything() {
 }
 
 #[test]
-fn reset_and_quit_end_the_mode() {
+fn reset_and_quit_end_all_subscriptions() {
     let mut c = connect();
     let mut s = c.another();
     s.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
@@ -282,11 +282,13 @@ fn reset_and_quit_end_the_mode() {
     s.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
     s.expect("QUIT", "+OK");
     s.expect_closed();
-    eventually("who quit does not listen", || c.reply("PUBLISH a x") == Reply::Integer(0));
+    eventually("the client that quit is no longer subscribed", || {
+        c.reply("PUBLISH a x") == Reply::Integer(0)
+    });
 }
 
 #[test]
-fn a_pipeline_goes_into_the_mode_and_out_again() {
+fn a_pipeline_may_enter_and_leave_subscriber_mode() {
     let mut c = connect();
     c.send_raw(
         "SET k v\r\nSUBSCRIBE a\r\nPING\r\nGET k\r\nUNSUBSCRIBE\r\nGET k\r\nSUBSCRIBE b\r\nRESET\r\nGET k\r\n",
@@ -303,7 +305,7 @@ fn a_pipeline_goes_into_the_mode_and_out_again() {
 }
 
 #[test]
-fn a_reply_that_is_skipped_is_skipped_though_it_is_that_of_reset() {
+fn client_reply_skip_also_skips_the_reply_of_reset() {
     let mut c = connect();
     c.send_raw("CLIENT REPLY SKIP\r\nRESET\r\nPING\r\nCLIENT REPLY OFF\r\nRESET\r\n");
     c.next("+PONG");
@@ -335,7 +337,7 @@ fn a_transaction_may_subscribe_but_not_to_shard_channels() {
 }
 
 #[test]
-fn replies_that_are_turned_off_do_not_turn_messages_off() {
+fn client_reply_off_does_not_suppress_messages() {
     let mut c = connect();
     let mut s = resp3(&c);
     s.send_raw("CLIENT REPLY OFF\r\nPING\r\nSUBSCRIBE a\r\nPING\r\nUNSUBSCRIBE x\r\n");
@@ -349,7 +351,7 @@ fn replies_that_are_turned_off_do_not_turn_messages_off() {
 // ---- Order -------------------------------------------------------------------------------------------
 
 #[test]
-fn what_one_says_to_oneself_comes_behind_the_reply() {
+fn a_message_to_oneself_comes_after_the_reply() {
     let c = connect();
     if !c.redis_at_least("7.2") {
         return;
@@ -371,7 +373,7 @@ fn what_one_says_to_oneself_comes_behind_the_reply() {
 }
 
 #[test]
-fn all_see_the_messages_of_a_publisher_in_order() {
+fn every_subscriber_gets_the_messages_of_a_publisher_in_order() {
     const MESSAGES: usize = 5_000;
     let mut c = connect();
     let subscribers: Vec<Client> = (0..4)
@@ -402,19 +404,19 @@ fn all_see_the_messages_of_a_publisher_in_order() {
 }
 
 #[test]
-fn messages_come_between_the_confirmations_and_nowhere_else() {
+fn messages_come_only_between_the_subscribe_and_unsubscribe_confirmations() {
     let c = connect();
     let mut publisher = c.another();
     let mut s = c.another();
     let flood = thread::spawn(move || {
-        // Until the subscriber says that it has seen enough.
+        // Publishes until the subscriber sets a key.
         while publisher.reply("GET enough") == Reply::NullBulk {
             publisher.send_raw("PUBLISH a x\r\n".repeat(50));
             (0..50).for_each(|_| drop(publisher.read_reply()));
         }
     });
     for round in 0..200 {
-        // All of it at one go, or when some messages have come.
+        // All commands at once, or each after some messages.
         if round % 2 == 0 {
             s.send_raw("SUBSCRIBE a\r\nPING\r\nUNSUBSCRIBE a\r\nPING\r\n");
             s.next("[\"subscribe\", \"a\", :1]");
@@ -467,10 +469,10 @@ fn replies_and_messages_share_a_connection_without_loss() {
     publisher.join().expect("the publisher");
 }
 
-// ---- Who does not read -------------------------------------------------------------------------------
+// ---- Clients that do not read ------------------------------------------------------------------------
 
 #[test]
-fn a_subscriber_that_does_not_read_is_cut_off_and_slows_nobody() {
+fn a_subscriber_that_does_not_read_is_disconnected_and_slows_no_other_client() {
     const SUBSCRIBERS: usize = 99;
     const ROUNDS: usize = 300;
     let mut c = connect();
@@ -492,7 +494,7 @@ fn a_subscriber_that_does_not_read_is_cut_off_and_slows_nobody() {
             })
         })
         .collect();
-    // The sockets take some megabytes; then it piles up in the server.
+    // The sockets buffer some megabytes; then messages accumulate in the server.
     let flood = "x".repeat(256 << 10);
     let mut longest = Duration::ZERO;
     for number in 0..ROUNDS {
@@ -505,7 +507,7 @@ fn a_subscriber_that_does_not_read_is_cut_off_and_slows_nobody() {
     let readers = readers.into_iter().map(|reader| reader.join().expect("a subscriber"));
     let _readers: Vec<Client> = readers.collect();
     c.expect("PUBSUB NUMSUB news", "[\"news\", :99]");
-    // It gets what the sockets had taken, and then the end.
+    // It gets what the sockets have buffered, then the end of the connection.
     let mut rest = Vec::new();
     let end = slow.sending_half().read_to_end(&mut rest);
     assert!(end.is_ok() || rest.len() > 1000, "{end:?} after {} bytes", rest.len());
@@ -513,7 +515,7 @@ fn a_subscriber_that_does_not_read_is_cut_off_and_slows_nobody() {
 }
 
 #[test]
-fn a_subscriber_over_the_soft_limit_is_cut_off_after_its_time_though_nothing_more_comes() {
+fn a_subscriber_over_the_soft_limit_is_disconnected_in_time_without_further_messages() {
     let mut c = connect();
     c.expect("CONFIG SET client-output-buffer-limit \"pubsub 0 64k 1\"", "+OK");
     let mut slow = c.another();
@@ -523,12 +525,14 @@ fn a_subscriber_over_the_soft_limit_is_cut_off_after_its_time_though_nothing_mor
     for _ in 0..20 {
         c.call(&["PUBLISH", "flood", &flood]);
     }
-    eventually("it is cut off", || c.reply("PUBSUB NUMSUB flood").to_string() == "[\"flood\", :0]");
-    assert!(started.elapsed() > Duration::from_secs(1), "that was too soon");
+    eventually("it is disconnected", || {
+        c.reply("PUBSUB NUMSUB flood").to_string() == "[\"flood\", :0]"
+    });
+    assert!(started.elapsed() > Duration::from_secs(1), "the client was disconnected too soon");
 }
 
 #[test]
-fn the_limits_are_set_by_class() {
+fn output_buffer_limits_are_set_by_client_class() {
     let mut c = connect();
     c.expect(
         "CONFIG SET client-output-buffer-limit \"normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60\"",
@@ -561,7 +565,7 @@ fn the_limits_are_set_by_class() {
 }
 
 #[test]
-fn a_reply_beyond_the_normal_limit_ends_the_connection() {
+fn a_reply_beyond_the_limit_closes_the_connection() {
     let mut c = connect();
     let mut other = c.another();
     c.call(&["SET", "large", &"x".repeat(1 << 20)]);
@@ -589,7 +593,7 @@ fn a_killed_subscriber_leaves_nothing_behind() {
 }
 
 #[test]
-fn threads_that_write_end_with_the_mode() {
+fn writer_threads_end_with_the_subscriptions() {
     if skipped_on_redis() {
         return;
     }
@@ -604,18 +608,18 @@ fn threads_that_write_end_with_the_mode() {
     c.expect("SUBSCRIBE a", "[\"subscribe\", \"a\", :1]");
     assert_eq!(threads(), before + 1);
     c.expect("UNSUBSCRIBE a", "[\"unsubscribe\", \"a\", :0]");
-    eventually("the writer is gone", || threads() == before);
+    eventually("the writer thread has ended", || threads() == before);
     let mut others: Vec<Client> = (0..20).map(|_| server.client()).collect();
     for (number, other) in others.iter_mut().enumerate() {
         other.reply(if number % 2 == 0 { "SUBSCRIBE a" } else { "MONITOR" });
     }
     assert_eq!(threads(), before + 40);
     drop(others);
-    eventually("all are gone", || threads() == before);
+    eventually("all writer threads have ended", || threads() == before);
 }
 
 #[test]
-fn a_message_tells_of_nothing_that_kill_9_takes_back() {
+fn no_message_reveals_a_write_that_kill_9_undoes() {
     if skipped_on_redis() {
         return;
     }
@@ -631,7 +635,8 @@ fn a_message_tells_of_nothing_that_kill_9_takes_back() {
             } else {
                 &mut s
             };
-            // What follows keeps the publisher from replying, and so from flushing for itself.
+            // The rest of the pipeline keeps the publisher from replying, and so from flushing the log
+            // for its reply.
             let mut publisher = server.client();
             let more = "INCR busy\r\n".repeat(1000);
             publisher.send_raw(format!("SET k {round}\r\nPUBLISH done {round}\r\n{more}"));
@@ -644,7 +649,7 @@ fn a_message_tells_of_nothing_that_kill_9_takes_back() {
 }
 
 #[test]
-fn nobody_hears_of_a_transaction_that_kill_9_takes_back() {
+fn no_client_learns_of_a_transaction_that_kill_9_undoes() {
     if skipped_on_redis() {
         return;
     }
@@ -658,7 +663,7 @@ fn nobody_hears_of_a_transaction_that_kill_9_takes_back() {
     {
         let mut listener = server.client();
         listener.reply(listen);
-        // Long, so that who heard of its beginning at once would hear of it before it is in the log.
+        // Long, so that an event sent at its start would arrive before the transaction is in the log.
         let more = "INCR busy\r\n".repeat(20_000);
         let session =
             format!("MULTI\r\nSET k {round}\r\nPUBLISH a x\r\nSPUBLISH a x\r\n{more}EXEC\r\n");
@@ -677,7 +682,7 @@ fn nobody_hears_of_a_transaction_that_kill_9_takes_back() {
 }
 
 #[test]
-fn a_transaction_is_heard_of_in_the_order_in_which_it_happened() {
+fn events_of_a_transaction_are_sent_in_the_order_of_its_commands() {
     let mut c = connect();
     c.expect("CONFIG SET notify-keyspace-events KA", "+OK");
     let (mut listener, mut monitor) = (c.another(), c.another());
@@ -718,7 +723,7 @@ fn a_transaction_is_heard_of_in_the_order_in_which_it_happened() {
 
 // ---- MONITOR -----------------------------------------------------------------------------------------
 
-/// A line of MONITOR without its time, which must look like one; with `<addr>` for the client's address.
+/// A line of MONITOR without its time, whose form is checked, and with `<addr>` for the client's address.
 #[track_caller]
 fn shown(monitor: &mut Client, of: &Client) -> String {
     let Reply::Simple(line) = monitor.read_reply() else { panic!("not a line") };
@@ -729,7 +734,7 @@ fn shown(monitor: &mut Client, of: &Client) -> String {
 }
 
 #[test]
-fn a_monitor_is_shown_every_command_with_its_database_and_sender() {
+fn a_monitor_gets_every_command_with_its_database_and_sender() {
     let mut c = connect();
     let mut monitor = c.another();
     monitor.expect("MONITOR", "+OK");
@@ -753,7 +758,7 @@ fn a_monitor_is_shown_every_command_with_its_database_and_sender() {
         ),
         ("RESET", "[0 <addr>] \"RESET\""),
     ] {
-        // Not shown: what is for administrators, and what is refused before it begins.
+        // Not shown: commands for administrators, and commands that are refused before they run.
         for hidden in ["CONFIG GET port", "CLIENT LIST", "CLIENT KILL ID 999999", "GET", "NOSUCH"] {
             c.reply(hidden);
         }
@@ -781,7 +786,7 @@ fn a_transaction_does_not_make_its_client_a_monitor() {
 }
 
 #[test]
-fn a_monitor_sees_itself_behind_its_replies() {
+fn a_monitor_gets_its_own_commands_after_their_replies() {
     let mut c = connect();
     c.expect("MONITOR", "+OK");
     c.send_raw("PING\r\nECHO x\r\nMONITOR\r\n");
@@ -807,7 +812,7 @@ fn a_monitor_sees_itself_behind_its_replies() {
 }
 
 #[test]
-fn monitors_are_shown_the_commands_on_a_key_in_the_order_in_which_they_happened() {
+fn monitors_get_the_commands_on_a_key_in_the_order_of_execution() {
     let c = connect();
     let mut monitor = c.another();
     monitor.expect("MONITOR", "+OK");
@@ -834,8 +839,8 @@ fn monitors_are_shown_the_commands_on_a_key_in_the_order_in_which_they_happened(
 }
 
 #[test]
-fn a_monitor_that_does_not_read_is_cut_off() {
-    // In Redis a monitor has no limit by default.
+fn a_monitor_that_does_not_read_is_disconnected() {
+    // In Redis a monitor has no limit by default, so the test sets one.
     if skipped_on_redis() {
         return;
     }
@@ -845,14 +850,14 @@ fn a_monitor_that_does_not_read_is_cut_off() {
     slow.expect("MONITOR", "+OK");
     let mut other = c.another();
     let large = "x".repeat(256 << 10);
-    eventually("it is cut off", || {
+    eventually("it is disconnected", || {
         other.call(&["ECHO", &large]);
         !c.text("CLIENT LIST").contains("flags=O")
     });
 }
 
 #[test]
-fn commands_tell_what_they_are() {
+fn command_info_of_messages_commands_is_redis_s() {
     transcript(
         r#"
         > COMMAND INFO publish

@@ -1,15 +1,15 @@
-//! Commands about the server: its commands, its settings, its figures, its databases.
+//! Commands about the server: its commands, settings, statistics and databases.
 
 use std::collections::BTreeMap;
 
 use crate::harness::{Client, Reply, connect, eventually, quote, transcript, unix_now_ms};
 
-// ---- What it does not understand ---------------------------------------------------------------------
+// ---- Unknown commands --------------------------------------------------------------------------------
 
 #[test]
-fn an_unknown_command_is_named_with_the_beginning_of_its_arguments() {
+fn an_unknown_command_is_named_with_its_first_arguments() {
     let mut c = connect();
-    // Each argument is followed by a space, the last one too.
+    // A space follows each argument, even the last.
     let error = |name: &str, args: &str| {
         format!("-ERR unknown command '{name}', with args beginning with: {args}")
     };
@@ -24,7 +24,7 @@ fn an_unknown_command_is_named_with_the_beginning_of_its_arguments() {
 }
 
 #[test]
-fn an_unknown_command_is_shown_up_to_128_bytes_and_so_are_its_arguments() {
+fn an_unknown_command_and_its_arguments_are_shown_up_to_128_bytes_each() {
     let mut c = connect();
     let long = "x".repeat(500);
     let cut = "x".repeat(128);
@@ -37,7 +37,7 @@ fn an_unknown_command_is_shown_up_to_128_bytes_and_so_are_its_arguments() {
     says(&[&long], error(&cut, ""));
     says(&["nosuch", &long, "b"], error("nosuch", &format!("'{cut}' ")));
     says(&["nosuch", &long[..128], "b"], error("nosuch", &format!("'{cut}' ")));
-    // What is shown of an argument is bounded by what the ones before have left.
+    // Each argument gets the space that the previous ones have left.
     let (hundred, forty) = ("a".repeat(100), "b".repeat(40));
     let shown = format!("'{hundred}' '{}' ", &forty[..25]);
     says(&["nosuch", &hundred, &forty, "c"], error("nosuch", &shown));
@@ -83,7 +83,7 @@ fn an_unknown_subcommand_is_named() {
 }
 
 #[test]
-fn a_wrong_number_of_arguments_names_command_and_subcommand() {
+fn a_wrong_number_of_arguments_names_the_command_and_subcommand() {
     transcript(
         r#"
         > CONFIG
@@ -126,10 +126,10 @@ fn time_is_now() {
     };
     assert!((0..1_000_000).contains(&microseconds));
     let differs = unix_now_ms() - (seconds * 1000 + microseconds / 1000);
-    assert!(differs.abs() < 10_000, "by {differs} ms");
+    assert!(differs.abs() < 10_000, "the clocks differ by {differs} ms");
 }
 
-/// What INFO says, by the names of its fields.
+/// The fields of INFO, by name.
 struct Info(BTreeMap<String, String>);
 
 impl Info {
@@ -139,7 +139,7 @@ impl Info {
         let fields = lines.filter(|line| !line.is_empty() && !line.starts_with("# "));
         let fields = fields.map(|line| {
             let field = line.split_once(':');
-            let (name, value) = field.unwrap_or_else(|| panic!("no field of INFO: {line:?}"));
+            let (name, value) = field.unwrap_or_else(|| panic!("not a field of INFO: {line:?}"));
             (name.to_owned(), value.to_owned())
         });
         Info(fields.collect())
@@ -159,7 +159,7 @@ impl Info {
 }
 
 #[test]
-fn info_tells_about_the_server() {
+fn info_describes_the_server() {
     let mut c = connect();
     let server = Info::ask(&mut c, "INFO server");
     assert_eq!(server.number("tcp_port"), u64::from(c.address().port()));
@@ -180,7 +180,7 @@ fn info_tells_about_the_server() {
 }
 
 #[test]
-fn info_counts() {
+fn info_counts_connections_and_commands() {
     let mut c = connect();
     let before = Info::ask(&mut c, "INFO stats");
     c.another().expect("GET missing", "nil");
@@ -216,7 +216,7 @@ fn info_lists_the_databases_that_hold_keys() {
     };
     says("db0", "keys=2,expires=1,avg_ttl=");
     says("db3", "keys=1,expires=0,avg_ttl=0");
-    // Milliseconds, of the keys that have a deadline.
+    // In milliseconds, over the keys that expire.
     eventually("the average is known", || {
         let text = Info::ask(&mut c, "INFO keyspace").text("db0").to_owned();
         let average = text.split(',').find_map(|part| part.strip_prefix("avg_ttl="));
@@ -356,7 +356,7 @@ fn config_set_changes_several_settings_or_none() {
 }
 
 #[test]
-fn config_set_says_what_is_wrong() {
+fn config_set_rejects_bad_settings() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -426,8 +426,8 @@ fn config_set_says_what_is_wrong() {
 
 // ---- COMMAND -----------------------------------------------------------------------------------------
 
-/// What `COMMAND INFO` says of each command: name, arity, flags, first key, last key, step, categories.
-/// Recorded from Redis 7.0.
+/// The first parts of `COMMAND INFO` for each command: name, arity, flags, first key, last key, step,
+/// categories. Recorded from Redis 7.0.
 const COMMANDS: &str = r#"
 ["ping", :-1, [+fast], :0, :0, :0, [+@fast, +@connection]]
 ["echo", :2, [+loading, +stale, +fast], :0, :0, :0, [+@fast, +@connection]]
@@ -523,7 +523,7 @@ fn command_info_describes_every_command() {
         let described = match reply.remove(0) {
             Reply::Array(mut parts) => {
                 assert_eq!(parts.len(), 10, "{name} has {} parts", parts.len());
-                // Hints, key specifications and subcommands differ from version to version.
+                // Tips, key specifications and subcommands differ between versions.
                 parts.truncate(7);
                 Reply::Array(parts).to_string()
             }
@@ -551,7 +551,7 @@ fn command_info_takes_several_names() {
 }
 
 #[test]
-fn command_info_says_where_the_keys_are() {
+fn command_info_has_the_key_specifications() {
     let mut c = connect();
     let mut specification = |name: &str| {
         let mut entry = c.call(&["COMMAND", "INFO", name]).into_items().remove(0).into_items();
@@ -573,7 +573,7 @@ fn command_info_says_where_the_keys_are() {
 
 /// Recorded from Redis 7.0.
 #[test]
-fn command_info_remarks_on_how_some_keys_are_used() {
+fn command_info_has_redis_s_notes_on_keys() {
     let mut c = connect();
     for (name, notes) in [
         ("set", "RW and ACCESS due to the optional `GET` argument"),
@@ -593,7 +593,7 @@ fn command_info_remarks_on_how_some_keys_are_used() {
 }
 
 #[test]
-fn keys_that_a_number_announces_are_found() {
+fn command_info_describes_keys_after_a_numkeys_argument() {
     let mut c = connect();
     if !c.redis_at_least("8.4") {
         return;
@@ -666,7 +666,7 @@ fn help_is_a_subcommand_of_every_container() {
 }
 
 #[test]
-fn categories_that_neither_group_nor_flags_tell_are_those_of_redis() {
+fn acl_categories_that_do_not_follow_from_group_or_flags_are_redis_s() {
     let mut c = connect();
     for (name, flags, categories) in [
         ("object", "[]", "[+@slow]"),
@@ -689,7 +689,7 @@ fn command_info_uses_sets_in_resp3() {
 }
 
 #[test]
-fn command_lists_all_that_it_counts() {
+fn command_count_is_the_number_of_commands_listed() {
     let mut c = connect();
     let count = c.integer("COMMAND COUNT");
     let all = c.reply("COMMAND").into_items();
@@ -714,7 +714,7 @@ fn command_lists_all_that_it_counts() {
 }
 
 #[test]
-fn command_list_filters() {
+fn command_list_filters_by_pattern_category_and_module() {
     transcript(
         r#"
         sorted> COMMAND LIST FILTERBY PATTERN hsetn*
@@ -755,7 +755,7 @@ fn command_list_filters() {
 }
 
 #[test]
-fn command_docs_say_what_a_command_is_for() {
+fn command_docs_describe_a_command() {
     let mut c = connect();
     c.expect("COMMAND DOCS nosuch", "[]");
     c.reply("HELLO 3");
@@ -863,7 +863,7 @@ fn command_getkeys_finds_the_keys() {
 }
 
 #[test]
-fn help_of_a_container_takes_no_arguments() {
+fn help_of_a_container_rejects_arguments() {
     let mut c = connect();
     for container in ["OBJECT", "MEMORY", "COMMAND", "CONFIG", "CLIENT", "PUBSUB"] {
         let name = container.to_lowercase();
@@ -876,7 +876,7 @@ fn help_of_a_container_takes_no_arguments() {
 // ---- Whole databases ---------------------------------------------------------------------------------
 
 #[test]
-fn flushdb_empties_one_database_and_flushall_all() {
+fn flushdb_empties_one_database_and_flushall_all_of_them() {
     transcript(
         r#"
         > SET a 1
@@ -946,7 +946,7 @@ fn flushdb_empties_one_database_and_flushall_all() {
 }
 
 #[test]
-fn swapdb_exchanges_two_databases_for_everyone() {
+fn swapdb_swaps_two_databases_for_every_client() {
     transcript(
         r#"
         > SET k zero EX 100
@@ -992,7 +992,7 @@ fn swapdb_exchanges_two_databases_for_everyone() {
 }
 
 #[test]
-fn swapdb_rejects_what_is_no_database() {
+fn swapdb_rejects_bad_databases() {
     transcript(
         r#"
         > SWAPDB a 1

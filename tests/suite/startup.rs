@@ -1,5 +1,5 @@
-//! How the process is started: settings from the command line and from a file, what it says when it cannot
-//! start, where it listens. About our own process only.
+//! Starting the process: settings from the command line and from a file, errors that prevent the start, the
+//! addresses it listens on, and its limits for clients. Only for our own process.
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use crate::harness::{
     Client, Reply, Server, TempDir, eventually, free_port, read_reply, skipped_on_redis,
 };
 
-/// The server must not start with these arguments: it says all of `words` on stderr and exits with 1.
+/// The server must refuse these arguments: it prints all of `words` on stderr and exits with code 1.
 #[track_caller]
 fn refuses(args: &[&str], words: &[&str]) {
     let ended = Server::fail_to_start(&TempDir::new(), args);
@@ -50,7 +50,7 @@ fn a_malformed_setting_is_named() {
 }
 
 #[test]
-fn a_port_in_use_is_said_so() {
+fn a_port_in_use_is_an_error_at_the_start() {
     if skipped_on_redis() {
         return;
     }
@@ -60,7 +60,7 @@ fn a_port_in_use_is_said_so() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_named() {
+fn a_missing_directory_is_named() {
     if skipped_on_redis() {
         return;
     }
@@ -72,7 +72,7 @@ fn a_directory_that_is_not_there_is_named() {
 }
 
 #[test]
-fn it_listens_where_it_is_told() {
+fn it_listens_on_the_given_port_and_address() {
     if skipped_on_redis() {
         return;
     }
@@ -93,7 +93,7 @@ fn it_listens_on_a_unix_socket() {
     let home = TempDir::new();
     let path = home.path().join("socket");
     let shown = path.to_str().expect("a path of UTF-8").to_owned();
-    // With a socket, port 0 would mean: on the socket only.
+    // With a Unix socket, port 0 means the socket only.
     let port = free_port().to_string();
     let mut server = Server::start_in(home, &["--unixsocket", &shown, "--port", &port]);
     #[cfg(unix)]
@@ -109,14 +109,14 @@ fn it_listens_on_a_unix_socket() {
         let info = reply().into_text();
         assert!(info.contains(&format!("addr={shown}:0 ")), "{info}");
         assert!(info.contains(" flags=U "), "{info}");
-        // The socket that a killed server has left behind is no obstacle.
+        // The socket file of a killed server does not prevent a restart.
         server.restart();
     }
     server.client().expect("GET n", "\"2\"");
 }
 
 #[test]
-fn settings_come_from_a_file_and_the_command_line_has_the_last_word() {
+fn settings_come_from_a_file_and_the_command_line_overrides_them() {
     if skipped_on_redis() {
         return;
     }
@@ -183,7 +183,7 @@ fn a_mistake_in_the_file_is_named_with_its_line() {
 }
 
 #[test]
-fn the_defaults_are_those_of_the_readme() {
+fn the_defaults_are_as_documented() {
     if skipped_on_redis() {
         return;
     }
@@ -255,7 +255,7 @@ fn an_idle_connection_is_closed_after_the_timeout() {
     let (sender, closed) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         idle.expect_closed();
-        sender.send(started.elapsed()).expect("somebody waits");
+        sender.send(started.elapsed()).expect("the test waits");
     });
     let mut after = None;
     eventually("the idle connection is closed", || {
@@ -268,7 +268,7 @@ fn an_idle_connection_is_closed_after_the_timeout() {
 }
 
 #[test]
-fn who_sends_a_long_command_slowly_is_not_idle() {
+fn a_client_that_sends_a_long_command_slowly_is_not_idle() {
     if skipped_on_redis() {
         return;
     }
@@ -276,7 +276,7 @@ fn who_sends_a_long_command_slowly_is_not_idle() {
     let mut c = server.client();
     c.send_raw(b"*2\r\n$4\r\nECHO\r\n$10\r\n");
     for _ in 0..10 {
-        std::thread::sleep(std::time::Duration::from_millis(300)); // its slowness is what is tried
+        std::thread::sleep(std::time::Duration::from_millis(300)); // the test is about slowness
         c.send_raw(b"x");
     }
     c.send_raw(b"\r\n");
@@ -284,7 +284,7 @@ fn who_sends_a_long_command_slowly_is_not_idle() {
 }
 
 #[test]
-fn a_length_reserves_nothing() {
+fn an_announced_length_reserves_no_memory() {
     if skipped_on_redis() || !cfg!(target_os = "linux") {
         return;
     }
@@ -308,11 +308,11 @@ fn a_length_reserves_nothing() {
             "*2147483647\r\n$4\r\nECHO\r\n$5\r\nbegun\r\n"
         });
     }
-    // When the server has read what was sent there is nothing more to see; ask it a few things meanwhile.
+    // No reply shows when the server has read the lengths, so it gets some time to do so.
     let mut other = server.client();
     for _ in 0..100 {
         assert_eq!(other.reply("PING"), Reply::Simple("PONG".into()));
     }
     let grown = resident_kb().saturating_sub(before);
-    assert!(grown < 50 * 1024, "by {grown} kB for 50 announced lengths");
+    assert!(grown < 50 * 1024, "{grown} kB more for 50 announced lengths");
 }

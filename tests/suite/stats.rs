@@ -1,4 +1,4 @@
-//! What the server tells of itself: INFO's figures, the slow log, latency, and who may do what.
+//! The server's reports about itself: INFO's statistics, the slow log, latency, ACL and CONFIG REWRITE.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,12 +7,12 @@ use crate::harness::{
     Client, Reply, Server, TempDir, connect, eventually, skipped_on_redis, transcript, unix_now_ms,
 };
 
-/// The lines of a section of INFO, by the names of their fields.
+/// The fields of a section of INFO, by name.
 fn info(c: &mut Client, section: &str) -> BTreeMap<String, String> {
     let text = c.text(&format!("INFO {section}"));
     let lines = text.split("\r\n").filter(|line| !line.is_empty() && !line.starts_with('#'));
     let field = |line: &str| line.split_once(':').map(|(name, value)| (name.into(), value.into()));
-    lines.map(|line| field(line).unwrap_or_else(|| panic!("no field: {line:?}"))).collect()
+    lines.map(|line| field(line).unwrap_or_else(|| panic!("not a field: {line:?}"))).collect()
 }
 
 #[track_caller]
@@ -22,7 +22,7 @@ fn number(c: &mut Client, section: &str, name: &str) -> u64 {
     value.parse().unwrap_or_else(|_| panic!("{name} is {value}"))
 }
 
-/// What INFO says of a command: `calls`, `rejected_calls`, `failed_calls`.
+/// A command's `calls`, `rejected_calls` and `failed_calls` in INFO.
 fn command_stats(c: &mut Client, name: &str) -> Option<(u64, u64, u64)> {
     let fields = info(c, "commandstats");
     let line = fields.get(&format!("cmdstat_{name}"))?;
@@ -56,10 +56,10 @@ fn every_call_is_counted_by_its_command() {
 }
 
 #[test]
-fn a_long_pipeline_is_counted_to_the_last_command() {
+fn a_long_pipeline_is_counted_exactly() {
     let mut c = connect();
     c.expect("CONFIG RESETSTAT", "+OK");
-    // One write, several reads of the server, and other commands in between.
+    // A single send, which the server reads in several parts, with other commands in between.
     let mut sent = String::new();
     for number in 0..2000 {
         sent.push_str(if number % 7 == 3 { "EXISTS k\r\n" } else { "STRLEN k\r\n" });
@@ -110,7 +110,7 @@ fn each_command_of_a_transaction_is_counted_once() {
     let stats = info(&mut c, "stats");
     assert_eq!((stats["keyspace_hits"].as_str(), stats["keyspace_misses"].as_str()), ("2", "1"));
     assert_eq!(stats["total_error_replies"], "1");
-    // EXEC is not in the slow log: what it carried out is.
+    // The slow log has the commands of the transaction, not EXEC.
     let slow = ["INCR", "GET", "GET", "GET", "SET", "MULTI", "SLOWLOG"];
     let found = slow_commands(&mut c);
     assert!(found.iter().zip(slow).all(|(found, name)| found.starts_with(&format!("[\"{name}\""))));
@@ -118,7 +118,7 @@ fn each_command_of_a_transaction_is_counted_once() {
 }
 
 #[test]
-fn what_is_refused_is_counted_apart() {
+fn rejected_and_failed_calls_are_counted_separately() {
     let mut c = connect();
     c.expect("CONFIG RESETSTAT", "+OK");
     c.transcript(
@@ -142,7 +142,7 @@ fn what_is_refused_is_counted_apart() {
 }
 
 #[test]
-fn hits_and_misses_are_counted_for_what_is_read() {
+fn only_reads_count_as_hits_and_misses() {
     let mut c = connect();
     let mut grows = |command: &str, hits: u64, misses: u64| {
         let of = |c: &mut Client| {
@@ -185,10 +185,10 @@ fn hits_and_misses_are_counted_for_what_is_read() {
         ("PFCOUNT none", 0, 1),
         ("PFCOUNT h", 1, 0),
         ("OBJECT ENCODING none", 0, 1),
-        // Nor what is looked at beside its value.
+        // Nor do commands that look at something other than the value.
         ("MEMORY USAGE a", 0, 0),
         ("MEMORY USAGE none", 0, 0),
-        // What is looked for in order to change it does not count.
+        // Lookups of a write command do not count.
         ("INCR a", 0, 0),
         ("APPEND a x", 0, 0),
         ("HSET h f w", 0, 0),
@@ -218,7 +218,7 @@ fn bytes_and_connections_are_counted() {
 }
 
 #[test]
-fn bytes_are_counted_that_make_no_command_and_forgotten_with_the_batch_of_a_reset() {
+fn bytes_without_a_command_are_counted_and_a_reset_clears_those_of_its_own_batch() {
     let mut c = connect();
     let mut other = c.another();
     other.send_raw(b"\r\n".repeat(1000));
@@ -236,7 +236,7 @@ fn number_of_expired(c: &mut Client) -> u64 {
 }
 
 #[test]
-fn the_rate_of_commands_rises_while_there_are_some() {
+fn the_rate_of_commands_rises_under_load() {
     let mut c = connect();
     eventually("the rate has risen", || {
         (0..100).for_each(|_| c.expect("PING", "+PONG"));
@@ -249,7 +249,7 @@ fn the_rate_of_commands_rises_while_there_are_some() {
 }
 
 #[test]
-fn config_resetstat_begins_again() {
+fn config_resetstat_clears_the_statistics() {
     let mut c = connect();
     c.expect("GET k", "nil");
     c.reply("NOSUCH");
@@ -264,12 +264,16 @@ fn config_resetstat_begins_again() {
     eventually("the log is rewritten", || number(&mut c, "persistence", "aof_rewrites") > 0);
     c.expect("CONFIG RESETSTAT", "+OK");
     assert_eq!(number(&mut c, "persistence", "aof_rewrites"), 0);
-    c.reply("LATENCY HISTOGRAM get").into_items().is_empty().then_some(()).expect("no histogram");
+    c.reply("LATENCY HISTOGRAM get")
+        .into_items()
+        .is_empty()
+        .then_some(())
+        .expect("there must be no histogram");
 }
 
 /// Redis counts logins since 7.2, and connections since 7.4.
 #[test]
-fn who_is_cut_off_and_who_cannot_log_in_is_counted() {
+fn disconnections_at_a_limit_and_failed_logins_are_counted() {
     if skipped_on_redis() {
         return;
     }
@@ -286,7 +290,7 @@ fn who_is_cut_off_and_who_cannot_log_in_is_counted() {
     let mut slow = c.another();
     slow.expect("SUBSCRIBE news", "[\"subscribe\", \"news\", :1]");
     let large = "x".repeat(600_000);
-    eventually("it is cut off", || c.call(&["PUBLISH", "news", &large]).to_string() == ":0");
+    eventually("it is disconnected", || c.call(&["PUBLISH", "news", &large]).to_string() == ":0");
     let mut greedy = c.another();
     greedy.expect("MULTI", "+OK");
     greedy.call(&["ECHO", &large]);
@@ -301,7 +305,7 @@ fn who_is_cut_off_and_who_cannot_log_in_is_counted() {
 // ---- INFO --------------------------------------------------------------------------------------------
 
 #[test]
-fn sections_for_the_curious_are_shown_only_when_asked_for() {
+fn detailed_sections_are_shown_only_on_request() {
     let mut c = connect();
     let titles = |c: &mut Client, command: &str| -> Vec<String> {
         let text = c.text(command);
@@ -330,7 +334,7 @@ fn sections_for_the_curious_are_shown_only_when_asked_for() {
 fn info_has_the_fields_that_tools_read() {
     let mut c = connect();
     c.expect("SET k v EX 1000", "+OK");
-    // The first are redis-cli --stat's, the others are read by exporters of metrics and by libraries.
+    // The first are read by redis-cli --stat, the others by metrics exporters and libraries.
     let fields = "used_memory used_memory_human used_memory_rss used_memory_peak used_memory_peak_human \
                   total_system_memory maxmemory maxmemory_policy connected_clients blocked_clients \
                   maxclients total_commands_processed total_connections_received \
@@ -351,7 +355,7 @@ fn info_has_the_fields_that_tools_read() {
 }
 
 #[test]
-fn percentiles_are_those_that_are_asked_for() {
+fn info_shows_the_percentiles_in_the_setting() {
     let mut c = connect();
     c.expect("CONFIG SET latency-tracking-info-percentiles \"50 99 99.9\"", "+OK");
     c.expect("CONFIG RESETSTAT", "+OK");
@@ -374,10 +378,17 @@ fn percentiles_are_those_that_are_asked_for() {
     assert!(info(&mut c, "latencystats").is_empty());
     c.expect("GETBIT k 1", ":0");
     c.expect("LATENCY HISTOGRAM getbit", "[]");
-    assert_eq!(command_stats(&mut c, "getbit"), Some((1, 0, 0)), "calls are counted nevertheless");
+    assert_eq!(
+        command_stats(&mut c, "getbit"),
+        Some((1, 0, 0)),
+        "calls are counted even without latency tracking"
+    );
     c.expect("GET k", "nil");
     let found = c.reply("LATENCY HISTOGRAM get").to_string();
-    assert!(found.starts_with("[\"get\", [\"calls\", :1, "), "one was measured: {found}");
+    assert!(
+        found.starts_with("[\"get\", [\"calls\", :1, "),
+        "only calls with latency tracking are in the histogram: {found}"
+    );
     c.transcript(
         r#"
         > CONFIG SET latency-tracking-info-percentiles abc
@@ -443,7 +454,7 @@ fn with_a_limit_of_0_every_command_is_in_the_slow_log() {
 }
 
 #[test]
-fn a_command_that_takes_long_is_in_the_slow_log_and_others_are_not() {
+fn only_slow_commands_are_in_the_slow_log() {
     let mut c = connect();
     c.expect("SLOWLOG RESET", "+OK");
     c.expect("SETBIT big 400000000 1", ":0");
@@ -456,7 +467,7 @@ fn a_command_that_takes_long_is_in_the_slow_log_and_others_are_not() {
 }
 
 #[test]
-fn the_slow_log_shows_no_passwords_and_shortens_what_is_long() {
+fn the_slow_log_hides_passwords_and_shortens_long_arguments() {
     let mut c = connect();
     c.expect("CONFIG SET slowlog-log-slower-than 0", "+OK");
     c.expect("SLOWLOG RESET", "+OK");
@@ -485,7 +496,7 @@ fn the_slow_log_shows_no_passwords_and_shortens_what_is_long() {
 }
 
 #[test]
-fn the_slow_log_keeps_as_many_as_it_may() {
+fn the_slow_log_keeps_at_most_slowlog_max_len_entries() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -534,7 +545,7 @@ fn the_slow_log_keeps_as_many_as_it_may() {
 // ---- LATENCY -----------------------------------------------------------------------------------------
 
 #[test]
-fn histograms_are_cumulative_and_their_limits_double() {
+fn latency_histograms_are_cumulative_with_doubling_limits() {
     let mut c = connect();
     c.expect("CONFIG RESETSTAT", "+OK");
     (0..50).for_each(|_| c.expect("GET k", "nil"));
@@ -567,7 +578,7 @@ fn histograms_are_cumulative_and_their_limits_double() {
             "{steps:?}"
         );
     }
-    // A container stands for its subcommands.
+    // A container means all of its subcommands.
     c.reply("CONFIG GET timeout");
     let Reply::Map(found) = c.reply("LATENCY HISTOGRAM config") else { panic!("no map") };
     assert!(found.iter().any(|(name, _)| name.to_string() == "\"config|get\""), "{found:?}");
@@ -576,7 +587,7 @@ fn histograms_are_cumulative_and_their_limits_double() {
 }
 
 #[test]
-fn what_takes_long_is_an_event() {
+fn a_slow_command_is_a_latency_event() {
     let mut c = connect();
     c.expect("LATENCY RESET", ":0");
     c.expect("SETBIT big 400000000 1", ":0");
@@ -623,7 +634,7 @@ fn what_takes_long_is_an_event() {
 // ---- ACL ---------------------------------------------------------------------------------------------
 
 #[test]
-fn there_is_one_user_who_may_do_everything() {
+fn the_only_user_may_do_everything() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -649,7 +660,7 @@ fn there_is_one_user_who_may_do_everything() {
         ["user default on nopass sanitize-payload ~* &* +@all"]
         "#,
     );
-    // The digest is the one in the examples of the standard.
+    // The digest of "abc" is from the examples of the SHA-256 standard.
     let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     c.expect("CONFIG SET requirepass abc", "+OK");
     let list = c.reply("ACL LIST").to_string();
@@ -669,7 +680,7 @@ fn there_is_one_user_who_may_do_everything() {
 }
 
 #[test]
-fn acl_log_shows_who_could_not_log_in() {
+fn acl_log_shows_failed_logins() {
     let mut c = connect();
     c.expect("ACL LOG RESET", "+OK");
     c.expect("CONFIG SET requirepass secret", "+OK");
@@ -753,7 +764,7 @@ fn acl_cat_lists_categories_and_their_commands() {
 }
 
 #[test]
-fn acl_genpass_makes_hexadecimal_digits() {
+fn acl_genpass_returns_random_hexadecimal_digits() {
     let mut c = connect();
     for (command, digits) in [
         ("ACL GENPASS", 64),
@@ -775,10 +786,10 @@ fn acl_genpass_makes_hexadecimal_digits() {
     c.expect("ACL GENPASS x y", error);
 }
 
-// ---- The others --------------------------------------------------------------------------------------
+// ---- ROLE, LOLWUT, MEMORY, COMMAND -------------------------------------------------------------------
 
 #[test]
-fn a_master_without_replicas_says_so() {
+fn role_and_wait_describe_a_master_without_replicas() {
     transcript(
         r#"
         > ROLE
@@ -800,7 +811,7 @@ fn a_master_without_replicas_says_so() {
 }
 
 #[test]
-fn lolwut_draws_for_every_version() {
+fn lolwut_draws_a_picture_for_every_version() {
     let mut c = connect();
     for command in
         ["LOLWUT", "LOLWUT VERSION 5", "LOLWUT VERSION 5 30 10", "lolwut version 999 1 1 1"]
@@ -812,7 +823,7 @@ fn lolwut_draws_for_every_version() {
 }
 
 #[test]
-fn memory_is_told() {
+fn memory_commands_report_memory_usage() {
     let mut c = connect();
     c.expect("MSET a 1 b 2 c 3", "+OK");
     c.expect("MEMORY PURGE", "+OK");
@@ -828,7 +839,7 @@ fn memory_is_told() {
 }
 
 #[test]
-fn command_getkeysandflags_says_what_is_done_with_keys() {
+fn command_getkeysandflags_shows_how_keys_are_used() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -862,7 +873,7 @@ fn config_rewrite_needs_a_file() {
 }
 
 #[test]
-fn config_rewrite_changes_what_has_changed_and_nothing_else() {
+fn config_rewrite_writes_changed_settings_and_keeps_the_rest() {
     if skipped_on_redis() {
         return;
     }
@@ -882,7 +893,7 @@ fn config_rewrite_changes_what_has_changed_and_nothing_else() {
     for added in ["requirepass \"a b\"\n", "loglevel warning\n", "port 0\n"] {
         assert!(after[kept.len()..].contains(added), "{after}");
     }
-    // What was written is what a restart reads, and a second time there is nothing to write.
+    // A restart reads the new file, and rewriting it again changes nothing.
     drop(c);
     server.kill_9();
     server.restart();
@@ -892,7 +903,7 @@ fn config_rewrite_changes_what_has_changed_and_nothing_else() {
     assert!(c.text("INFO server").contains(&format!("config_file:{path}\r\n")));
     c.expect("CONFIG REWRITE", "+OK");
     assert_eq!(fs::read_to_string(&path).expect("read it again"), after);
-    // Somebody has removed it: it is made anew.
+    // A removed file is created again.
     fs::remove_file(&path).expect("remove the configuration file");
     c.expect("CONFIG REWRITE", "+OK");
     let anew = fs::read_to_string(&path).expect("read the new file");

@@ -58,7 +58,7 @@ fn keys_and_values_are_bytes_and_may_be_empty() {
 }
 
 #[test]
-fn a_value_of_many_megabytes_comes_back_whole() {
+fn a_value_of_many_megabytes_is_returned_intact() {
     let mut c = connect();
     let value: Vec<u8> = (0..5_000_000u32).map(|i| (i * 31).to_le_bytes()[1]).collect();
     assert_eq!(c.call(&[b"SET", &b"big"[..], &value]).to_string(), "+OK");
@@ -67,7 +67,7 @@ fn a_value_of_many_megabytes_comes_back_whole() {
 }
 
 #[test]
-fn set_nx_and_xx_ask_whether_the_key_exists() {
+fn set_nx_and_xx_check_whether_the_key_exists() {
     transcript(
         r#"
         > SET k v XX
@@ -229,7 +229,7 @@ fn set_ifeq_and_ifne_compare_the_old_value() {
 }
 
 #[test]
-fn set_takes_a_deadline_in_four_units() {
+fn set_takes_an_expiry_time_in_four_units() {
     let mut c = connect();
     c.transcript(
         r#"
@@ -272,7 +272,7 @@ fn set_takes_a_deadline_in_four_units() {
 }
 
 #[test]
-fn set_drops_the_old_deadline_unless_told_to_keep_it() {
+fn set_drops_the_old_expiry_time_unless_keepttl_is_given() {
     transcript(
         r#"
         > SET k v EX 100
@@ -316,7 +316,7 @@ fn set_drops_the_old_deadline_unless_told_to_keep_it() {
 }
 
 #[test]
-fn set_with_a_deadline_in_the_past_leaves_no_key() {
+fn set_with_an_expiry_time_in_the_past_leaves_no_key() {
     transcript(
         r#"
         > SET a v EXAT 1
@@ -348,7 +348,7 @@ fn set_with_a_deadline_in_the_past_leaves_no_key() {
 }
 
 #[test]
-fn set_rejects_deadlines_that_are_no_times() {
+fn set_rejects_bad_expiry_times() {
     transcript(
         r#"
         > SET k v EX 0
@@ -416,7 +416,7 @@ fn set_rejects_deadlines_that_are_no_times() {
 }
 
 #[test]
-fn set_rejects_options_that_contradict_or_are_unknown() {
+fn set_rejects_contradictory_and_unknown_options() {
     transcript(
         r#"
         > SET k v FOO
@@ -464,7 +464,7 @@ fn set_rejects_options_that_contradict_or_are_unknown() {
 }
 
 #[test]
-fn an_error_in_the_options_of_set_comes_before_the_type_of_the_key() {
+fn set_checks_its_options_before_the_type_of_the_key() {
     transcript(
         r#"
         > HSET h f v
@@ -568,7 +568,7 @@ fn setex_and_psetex_set_with_a_time_to_live() {
 }
 
 #[test]
-fn getset_returns_the_old_value_and_drops_the_deadline() {
+fn getset_returns_the_old_value_and_drops_the_expiry_time() {
     transcript(
         r#"
         > GETSET k v
@@ -598,7 +598,7 @@ fn getset_returns_the_old_value_and_drops_the_deadline() {
 }
 
 #[test]
-fn getdel_returns_and_removes() {
+fn getdel_returns_the_value_and_deletes_the_key() {
     transcript(
         r#"
         > SET k v
@@ -624,7 +624,7 @@ fn getdel_returns_and_removes() {
 }
 
 #[test]
-fn getex_returns_and_changes_the_deadline() {
+fn getex_returns_the_value_and_changes_the_expiry_time() {
     transcript(
         r#"
         > GETEX k
@@ -688,7 +688,7 @@ fn getex_returns_and_changes_the_deadline() {
 }
 
 #[test]
-fn getex_rejects_what_set_rejects() {
+fn getex_rejects_bad_expiry_times_and_options() {
     transcript(
         r#"
         > SET k v
@@ -748,7 +748,7 @@ fn getex_rejects_what_set_rejects() {
 }
 
 #[test]
-fn mget_gives_nil_for_what_is_missing_or_no_string() {
+fn mget_replies_nil_for_a_missing_key_or_another_type() {
     transcript(
         r#"
         > MSET a 1 b 2
@@ -768,7 +768,7 @@ fn mget_gives_nil_for_what_is_missing_or_no_string() {
 }
 
 #[test]
-fn mset_sets_all() {
+fn mset_sets_all_keys() {
     transcript(
         r#"
         > MSET a 1 b 2 c 3
@@ -804,7 +804,7 @@ fn mset_sets_all() {
 }
 
 #[test]
-fn msetnx_sets_all_or_nothing() {
+fn msetnx_sets_all_keys_or_none() {
     transcript(
         r#"
         > MSETNX a 1 b 2
@@ -834,7 +834,7 @@ fn msetnx_sets_all_or_nothing() {
 }
 
 #[test]
-fn append_extends_and_returns_the_length() {
+fn append_extends_the_value_and_returns_its_length() {
     transcript(
         r#"
         > APPEND k Hello
@@ -1152,7 +1152,7 @@ fn the_largest_string_is_512_megabytes() {
 }
 
 #[test]
-fn incr_and_decr_count() {
+fn incr_decr_incrby_and_decrby_change_the_value() {
     transcript(
         r#"
         > INCR n
@@ -1352,7 +1352,7 @@ fn counters_accept_only_integers_in_canonical_form() {
 }
 
 #[test]
-fn incrbyfloat_prints_as_people_write() {
+fn incrbyfloat_prints_plain_decimals() {
     transcript(
         r#"
         > INCRBYFLOAT n 0.1
@@ -1423,8 +1423,8 @@ fn incrbyfloat_prints_as_people_write() {
     );
 }
 
-/// Redis counts in `long double`: on x86-64, where this was observed, a sign, 64 bits of precision and an
-/// exponent of 15 bits, printed with 17 decimals less the trailing zeros.
+/// Redis computes in `long double`. On x86-64, where the values were observed, it has 64 bits of
+/// precision and an exponent of 15 bits, and is printed with 17 decimals without trailing zeros.
 #[test]
 fn incrbyfloat_computes_with_64_bits_of_precision() {
     if std::env::var_os("REDIS_ADDR").is_some() && !cfg!(target_arch = "x86_64") {
@@ -1506,7 +1506,7 @@ fn incrbyfloat_computes_with_64_bits_of_precision() {
     );
 }
 
-/// What C's `strtold` takes for a number. Nobody writes numbers so, but Redis understands them.
+/// C's `strtold` accepts them, so Redis does.
 #[test]
 fn incrbyfloat_takes_hexadecimal_numbers() {
     transcript(
@@ -1524,7 +1524,7 @@ fn incrbyfloat_takes_hexadecimal_numbers() {
 }
 
 #[test]
-fn incrbyfloat_keeps_the_deadline() {
+fn incrbyfloat_keeps_the_expiry_time() {
     transcript(
         r#"
         > SET n 1 EX 100
@@ -1544,7 +1544,7 @@ fn incrbyfloat_keeps_the_deadline() {
 }
 
 #[test]
-fn incrbyfloat_rejects_what_is_no_number() {
+fn incrbyfloat_rejects_everything_but_numbers() {
     transcript(
         r#"
         > SET n abc
@@ -1626,7 +1626,7 @@ fn incrbyfloat_rejects_what_is_no_number() {
 }
 
 #[test]
-fn string_commands_refuse_a_wrong_number_of_arguments() {
+fn string_commands_reject_a_wrong_number_of_arguments() {
     transcript(
         r#"
         > GET
@@ -1652,7 +1652,7 @@ fn string_commands_refuse_a_wrong_number_of_arguments() {
 }
 
 #[test]
-fn an_expired_string_is_as_if_it_had_never_been() {
+fn an_expired_string_does_not_exist() {
     let mut c = connect();
     c.expect("SET k v PX 30", "+OK");
     c.expect("SET n 5 PX 30", "+OK");
@@ -1684,7 +1684,7 @@ fn an_expired_string_is_as_if_it_had_never_been() {
 // ---- MSETEX ------------------------------------------------------------------------------------------
 
 #[test]
-fn msetex_sets_all_keys_or_none_and_when_they_expire() {
+fn msetex_sets_all_keys_or_none_with_their_expiry_time() {
     let mut c = connect();
     if !c.redis_at_least("8.4") {
         return;
@@ -1731,7 +1731,7 @@ fn msetex_sets_all_keys_or_none_and_when_they_expire() {
         :1
         > TTL e
         :-1
-        // A key of another type is replaced, and one that would have expired is gone.
+        // A key of another type is replaced, and an expiry time in the past deletes a key.
         > HSET h f v
         :1
         > MSETEX 2 h v e 4 PXAT 1
@@ -1743,7 +1743,7 @@ fn msetex_sets_all_keys_or_none_and_when_they_expire() {
 }
 
 #[test]
-fn msetex_refuses_numbers_and_options_that_do_not_fit() {
+fn msetex_rejects_bad_counts_and_options() {
     let mut c = connect();
     if !c.redis_at_least("8.4") {
         return;
@@ -1790,9 +1790,9 @@ fn msetex_refuses_numbers_and_options_that_do_not_fit() {
     );
 }
 
-/// In the log it is a transaction of what an older Redis knows, so that a crash leaves all or nothing.
+/// It is logged as a transaction of commands that an older Redis has, so a crash leaves all keys or none.
 #[test]
-fn the_log_has_the_keys_of_msetex_together() {
+fn msetex_is_logged_as_one_transaction() {
     if skipped_on_redis() {
         return;
     }
@@ -1811,7 +1811,7 @@ fn the_log_has_the_keys_of_msetex_together() {
     );
     assert!(log.ends_with(last.as_bytes()), "{}", quote(&log));
     server.kill_9();
-    // As if the end of it had not reached the disk.
+    // As if the end of the transaction had not reached the disk.
     let torn = &log[..log.len() - 5];
     std::fs::write(server.log_path(), torn).expect("write the log");
     server.restart();
@@ -1822,9 +1822,9 @@ fn the_log_has_the_keys_of_msetex_together() {
 }
 
 #[test]
-fn a_deadline_that_is_kept_leaves_the_key_its_last_millisecond() {
+fn keepttl_keeps_a_key_alive_in_its_last_millisecond() {
     let mut c = connect();
-    // A transaction is one moment. So many come in a row that some meet the last one.
+    // The clock stands still in a transaction. There are enough of them to meet the last millisecond.
     const LOOKS: usize = 200;
     let look = ["MULTI", "EXISTS k", "SET k v XX KEEPTTL", "EXISTS k", "EXEC"];
     let look: Vec<u8> = look.iter().flat_map(|line| encode(&split_command(line))).collect();

@@ -1,8 +1,8 @@
-//! The rules that a tool can check: each test walks the files of the repository and starts no server.
+//! The rules that a program can check: each test reads the files of the repository and starts no server.
 //!
-//! What the rules are for stands where they are stated: the layers in `src/lib.rs`, the lock order in
-//! `src/store/keyspace.rs`. The two lists in `README.md` are generated here; when one has fallen behind
-//! the tables in the source, the failing test prints what belongs there, to be pasted in.
+//! The reasons stand where the rules do: the layers in `src/lib.rs`, the lock order in
+//! `src/store/keyspace.rs`. The two lists in `README.md` are generated here: when one is out of date, the
+//! failing test prints the list to paste.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -15,19 +15,19 @@ use respite::config::SETTINGS;
 
 use crate::harness::say;
 
-/// What the repository holds, beside files whose names begin with a dot.
+/// The repository's top level, without the files whose names start with a dot.
 const TOP_LEVEL: [&str; 7] =
     ["Cargo.lock", "Cargo.toml", "Makefile", "README.md", "src", "storage.aof", "tests"];
-/// The files that may lock an `RwLock`: the keyspace its shards, the settings their texts.
+/// The files that may lock an `RwLock`: the keyspace locks its shards, the settings their texts.
 const LOCKING_FILES: [&str; 2] = ["src/config/mod.rs", "src/store/keyspace.rs"];
 const LINE_LIMIT: usize = 110;
-/// How many characters of a block of code a reader of the README sees without scrolling.
+/// The columns of a code block in the README that a reader sees without scrolling.
 const README_COLUMNS: usize = 90;
 
 // ---- The source --------------------------------------------------------------------------------------
 
 #[test]
-fn every_file_opens_by_saying_what_it_is_about() {
+fn every_file_opens_with_a_module_comment() {
     let silent = sources().into_iter().filter(|(_, text)| !text.starts_with("//! "));
     let silent: Vec<String> = silent.map(|(path, _)| path).collect();
     assert!(silent.is_empty(), "these files do not begin with `//!`: {silent:#?}");
@@ -37,7 +37,7 @@ fn every_file_opens_by_saying_what_it_is_about() {
 fn no_line_is_longer_than_110_characters() {
     let mut long = Vec::new();
     for (path, text) in sources() {
-        // A line of a test may be as long as the command, the reply or the bytes that it quotes.
+        // A line of a test may be longer if it quotes a command, a reply or bytes.
         let quotes = |line: &str| {
             let transcript = ["-ERR ", "> "].iter().any(|sign| line.trim_start().starts_with(sign));
             path.starts_with("tests/") && (transcript || line.contains('"') || line.ends_with('\\'))
@@ -50,10 +50,10 @@ fn no_line_is_longer_than_110_characters() {
 }
 
 #[test]
-fn the_map_in_lib_rs_names_every_module_and_no_other() {
+fn the_map_in_lib_rs_names_exactly_the_modules_of_src() {
     let on_the_map: BTreeSet<String> = layers().into_keys().collect();
-    let there: BTreeSet<String> = sources().keys().filter_map(|path| module_of(path)).collect();
-    assert_eq!(on_the_map, there, "the modules in the table of src/lib.rs, and those in src/");
+    let existing: BTreeSet<String> = sources().keys().filter_map(|path| module_of(path)).collect();
+    assert_eq!(on_the_map, existing, "the modules in the table of src/lib.rs, and those in src/");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_layer_uses_only_lower_layers() {
 fn only_the_keyspace_locks_shards() {
     let mut locking = Vec::new();
     for (path, text) in sources() {
-        // The guards' calls have no arguments, unlike those that read or write files.
+        // The calls that lock have no arguments, unlike those that read or write files.
         let calls = [".read()", ".write()", ".try_read()", ".try_write()"];
         let locks = calls.iter().any(|call| code(&text).contains(call));
         if locks && path.starts_with("src/") && !LOCKING_FILES.contains(&path.as_str()) {
@@ -131,13 +131,13 @@ fn the_readme_lists_the_commands_of_the_table() {
             groups.push((group, Vec::new()));
         }
         let (_, usages) = groups.iter_mut().find(|(name, _)| *name == group).expect("a group");
-        // A container stands for its subcommands, and for itself only where it may be sent alone.
+        // A container lists its subcommands, and itself only if it may be sent alone.
         match row.handler {
             Handler::Container(_, Some(_)) => usages.push(row.name.to_uppercase()),
             Handler::Container(_, None) => {}
             _ => usages.push(usage(row)),
         }
-        // That each of them has a HELP need not be said so often.
+        // Each container has HELP, so the list omits it.
         let subcommands = row.subcommands().iter().filter(|row| !row.name.ends_with("|help"));
         usages.extend(subcommands.map(usage));
     }
@@ -163,13 +163,13 @@ fn the_readme_lists_the_settings_of_the_table() {
     readme_holds("settings", &table);
 }
 
-/// How a command is called: `CLIENT SETNAME connection-name`.
+/// The syntax of a command with its name: `CLIENT SETNAME connection-name`.
 fn usage(row: &Row) -> String {
     let name = row.name.replace('|', " ").to_uppercase();
     format!("{name} {}", row.syntax).trim_end().to_owned()
 }
 
-/// The items with dots between them, in lines that are as long as they may be.
+/// The items with dots between them, wrapped at [`README_COLUMNS`].
 fn in_lines(items: &[String]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for item in items {
@@ -184,7 +184,7 @@ fn in_lines(items: &[String]) -> String {
     lines.join("\n")
 }
 
-/// What stands in the README between `<!-- name -->` and `<!-- /name -->` must be this.
+/// The README must hold this text between `<!-- name -->` and `<!-- /name -->`.
 #[track_caller]
 fn readme_holds(name: &str, expected: &str) {
     let readme = read("README.md");
@@ -195,7 +195,7 @@ fn readme_holds(name: &str, expected: &str) {
         .map(|(found, _)| found.trim());
     assert!(
         found == Some(expected.trim()),
-        "README.md has fallen behind. This belongs between its marks:\n\n{begin}\n{expected}\n{end}\n"
+        "README.md is out of date. This belongs between its marks:\n\n{begin}\n{expected}\n{end}\n"
     );
 }
 
@@ -205,13 +205,13 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A file of the repository, its lines ended as git may have checked them out.
+/// A file of the repository with LF line ends, whatever git has checked out.
 fn read(path: &str) -> String {
     let text = fs::read_to_string(root().join(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
     text.replace("\r\n", "\n")
 }
 
-/// All Rust files with their texts, by path from the top of the repository.
+/// The texts of all Rust files, by path from the top of the repository.
 fn sources() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![PathBuf::from("src"), PathBuf::from("tests")];
@@ -228,32 +228,32 @@ fn sources() -> BTreeMap<String, String> {
             }
         }
     }
-    assert!(found.contains_key("src/lib.rs"), "the walk has missed the source");
+    assert!(found.contains_key("src/lib.rs"), "the source was not found");
     found
 }
 
-/// The module of the crate that a file belongs to; none for the crate itself, its program and tests.
+/// The crate's top-level module that a file belongs to; `None` for `lib.rs`, `main.rs` and tests.
 fn module_of(path: &str) -> Option<String> {
     let name = path.strip_prefix("src/")?.split('/').next()?.trim_end_matches(".rs");
     (!["lib", "main"].contains(&name)).then(|| name.to_owned())
 }
 
-/// The layer of each module: the number of its row in the table of `src/lib.rs`, the lowest first.
+/// The layer of each module: the number of its row in the table of `src/lib.rs`, lowest layer first.
 fn layers() -> BTreeMap<String, usize> {
     let text = read("src/lib.rs");
     let mut layers = BTreeMap::new();
     for (number, row) in text.lines().filter(|line| line.starts_with("//! | [`")).enumerate() {
         let cell = row.split('|').nth(1).unwrap_or_default();
-        // Every second piece between backquotes is a name.
+        // Splitting at backquotes makes every second piece a name.
         for name in cell.split('`').skip(1).step_by(2) {
             layers.insert(name.to_owned(), number);
         }
     }
-    assert!(layers.len() > 5, "the table of layers in src/lib.rs was not understood: {layers:?}");
+    assert!(layers.len() > 5, "the table of layers in src/lib.rs could not be parsed: {layers:?}");
     layers
 }
 
-/// The text without the lines that are comments, which may name whatever they like.
+/// The text without comment lines, which may name any module.
 fn code(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
@@ -268,7 +268,7 @@ fn crate_paths(code: &str) -> BTreeSet<String> {
             found.insert(first_name(rest));
             continue;
         };
-        // The names of the list are those outside of its inner braces.
+        // The names of the list stand outside its inner braces.
         let (mut depth, mut names) = (1, String::new());
         for c in list.chars() {
             depth += i32::from(c == '{') - i32::from(c == '}');
@@ -289,7 +289,7 @@ fn first_name(text: &str) -> String {
 }
 
 #[test]
-fn the_paths_that_code_uses_are_all_found() {
+fn every_path_into_the_crate_is_found() {
     let code = code(
         "use crate::a;\n// crate::b\nuse crate::{c::d, e::{f, g},\n h};\nlet x = crate::i::j();",
     );

@@ -1,5 +1,5 @@
-//! Client-side caching: who is told of which changes, in which order among replies, and that nobody who
-//! caches is left with an old value.
+//! Client-side caching: which clients are notified of which changes, in which order among replies, and
+//! that no cache keeps an old value.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,30 +14,29 @@ use crate::harness::{
 use crate::rng::Rng;
 
 impl Client {
-    /// What the client has been told, each push in brackets: `[a] [b c]`, `[*]` for everything.
+    /// The invalidations that the client has got, each push in brackets: `[a] [b c]`, `[*]` for all keys.
     #[track_caller]
-    fn told(&mut self) -> String {
+    fn invalidations(&mut self) -> String {
         self.send(&["PING", "fence"]);
-        let mut told = Vec::new();
+        let mut invalidations = Vec::new();
         loop {
             match self.read_reply() {
-                Reply::Bulk(_) => return told.join(" "),
-                Reply::Array(items) if items.len() == 2 => return told.join(" "), // of a subscriber
-                push => told.push(news(push)),
+                Reply::Bulk(_) => return invalidations.join(" "),
+                Reply::Array(items) if items.len() == 2 => return invalidations.join(" "), // of a subscriber
+                push => invalidations.push(invalidation(push)),
             }
         }
     }
 
-    /// Sends a command, whose reply does not matter; returns what the client was told before the reply and
-    /// behind it.
+    /// Sends a command and ignores its reply. Returns the invalidations before the reply and after it.
     #[track_caller]
-    fn told_around(&mut self, command: &str) -> (String, String) {
+    fn invalidations_around(&mut self, command: &str) -> (String, String) {
         self.send(&split_command(command));
         let mut before = Vec::new();
         loop {
             match self.read_reply() {
-                push @ Reply::Push(_) => before.push(news(push)),
-                _ => return (before.join(" "), self.told()),
+                push @ Reply::Push(_) => before.push(invalidation(push)),
+                _ => return (before.join(" "), self.invalidations()),
             }
         }
     }
@@ -47,9 +46,9 @@ impl Client {
     }
 }
 
-/// A push, or a message that stands for one, in the form of [`Client::told`].
+/// An invalidation, as a push or a message, in the form of [`Client::invalidations`].
 #[track_caller]
-fn news(push: Reply) -> String {
+fn invalidation(push: Reply) -> String {
     let mut items = push.into_items();
     let keys = items.pop().expect("what has changed");
     let kind: Vec<String> = items.into_iter().map(Reply::into_text).collect();
@@ -62,7 +61,7 @@ fn news(push: Reply) -> String {
             let keys: Vec<String> = keys.into_items().into_iter().map(Reply::into_text).collect();
             format!("[{}]", keys.join(" "))
         }
-        (kind, keys) => panic!("not news: {kind:?} {keys}"),
+        (kind, keys) => panic!("not an invalidation: {kind:?} {keys}"),
     }
 }
 
@@ -73,7 +72,7 @@ fn resp3(c: &Client) -> Client {
     client
 }
 
-/// A client that speaks RESP3 and tracks.
+/// A client that speaks RESP3 and has tracking enabled.
 fn tracking(c: &Client, options: &str) -> Client {
     let mut client = resp3(c);
     client.expect(&format!("CLIENT TRACKING ON {options}"), "+OK");
@@ -92,33 +91,33 @@ fn totals(c: &mut Client) -> Vec<String> {
     totals.map(|line| line.trim().to_owned()).collect()
 }
 
-// ---- What one is told --------------------------------------------------------------------------------
+// ---- Which changes -----------------------------------------------------------------------------------
 
 #[test]
-fn a_reader_is_told_once_that_a_key_has_changed() {
+fn a_reader_is_notified_once_that_a_key_has_changed() {
     let mut w = connect();
     let mut c = tracking(&w, "");
     let mut other = tracking(&w, "");
     c.expect("MGET a b a", "[_, _, _]");
     other.reply("GET a");
     w.expect("MSET a 1 b 2 a 3", "+OK");
-    assert_eq!((c.told(), other.told()), ("[a] [b]".into(), "[a]".into()));
+    assert_eq!((c.invalidations(), other.invalidations()), ("[a] [b]".into(), "[a]".into()));
     w.expect("SET a 4", "+OK");
-    assert_eq!(c.told(), "", "it has not asked again");
+    assert_eq!(c.invalidations(), "", "it has not asked again");
     c.expect("GET a", "\"4\"");
-    // Databases do not matter.
+    // The tracking table ignores databases.
     w.expect("SELECT 3", "+OK");
     w.expect("SET a 5", "+OK");
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
     c.expect("CLIENT TRACKING OFF", "+OK");
     w.expect("SELECT 0", "+OK");
     c.reply("GET a");
     w.expect("SET a 6", "+OK");
-    assert_eq!(c.told(), "");
+    assert_eq!(c.invalidations(), "");
 }
 
 #[test]
-fn a_push_names_the_keys_and_null_stands_for_all() {
+fn a_push_names_the_keys_and_null_means_all() {
     let mut w = connect();
     let mut c = tracking(&w, "");
     c.reply("GET \"a\\r\\n\"");
@@ -131,7 +130,7 @@ fn a_push_names_the_keys_and_null_stands_for_all() {
 }
 
 #[test]
-fn what_a_command_reads_is_tracked_and_what_it_only_finds_on_writing_is_not() {
+fn keys_that_a_read_command_names_are_tracked_and_others_are_not() {
     let mut w = connect_with(&["--enable-debug-command", "yes"]);
     let mut c = resp3(&w);
     for command in [
@@ -170,7 +169,7 @@ fn what_a_command_reads_is_tracked_and_what_it_only_finds_on_writing_is_not() {
         c.reply(command);
         w.expect("SET x v", "+OK");
         assert_eq!(
-            c.told_around("CLIENT TRACKING OFF"),
+            c.invalidations_around("CLIENT TRACKING OFF"),
             ("[x]".into(), String::new()),
             "{command}"
         );
@@ -201,24 +200,24 @@ fn what_a_command_reads_is_tracked_and_what_it_only_finds_on_writing_is_not() {
         c.reply(command);
         c.reply("UNWATCH");
         w.expect("SET x v", "+OK");
-        let (before, behind) = c.told_around("CLIENT TRACKING OFF");
+        let (before, behind) = c.invalidations_around("CLIENT TRACKING OFF");
         assert_eq!((before.as_str(), behind.as_str()), ("", ""), "{command}");
     }
 }
 
 #[test]
-fn whatever_changes_a_key_is_told() {
+fn every_kind_of_change_is_notified() {
     let mut w = connect();
     let mut c = resp3(&w);
-    let mut told = |preparation: &str, command: &str| {
+    let mut invalidations = |preparation: &str, command: &str| {
         w.expect("FLUSHALL", "+OK");
         w.reply(preparation);
         c.expect("CLIENT TRACKING ON", "+OK");
         c.reply("MGET x y");
         w.reply(command);
-        let told = c.told();
+        let invalidations = c.invalidations();
         c.expect("CLIENT TRACKING OFF", "+OK");
-        told
+        invalidations
     };
     for line in "SET x 5 -> [x]
         APPEND x a -> [x]
@@ -265,7 +264,7 @@ fn whatever_changes_a_key_is_told() {
         .lines()
     {
         let (command, expected) = line.trim().split_once(" ->").expect("an arrow");
-        assert_eq!(told("SET x 5", command), expected.trim(), "{command}");
+        assert_eq!(invalidations("SET x 5", command), expected.trim(), "{command}");
     }
     for (command, expected) in [
         ("HSET x f 1", "[x]"),
@@ -277,16 +276,16 @@ fn whatever_changes_a_key_is_told() {
         ("HSET x f 1 g 2 f 3", "[x]"),
         ("HGETALL x", ""),
     ] {
-        assert_eq!(told("HSET x f 1", command), expected, "{command}");
+        assert_eq!(invalidations("HSET x f 1", command), expected, "{command}");
     }
     if c.redis_at_least("7.4") {
-        let mut told = |command: &str| {
+        let mut invalidations = |command: &str| {
             w.expect("DEL x", ":1");
             w.reply("HSET x f 1 g 2");
             c.expect("CLIENT TRACKING ON", "+OK");
             c.reply("HGETALL x");
             w.reply(command);
-            c.told_around("CLIENT TRACKING OFF").0
+            c.invalidations_around("CLIENT TRACKING OFF").0
         };
         for (command, expected) in [
             ("HEXPIRE x 100 FIELDS 1 f", "[x]"),
@@ -294,14 +293,14 @@ fn whatever_changes_a_key_is_told() {
             ("HEXPIRE x 100 XX FIELDS 1 f", ""),
             ("HPERSIST x FIELDS 1 f", ""),
         ] {
-            assert_eq!(told(command), expected, "{command}");
+            assert_eq!(invalidations(command), expected, "{command}");
         }
     }
 }
 
-/// Up to version 7, Redis tells nobody of it: who caches keeps what is not there any more.
+/// Redis up to version 7 does not notify clients, so their caches keep old values.
 #[test]
-fn an_exchange_of_databases_makes_everybody_forget() {
+fn swapdb_invalidates_all_keys() {
     if skipped_on_redis() {
         return;
     }
@@ -309,40 +308,40 @@ fn an_exchange_of_databases_makes_everybody_forget() {
     let mut c = tracking(&w, "");
     c.reply("GET a");
     w.expect("SWAPDB 1 1", "+OK");
-    assert_eq!(c.told(), "");
+    assert_eq!(c.invalidations(), "");
     w.expect("SWAPDB 0 1", "+OK");
-    assert_eq!(c.told(), "[*]");
+    assert_eq!(c.invalidations(), "[*]");
 }
 
 #[test]
-fn what_expires_is_told_by_the_sweeper_or_by_whoever_meets_it() {
+fn an_expired_key_is_notified_by_the_sweeper_or_the_command_that_finds_it() {
     let mut w = connect_with(&["--enable-debug-command", "yes"]);
     let mut c = tracking(&w, "");
     w.expect("SET a 1 PX 20", "+OK");
     c.expect("GET a", "\"1\"");
-    assert_eq!(news(c.read_reply()), "[a]");
+    assert_eq!(invalidation(c.read_reply()), "[a]");
     if c.redis_at_least("7.4") {
         w.expect("HSET h f 1 g 2", ":2");
         w.expect("HPEXPIRE h 20 FIELDS 1 f", "[:1]");
         c.reply("HGET h f");
-        assert_eq!(news(c.read_reply()), "[h]");
+        assert_eq!(invalidation(c.read_reply()), "[h]");
     }
     w.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
     for meeting in ["GET a", "EXISTS a", "SET a 2", "DEL a", "TTL a"] {
         w.expect("SET a 1 PX 20", "+OK");
         c.reply("GET a");
-        c.told();
-        thread::sleep(Duration::from_millis(25)); // nobody may look at it meanwhile
+        c.invalidations();
+        thread::sleep(Duration::from_millis(25)); // no command may look at the key meanwhile
         w.reply(meeting);
-        assert_eq!(c.told(), "[a]", "{meeting}");
+        assert_eq!(c.invalidations(), "[a]", "{meeting}");
     }
     w.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
 }
 
-// ---- In which order ----------------------------------------------------------------------------------
+// ---- The order ---------------------------------------------------------------------------------------
 
 #[test]
-fn what_a_client_changes_itself_it_hears_of_behind_the_reply() {
+fn a_client_s_own_change_is_notified_after_the_reply() {
     let mut w = connect();
     let mut c = tracking(&w, "");
     c.send_raw("GET a\r\nSET a 1\r\nPING\r\nGET a\r\nINCR a\r\nINCR a\r\nFLUSHALL\r\nPING\r\n");
@@ -362,43 +361,43 @@ fn what_a_client_changes_itself_it_hears_of_behind_the_reply() {
         assert_eq!(c.read_reply().to_string(), expected);
     }
     w.expect("SET a 1", "+OK");
-    assert_eq!(c.told(), "");
+    assert_eq!(c.invalidations(), "");
 }
 
 #[test]
-fn what_a_transaction_changes_is_heard_of_behind_the_reply_to_exec() {
+fn the_changes_of_a_transaction_are_notified_after_the_reply_of_exec() {
     let mut w = connect();
     let mut c = tracking(&w, "");
     for command in ["MULTI", "GET a", "SET a 1", "GET a", "SET a 2", "SET b 3"] {
         c.reply(command);
     }
     c.expect("EXEC", "[_, +OK, \"1\", +OK, +OK]");
-    assert_eq!(c.told(), "[a] [a]");
+    assert_eq!(c.invalidations(), "[a] [a]");
     for command in ["MULTI", "SET a 3", "GET a"] {
         c.reply(command);
     }
     c.expect("EXEC", "[+OK, \"3\"]");
-    assert_eq!(c.told(), "", "it was read after the change");
+    assert_eq!(c.invalidations(), "", "it was read after the change");
     c.reply("GET b");
     for command in ["MULTI", "INCR a", "MSET b 1 c 2"] {
         w.reply(command);
     }
-    assert_eq!(c.told(), "", "nothing has happened yet");
+    assert_eq!(c.invalidations(), "", "nothing has happened yet");
     w.expect("EXEC", "[:4, +OK]");
-    assert_eq!(c.told(), "[a] [b]");
+    assert_eq!(c.invalidations(), "[a] [b]");
     for command in
         ["MULTI", "CLIENT TRACKING OFF", "GET a", "CLIENT TRACKING ON", "GET b", "MSET a 1 b 1"]
     {
         c.reply(command);
     }
     c.expect("EXEC", "[+OK, \"4\", +OK, \"1\", +OK]");
-    assert_eq!(c.told(), "[b]");
+    assert_eq!(c.invalidations(), "[b]");
 }
 
 // ---- Modes -------------------------------------------------------------------------------------------
 
 #[test]
-fn optin_tracks_what_the_next_command_or_transaction_reads() {
+fn optin_tracks_only_the_reads_of_the_next_command_or_transaction() {
     let mut w = connect();
     let mut c = tracking(&w, "OPTIN");
     for (session, expected) in [
@@ -420,12 +419,12 @@ fn optin_tracks_what_the_next_command_or_transaction_reads() {
     ] {
         session.split("; ").for_each(|command| _ = c.reply(command));
         w.expect("SET a 1", "+OK");
-        assert_eq!(c.told(), expected, "{session}");
+        assert_eq!(c.invalidations(), expected, "{session}");
     }
 }
 
 #[test]
-fn optout_tracks_all_but_what_the_next_command_or_transaction_reads() {
+fn optout_tracks_all_reads_but_those_of_the_next_command_or_transaction() {
     let mut w = connect();
     let mut c = tracking(&w, "OPTOUT");
     for (session, expected) in [
@@ -436,83 +435,86 @@ fn optout_tracks_all_but_what_the_next_command_or_transaction_reads() {
     ] {
         session.split("; ").for_each(|command| _ = c.reply(command));
         w.expect("SET a 1", "+OK");
-        assert_eq!(c.told(), expected, "{session}");
+        assert_eq!(c.invalidations(), expected, "{session}");
     }
 }
 
 #[test]
-fn noloop_keeps_what_one_changes_oneself_from_oneself_only() {
+fn noloop_suppresses_only_notifications_of_a_client_s_own_changes() {
     let mut w = connect();
     let mut c = tracking(&w, "NOLOOP");
     let mut other = tracking(&w, "");
     c.reply("GET a");
     other.reply("GET a");
     c.expect("SET a 1", "+OK");
-    assert_eq!((c.told(), other.told()), (String::new(), "[a]".into()));
+    assert_eq!((c.invalidations(), other.invalidations()), (String::new(), "[a]".into()));
     w.expect("SET a 2", "+OK");
-    assert_eq!(c.told(), "", "with its change it was taken from the table");
+    assert_eq!(c.invalidations(), "", "its own change has removed the key from the table");
     c.reply("GET a");
     w.expect("SET a 3", "+OK");
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
     c.expect("FLUSHALL", "+OK");
-    assert_eq!(c.told(), "[*]", "a flush is told to all");
+    assert_eq!(c.invalidations(), "[*]", "a flush is notified to all clients");
 }
 
 #[test]
-fn bcast_tells_of_every_change_read_or_not() {
+fn bcast_notifies_of_every_change_even_of_keys_not_read() {
     let mut w = connect();
     let mut c = tracking(&w, "BCAST");
     w.expect("MSET b 1 a 2 b 3", "+OK");
-    assert_eq!(c.told(), "[a b]", "each once, in order");
+    assert_eq!(c.invalidations(), "[a b]", "each once, in order");
     w.expect("SET a 1", "+OK");
     w.expect("DEL nothing", ":0");
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
     c.send(&["SET", "a", "2"]);
     assert_eq!(c.read_reply().to_string(), "+OK");
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
     for command in ["MULTI", "SET z 1", "SET b 2"] {
         w.reply(command);
     }
     w.expect("EXEC", "[+OK, +OK]");
-    assert_eq!(c.told(), "[b z]", "a transaction's together");
+    assert_eq!(c.invalidations(), "[b z]", "those of a transaction together");
     w.expect("RENAME z b", "+OK");
-    assert_eq!(c.told(), "[b z]");
+    assert_eq!(c.invalidations(), "[b z]");
     w.expect("FLUSHALL", "+OK");
-    assert_eq!(c.told(), "[*]");
+    assert_eq!(c.invalidations(), "[*]");
     w.expect("SET k 1 PX 10", "+OK");
-    assert_eq!(news(c.read_reply()), "[k]");
-    assert_eq!(news(c.read_reply()), "[k]", "it has expired");
-    // What was read before is of no interest any more.
+    assert_eq!(invalidation(c.read_reply()), "[k]");
+    assert_eq!(invalidation(c.read_reply()), "[k]", "it has expired");
+    // Keys that were read before are no longer tracked.
     c.expect("CLIENT TRACKING OFF", "+OK");
     c.expect("CLIENT TRACKING ON", "+OK");
     c.reply("GET a");
     c.expect("CLIENT TRACKING OFF", "+OK");
     c.expect("CLIENT TRACKING ON BCAST PREFIX x", "+OK");
     w.expect("SET a 1", "+OK");
-    assert_eq!(c.told(), "");
+    assert_eq!(c.invalidations(), "");
 }
 
 #[test]
-fn bcast_with_prefixes_tells_of_keys_with_these() {
+fn bcast_with_prefixes_notifies_only_of_keys_with_these() {
     let mut w = connect();
     let mut c = tracking(&w, "BCAST PREFIX a PREFIX bb NOLOOP");
     let mut other = tracking(&w, "BCAST PREFIX bb");
     w.expect("MSET a1 1 b2 2 bb 3 bbb 4 c 5 a 1", "+OK");
-    assert_eq!((c.told(), other.told()), ("[a a1] [bb bbb]".into(), "[bb bbb]".into()));
+    assert_eq!(
+        (c.invalidations(), other.invalidations()),
+        ("[a a1] [bb bbb]".into(), "[bb bbb]".into())
+    );
     c.expect("MSET a 1 bb 1", "+OK");
-    assert_eq!((c.told(), other.told()), (String::new(), "[bb]".into()));
-    // More prefixes come to those there are; the other options are as they are given last.
+    assert_eq!((c.invalidations(), other.invalidations()), (String::new(), "[bb]".into()));
+    // Further prefixes are added; for the other options, the last command counts.
     c.expect("CLIENT TRACKING ON BCAST PREFIX c", "+OK");
     c.expect(
         "CLIENT TRACKINGINFO",
         "{\"flags\": ~[\"on\", \"bcast\"], \"redirect\": :0, \"prefixes\": [\"a\", \"bb\", \"c\"]}",
     );
     c.expect("MSET a 1 c 1", "+OK");
-    assert_eq!(c.told(), "[a] [c]");
-    // Without any, the empty one, though it overlaps with all.
+    assert_eq!(c.invalidations(), "[a] [c]");
+    // No prefix means the empty one, although it overlaps with all.
     c.expect("CLIENT TRACKING ON BCAST", "+OK");
     w.expect("SET a 1", "+OK");
-    assert_eq!(c.told(), "[a] [a]");
+    assert_eq!(c.invalidations(), "[a] [a]");
     assert_eq!(totals(&mut w)[3], "total_prefixes:4");
 }
 
@@ -542,10 +544,10 @@ fn prefixes_of_one_client_must_not_overlap() {
     );
 }
 
-// ---- To another connection ---------------------------------------------------------------------------
+// ---- Redirection to another connection ---------------------------------------------------------------
 
 #[test]
-fn a_resp2_client_is_told_through_one_that_subscribes() {
+fn a_resp2_client_is_notified_through_a_subscribed_connection() {
     let mut w = connect();
     let (mut c, mut t) = (w.another(), w.another());
     let mut change = |c: &mut Client| {
@@ -555,7 +557,7 @@ fn a_resp2_client_is_told_through_one_that_subscribes() {
     c.expect(&format!("CLIENT TRACKING ON REDIRECT {}", t.id()), "+OK");
     change(&mut c);
     t.expect("PING", "+PONG");
-    // Whatever it subscribes to makes it one that expects messages.
+    // Any subscription makes it a connection that expects messages.
     for (subscribe, leave) in [
         ("SUBSCRIBE other", "UNSUBSCRIBE"),
         ("SUBSCRIBE __redis__:invalidate", "UNSUBSCRIBE"),
@@ -575,12 +577,12 @@ fn a_resp2_client_is_told_through_one_that_subscribes() {
     assert_eq!(t.read_reply().to_string(), "[\"message\", \"__redis__:invalidate\", nil]");
     c.reply("MGET a b");
     c.expect("MSET a 1 b 2", "+OK");
-    assert_eq!(t.told(), "[a] [b]");
+    assert_eq!(t.invalidations(), "[a] [b]");
     c.expect("PING", "+PONG");
 }
 
 #[test]
-fn a_resp3_client_is_told_for_another_though_it_subscribes_to_nothing() {
+fn a_resp3_client_can_be_a_target_without_a_subscription() {
     let mut w = connect();
     let (mut c, mut t) = (w.another(), resp3(&w));
     t.expect("SET k v", "+OK");
@@ -590,26 +592,26 @@ fn a_resp3_client_is_told_for_another_though_it_subscribes_to_nothing() {
     c.expect("CLIENT GETREDIR", &format!(":{id}"));
     c.reply("GET a");
     w.expect("SET a 1", "+OK");
-    assert_eq!(news(t.read_reply()), "[a]", "without asking for anything");
+    assert_eq!(invalidation(t.read_reply()), "[a]", "without a subscription");
     c.reply("GET a");
     c.expect("SET a 2", "+OK");
-    assert_eq!(t.told(), "[a]");
+    assert_eq!(t.invalidations(), "[a]");
     c.expect("CLIENT TRACKING OFF", "+OK");
     c.expect(&format!("CLIENT TRACKING ON BCAST PREFIX a REDIRECT {id}"), "+OK");
     w.expect("MSET a1 1 a2 2 b 3", "+OK");
-    assert_eq!(t.told(), "[a1 a2]");
-    // It may begin and end to listen itself, and its replies are its own.
+    assert_eq!(t.invalidations(), "[a1 a2]");
+    // It may subscribe and unsubscribe itself, and it still gets its replies.
     t.expect("SUBSCRIBE x", ">[\"subscribe\", \"x\", :1]");
     t.expect("UNSUBSCRIBE x", ">[\"unsubscribe\", \"x\", :0]");
     w.expect("SET a 1", "+OK");
-    assert_eq!(news(t.read_reply()), "[a]");
+    assert_eq!(invalidation(t.read_reply()), "[a]");
     t.expect("GET k", "\"v\"");
     t.expect("QUIT", "+OK");
     t.expect_closed();
 }
 
 #[test]
-fn a_target_that_has_listened_for_a_moment_only_is_told_at_once() {
+fn a_target_that_was_subscribed_only_briefly_is_notified_at_once() {
     let mut w = connect();
     let moments = [
         "CLIENT TRACKING ON\r\nCLIENT TRACKING OFF",
@@ -624,12 +626,12 @@ fn a_target_that_has_listened_for_a_moment_only_is_told_at_once() {
         c.expect(&format!("CLIENT TRACKING ON REDIRECT {id}"), "+OK");
         c.reply("GET a");
         w.expect("SET a 1", "+OK");
-        assert_eq!(news(t.read_reply()), "[a]", "{moment}");
+        assert_eq!(invalidation(t.read_reply()), "[a]", "{moment}");
     }
 }
 
 #[test]
-fn who_has_redirected_for_a_moment_only_does_not_keep_the_targets_socket() {
+fn a_brief_redirection_does_not_keep_the_target_s_socket_open() {
     if skipped_on_redis() {
         return;
     }
@@ -648,11 +650,11 @@ fn who_has_redirected_for_a_moment_only_does_not_keep_the_targets_socket() {
         c.send_raw(format!("CLIENT TRACKING ON REDIRECT {id}\r\nCLIENT TRACKING OFF\r\n"));
         c.expect_bytes("+OK\r\n+OK\r\n");
     }
-    eventually("the targets have gone", || sockets() == before);
+    eventually("the sockets of the targets are closed", || sockets() == before);
 }
 
 #[test]
-fn replies_of_a_target_are_never_torn_by_what_it_is_told() {
+fn notifications_never_interrupt_a_reply_of_the_target() {
     let w = connect();
     let mut t = resp3(&w);
     let long = "x".repeat(100_000);
@@ -682,7 +684,7 @@ fn replies_of_a_target_are_never_torn_by_what_it_is_told() {
                         assert_eq!(bytes.len(), long.len());
                         answers += 1;
                     }
-                    push => assert_eq!(news(push), "[a]"),
+                    push => assert_eq!(invalidation(push), "[a]"),
                 }
             }
         }
@@ -691,7 +693,7 @@ fn replies_of_a_target_are_never_torn_by_what_it_is_told() {
 }
 
 #[test]
-fn a_redirection_to_who_has_gone_is_broken() {
+fn a_redirection_to_a_closed_connection_is_broken() {
     let mut w = connect();
     let mut c = resp3(&w);
     let mut t = resp3(&w);
@@ -700,7 +702,11 @@ fn a_redirection_to_who_has_gone_is_broken() {
     c.reply("MGET a b");
     w.expect(&format!("CLIENT KILL ID {id}"), ":1");
     t.expect_closed();
-    assert_eq!(flags(&mut c), format!("flags=t redir={id}"), "nobody has noticed");
+    assert_eq!(
+        flags(&mut c),
+        format!("flags=t redir={id}"),
+        "the broken redirection is not yet noticed"
+    );
     w.expect("MSET a 1 b 2", "+OK");
     for _ in 0..2 {
         let expected = format!(">[\"tracking-redir-broken\", :{id}]");
@@ -714,12 +720,12 @@ fn a_redirection_to_who_has_gone_is_broken() {
         ),
     );
     w.expect("FLUSHALL", "+OK");
-    assert_eq!(c.told(), "[broken]");
+    assert_eq!(c.invalidations(), "[broken]");
     c.reply("GET a");
     c.send(&["SET", "a", "1"]);
     assert_eq!(c.read_reply().to_string(), "+OK");
-    assert_eq!(c.told(), "[broken]");
-    // In RESP2 nothing can be said.
+    assert_eq!(c.invalidations(), "[broken]");
+    // In RESP2 there is no push to notify of it.
     c.reply("HELLO 2");
     c.reply("GET a");
     w.expect("SET a 2", "+OK");
@@ -729,28 +735,28 @@ fn a_redirection_to_who_has_gone_is_broken() {
     assert_eq!(flags(&mut c), "flags=t redir=0");
     c.reply("GET a");
     w.expect("SET a 3", "+OK");
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
 }
 
 #[test]
-fn one_may_redirect_to_oneself() {
+fn a_client_may_redirect_to_itself() {
     let mut w = connect();
     let mut c = resp3(&w);
     let id = c.id();
     c.expect(&format!("CLIENT TRACKING ON REDIRECT {id}"), "+OK");
     c.reply("GET a");
     w.expect("SET a 1", "+OK");
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
     c.reply("GET a");
     c.send(&["SET", "a", "2"]);
     assert_eq!(c.read_reply().to_string(), "+OK");
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
 }
 
 // ---- The connection ----------------------------------------------------------------------------------
 
 #[test]
-fn the_options_must_go_together() {
+fn bad_and_contradictory_options_are_rejected() {
     transcript(
         r#"
         > CLIENT TRACKING
@@ -836,7 +842,7 @@ fn the_options_must_go_together() {
 }
 
 #[test]
-fn client_caching_needs_a_mode_in_which_it_says_something() {
+fn client_caching_needs_optin_or_optout() {
     transcript(
         r#"
         > CLIENT CACHING
@@ -868,7 +874,7 @@ fn client_caching_needs_a_mode_in_which_it_says_something() {
 }
 
 #[test]
-fn a_connection_in_resp2_is_told_nothing_and_goes_on_tracking() {
+fn a_connection_in_resp2_is_not_notified_but_goes_on_tracking() {
     let mut w = connect();
     let mut c = w.another();
     c.expect("CLIENT TRACKING ON", "+OK");
@@ -877,7 +883,7 @@ fn a_connection_in_resp2_is_told_nothing_and_goes_on_tracking() {
     c.expect("GET a", "\"1\"");
     c.reply("HELLO 3");
     w.expect("SET a 2", "+OK");
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
     c.reply("GET a");
     c.reply("HELLO 2");
     w.expect("SET a 3", "+OK");
@@ -885,26 +891,26 @@ fn a_connection_in_resp2_is_told_nothing_and_goes_on_tracking() {
 }
 
 #[test]
-fn replies_that_are_not_wanted_do_not_keep_news_away() {
+fn client_reply_off_does_not_suppress_invalidations() {
     let mut w = connect();
     let mut c = tracking(&w, "");
     c.reply("GET a");
     c.send(&["CLIENT", "REPLY", "OFF"]);
     c.send(&["SET", "a", "1"]);
-    assert_eq!(news(c.read_reply()), "[a]");
+    assert_eq!(invalidation(c.read_reply()), "[a]");
     c.send(&["GET", "a"]);
     c.send(&["CLIENT", "REPLY", "SKIP"]);
     c.expect("CLIENT REPLY ON", "+OK");
     w.expect("SET a 2", "+OK");
-    assert_eq!(news(c.read_reply()), "[a]");
+    assert_eq!(invalidation(c.read_reply()), "[a]");
     c.reply("GET a");
     c.send(&["CLIENT", "REPLY", "SKIP"]);
     c.send(&["SET", "a", "3"]);
-    assert_eq!(c.told(), "[a]");
+    assert_eq!(c.invalidations(), "[a]");
 }
 
 #[test]
-fn who_asks_no_more_gets_all_replies() {
+fn a_half_closed_client_still_gets_all_replies() {
     let w = connect();
     for listening in ["CLIENT TRACKING ON", "SUBSCRIBE x"] {
         for _ in 0..20 {
@@ -919,9 +925,9 @@ fn who_asks_no_more_gets_all_replies() {
 }
 
 #[test]
-fn who_has_left_but_does_not_read_is_listed_and_can_be_killed() {
+fn a_half_closed_client_that_does_not_read_is_listed_and_can_be_killed() {
     if skipped_on_redis() {
-        return; // it takes what a client has asked for last into its memory, or drops it
+        return; // Redis buffers the last replies or drops them
     }
     let mut w = connect();
     w.call(&["SET", "long", &"x".repeat(30_000_000)]);
@@ -932,15 +938,15 @@ fn who_has_left_but_does_not_read_is_listed_and_can_be_killed() {
         c.close_sending();
         let list = format!("CLIENT LIST ID {id}");
         let last = if end.is_empty() { "cmd=ping" } else { "cmd=quit" };
-        eventually("it has left", || w.text(&list).contains(last));
-        thread::sleep(Duration::from_millis(50)); // to fail, its thread would have to leave meanwhile
+        eventually("its last command has run", || w.text(&list).contains(last));
+        thread::sleep(Duration::from_millis(50)); // the test would fail if its thread ended meanwhile
         w.expect(&format!("CLIENT KILL ID {id}"), ":1");
-        eventually("it has gone", || w.text(&list).is_empty());
+        eventually("it is no longer listed", || w.text(&list).is_empty());
     }
 }
 
 #[test]
-fn reset_and_leaving_end_it() {
+fn reset_and_disconnecting_end_tracking() {
     let mut w = connect();
     let mut c = tracking(&w, "OPTIN");
     c.expect("CLIENT CACHING YES", "+OK");
@@ -965,7 +971,7 @@ fn reset_and_leaving_end_it() {
 }
 
 #[test]
-fn who_does_not_read_what_it_is_told_is_cut_off_at_the_limit_of_normal_clients() {
+fn a_client_that_does_not_read_its_invalidations_is_disconnected_at_the_normal_limit() {
     let mut w = connect();
     w.expect("CONFIG SET client-output-buffer-limit \"pubsub 1mb 0 0\"", "+OK");
     let mut c = tracking(&w, "BCAST");
@@ -974,9 +980,9 @@ fn who_does_not_read_what_it_is_told_is_cut_off_at_the_limit_of_normal_clients()
     for _ in 0..200 {
         w.expect(&change, "+OK");
     }
-    assert_ne!(w.text(&list), "", "by default it has none");
+    assert_ne!(w.text(&list), "", "by default there is no limit");
     w.expect("CONFIG SET client-output-buffer-limit \"normal 1mb 0 0\"", "+OK");
-    eventually("it is cut off", || {
+    eventually("it is disconnected", || {
         w.expect(&change, "+OK");
         w.text(&list).is_empty()
     });
@@ -985,7 +991,7 @@ fn who_does_not_read_what_it_is_told_is_cut_off_at_the_limit_of_normal_clients()
 // ---- The table ---------------------------------------------------------------------------------------
 
 #[test]
-fn the_table_is_counted_and_has_a_limit() {
+fn the_tracking_table_is_counted_and_limited() {
     let mut w = connect();
     let (mut c, mut other) = (tracking(&w, ""), tracking(&w, ""));
     c.reply("MGET a b c");
@@ -995,27 +1001,35 @@ fn the_table_is_counted_and_has_a_limit() {
     assert_eq!(totals(&mut w)[1..3], ["total_keys:2", "total_items:2"]);
     w.expect("FLUSHALL", "+OK");
     assert_eq!(totals(&mut w)[1..3], ["total_keys:0", "total_items:0"]);
-    c.told();
+    c.invalidations();
     let name = "tracking-table-max-keys";
     w.expect(&format!("CONFIG GET {name}"), &format!("[\"{name}\", \"1000000\"]"));
     w.expect(&format!("CONFIG SET {name} 2"), "+OK");
     c.reply("MGET p q r s t");
-    let told = c.told();
-    assert_eq!(told.split(' ').count(), 3, "three of five had to go: {told}");
+    let invalidations = c.invalidations();
+    assert_eq!(
+        invalidations.split(' ').count(),
+        3,
+        "three of five keys must be evicted: {invalidations}"
+    );
     assert_eq!(totals(&mut w)[1], "total_keys:2");
     let kept: Vec<&str> =
-        ["p", "q", "r", "s", "t"].into_iter().filter(|key| !told.contains(key)).collect();
+        ["p", "q", "r", "s", "t"].into_iter().filter(|key| !invalidations.contains(key)).collect();
     w.expect("MSET p 1 q 1 r 1 s 1 t 1", "+OK");
-    assert_eq!(c.told(), format!("[{}] [{}]", kept[0], kept[1]), "the others are tracked still");
+    assert_eq!(
+        c.invalidations(),
+        format!("[{}] [{}]", kept[0], kept[1]),
+        "the others are still tracked"
+    );
     w.expect(&format!("CONFIG SET {name} 0"), "+OK");
     c.reply("MGET p q r s t");
-    assert_eq!(c.told(), "");
+    assert_eq!(c.invalidations(), "");
     w.expect(&format!("CONFIG SET {name} 1"), "+OK");
     w.expect("PING", "+PONG");
-    assert_eq!(c.told().split(' ').count(), 4);
+    assert_eq!(c.invalidations().split(' ').count(), 4);
 }
 
-// ---- Nobody is left with an old value ----------------------------------------------------------------
+// ---- No cache keeps an old value ---------------------------------------------------------------------
 
 const KEYS: usize = 40;
 
@@ -1023,7 +1037,7 @@ fn random_key(random: &mut Rng) -> String {
     format!("k{}", random.below(KEYS))
 }
 
-/// What a caching client knows.
+/// The cache of a client.
 #[derive(Default)]
 struct Cache {
     values: HashMap<String, Reply>,
@@ -1032,9 +1046,9 @@ struct Cache {
 }
 
 impl Cache {
-    fn hear(&mut self, push: Reply) {
-        let told = news(push);
-        let keys = told.trim_matches(['[', ']']);
+    fn apply(&mut self, push: Reply) {
+        let invalidations = invalidation(push);
+        let keys = invalidations.trim_matches(['[', ']']);
         self.dropped += 1;
         match keys {
             "*" => self.values.clear(),
@@ -1043,7 +1057,7 @@ impl Cache {
     }
 }
 
-/// Reads through a cache until told to stop; returns the cache when all that was sent has been heard.
+/// Reads through a cache until `stop`. Returns the cache after all invalidations have arrived.
 fn cache(w: &Client, mode: &str, mut random: Rng, [quiet, stop]: [&AtomicBool; 2]) -> Cache {
     let mut c = resp3(w);
     let mut target = (mode == "REDIRECT").then(|| resp3(w));
@@ -1054,7 +1068,7 @@ fn cache(w: &Client, mode: &str, mut random: Rng, [quiet, stop]: [&AtomicBool; 2
     c.expect(&format!("CLIENT TRACKING ON {options}"), "+OK");
     let mut cache = Cache::default();
     while !stop.load(Ordering::SeqCst) {
-        // A few at once, so that news comes in the middle of a pipeline.
+        // A few at once, so that invalidations arrive in the middle of a pipeline.
         let mut asked = Vec::new();
         for _ in 0..=random.below(8) {
             let key = random_key(&mut random);
@@ -1078,7 +1092,7 @@ fn cache(w: &Client, mode: &str, mut random: Rng, [quiet, stop]: [&AtomicBool; 2
         let mut asked = asked.into_iter();
         loop {
             match c.read_reply() {
-                push @ Reply::Push(_) => cache.hear(push),
+                push @ Reply::Push(_) => cache.apply(push),
                 Reply::Simple(_) => {}
                 Reply::Bulk(bytes) if bytes == b"fence" => break,
                 Reply::Array(mut values) => {
@@ -1096,7 +1110,7 @@ fn cache(w: &Client, mode: &str, mut random: Rng, [quiet, stop]: [&AtomicBool; 2
     cache
 }
 
-/// Ends the threads, so that a failure in one is not waited for by the others.
+/// Stops the other threads when one fails.
 struct StopOnDrop<'a>([&'a AtomicBool; 2]);
 
 impl Drop for StopOnDrop<'_> {
@@ -1110,7 +1124,7 @@ fn listen(client: &mut Client, cache: &mut Cache) {
     loop {
         match client.read_reply() {
             Reply::Bulk(_) => return,
-            push => cache.hear(push),
+            push => cache.apply(push),
         }
     }
 }
@@ -1160,10 +1174,10 @@ fn no_cache_keeps_an_old_value() {
                 })
             })
             .collect();
-        thread::sleep(Duration::from_millis(1500)); // for so long they trouble each other
+        thread::sleep(Duration::from_millis(1500)); // the time for which the clients run
         quiet.store(true, Ordering::SeqCst);
         writers.into_iter().for_each(|writer| writer.join().expect("a writer"));
-        eventually("all has expired that will", || {
+        eventually("all keys with a time to live have expired", || {
             let info = w.text("INFO keyspace");
             !info.contains("db0") || info.contains("expires=0,")
         });

@@ -1,5 +1,5 @@
-//! Transactions: what MULTI queues and EXEC carries out, what WATCH notices, and that nobody, not even a
-//! crash, ever sees half of one.
+//! Transactions: what MULTI queues and EXEC runs, which changes WATCH notices, and that no client and no
+//! crash ever sees half of one.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -11,10 +11,10 @@ use crate::harness::{
 };
 use crate::rng::Rng;
 
-// ---- Queueing and carrying out -----------------------------------------------------------------------
+// ---- Queueing and execution --------------------------------------------------------------------------
 
 #[test]
-fn queued_commands_are_carried_out_in_their_order_and_their_replies_come_together() {
+fn queued_commands_run_in_order_and_their_replies_come_together() {
     transcript(
         r#"
         > MULTI
@@ -54,7 +54,7 @@ fn queued_commands_are_carried_out_in_their_order_and_their_replies_come_togethe
 }
 
 #[test]
-fn a_transaction_begins_once_and_ends_once() {
+fn multi_cannot_be_nested_and_exec_needs_multi() {
     transcript(
         r#"
         > EXEC
@@ -92,7 +92,7 @@ fn a_transaction_begins_once_and_ends_once() {
 }
 
 #[test]
-fn what_cannot_be_queued_lets_exec_refuse_the_rest() {
+fn a_command_that_cannot_be_queued_makes_exec_abort() {
     let mut c = connect();
     let refused = [
         ("NOSUCH a", "-ERR unknown command 'NOSUCH', with args beginning with: 'a' "),
@@ -128,7 +128,7 @@ fn what_cannot_be_queued_lets_exec_refuse_the_rest() {
 }
 
 #[test]
-fn a_command_that_fails_undoes_nothing_and_stops_nothing() {
+fn a_failing_command_neither_undoes_nor_stops_the_others() {
     transcript(
         r#"
         > MULTI
@@ -154,7 +154,7 @@ fn a_command_that_fails_undoes_nothing_and_stops_nothing() {
 }
 
 #[test]
-fn commands_about_the_connection_take_effect_in_their_turn() {
+fn connection_commands_take_effect_in_order() {
     let mut c = connect();
     c.expect("MULTI", "+OK");
     let commands = [
@@ -185,12 +185,12 @@ fn commands_about_the_connection_take_effect_in_their_turn() {
     let expected =
         ["+PONG", "\"hi\"", "+OK", "+OK", "+OK", "nil", "_", "+OK", "\"me\"", ":1", "+OK", ":1"];
     assert_eq!(shown, expected);
-    // The last SELECT stays.
+    // The last SELECT remains in effect.
     c.expect("GET k", "\"one\"");
 }
 
 #[test]
-fn commands_over_the_whole_keyspace_see_what_came_before_them() {
+fn commands_on_the_whole_keyspace_see_the_earlier_commands() {
     let mut c = connect();
     c.expect("MSET a 1 b 2", "+OK");
     c.expect("MULTI", "+OK");
@@ -227,7 +227,7 @@ fn commands_over_the_whole_keyspace_see_what_came_before_them() {
 
 // ---- Watching ----------------------------------------------------------------------------------------
 
-/// What EXEC says if a key that was watched has changed since, and if not.
+/// EXEC's reply if a watched key has changed, and if none has.
 const CHANGED: &str = "nil*";
 const UNCHANGED: &str = "[+PONG]";
 
@@ -258,7 +258,7 @@ fn exec_does_nothing_when_a_watched_key_has_changed() {
         nil*
         > MGET k mine
         ["3", nil]
-        // Each EXEC ends the watching, whether it does something or not.
+        // Each EXEC unwatches all keys, even if it is aborted.
         > MULTI
         +OK
         > SET k 4
@@ -279,7 +279,7 @@ fn exec_does_nothing_when_a_watched_key_has_changed() {
         +QUEUED
         > EXEC
         ["5"]
-        // Between MULTI and EXEC there is nothing left to call off.
+        // UNWATCH between MULTI and EXEC comes too late.
         > WATCH k another
         +OK
         > MULTI
@@ -300,7 +300,7 @@ fn exec_does_nothing_when_a_watched_key_has_changed() {
         +QUEUED
         > EXEC
         nil*
-        // One's own change counts too, before MULTI.
+        // The client's own change before MULTI counts too.
         > WATCH k
         +OK
         > SET k 6
@@ -356,7 +356,7 @@ fn exec_does_nothing_when_a_watched_key_has_changed() {
 }
 
 #[test]
-fn a_key_has_changed_when_a_command_has_done_something_to_it() {
+fn only_commands_that_change_a_watched_key_abort_exec() {
     let mut c = connect();
     let mut other = c.another();
     let cases = [
@@ -435,7 +435,7 @@ fn a_key_has_changed_when_a_command_has_done_something_to_it() {
         c.expect(&format!("WATCH {key}"), "+OK");
         other.reply(command);
         expect_exec(&mut c, expected, &format!("WATCH {key}, then {command}"));
-        // The same from within another client's transaction.
+        // The same in another client's transaction.
         setup.iter().for_each(|step| _ = c.reply(step));
         c.expect(&format!("WATCH {key}"), "+OK");
         other.expect("MULTI", "+OK");
@@ -476,20 +476,20 @@ fn a_key_is_watched_in_its_database() {
 }
 
 #[test]
-fn a_key_that_expires_while_it_is_watched_has_changed() {
+fn a_watched_key_that_expires_has_changed() {
     let mut c = connect();
     let mut other = c.another();
     c.expect("SET k v PX 20", "+OK");
     c.expect("WATCH k", "+OK");
     eventually("the key has expired", || other.reply("EXISTS k") == Reply::Integer(0));
     expect_exec(&mut c, CHANGED, "it was there when it was watched");
-    // And it stays changed when it is back.
+    // It has changed even if it is created again.
     c.expect("SET k v PX 20", "+OK");
     c.expect("WATCH k", "+OK");
     eventually("the key has expired", || other.reply("EXISTS k") == Reply::Integer(0));
     other.expect("SET k v", "+OK");
     expect_exec(&mut c, CHANGED, "it is another key of the same name");
-    // Once it is gone, a key that is not there is watched.
+    // After it has expired, WATCH watches a missing key.
     c.expect("SET k v PX 20", "+OK");
     eventually("the key has expired", || other.reply("EXISTS k") == Reply::Integer(0));
     c.expect("WATCH k", "+OK");
@@ -501,7 +501,7 @@ fn a_key_that_expires_while_it_is_watched_has_changed() {
 }
 
 #[test]
-fn who_aborts_is_told_so_in_its_protocol() {
+fn an_aborted_exec_replies_null_in_the_client_s_protocol() {
     let mut c = connect();
     c.reply("HELLO 3");
     c.expect("WATCH k", "+OK");
@@ -523,28 +523,28 @@ fn client_list_shows_transactions_and_watching() {
     assert_eq!((shown("flags"), shown("multi")), ("N".into(), "-1".into()));
     c.expect("WATCH a b", "+OK");
     if c.redis_at_least("7.4") {
-        eventually("it watches", || shown("watch") == "2");
+        eventually("it watches two keys", || shown("watch") == "2");
     }
     c.expect("MULTI", "+OK");
     c.expect("PING", "+QUEUED");
-    eventually("it has begun", || shown("flags") == "x" && shown("multi") == "1");
+    eventually("its transaction has begun", || shown("flags") == "x" && shown("multi") == "1");
     c.another().expect("SET a v", "+OK");
-    eventually("it is lost", || shown("flags") == "xd");
+    eventually("its transaction will be aborted", || shown("flags") == "xd");
     if c.redis_at_least("7.4") {
         assert_eq!(shown("watch"), "0");
     }
     c.expect("PING", "+QUEUED");
-    assert_eq!(shown("multi"), "1", "what is lost is not queued");
+    assert_eq!(shown("multi"), "1", "commands of an aborted transaction are not queued");
     c.expect("EXEC", "nil*");
     c.expect("MULTI", "+OK");
     c.expect("CLIENT INFO", "+QUEUED");
     let info = c.reply("EXEC").into_items()[0].clone().into_text();
     assert_eq!((field(&info, "flags"), field(&info, "multi")), ("x".into(), "1".into()));
-    eventually("it is over", || shown("flags") == "N" && shown("multi") == "-1");
+    eventually("its transaction has ended", || shown("flags") == "N" && shown("multi") == "-1");
 }
 
 #[test]
-fn the_table_says_of_transactions_what_redis_says() {
+fn command_info_of_transaction_commands_is_redis_s() {
     transcript(
         r#"
         > COMMAND INFO exec watch
@@ -560,7 +560,7 @@ fn the_table_says_of_transactions_what_redis_says() {
     );
 }
 
-// ---- Many at once ------------------------------------------------------------------------------------
+// ---- Concurrency -------------------------------------------------------------------------------------
 
 #[test]
 fn increments_of_20_clients_that_watch_what_they_read_sum_up_exactly() {
@@ -597,7 +597,7 @@ fn increments_of_20_clients_that_watch_what_they_read_sum_up_exactly() {
 }
 
 #[test]
-fn of_two_who_watch_what_the_other_writes_one_gives_way() {
+fn of_two_clients_that_watch_each_other_s_key_exactly_one_succeeds() {
     let c = connect();
     for round in 0..100 {
         let [a, b] = [format!("a{round}"), format!("b{round}")];
@@ -619,15 +619,15 @@ fn of_two_who_watch_what_the_other_writes_one_gives_way() {
 }
 
 #[test]
-fn nobody_sees_half_of_a_transaction() {
+fn no_client_sees_half_of_a_transaction() {
     let c = connect();
-    let go_on = AtomicBool::new(true);
+    let running = AtomicBool::new(true);
     thread::scope(|scope| {
         for writer in 0..3 {
-            let (mut c, go_on) = (c.another(), &go_on);
+            let (mut c, running) = (c.another(), &running);
             scope.spawn(move || {
                 let mut round = 0;
-                while go_on.load(SeqCst) {
+                while running.load(SeqCst) {
                     round += 1;
                     let value = format!("{writer}:{round}");
                     let clear: &[&str] = match round % 8 {
@@ -671,7 +671,7 @@ fn nobody_sees_half_of_a_transaction() {
         }
         for reader in readers {
             let result = reader.join();
-            go_on.store(false, SeqCst);
+            running.store(false, SeqCst);
             result.unwrap();
         }
     });
@@ -679,7 +679,7 @@ fn nobody_sees_half_of_a_transaction() {
 
 // ---- The log -----------------------------------------------------------------------------------------
 
-/// What the log got from what is done, beginning with its `SELECT 0`.
+/// The records that the commands add to the log.
 fn logged(server: &Server, commands: &[&str]) -> String {
     let mut c = server.client();
     c.expect("SELECT 0", "+OK");
@@ -693,14 +693,14 @@ fn logged(server: &Server, commands: &[&str]) -> String {
 }
 
 #[test]
-fn the_log_gets_a_transaction_as_one_block() {
+fn a_transaction_is_logged_as_one_block() {
     if skipped_on_redis() {
         return;
     }
     let mut server = Server::start(&[]);
     let cases: [(&[&str], &str); 6] = [
         (&["MULTI", "SET a 1", "GET a", "INCR a", "EXEC"], "| MULTI | SET a 1 | INCR a | EXEC "),
-        // One record needs no frame; what changes nothing leaves none.
+        // A single record needs no MULTI and EXEC; a transaction that changes nothing is not logged.
         (&["MULTI", "GET a", "SET a 2", "DEL none", "EXEC"], "| SET a 2 "),
         (&["MULTI", "GET a", "DEL none", "HSET a f v", "EXEC"], ""),
         (&["MULTI", "SET a 3", "DISCARD"], ""),
@@ -725,7 +725,7 @@ fn the_log_gets_a_transaction_as_one_block() {
     for (commands, expected) in cases {
         assert_eq!(logged(&server, commands), expected, "{commands:?}");
     }
-    // A moment becomes a deadline.
+    // A time to live becomes an expiry time.
     let text = logged(&server, &["MULTI", "SET k v EX 1000", "EXEC"]);
     assert!(text.starts_with("| SET k v PXAT "), "{text}");
     assert_survives_kill_9(&mut server);
@@ -736,8 +736,8 @@ fn the_log_gets_a_transaction_as_one_block() {
     c.expect("GET b", "\"7\"");
 }
 
-/// A transaction in which everything says the same number, over three databases and now and then
-/// everything at once.
+/// A transaction that writes the same number everywhere, in several databases, sometimes with a command on
+/// the whole keyspace.
 fn numbered(id: usize, number: u64) -> Vec<Vec<u8>> {
     let (key, value) = (|kind: &str| format!("{kind}:{id}"), number.to_string());
     let mut commands = vec![
@@ -760,7 +760,7 @@ fn numbered(id: usize, number: u64) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn killed_amid_transactions_and_rewrites_the_server_comes_back_without_half_of_one() {
+fn a_server_killed_amid_transactions_and_rewrites_never_loads_half_of_one() {
     const CLIENTS: usize = 4;
     const ROUNDS: usize = 8;
     if skipped_on_redis() {
@@ -814,7 +814,10 @@ fn killed_amid_transactions_and_rewrites_the_server_comes_back_without_half_of_o
             ];
             let mut replies = pipeline(&mut c, &commands);
             replies.retain(|reply| !matches!(reply, Reply::Simple(_)));
-            assert!(replies.iter().all(|reply| *reply == replies[0]), "half of one: {replies:?}");
+            assert!(
+                replies.iter().all(|reply| *reply == replies[0]),
+                "half of a transaction: {replies:?}"
+            );
             let found = match &replies[0] {
                 Reply::Bulk(digits) => String::from_utf8_lossy(digits).parse().unwrap(),
                 _ => 0,
@@ -864,10 +867,11 @@ fn a_log_that_cannot_be_written_refuses_transactions_that_write() {
     c.expect("SET k w", "+QUEUED");
     fs::remove_file(server.log_path()).unwrap();
     let (misconf, mut probe) = ("MISCONF Errors writing to the AOF file: ", server.client());
-    // Until the log is missed, EXEC is held back; a rewrite may then have made another.
+    // EXEC is sent only after the server has noticed the missing log; a rewrite may then have written
+    // another.
     let refused = |reply: Reply| reply.to_string().contains(misconf);
     fs::create_dir(server.dir().join("storage.aof.rewrite")).unwrap();
-    eventually("the log is missed", || refused(probe.reply("SET p v")));
+    eventually("the server notices the missing log", || refused(probe.reply("SET p v")));
     let abort = format!("-EXECABORT Transaction discarded because of: {misconf}");
     let reply = c.reply("EXEC").to_string();
     assert!(reply.starts_with(&abort), "{reply}");
@@ -881,7 +885,7 @@ fn a_log_that_cannot_be_written_refuses_transactions_that_write() {
 }
 
 #[test]
-fn a_client_that_queues_without_end_is_cut_off() {
+fn a_client_that_queues_too_much_is_disconnected() {
     if skipped_on_redis() {
         return;
     }

@@ -1,8 +1,8 @@
 //! The random numbers of all tests: one generator, and one seed for the whole run.
 //!
-//! `RANDOM_SEED` sets the seed, as CI does; without it, each run takes a new one from the clock. A test that
-//! draws from [`Rng::of_run`] prints the seed, and the test runner shows what a failing test has printed.
-//! The unit tests in `src`, the suite and the benchmark all include this file.
+//! `RANDOM_SEED` sets the seed, as CI does; without it, each run takes a new one from the clock. A test
+//! that draws from [`Rng::of_run`] prints the seed, and the test runner shows what a failing test has
+//! printed. The unit tests in `src`, the suite and the benchmark all include this file.
 
 #![allow(dead_code, reason = "each crate that includes this file uses a part of it")]
 

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::transcript::steps;
 use super::{Host, PATIENCE, Reply, Version, parse_version, quote, read_reply, say, split_command};
 
-/// A connection that sends what it is told, right or wrong, and reads replies strictly.
+/// A connection that sends any bytes, valid or not, and reads replies strictly.
 pub(crate) struct Client {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
     address: SocketAddr,
-    /// The version of the real Redis at the other end; none when it is Respite, which follows the newest.
+    /// The version of the real Redis at the other end; `None` for Respite, which follows the newest.
     pub(super) version: Option<Version>,
     pub(super) _host: Option<Arc<Host>>,
 }
@@ -34,7 +34,7 @@ impl Client {
         }
     }
 
-    /// One more connection to the same server.
+    /// Opens another connection to the same server.
     pub(crate) fn another(&self) -> Client {
         let mut client = Client::to(self.address);
         client.version = self.version;
@@ -46,17 +46,17 @@ impl Client {
         self.address
     }
 
-    /// The address of this end, as the server's `CLIENT LIST` shows it.
+    /// The address of this end, as `CLIENT LIST` shows it.
     pub(crate) fn local_address(&self) -> SocketAddr {
         self.stream.local_addr().expect("a local address")
     }
 
-    /// The version of the Redis; of Respite, which follows the newest, the highest there could be.
+    /// The version of the Redis; for Respite, which follows the newest, the highest possible one.
     pub(crate) fn redis_version(&self) -> Version {
         self.version.unwrap_or((u32::MAX, u32::MAX))
     }
 
-    /// False, and said so, when the server is a Redis older than `version`.
+    /// Whether the server has the features of Redis `version`. Prints a message if not.
     pub(crate) fn redis_at_least(&self, version: &str) -> bool {
         match self.version {
             Some(actual) if actual < parse_version(version) => {
@@ -72,7 +72,7 @@ impl Client {
 
     // -- Bytes --
 
-    /// The socket, to send from another thread while this one reads.
+    /// A handle of the socket, so another thread can send while this one reads.
     pub(crate) fn sending_half(&self) -> TcpStream {
         self.stream.try_clone().expect("share the socket")
     }
@@ -81,17 +81,17 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).expect("send");
     }
 
-    /// Like [`Client::send_raw`], for what the server may stop reading and close on.
+    /// Like [`Client::send_raw`], for bytes that may make the server close the connection.
     pub(crate) fn try_send_raw(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// Tells the server that nothing more comes.
+    /// Shuts down this side of the connection.
     pub(crate) fn close_sending(&self) {
         self.stream.shutdown(Shutdown::Write).expect("shut down");
     }
 
-    /// Reads exactly as many bytes as are expected, and compares.
+    /// Reads as many bytes as are expected, and compares them.
     #[track_caller]
     pub(crate) fn expect_bytes(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
@@ -125,7 +125,7 @@ impl Client {
             Err(error) if is_disconnection(&error) => {}
             Err(error) => panic!("the connection is not closed: {error}"),
         }
-        assert_eq!(quote(&rest), "\"\"", "came before the connection closed");
+        assert_eq!(quote(&rest), "\"\"", "bytes that came before the connection closed");
     }
 
     // -- Replies --
@@ -140,7 +140,7 @@ impl Client {
         }
     }
 
-    /// Reads one reply, and keeps its bytes as they came.
+    /// Reads one reply and also returns its bytes.
     #[track_caller]
     pub(crate) fn read_reply_and_bytes(&mut self) -> (Reply, Vec<u8>) {
         let mut recorder = Recorder { inner: &mut self.reader, bytes: Vec::new() };
@@ -163,7 +163,7 @@ impl Client {
         self.read_reply()
     }
 
-    /// The reply to a command that is written as in `redis-cli`.
+    /// The reply to a command, which is written as in `redis-cli`.
     #[track_caller]
     pub(crate) fn reply(&mut self, command: &str) -> Reply {
         self.call(&split_command(command))
@@ -172,7 +172,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn expect(&mut self, command: &str, expected: &str) {
         let reply = self.reply(command).to_string();
-        assert_eq!(reply, expected, "is the reply to: {command}");
+        assert_eq!(reply, expected, "the reply to: {command}");
     }
 
     #[track_caller]
@@ -189,8 +189,8 @@ impl Client {
         self.reply(command).into_text()
     }
 
-    /// Checks a whole session: see the head of this file. All steps are taken before it fails, so that
-    /// one run shows everything that is wrong.
+    /// Checks a whole session: see the top of [`harness`](super). It takes all steps before it fails, so
+    /// one run shows every difference.
     #[track_caller]
     pub(crate) fn transcript(&mut self, session: &str) {
         let mut others: HashMap<String, Client> = HashMap::new();
@@ -242,7 +242,7 @@ fn is_disconnection(error: &io::Error) -> bool {
     )
 }
 
-/// Keeps what is read through it.
+/// Records the bytes that are read through it.
 struct Recorder<'a> {
     inner: &'a mut BufReader<TcpStream>,
     bytes: Vec<u8>,

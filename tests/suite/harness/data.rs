@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{Client, Reply, Server, encode, eventually, quote, read_reply};
 
-/// Everything there is: by database and key, the type, the value and the deadline, and those of fields.
+/// All data, by database and key: the type, the value and the expiry time, and those of fields.
 pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
     let mut all = BTreeMap::new();
     for database in 0..16 {
@@ -17,7 +17,7 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
             let mut parts = c.call(&["SCAN", &cursor, "COUNT", "200"]).into_items();
             let keys = parts.remove(1).into_items().into_iter();
             let keys: Vec<Vec<u8>> = keys.map(Reply::into_bytes).collect();
-            // One round trip for the kinds and deadlines, one for the values.
+            // One round trip for the types and expiry times, one for the values.
             let both =
                 |key: &Vec<u8>| [encode(&[b"TYPE", &key[..]]), encode(&[b"PEXPIRETIME", &key[..]])];
             c.send_raw(keys.iter().flat_map(both).collect::<Vec<_>>().concat());
@@ -40,7 +40,7 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
                 value.sort();
                 let mut described = format!("{kind} {value} {deadline}");
                 if let Reply::Map(fields) = &value {
-                    described += &field_deadlines(c, key, fields);
+                    described += &field_expiry_times(c, key, fields);
                 }
                 all.insert((database, quote(key)), described);
             }
@@ -54,8 +54,8 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
     all
 }
 
-/// The fields of a hash that expire, and when. A Redis before 7.4 has none.
-fn field_deadlines(c: &mut Client, key: &[u8], fields: &[(Reply, Reply)]) -> String {
+/// The fields of a hash that expire, and when. Redis has them since 7.4.
+fn field_expiry_times(c: &mut Client, key: &[u8], fields: &[(Reply, Reply)]) -> String {
     let count = fields.len().to_string();
     let names = fields.iter().map(|(name, _)| name.clone().into_bytes());
     let words = [b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()].map(<[u8]>::to_vec);
@@ -67,8 +67,7 @@ fn field_deadlines(c: &mut Client, key: &[u8], fields: &[(Reply, Reply)]) -> Str
     timed.map(|((name, _), ms)| format!(" expiring {name} {ms}")).collect()
 }
 
-/// At least one of every command that writes, of each option that it has, in its effective and its
-/// ineffective form.
+/// Every command that writes and each of its options, at least once with an effect and once without.
 const WRITES: &str = r#"
     SET plain value
     SET empty ""
@@ -179,7 +178,7 @@ const WRITES: &str = r#"
     SET last value
 "#;
 
-/// Sends the commands, one by one; no reply may be an unexpected error.
+/// Sends the commands of [`WRITES`] one by one. Fails at an unexpected error.
 pub(crate) fn write_all(c: &mut Client) {
     for command in WRITES.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if let Reply::Error(error) = c.reply(command) {
@@ -195,7 +194,7 @@ pub(crate) fn info(c: &mut Client, field: &str) -> Option<String> {
     text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned()))
 }
 
-/// Waits until the log can be rewritten, has it rewritten, and waits for the end.
+/// Rewrites the log, as soon as no other rewrite runs, and waits until the rewrite has succeeded.
 #[track_caller]
 pub(crate) fn rewrite(c: &mut Client) {
     start_rewrite(c);
@@ -206,7 +205,7 @@ pub(crate) fn rewrite(c: &mut Client) {
 #[track_caller]
 pub(crate) fn start_rewrite(c: &mut Client) {
     let started = Reply::Simple("Background append only file rewriting started".into());
-    eventually("a rewrite has been started", || c.reply("BGREWRITEAOF") == started);
+    eventually("a rewrite starts", || c.reply("BGREWRITEAOF") == started);
 }
 
 #[track_caller]
@@ -216,7 +215,7 @@ pub(crate) fn await_rewrite(c: &mut Client) {
     });
 }
 
-/// Sends commands many at a time, and returns the replies.
+/// Sends commands in batches, and returns the replies.
 pub(crate) fn pipeline(c: &mut Client, commands: &[Vec<u8>]) -> Vec<Reply> {
     let mut replies = Vec::new();
     for batch in commands.chunks(200) {
@@ -226,10 +225,10 @@ pub(crate) fn pipeline(c: &mut Client, commands: &[Vec<u8>]) -> Vec<Reply> {
     replies
 }
 
-/// A moment that no test lives to see.
+/// An expiry time, in Unix milliseconds, that is centuries away.
 pub(crate) const FAR: &str = "33177117420123";
 
-/// So many keys of all kinds in each of three databases.
+/// Writes `count` keys of all types in each of three databases.
 pub(crate) fn fill(c: &mut Client, count: usize) {
     for db in ["1", "2", "0"] {
         let mut commands = vec![encode(&["SELECT", db])];
@@ -256,7 +255,7 @@ pub(crate) fn fill(c: &mut Client, count: usize) {
     }
 }
 
-/// The first difference is shown, not all of both.
+/// Fails with the first difference, not with both data sets.
 #[track_caller]
 pub(crate) fn assert_same(
     after: &BTreeMap<(usize, String), String>,
@@ -271,7 +270,7 @@ pub(crate) fn assert_same(
     }
 }
 
-/// Kills the server; started again, it must have all that it had.
+/// Kills the server and starts it again: all data must be there.
 #[track_caller]
 pub(crate) fn assert_survives_kill_9(server: &mut Server) {
     let before = dump(&mut server.client());
@@ -280,7 +279,7 @@ pub(crate) fn assert_survives_kill_9(server: &mut Server) {
     assert_same(&dump(&mut server.client()), &before);
 }
 
-/// The log as a list of commands. Panics where it is not plain RESP.
+/// The log as a list of commands. Fails if it is not plain RESP.
 pub(crate) fn records(log: &Path) -> Vec<Vec<Vec<u8>>> {
     let bytes = fs::read(log).expect("read the log");
     let mut reader = BufReader::new(&bytes[..]);
@@ -290,7 +289,7 @@ pub(crate) fn records(log: &Path) -> Vec<Vec<Vec<u8>>> {
         records.push(words.map(Reply::into_bytes).collect());
     }
     let length: usize = records.iter().map(|record| encode(record).len()).sum();
-    assert_eq!(length, bytes.len(), "the log is not all commands");
+    assert_eq!(length, bytes.len(), "the log holds something other than commands");
     records
 }
 

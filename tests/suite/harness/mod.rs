@@ -1,13 +1,13 @@
-//! What every test stands on: a server of its own, a client that speaks raw RESP, and a textual form of
-//! replies in which a test can be read as documentation.
+//! The ground of every test: a server of its own, a client that speaks raw RESP, and a textual form of
+//! replies, so that a test reads like documentation.
 //!
-//! **The server.** [`connect`] starts the binary under test on a free port with a directory of its own,
-//! and ends it by its own child handle when the client is dropped. With `REDIS_ADDR=host:port` in the
-//! environment it connects to that real Redis instead: the tests then run one at a time, each begins with
-//! an empty Redis, and settings that a test changed are put back. Tests of our own process use [`Server`]
-//! directly and begin with [`skipped_on_redis`].
+//! **The server.** [`connect`] starts the binary under test on a free port, in a directory of its own, and
+//! kills it when the client is dropped. With `REDIS_ADDR=host:port` in the environment it connects to that
+//! real Redis instead: the tests then run one at a time, each starts with an empty Redis, and the settings
+//! that a test changed are restored. Tests of our own process use [`Server`] directly and start with
+//! [`skipped_on_redis`].
 //!
-//! **The transcript.** [`Client::transcript`] takes what a session would look like:
+//! **The transcript.** [`Client::transcript`] takes a session as text:
 //!
 //! ```text
 //! > SET greeting "hello\r\n"
@@ -21,14 +21,15 @@
 //! // A comment.
 //! ```
 //!
-//! A line with a prompt is a command, quoted as `redis-cli` does it; the lines up to the next prompt are
-//! the reply it must get, in the form that [`Reply`] displays. What stands before the `>` may be a version
-//! (the reply is such since that Redis; on an older one the step is left out, and said so), `sorted` (the
-//! elements of the reply come in no particular order), or the name of another connection, opened when it is
-//! first named.
+//! A line with a prompt is a command, quoted as in `redis-cli`; the lines up to the next prompt are the
+//! expected reply, as [`Reply`] displays it. The word before the `>` is a version (on an older Redis the
+//! step is skipped with a message), `sorted` (the elements of the reply come in any order), or the name of
+//! another connection, which is opened at its first use.
 //!
-//! **Waiting.** A test never sleeps to let something happen: it asks [`eventually`]. Reads time out, so
-//! that a server that hangs fails the test.
+//! **Waiting.** A test does not sleep until something has happened: it calls [`eventually`]. Reads time
+//! out, so a server that hangs fails the test.
+//!
+//! [`data`] fills and compares whole data sets, and reads the log's files.
 
 mod client;
 mod data;
@@ -54,17 +55,17 @@ pub(crate) use server::{
 };
 pub(crate) use transcript::split_command;
 
-/// How long a test waits for anything at all before it fails.
+/// How long a test waits for a reply or a condition before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 // ---- Which server is tested --------------------------------------------------------------------------
 
-/// A client of a server that is empty and not shared with any other test.
+/// A client of an empty server that no other test uses.
 pub(crate) fn connect() -> Client {
     connect_with(&[])
 }
 
-/// As [`connect`]; our own server is started with these arguments, which a Redis must have been given.
+/// Like [`connect`], but starts our server with these arguments. A real Redis must run with them already.
 pub(crate) fn connect_with(args: &[&str]) -> Client {
     let host = Arc::new(match std::env::var("REDIS_ADDR") {
         Ok(address) => Host::Redis(SharedRedis::reserve(&address)),
@@ -80,13 +81,14 @@ pub(crate) fn connect_with(args: &[&str]) -> Client {
     client
 }
 
-/// A whole test that is one session: see the head of this file.
+/// Runs a transcript in a new session: see the top of this file.
 #[track_caller]
 pub(crate) fn transcript(session: &str) {
     connect().transcript(session);
 }
 
-/// True, and said so, when the tests run against a real Redis: this one is about our own process.
+/// Whether the tests run against a real Redis, which a test of our own process cannot use. Prints a message
+/// if so.
 pub(crate) fn skipped_on_redis() -> bool {
     let on_redis = std::env::var_os("REDIS_ADDR").is_some();
     if on_redis {
@@ -95,29 +97,29 @@ pub(crate) fn skipped_on_redis() -> bool {
     on_redis
 }
 
-/// Prints beside the name of the running test, past the capture of the test runner: a reader of the
-/// output must see what was not tested.
+/// Prints a message with the name of the running test, even if the test passes: the reader of the output
+/// must see what was not tested.
 pub(crate) fn say(message: &str) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test").to_owned();
-    // Not eprintln!, which the test runner keeps to itself. Nothing is lost if stderr is closed.
+    // Not eprintln!, because the test runner hides it. If stderr is closed, nothing is lost.
     let _ = writeln!(io::stderr(), "\n    {test}: {message}");
 }
 
-/// What a client's server is, kept alive as long as one of its clients is.
+/// The server of a client. It lives as long as any of its clients.
 enum Host {
     Respite(Server),
     Redis(SharedRedis),
 }
 
-/// Exclusive use of the Redis at `REDIS_ADDR`, which is left as it was found.
+/// Exclusive use of the Redis at `REDIS_ADDR`; dropping it restores the settings.
 struct SharedRedis {
     address: SocketAddr,
     version: Version,
-    /// Opened before the test could set a password, so that it can clean up after it.
+    /// Opened before the test can set a password, so it can clean up afterwards.
     keeper: Mutex<Client>,
     settings: BTreeMap<String, String>,
-    /// Last, so that the next test begins when all is put back.
+    /// Dropped last, so the next test starts after the clean-up.
     _turn: Turn,
 }
 
@@ -156,8 +158,8 @@ impl Drop for SharedRedis {
     }
 }
 
-/// The right to use the Redis, given to one test at a time. Not a `MutexGuard`, which could not be
-/// dropped by another thread than the one that got it.
+/// The right to use the Redis, which one test has at a time. Not a `MutexGuard`, because only the thread
+/// that locked it may drop it.
 struct Turn;
 
 static TAKEN: Mutex<bool> = Mutex::new(false);
@@ -188,12 +190,12 @@ fn parse_version(text: &str) -> Version {
 
 // ---- Waiting -----------------------------------------------------------------------------------------
 
-/// Waits until `condition` holds; fails, saying `what` did not come about, when it takes too long.
+/// Waits until `condition` holds. Fails with `what` if it takes too long.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(started.elapsed() < PATIENCE, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, BufRead};
 
-/// One reply, of either protocol. Displayed so that no two different replies look alike:
+/// One reply, of either protocol. Different replies are displayed differently:
 ///
 /// | | | | |
 /// |---|---|---|---|
@@ -32,7 +32,7 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// The elements of an array, set or push; a map's keys and values in turn.
+    /// The elements of an array, set or push; the keys and values of a map in turn.
     #[track_caller]
     pub(crate) fn into_items(self) -> Vec<Reply> {
         match self {
@@ -56,7 +56,7 @@ impl Reply {
         String::from_utf8(self.into_bytes()).expect("a string of UTF-8")
     }
 
-    /// Orders the elements by how they are displayed, for replies that come in no particular order.
+    /// Sorts the elements as displayed, for replies that come in any order.
     pub(crate) fn sort(&mut self) {
         match self {
             Reply::Array(items) | Reply::Set(items) => items.sort_by_cached_key(Reply::to_string),
@@ -105,7 +105,7 @@ fn write_items(out: &mut fmt::Formatter, mark: &str, items: &[Reply]) -> fmt::Re
     write!(out, "]")
 }
 
-/// A byte string as `redis-cli` would take it back.
+/// A byte string, quoted as `redis-cli` accepts it.
 pub(crate) fn quote(bytes: &[u8]) -> String {
     let mut text = String::from("\"");
     for &byte in bytes {
@@ -122,7 +122,7 @@ pub(crate) fn quote(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads one reply. Whatever is not RESP to the letter is an error.
+/// Reads one reply. Anything that is not exactly RESP is an error.
 pub(crate) fn read_reply(reader: &mut impl BufRead) -> io::Result<Reply> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line)?;

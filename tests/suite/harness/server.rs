@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Client, PATIENCE, eventually, say};
 
-/// One running process of the binary under test, and its directory.
+/// A running process of the binary under test, and its directory.
 pub(crate) struct Server {
     child: Child,
     port: u16,
@@ -24,13 +24,13 @@ impl Server {
         Server::start_in(TempDir::new(), args)
     }
 
-    /// Starts it in `home`, on the data that is there.
+    /// Starts the server in `home`, with the data that is there.
     pub(crate) fn start_in(home: TempDir, args: &[&str]) -> Server {
         let child = spawn(&home, args);
         Server::listening(child, home, args)
     }
 
-    /// Starts it with a pipe as stderr that nobody reads.
+    /// Starts the server with a pipe as stderr that nobody reads.
     pub(crate) fn start_unread(args: &[&str]) -> Server {
         let home = TempDir::new();
         let child = command(&home, args).stderr(Stdio::piped()).spawn().expect("start the server");
@@ -44,7 +44,7 @@ impl Server {
         server
     }
 
-    /// Runs the server where it is expected to refuse to start, and returns how it ended.
+    /// Starts the server where it must refuse to start, and returns how it ended.
     pub(crate) fn fail_to_start(home: &TempDir, args: &[&str]) -> Ended {
         let mut child = spawn(home, args);
         let started = Instant::now();
@@ -55,7 +55,7 @@ impl Server {
             if started.elapsed() > PATIENCE || home.stdout().contains("Listening on port") {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("the server started though it must not:\n{}", home.output());
+                panic!("the server started, but it must not:\n{}", home.output());
             }
             thread::sleep(Duration::from_millis(1));
         };
@@ -104,7 +104,7 @@ impl Server {
         Client::to(self.address())
     }
 
-    /// Where the server keeps its data.
+    /// The directory of the server's data.
     pub(crate) fn dir(&self) -> PathBuf {
         self.home.data()
     }
@@ -118,17 +118,18 @@ impl Server {
         self.home.stderr()
     }
 
+    /// The log lines as they were written, with their process ids and times.
     pub(crate) fn stamped_stderr(&self) -> String {
         read_lossy(&self.home.path.join("stderr"))
     }
 
-    /// SIGKILL: the process gets no chance to do anything more.
+    /// Sends SIGKILL: the process cannot do anything more.
     pub(crate) fn kill_9(&mut self) {
         self.child.kill().expect("kill the server");
         self.child.wait().expect("wait for the server");
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits until the process exits by itself, and returns its exit code.
     pub(crate) fn wait_for_exit(&mut self) -> Option<i32> {
         let mut code = None;
         eventually("the server ends", || {
@@ -143,7 +144,7 @@ impl Server {
         code
     }
 
-    /// Kills the process if it still runs, and starts it again on its data.
+    /// Kills the process if it still runs, and starts it again with its data.
     pub(crate) fn restart(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -163,7 +164,7 @@ impl Drop for Server {
     }
 }
 
-/// How a process that did not start ended.
+/// How a server that refused to start ended.
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) stderr: String,
@@ -181,7 +182,7 @@ fn command(home: &TempDir, args: &[&str]) -> Command {
         .args(["--port", "0"].iter().filter(|_| !args.contains(&"--port")))
         .arg("--dir")
         .arg(home.data())
-        // Not the package's directory, where the committed storage.aof lies.
+        // Not the package's directory, which holds a storage.aof.
         .current_dir(&home.path)
         .stdin(Stdio::null())
         .stdout(output("stdout"))
@@ -189,7 +190,7 @@ fn command(home: &TempDir, args: &[&str]) -> Command {
     command
 }
 
-/// A directory for one test, removed with it: `data/` for the server, its output beside it.
+/// A directory for one test, removed when dropped: `data/` for the server, and its output beside that.
 pub(crate) struct TempDir {
     path: PathBuf,
 }
@@ -219,7 +220,7 @@ impl TempDir {
         read_lossy(&self.path.join("stdout"))
     }
 
-    /// The log lines without their stamps: a test that looks for a number must not find it in a time.
+    /// The log lines without process ids and times, in which a test could find the number it looks for.
     pub(crate) fn stderr(&self) -> String {
         let text = |line: &str| match line.split_once(":M ") {
             Some((_, stamped)) => stamped.splitn(6, ' ').last().unwrap_or_default().to_owned(),
@@ -254,7 +255,7 @@ pub(crate) fn start_with_log(log: &[u8]) -> Server {
     Server::start_in(home, &[])
 }
 
-/// Runs `respite --check-aof`; whether it finds the log good, and what it says.
+/// Runs `respite --check-aof`. Returns whether the log is good, and the output.
 pub(crate) fn check_aof(log: &Path, options: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_respite"))
         .arg("--check-aof")
@@ -269,7 +270,7 @@ pub(crate) fn check_aof(log: &Path, options: &[&str]) -> (bool, String) {
 
 // ---- Other programs ----------------------------------------------------------------------------------
 
-/// Whether a program can be run; said when it cannot.
+/// Whether a program can be run. Prints a message if not.
 pub(crate) fn installed(program: &str) -> bool {
     let found = Command::new(program)
         .arg("--version")
@@ -293,7 +294,7 @@ impl Drop for KilledOnDrop {
     }
 }
 
-/// A port that nobody listens on.
+/// A port that no process listens on.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()

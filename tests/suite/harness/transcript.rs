@@ -38,7 +38,8 @@ pub(super) fn steps(session: &str) -> Vec<Step> {
     steps
 }
 
-/// `word> command`, where the word may be missing: a push (`>[…]`) is no prompt, for want of the space.
+/// Splits `word> command`; the word may be missing. A push (`>[…]`) is not a prompt, because no space
+/// follows.
 fn split_prompt(line: &str) -> Option<(&str, &str)> {
     let (prompt, command) = line.split_once("> ")?;
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '.';

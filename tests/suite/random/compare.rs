@@ -1,26 +1,26 @@
-//! Two servers that get the same commands, and what may differ between their replies.
+//! Two servers that get the same commands, and the differences between their replies that are allowed.
 //!
-//! Ours carries many of them out in transactions, the Redis each alone: that must be the same.
+//! Ours runs many of them in transactions, Redis runs each alone: the replies must be the same.
 //!
-//! Replies are compared byte for byte, but for what is by its nature not the same:
+//! Replies are compared byte for byte, except for:
 //!
-//! - the order of keys, and that of fields in a hash that the Redis keeps in a table (it is asked: in its
-//!   compact form they stand in the order in which they came, and so they must with us);
-//! - times that are left, or moments that were given as times from now: two seconds may pass;
+//! - the order of keys, and the order of fields in a hash that Redis keeps as a hash table (OBJECT ENCODING
+//!   tells; in a listpack they are in insertion order, and must be so in ours);
+//! - times to live, and expiry times that were given as such: they may differ by two seconds;
 //! - a page of SCAN, unless it is the whole database.
 //!
-//! What another release of Redis does differently is not sent to an older one: see [`NEWER`].
+//! A command whose behaviour is newer than the Redis is not sent: see [`NEWER`].
 
 use std::collections::BTreeMap;
 
 use respite::commands::Command as Row;
 
-use super::generator::{ALL, Drawn, Words};
+use super::generator::{ALL, Candidate, Words};
 use crate::harness::{Client, Reply, Server, connect, dump, encode, quote, say};
 
-/// What a Redis before that version does otherwise, by the command.
+/// By command: what a Redis before this version does differently.
 const NEWER: &[(&str, (u32, u32), Sign)] = &[
-    // Of Valkey 8.1: a start without an end.
+    // Valkey 8.1: a start without an end.
     ("bitcount", NO_REDIS, Sign::Words(3)),
     ("bitop", (8, 2), Sign::OneOf(&["DIFF", "DIFF1", "ANDOR", "ONE"])),
     ("hscan", (7, 4), Sign::OneOf(&["NOVALUES"])),
@@ -28,18 +28,18 @@ const NEWER: &[(&str, (u32, u32), Sign)] = &[
     ("set", (8, 4), Sign::OneOf(&["IFEQ", "IFNE", "IFDEQ", "IFDNE"])),
 ];
 
-/// Later than all.
+/// Later than every Redis.
 const NO_REDIS: (u32, u32) = (u32::MAX, 0);
 
-/// How such a command is known.
+/// How such a command is recognized.
 enum Sign {
-    /// Among its words is one of these.
+    /// It contains one of these words.
     OneOf(&'static [&'static str]),
-    /// It has so many words.
+    /// It has this many words.
     Words(usize),
 }
 
-/// How many commands are sent before replies are read.
+/// The number of commands that are sent before replies are read.
 const BATCH: usize = 64;
 
 /// Our server and a Redis.
@@ -50,7 +50,7 @@ pub(super) struct Pair {
     crashed: bool,
 }
 
-/// What an episode begins with, beside two empty servers.
+/// The settings of an episode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
     pub(super) protocol: usize,
@@ -58,7 +58,7 @@ pub(super) struct Setup {
     pub(super) sparse_bytes: usize,
 }
 
-/// Where the two differed.
+/// The first difference between the two.
 pub(super) struct Difference {
     /// The number of the command.
     pub(super) step: usize,
@@ -67,33 +67,33 @@ pub(super) struct Difference {
 }
 
 impl Pair {
-    /// With the Redis at `REDIS_ADDR`.
+    /// Starts our server and connects to the Redis at `REDIS_ADDR`.
     pub(super) fn start() -> Pair {
         let reference = connect();
         let version = reference.redis_version();
         Pair { ours: Server::start(&[]), reference, version, crashed: false }
     }
 
-    /// The rows that the Redis has too.
-    pub(super) fn rows(&mut self) -> Vec<&'static Drawn> {
-        let (known, lacking): (Vec<_>, Vec<_>) = ALL.iter().partition(|drawn| {
-            let info = self.reference.call(&["COMMAND", "INFO", drawn.row.name]).into_items();
+    /// The rows that the Redis also has.
+    pub(super) fn rows(&mut self) -> Vec<&'static Candidate> {
+        let (known, lacking): (Vec<_>, Vec<_>) = ALL.iter().partition(|candidate| {
+            let info = self.reference.call(&["COMMAND", "INFO", candidate.row.name]).into_items();
             matches!(info[..], [Reply::Array(_)])
         });
         if !lacking.is_empty() {
-            let names: Vec<&str> = lacking.iter().map(|drawn| drawn.row.name).collect();
+            let names: Vec<&str> = lacking.iter().map(|candidate| candidate.row.name).collect();
             let ((major, minor), names) = (self.version, names.join(" "));
             say(&format!("not compared, since Redis {major}.{minor} lacks them: {names}"));
         }
         known
     }
 
-    /// Whether this Redis can be expected to do the same.
+    /// Whether this Redis should behave as ours.
     pub(super) fn is_known(&self, command: &Words) -> bool {
         let Some(row) = row_of(command) else { return true };
         let newer = |(name, since, sign): &(&str, (u32, u32), Sign)| {
             let shows = match sign {
-                Sign::OneOf(tokens) => tokens.iter().any(|token| says(command, token)),
+                Sign::OneOf(tokens) => tokens.iter().any(|token| has_token(command, token)),
                 Sign::Words(count) => command.len() == *count,
             };
             *name == row.name && self.version < *since && shows
@@ -101,7 +101,7 @@ impl Pair {
         !NEWER.iter().any(newer)
     }
 
-    /// Two empty servers and a connection to each.
+    /// Empties both servers and opens a connection to each.
     fn begin(&mut self, setup: Setup) -> [Client; 2] {
         if std::mem::take(&mut self.crashed) {
             self.ours.restart();
@@ -117,8 +117,8 @@ impl Pair {
         both
     }
 
-    /// Sends the commands to both, from nothing, and says where they first differ: in a reply, or, behind
-    /// the last of them, in all that they hold.
+    /// Sends the commands to both, which are empty at first. Returns the first difference: in a reply, or
+    /// in their data after the last command.
     pub(super) fn difference(&mut self, setup: Setup, commands: &[Words]) -> Option<Difference> {
         let [mut ours, mut reference] = self.begin(setup);
         for (number, batch) in commands.chunks(BATCH).enumerate() {
@@ -130,7 +130,7 @@ impl Pair {
             reference.send_raw(with_probes.flat_map(|words| encode(words)).collect::<Vec<_>>());
             let mut our_replies = read_of_transactions(&mut ours, batch).into_iter();
             let mut first = None;
-            // All replies are read: who reconnects meets no command that is still under way.
+            // All replies are read, so no command still runs when the next attempt connects.
             for (place, command) in batch.iter().enumerate() {
                 let probed = probes[place].is_some().then(|| reference.read_reply());
                 let (one, bytes) = our_replies.next().unwrap_or((Reply::Closed, None));
@@ -153,21 +153,21 @@ impl Pair {
     }
 }
 
-/// Whether ours carries it out in a transaction, with those around it of which that is true too; there
-/// each must do what it does alone. (It depends on nothing but the command, so that a shorter list of
-/// commands has the same transactions.)
+/// Whether ours runs the command in a transaction, together with its neighbours for which this is true too.
+/// There each must do what it does alone. (It depends only on the command, so a shortened list has the same
+/// transactions.)
 fn is_queued(command: &Words) -> bool {
     let letters = command.iter().flatten().fold(0u32, |sum, &byte| sum + u32::from(byte));
     letters % 3 > 0 && row_of(command).is_some()
 }
 
-/// The commands in runs: those of one transaction, or one that is in none.
+/// The commands in runs: those of one transaction, or a single command outside of any.
 fn runs(batch: &[Words]) -> impl Iterator<Item = (&[Words], bool)> {
     let runs = batch.chunk_by(|one, next| is_queued(one) && is_queued(next));
     runs.map(|run| (run, is_queued(&run[0])))
 }
 
-/// The commands, those that are to be queued between `MULTI` and `EXEC`.
+/// The encoded commands, with `MULTI` and `EXEC` around each transaction.
 pub(super) fn in_transactions(batch: &[Words]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (run, is_queued) in runs(batch) {
@@ -181,7 +181,7 @@ pub(super) fn in_transactions(batch: &[Words]) -> Vec<u8> {
     bytes
 }
 
-/// The replies to the commands, and their bytes, unless they are a part of EXEC's.
+/// The replies to the commands, and their bytes unless they are part of EXEC's reply.
 pub(super) fn read_of_transactions(
     c: &mut Client,
     batch: &[Words],
@@ -204,9 +204,9 @@ pub(super) fn read_of_transactions(
     replies
 }
 
-/// The first key that the two hold in different ways, as each holds it.
+/// The first key on which the two differ, as each of them holds it.
 fn state_difference(ours: &Dump, theirs: &Dump) -> Option<(String, String)> {
-    // A dump ends in the deadline.
+    // A value in a dump ends in the expiry time.
     let parts = |dump: &Dump, place: &(usize, String)| -> Option<(String, i64)> {
         let (value, deadline) = dump.get(place)?.rsplit_once(" :")?;
         Some((value.to_owned(), deadline.parse().ok()?))
@@ -224,25 +224,25 @@ fn state_difference(ours: &Dump, theirs: &Dump) -> Option<(String, String)> {
 
 type Dump = BTreeMap<(usize, String), String>;
 
-/// Whether that is among its arguments.
-fn says(command: &Words, token: &str) -> bool {
+/// Whether one of the arguments is this token.
+fn has_token(command: &Words, token: &str) -> bool {
     command[1..].iter().any(|word| word.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// The row that carries the command out, if there is one and it gets as far as that.
+/// The row of the command, if there is one and it accepts the number of arguments.
 fn row_of(command: &Words) -> Option<&'static Row> {
-    let drawn = ALL.iter().find(|drawn| {
-        let mut names = drawn.row.name.split('|').zip(command);
+    let candidate = ALL.iter().find(|candidate| {
+        let mut names = candidate.row.name.split('|').zip(command);
         names.all(|(name, word)| word.eq_ignore_ascii_case(name.as_bytes()))
     });
-    drawn.map(|drawn| drawn.row).filter(|row| row.accepts(command.len()))
+    candidate.map(|candidate| candidate.row).filter(|row| row.accepts(command.len()))
 }
 
-/// What the Redis is asked before the command, so that the reply to that can be judged.
+/// A command that is sent to the Redis first, if the comparison of the replies needs its answer.
 fn probe(command: &Words) -> Option<Words> {
     let row = row_of(command)?;
     if row.name == "dbsize" {
-        // It counts what has expired until somebody looks at it.
+        // DBSIZE counts expired keys until they are deleted; SCAN deletes them.
         return Some([&b"SCAN"[..], b"0", b"COUNT", b"1000000"].map(<[u8]>::to_vec).into());
     }
     let is_of_hash = row.keys[0].is_some() && (is_unordered(row) || row.name == "hscan");
@@ -253,14 +253,15 @@ fn is_unordered(row: &Row) -> bool {
     row.tips.contains(&"nondeterministic_output_order")
 }
 
-/// Whether two replies say the same, though their bytes differ.
+/// Whether two replies with different bytes mean the same.
 fn are_alike(command: &Words, one: &Reply, other: &Reply, probed: Option<&Reply>) -> bool {
     let Some(row) = row_of(command) else { return false };
     if let Some((_, tolerance)) = TIMES.iter().find(|(name, _)| *name == row.name) {
         return are_near(one, other, *tolerance);
     }
     let is_compact = probed == Some(&Reply::Bulk(b"listpack".to_vec()));
-    let has_pairs = row.name == "hgetall" || (row.name == "hscan" && !says(command, "NOVALUES"));
+    let has_pairs =
+        row.name == "hgetall" || (row.name == "hscan" && !has_token(command, "NOVALUES"));
     let same_in_any_order =
         |one, other| !is_compact && sorted(one, has_pairs) == sorted(other, has_pairs);
     match (row.name, one, other) {
@@ -275,7 +276,7 @@ fn are_alike(command: &Words, one: &Reply, other: &Reply, probed: Option<&Reply>
     }
 }
 
-/// What replies with times, and by how much these may differ: by two seconds.
+/// Commands that reply with times, and by how much these may differ: two seconds.
 const TIMES: &[(&str, i64)] = &[
     ("ttl", 2),
     ("pttl", 2000),
@@ -298,12 +299,12 @@ fn are_near(one: &Reply, other: &Reply, tolerance: i64) -> bool {
     }
 }
 
-/// Both the same, or both in the future and near.
+/// Equal, or both positive and near each other.
 fn is_near(one: i64, other: i64, tolerance: i64) -> bool {
     one == other || (one > 0 && other > 0 && one.abs_diff(other) <= tolerance as u64)
 }
 
-/// With the elements in order, or, of an array, its pairs of elements.
+/// The reply with its elements sorted, or, if it is an array of pairs, the pairs.
 fn sorted(reply: &Reply, has_pairs: bool) -> Reply {
     let mut sorted = match reply {
         Reply::Array(items) if has_pairs && items.len() % 2 == 0 => {
@@ -315,7 +316,7 @@ fn sorted(reply: &Reply, has_pairs: bool) -> Reply {
     sorted
 }
 
-/// As one would type them into `redis-cli`.
+/// The commands as one would type them into `redis-cli`.
 pub(super) fn listing(commands: &[Words]) -> String {
     let plain = |word: &[u8]| {
         !word.is_empty() && word.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:+".contains(b))

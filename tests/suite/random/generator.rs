@@ -1,41 +1,41 @@
-//! The generator: from a seed to commands, drawn from the command table.
+//! The generator: random commands from the command table.
 //!
-//! Each row is drawn as often as any other (those that flush or exchange whole databases seldom), and its
-//! syntax says the words. What a word is follows from its name there; the pools below hold what is likely
-//! to matter: few keys, so that commands meet each other's values; the ends of the ranges of integers;
-//! text that is nearly a number; bytes that are no text. One command in twelve is broken on purpose.
+//! Each row is equally likely, except that rows that flush or swap whole databases are rare. The row's
+//! syntax names the words, and a word's name there selects how it is generated. The pools below hold
+//! words that are likely to matter: few keys, so that commands meet each other's values; the limits of
+//! integers; text that is almost a number; binary data. One command in twelve is broken on purpose.
 //!
-//! What would make two runs of the same commands differ is not said. A deadline has passed, or is far; one
-//! that is relative to now is given only once, a thousand seconds from all others, so that which of two is
-//! the later does not depend on the milliseconds between the commands. No offset makes a string long.
+//! It avoids words that would make two runs of the same commands differ. An expiry time is in the past or
+//! far away; each relative one is used only once, a thousand seconds from all others, so the order of two
+//! does not depend on the milliseconds between the commands. No offset makes a string long.
 
 use std::sync::LazyLock;
 
 use respite::commands::{self, Command as Row, Handler, subcommand_name};
 
-use super::grammar::{self, Part, Speaker};
+use super::grammar::{self, Part, WordSource};
 use crate::harness::split_command;
 use crate::rng::Rng;
 
 /// A command with its arguments.
 pub(super) type Words = Vec<Vec<u8>>;
 
-/// What a command can be drawn from.
-pub(super) struct Drawn {
+/// A row from which commands are generated, with its parsed syntax.
+pub(super) struct Candidate {
     pub(super) group: &'static str,
     pub(super) row: &'static Row,
     parts: Vec<Part>,
 }
 
-/// Commands about the connection that take part; the others of them say what is true of it alone.
+/// Connection commands that take part. The replies of the others depend on the connection.
 const OF_SESSIONS: [&str; 3] = ["echo", "ping", "select"];
-/// The table tells that their replies may differ; [`super::compare`] knows how far.
+/// The table marks their replies as nondeterministic, but [`super::compare`] can judge them.
 const COMPARABLE: [&str; 7] = ["scan", "hscan", "ttl", "pttl", "httl", "hpttl", "object|encoding"];
-/// What is about the server, or about how it keeps its data.
+/// Commands about the server or about how it stores its data.
 const LEFT_OUT: [&str; 4] = ["debug", "lolwut", "memory", "object|refcount"];
 
-/// All of the table that takes part: what reads and writes data, and whose reply is no matter of chance.
-pub(super) static ALL: LazyLock<Vec<Drawn>> = LazyLock::new(|| {
+/// The rows that take part: those that read or write data and have a deterministic reply.
+pub(super) static ALL: LazyLock<Vec<Candidate>> = LazyLock::new(|| {
     let rows = commands::all().flat_map(|(group, row)| {
         std::iter::once(row).chain(row.subcommands()).map(move |row| (group, row))
     });
@@ -51,89 +51,89 @@ pub(super) static ALL: LazyLock<Vec<Drawn>> = LazyLock::new(|| {
         is_on_data && !LEFT_OUT.contains(&row.name) && !LEFT_OUT.contains(&container)
     };
     rows.filter(|(_, row)| takes_part(row))
-        .map(|(group, row)| Drawn { group, row, parts: grammar::parse(row.syntax) })
+        .map(|(group, row)| Candidate { group, row, parts: grammar::parse(row.syntax) })
         .collect()
 });
 
 /// A stream of commands.
 pub(super) struct Generator<'a> {
     random: Rng,
-    rows: Vec<&'a Drawn>,
-    /// The one whose words are said.
-    now: &'a Drawn,
-    /// Counts the relative deadlines.
-    deadlines: usize,
+    rows: Vec<&'a Candidate>,
+    /// The row of the command being generated.
+    current: &'a Candidate,
+    /// The number of relative expiry times so far.
+    relative_times: usize,
 }
 
 impl<'a> Generator<'a> {
-    /// Draws from these rows. The same seed gives the same commands.
-    pub(super) fn new(seed: u64, rows: Vec<&'a Drawn>) -> Generator<'a> {
-        let now = rows[0];
-        Generator { random: Rng::new(seed), rows, now, deadlines: 0 }
+    /// Generates commands from these rows. The same seed gives the same commands.
+    pub(super) fn new(seed: u64, rows: Vec<&'a Candidate>) -> Generator<'a> {
+        let current = rows[0];
+        Generator { random: Rng::new(seed), rows, current, relative_times: 0 }
     }
 
     pub(super) fn command(&mut self) -> Words {
         loop {
-            let drawn = self.below(self.rows.len());
-            self.now = self.rows[drawn];
-            if !matches!(self.now.row.handler, Handler::WriteAll(_)) || self.below(30) == 0 {
+            let candidate = self.below(self.rows.len());
+            self.current = self.rows[candidate];
+            if !matches!(self.current.row.handler, Handler::WriteAll(_)) || self.below(30) == 0 {
                 break;
             }
         }
-        let row = self.now.row;
-        let mut said = Vec::new();
+        let row = self.current.row;
+        let mut words = Vec::new();
         if let Some((container, _)) = row.name.split_once('|') {
-            said.push(self.token(container));
+            words.push(self.token(container));
         }
-        said.push(self.token(subcommand_name(row)));
-        grammar::speak(&self.now.parts, self, &mut said);
+        words.push(self.token(subcommand_name(row)));
+        grammar::generate(&self.current.parts, self, &mut words);
         if self.below(12) == 0 {
-            self.break_it(&mut said);
+            self.corrupt(&mut words);
         }
         if row.syntax.contains("offset") {
-            said.iter_mut().skip(1).filter(|word| makes_long(word)).for_each(|word| {
+            words.iter_mut().skip(1).filter(|word| makes_long(word)).for_each(|word| {
                 *word = b"7".to_vec();
             });
         }
-        said
+        words
     }
 
-    /// Makes what is likely to be an error.
-    fn break_it(&mut self, said: &mut Words) {
-        let (place, other) = (self.below(said.len()), self.below(said.len()));
-        // A small number must not come to stand where a deadline is read.
-        let is_timed = self.now.row.syntax.contains("seconds");
+    /// Makes a change that is likely to cause an error.
+    fn corrupt(&mut self, words: &mut Words) {
+        let (place, other) = (self.below(words.len()), self.below(words.len()));
+        // A small number must not end up in the place of an expiry time.
+        let is_timed = self.current.row.syntax.contains("seconds");
         match self.below(7) {
-            0 => said.truncate(1 + place),
-            1 if said.len() > 1 => _ = said.remove(place.max(1)),
-            2 => said.insert(1 + place, said[place].clone()),
+            0 => words.truncate(1 + place),
+            1 if words.len() > 1 => _ = words.remove(place.max(1)),
+            2 => words.insert(1 + place, words[place].clone()),
             3 => {
                 let token = self.one_of("NX GET COUNT EX KEEPTTL BIT nonsense");
-                said.insert(1 + place, token.into());
+                words.insert(1 + place, token.into());
             }
-            4 if !is_timed && place > 0 && other > 0 => said.swap(place, other),
-            5 if !is_timed && place > 0 => said[place] = self.integer(),
-            6 if self.below(10) == 0 => said[0] = b"nonsense".to_vec(),
-            _ if !is_timed => said.push(self.text()),
-            _ => said.push(b"nonsense".to_vec()),
+            4 if !is_timed && place > 0 && other > 0 => words.swap(place, other),
+            5 if !is_timed && place > 0 => words[place] = self.integer(),
+            6 if self.below(10) == 0 => words[0] = b"nonsense".to_vec(),
+            _ if !is_timed => words.push(self.text()),
+            _ => words.push(b"nonsense".to_vec()),
         }
     }
 
-    /// A word of a text.
+    /// A random word of the pool.
     fn one_of<'p>(&mut self, pool: &'p str) -> &'p str {
         let count = pool.split_whitespace().count();
         let place = self.below(count);
         pool.split_whitespace().nth(place).unwrap_or_default()
     }
 
-    /// A word of a text in which they are quoted.
+    /// A random word of a pool of quoted words.
     fn quoted(&mut self, pool: &str) -> Vec<u8> {
         split_command(self.one_of(pool)).remove(0)
     }
 
-    /// Mostly one of those in which the commands of the group find a value of their type.
+    /// A key, mostly one that holds the type of the command's group.
     fn key(&mut self) -> Vec<u8> {
-        let own = match self.now.group {
+        let own = match self.current.group {
             "string" => Some("s"),
             "bitmap" => Some("b"),
             "hash" => Some("h"),
@@ -159,13 +159,13 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Anything that a value may be.
+    /// A value of any kind.
     fn text(&mut self) -> Vec<u8> {
         match self.below(16) {
             0..6 => self.integer(),
             6..8 => self.float(),
             8..11 => self.quoted(r#""" a b ohmytext mynewtext Hello"#),
-            // Around the lengths at which Redis changes an encoding, and some more.
+            // Around the lengths at which Redis changes the encoding, and a longer one.
             11 => vec![b'x'; [43, 44, 45, 63, 64, 65, 66, 300][self.below(8)]],
             12 => self.quoted(r#""\x00" "\xff\xfe" "\r\n$3\r\n" "caf\xc3\xa9""#),
             13 => (0..self.below(40)).map(|_| self.below(256) as u8).collect(),
@@ -194,7 +194,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// A number of seconds, or of milliseconds, from now, or a moment if it is absolute.
+    /// A time to live, or an absolute expiry time, in seconds or milliseconds.
     fn time(&mut self, per_second: i64, absolute: bool) -> Vec<u8> {
         match self.below(12) {
             0 => self.quoted(TIMES),
@@ -204,14 +204,16 @@ impl<'a> Generator<'a> {
                 (4_102_444_800 * per_second + self.below(3) as i64).to_string().into_bytes()
             }
             _ => {
-                self.deadlines += 1;
-                ((1_000_000 + self.deadlines as i64 * 1000) * per_second).to_string().into_bytes()
+                self.relative_times += 1;
+                ((1_000_000 + self.relative_times as i64 * 1000) * per_second)
+                    .to_string()
+                    .into_bytes()
             }
         }
     }
 }
 
-impl Speaker for Generator<'_> {
+impl WordSource for Generator<'_> {
     fn below(&mut self, end: usize) -> usize {
         self.random.below(end)
     }
@@ -219,7 +221,7 @@ impl Speaker for Generator<'_> {
     fn token(&mut self, token: &str) -> Vec<u8> {
         match self.below(4) {
             0 => token.to_ascii_uppercase().into_bytes(),
-            1 => token.chars().map(|c| self.in_some_case(c)).collect(),
+            1 => token.chars().map(|c| self.random_case(c)).collect(),
             _ => token.to_ascii_lowercase().into_bytes(),
         }
     }
@@ -234,8 +236,8 @@ impl Speaker for Generator<'_> {
     }
 
     fn value(&mut self, name: &str) -> Vec<u8> {
-        let is_bitmap = self.now.group == "bitmap";
-        let is_float = self.now.row.name.contains("float");
+        let is_bitmap = self.current.group == "bitmap";
+        let is_float = self.current.row.name.contains("float");
         match name {
             "db" | "destination-db" | "index" | "index1" | "index2" => match self.below(20) {
                 0 => self.integer(),
@@ -250,11 +252,12 @@ impl Speaker for Generator<'_> {
             "unix-time-seconds" => self.time(1, true),
             "unix-time-milliseconds" => self.time(1000, true),
             "pattern" => self.quoted(PATTERNS),
-            // Not `none`, by which a Redis finds keys that have expired and nobody has met.
+            // Not `none`, which makes Redis find keys that have expired and were not yet deleted.
             "type" => self.quoted(r#"string HASH hash zset list """#),
-            // A page other than the first and whole one depends on how a server walks.
+            // Only a first page that is the whole can be compared: other pages depend on the server's
+            // order.
             "cursor" => self.quoted(r#"0 0 0 0 00 -0 x "" 1x 99999999999999999999"#),
-            // A page that is not the whole is not compared.
+            // A partial page is not compared, so half of the counts ask for everything.
             "count" if self.below(2) == 0 => b"1000000".to_vec(),
             "encoding" => self.encoding(),
             "subcommand" => {
@@ -277,12 +280,12 @@ impl Speaker for Generator<'_> {
 }
 
 impl Generator<'_> {
-    fn in_some_case(&mut self, c: char) -> u8 {
+    fn random_case(&mut self, c: char) -> u8 {
         let c = if self.below(2) == 0 { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
         c as u8
     }
 
-    /// Of an integer in a bitmap.
+    /// The encoding of an integer in a bitmap.
     fn encoding(&mut self) -> Vec<u8> {
         match self.below(8) {
             0 => self.quoted(r#"i0 u0 u64 i65 x8 i 8 u-1 i+8 i08 """#),
@@ -292,14 +295,14 @@ impl Generator<'_> {
     }
 }
 
-/// Whether this is an offset, of a byte, a bit or a field, that would make a string very long.
+/// Whether this is an offset (of a byte, a bit or a field) that would make a string very long.
 fn makes_long(word: &[u8]) -> bool {
     let digits = word.strip_prefix(b"#").unwrap_or(word);
     let number = str::from_utf8(digits).ok().and_then(|digits| digits.trim().parse::<i64>().ok());
     number.is_some_and(|number| (5000..1 << 32).contains(&number))
 }
 
-// The pools: words with spaces between them, quoted as in `redis-cli`.
+// The pools: words separated by spaces, quoted as in `redis-cli`.
 
 const INTEGERS: &str = r#"
     0 -0 1 -1 +1 "\x201" "1\x20" 01 -01 "" - + abc 1.0 1e3 0x10 127 128 255 256 65535 2147483647 2147483648
@@ -322,7 +325,7 @@ const TIMES: &str = r#"
     9223370000000000 9223370000000000000 "\x202000000000" 02000000000 1e10 -9223372036854775
     -9223372036854776 -9223372036854775809 18446744073709551616"#;
 
-/// That of an empty string is among them.
+/// Includes the digest of the empty string.
 const DIGESTS: &str = r#"2d06800538d394c2 2D06800538D394C2 0000000000000000 2d06800538d394c x """#;
 
 const PATTERNS: &str = r#"
@@ -330,14 +333,14 @@ const PATTERNS: &str = r#"
     "\xfe*" F* a[*]* "a\\*\\[b\\]\\?" a*a*a*a*a*b [[]* [\]]* [\-]*"#;
 
 #[test]
-fn every_row_is_said_with_as_many_words_as_it_accepts() {
-    for drawn in ALL.iter() {
-        let mut generator = Generator::new(1, vec![drawn]);
+fn every_generated_command_has_a_number_of_words_that_its_row_accepts() {
+    for candidate in ALL.iter() {
+        let mut generator = Generator::new(1, vec![candidate]);
         for _ in 0..100 {
-            let mut said = Vec::new();
-            grammar::speak(&drawn.parts, &mut generator, &mut said);
-            let words = 1 + usize::from(drawn.row.name.contains('|')) + said.len();
-            assert!(drawn.row.accepts(words), "{} {:?}", drawn.row.name, said);
+            let mut words = Vec::new();
+            grammar::generate(&candidate.parts, &mut generator, &mut words);
+            let count = 1 + usize::from(candidate.row.name.contains('|')) + words.len();
+            assert!(candidate.row.accepts(count), "{} {:?}", candidate.row.name, words);
         }
     }
 }

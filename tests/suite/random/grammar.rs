@@ -1,7 +1,7 @@
-//! The grammar of random commands: a row's syntax, as the command table has it, read as a set of sentences.
+//! The grammar of random commands: parses a row's syntax and generates argument lists that match it.
 //!
-//! `key [NX | XX] [EX seconds]` says what a word may be, not which one: the generator asks a [`Speaker`]
-//! for the words. So a row that is added to the table is covered without a change here.
+//! `key [NX | XX] [EX seconds]` names the kinds of the words; a [`WordSource`] supplies the words. So a
+//! new row of the table is covered without a change here.
 
 use std::iter::Peekable;
 use std::str::SplitWhitespace;
@@ -11,24 +11,24 @@ use std::str::SplitWhitespace;
 pub(super) enum Part {
     /// A word that stands for itself: `NX`.
     Token(String),
-    /// A word that the speaker fills in: `seconds`.
+    /// A word that the source supplies: `seconds`.
     Value(String),
     /// `[a | b]` or `<a | b>`.
     Group { choices: Vec<Vec<Part>>, optional: bool, repeats: bool },
 }
 
-/// Who knows the words and throws the dice.
-pub(super) trait Speaker {
+/// Supplies words and random choices.
+pub(super) trait WordSource {
     fn below(&mut self, end: usize) -> usize;
-    /// Some word for a value of that name.
+    /// A word for a value of this name.
     fn value(&mut self, name: &str) -> Vec<u8>;
-    /// That token, in letters of some case.
+    /// The token, in upper, lower or mixed case.
     fn token(&mut self, token: &str) -> Vec<u8>;
-    /// How many follow, of which there are so many.
+    /// A count of the values that follow: mostly `actual`.
     fn count(&mut self, actual: usize) -> Vec<u8>;
 }
 
-/// Reads a syntax.
+/// Parses a syntax.
 pub(super) fn parse(syntax: &str) -> Vec<Part> {
     let mut spaced = String::new();
     for c in syntax.chars() {
@@ -39,13 +39,13 @@ pub(super) fn parse(syntax: &str) -> Vec<Part> {
     }
     let mut words = spaced.split_whitespace().peekable();
     let parts = sequence(&mut words);
-    assert!(words.next().is_none(), "this syntax was not understood: {syntax}");
+    assert!(words.next().is_none(), "this syntax could not be parsed: {syntax}");
     parts
 }
 
 type Words<'a> = Peekable<SplitWhitespace<'a>>;
 
-/// Reads up to what ends a choice.
+/// Parses up to the end of a choice.
 fn sequence(words: &mut Words) -> Vec<Part> {
     let mut parts = Vec::new();
     while let Some(word) = words.next_if(|word| !matches!(*word, "]" | ">" | "|" | "...")) {
@@ -58,7 +58,7 @@ fn sequence(words: &mut Words) -> Vec<Part> {
     parts
 }
 
-/// Reads what stands in brackets, and the closing bracket.
+/// Parses the inside of brackets, and the closing bracket.
 fn group(words: &mut Words, optional: bool) -> Part {
     let mut choices = vec![sequence(words)];
     while words.next_if_eq(&"|").is_some() {
@@ -69,8 +69,8 @@ fn group(words: &mut Words, optional: bool) -> Part {
     Part::Group { choices, optional, repeats }
 }
 
-/// A sentence: most options are left out, some are given twice, and they come in any order.
-pub(super) fn speak(parts: &[Part], speaker: &mut impl Speaker, said: &mut Vec<Vec<u8>>) {
+/// Appends words that match the syntax: most options are left out, some come twice, and in any order.
+pub(super) fn generate(parts: &[Part], source: &mut impl WordSource, words: &mut Vec<Vec<u8>>) {
     let is_option =
         |part: &Part| matches!(part, Part::Group { optional: true, repeats: false, .. });
     let mut at = 0;
@@ -79,49 +79,49 @@ pub(super) fn speak(parts: &[Part], speaker: &mut impl Speaker, said: &mut Vec<V
         if options > 0 {
             let mut order: Vec<&Part> = parts[at..at + options].iter().collect();
             for place in (1..order.len()).rev() {
-                order.swap(place, speaker.below(place + 1));
+                order.swap(place, source.below(place + 1));
             }
-            order.into_iter().for_each(|part| speak_part(part, speaker, said));
+            order.into_iter().for_each(|part| generate_part(part, source, words));
             at += options;
             continue;
         }
         match &parts[at] {
-            // It counts the words that follow, and those of the list in brackets behind them.
+            // It counts the values that follow, and the list in brackets after them.
             Part::Value(name) if name.starts_with("num") => {
                 let counted = &parts[at + 1..];
-                let words = counted.iter().take_while(|p| matches!(p, Part::Value(_))).count();
-                let place = said.len();
-                let list = &counted[..(words + 1).min(counted.len())];
-                speak(list, speaker, said);
-                let count = (said.len() - place) / words.max(1);
-                said.insert(place, speaker.count(count));
+                let values = counted.iter().take_while(|p| matches!(p, Part::Value(_))).count();
+                let place = words.len();
+                let list = &counted[..(values + 1).min(counted.len())];
+                generate(list, source, words);
+                let count = (words.len() - place) / values.max(1);
+                words.insert(place, source.count(count));
                 at += list.len();
             }
-            part => speak_part(part, speaker, said),
+            part => generate_part(part, source, words),
         }
         at += 1;
     }
 }
 
-fn speak_part(part: &Part, speaker: &mut impl Speaker, said: &mut Vec<Vec<u8>>) {
+fn generate_part(part: &Part, source: &mut impl WordSource, words: &mut Vec<Vec<u8>>) {
     match part {
-        Part::Token(token) => said.push(speaker.token(token)),
-        Part::Value(name) => said.push(speaker.value(name)),
+        Part::Token(token) => words.push(source.token(token)),
+        Part::Value(name) => words.push(source.value(name)),
         Part::Group { choices, optional, repeats } => {
             let times = match (*optional, *repeats) {
                 (false, false) => 1,
-                (_, true) => [0, 0, 1, 1, 2, 3, 5, 40][speaker.below(8)],
-                (true, false) => [0, 0, 0, 0, 0, 1, 1, 1, 1, 2][speaker.below(10)],
+                (_, true) => [0, 0, 1, 1, 2, 3, 5, 40][source.below(8)],
+                (true, false) => [0, 0, 0, 0, 0, 1, 1, 1, 1, 2][source.below(10)],
             };
             for _ in 0..times {
-                speak(&choices[speaker.below(choices.len())], speaker, said);
+                generate(&choices[source.below(choices.len())], source, words);
             }
         }
     }
 }
 
 #[test]
-fn a_syntax_is_read_as_its_alternatives_options_and_repetitions() {
+fn a_syntax_is_parsed_into_alternatives_options_and_repetitions() {
     let value = |name: &str| Part::Value(name.into());
     let token = |name: &str| Part::Token(name.into());
     let group = |optional, repeats, choices| Part::Group { choices, optional, repeats };

@@ -1,12 +1,12 @@
-//! Random commands, the same from the same seed: beside a real Redis, which must say the same, and before
-//! and after a `kill -9`, which must leave the same.
+//! Random commands, reproducible from a seed: they must get the same replies as from a real Redis, and
+//! leave the same data before and after a `kill -9`.
 //!
-//! [`grammar`] reads the syntax of the rows of the command table, [`generator`] says commands in it,
-//! [`compare`] knows which differences between two servers are none, and [`shrink`] leaves of a list of
-//! commands what is needed to show one.
+//! [`grammar`] parses the syntax of the command table's rows, [`generator`] generates commands from it,
+//! [`compare`] decides which differences between two servers count, and [`shrink`] shortens a list of
+//! commands to those that show a difference.
 //!
-//! An episode is [`EPISODE`] commands from one seed, on empty servers. What fails names its seed, and
-//! `RANDOM_SEED=that RANDOM_COMMANDS=1` runs that episode alone.
+//! An episode is [`EPISODE`] commands from one seed, on empty servers. A failure names its seed, and
+//! `RANDOM_SEED=seed RANDOM_COMMANDS=1` repeats that episode alone.
 
 mod compare;
 mod generator;
@@ -20,7 +20,7 @@ use respite::commands;
 use crate::harness::{Client, Reply, Server, dump, say, skipped_on_redis};
 use crate::rng::{Rng, seed_of_run};
 use compare::{Pair, Setup, in_transactions, listing, read_of_transactions};
-use generator::{ALL, Drawn, Generator, Words};
+use generator::{ALL, Candidate, Generator, Words};
 use shrink::shrink;
 
 const EPISODE: usize = 5000;
@@ -48,8 +48,8 @@ fn setup_of(seed: u64) -> Setup {
 
 #[test]
 fn random_commands_get_the_same_replies_as_from_a_redis() {
+    // Without a Redis there is nothing to compare with: `make conformance` starts one.
     if std::env::var_os("REDIS_ADDR").is_none() {
-        say("skipped: there is no REDIS_ADDR to compare with");
         return;
     }
     let mut pair = Pair::start();
@@ -68,7 +68,7 @@ fn random_commands_get_the_same_replies_as_from_a_redis() {
         });
         let last = pair.difference(setup, &shortest).unwrap_or(first);
         panic!(
-            "seed {seed}, {setup:?}: a difference behind these commands\n\n{}\n\nours:    {}\nRedis's: {}\n",
+            "RANDOM_SEED={seed}, {setup:?}: the replies differ after these commands\n\n{}\n\nours:    {}\nRedis's: {}\n",
             listing(&shortest),
             last.ours,
             last.theirs
@@ -77,26 +77,30 @@ fn random_commands_get_the_same_replies_as_from_a_redis() {
 }
 
 #[test]
-fn random_commands_leave_the_same_when_the_log_is_replayed() {
+fn random_commands_leave_the_same_data_after_a_replay() {
     if skipped_on_redis() {
         return;
     }
-    let rows: Vec<&Drawn> = ALL.iter().collect();
+    let rows: Vec<&Candidate> = ALL.iter().collect();
     for seed in seeds(20_000) {
         let mut generator = Generator::new(seed, rows.clone());
         let commands: Vec<Words> =
             std::iter::repeat_with(|| generator.command()).take(EPISODE).collect();
         let setup = setup_of(seed);
-        let Some(first) = lost(setup, &commands) else { continue };
-        let shortest = shrink(&commands, EPISODE, |list| lost(setup, list).map(|_| list.len()));
-        let last = lost(setup, &shortest).unwrap_or(first);
-        panic!("seed {seed}, {setup:?}: {last} behind these commands\n\n{}\n", listing(&shortest));
+        let Some(first) = replay_difference(setup, &commands) else { continue };
+        let shortest =
+            shrink(&commands, EPISODE, |list| replay_difference(setup, list).map(|_| list.len()));
+        let last = replay_difference(setup, &shortest).unwrap_or(first);
+        panic!(
+            "RANDOM_SEED={seed}, {setup:?}: {last} after these commands\n\n{}\n",
+            listing(&shortest)
+        );
     }
 }
 
-/// Sends the commands to a server that is killed in between and at the end, and that rewrites its log in
-/// between too. Says what, if anything, is not the same when it comes back.
-fn lost(setup: Setup, commands: &[Words]) -> Option<String> {
+/// Sends the commands to a server that is killed in the middle and at the end, and rewrites its log in
+/// between. Returns the first difference after a restart, if any.
+fn replay_difference(setup: Setup, commands: &[Words]) -> Option<String> {
     let entries = setup.packed_entries.to_string();
     let bytes = setup.sparse_bytes.to_string();
     let mut server =
@@ -127,7 +131,7 @@ fn lost(setup: Setup, commands: &[Words]) -> Option<String> {
     None
 }
 
-/// All that a server holds: see [`dump`]; of hashes the deadlines of their fields too.
+/// All data of a server: see [`dump`]. For hashes, also the expiry times of all fields.
 fn state(c: &mut Client) -> BTreeMap<(usize, String), String> {
     let mut all = dump(c);
     if commands::find(b"hpexpiretime").is_none() {

@@ -1,10 +1,10 @@
-//! From thousands of commands to the few that matter.
+//! Shortens a failing list of thousands of commands to the few that matter.
 
-/// The shortest list that it finds, with parts of `list` left out, that still fails. `first_failure` says
-/// at which of its commands a list fails; that of the whole one is `failed_at`.
+/// A shortened `list` that still fails. `first_failure` returns the index at which a list fails; for the
+/// whole list that is `failed_at`.
 ///
-/// Halves are left out if they can be, then quarters, and so on down to single commands, again and again
-/// until none can be spared.
+/// It tries to leave out halves, then quarters, and so on down to single commands, until no single
+/// command can be left out.
 pub(super) fn shrink<T: Clone>(
     list: &[T],
     failed_at: usize,
@@ -33,8 +33,8 @@ pub(super) fn shrink<T: Clone>(
 }
 
 #[test]
-fn what_is_left_is_what_the_failure_needs() {
-    // It takes 3, then 500, then 501; 7 undoes the 3.
+fn only_the_commands_that_the_failure_needs_remain() {
+    // It fails at 501 after 3 and 500; a 7 cancels the 3.
     let fails = |list: &[u32]| {
         let mut state = 0;
         list.iter().position(|&number| {
