@@ -1,4 +1,4 @@
-//! Load that redis-benchmark does not give, as raw RESP.
+//! Load that redis-benchmark cannot generate, as raw RESP.
 
 use std::array::from_fn;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,13 +11,13 @@ use crate::rng::Rng;
 use crate::servers::Server;
 
 pub(crate) const VALUE: &str = "0123456789abcdef0123456789abcdef";
-/// Commands sent at once when data is loaded; their replies fit into any socket's buffer.
+/// Commands in a pipeline when data is loaded; their replies fit into any socket's buffer.
 const BATCH: usize = 1000;
-/// How many clients write steadily, and how long each takes from one request to the next.
+/// The number of steady writers, and the time from one request of each to the next.
 const WRITERS: u64 = 3;
 const PACE: Duration = Duration::from_micros(500);
 
-/// A client.
+/// A client's connection.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
 impl Connection {
@@ -27,7 +27,7 @@ impl Connection {
         Ok(Connection(BufReader::new(stream)))
     }
 
-    /// Sends a command and returns the reply: a line of it, or what a bulk string holds.
+    /// Sends a command and returns the reply: its line, or the contents of a bulk string.
     pub(crate) fn ask(&mut self, args: &[&str]) -> io::Result<String> {
         self.0.get_mut().write_all(&encode(args))?;
         let mut reply = String::new();
@@ -42,7 +42,7 @@ impl Connection {
         Ok(reply.trim_end().into())
     }
 
-    /// Sends commands and waits for as many replies, of one line each.
+    /// Sends commands and waits for their replies, of one line each.
     fn send(&mut self, commands: &[u8], replies: usize) {
         self.0.get_mut().write_all(commands).expect("to send");
         let mut reply = String::new();
@@ -63,13 +63,12 @@ impl Connection {
     }
 }
 
-/// The longest that one of three clients waited for a reply while all three wrote at a steady pace,
-/// each one `SET` after the other, to some of the keys below `keys`; they stop when `meanwhile` is
-/// over.
+/// The longest wait for a reply of [`WRITERS`] clients that send one `SET` after the other at a steady
+/// pace, to random keys below `keys`, until `meanwhile` returns.
 pub(crate) fn longest_wait(server: &Server, keys: usize, meanwhile: impl FnOnce()) -> Duration {
     let stop = Stop::default();
     thread::scope(|scope| {
-        // Stops them when `meanwhile` panics, too.
+        // Also stops them when `meanwhile` panics.
         let _stop_at_end = StopAtEnd(&stop);
         let start = |seed| {
             let (mut connection, random, stop) = (server.connect(), Rng::new(seed), &stop);
@@ -101,14 +100,14 @@ fn write_steadily(c: &mut Connection, keys: usize, mut random: Rng, stop: &Stop)
         let sent = Instant::now();
         c.send(&command, 1);
         longest = longest.max(sent.elapsed());
-        // What was late is not made up for: that would be a burst.
+        // A late request is not caught up with, which would be a burst.
         next = Instant::now().max(next + PACE);
         thread::sleep(next - Instant::now());
     }
     longest
 }
 
-/// The key is one of those that redis-benchmark uses.
+/// A `SET` of one of the keys that redis-benchmark uses.
 pub(crate) fn set(number: usize) -> Vec<u8> {
     encode(&["SET", &format!("key:{number:012}"), VALUE])
 }

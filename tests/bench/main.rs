@@ -1,31 +1,31 @@
-//! The benchmark: Respite beside Redis in one run, on one machine, with the same persistence.
+//! The benchmark: Respite and Redis in one run, on one machine, with the same persistence.
 //!
 //! ```text
-//! cargo bench                       everything, some eleven minutes
-//! BENCH_SHORT=1 cargo bench         the same with tiny numbers, to see that it works
-//! BENCH_ROUNDS=9 cargo bench        more rounds than five
-//! BENCH_CASES=SET/,log cargo bench  only what begins so: `GET/16`, `GET/1/alone`, `always/` (requests with
-//!                                   `appendfsync always`), `memory` (per key), `log/replay` or
-//!                                   `log/rewrite`
+//! cargo bench                       everything, about eleven minutes
+//! BENCH_SHORT=1 cargo bench         the same with tiny numbers, to check that it works
+//! BENCH_ROUNDS=9 cargo bench        nine rounds instead of five
+//! BENCH_CASES=SET/,log cargo bench  only cases with these prefixes: `GET/16`, `GET/1/alone`,
+//!                                   `always/` (requests with `appendfsync always`), `memory` (per
+//!                                   key), `log/replay` or `log/rewrite`
 //! ```
 //!
-//! It needs `redis-server` and `redis-benchmark` on the PATH, says which of them is missing and then
-//! measures what is left. Nothing is asserted about speed.
+//! It needs `redis-server` and `redis-benchmark` on the PATH; if one is missing, it says so and measures
+//! the rest. It asserts nothing about speed.
 //!
-//! How it stays meaningful on a noisy machine: every round runs every case once on every server, one
-//! directly after the other and in rotating order, on processes and logs that are new in each round.
-//! The ratio of the medians stands beside the lowest and the highest of the rounds, and requests per
-//! second beside the CPU time of the server process, which a busy neighbour hardly changes.
+//! To be meaningful on a noisy machine, every round runs every case once on every server, one directly
+//! after the other and in rotating order, with new processes and logs. The output shows the ratio of the
+//! medians with the lowest and highest ratio of a round, and requests per second with the CPU time of the
+//! server process, which a busy neighbour hardly changes.
 //!
-//! The third server is the floor: a thread per connection that does nothing but answer `+PONG`, and with
-//! `always` writes and syncs before what it has read. What it reaches is what kernel, disk and client
-//! leave to any server of this kind; the longest that one of its clients waits is what the machine alone
-//! does to a client. CPU time is counted by process, so it is this program, started once more.
+//! The third server is the floor: a thread per connection that only replies `+PONG`, and with `always`
+//! first writes and syncs its input. Its throughput is what kernel, disk and client allow any server of
+//! this kind; the longest wait of its clients is due to the machine alone. It is a second process of this
+//! program, because CPU time is counted per process.
 //!
-//! All servers are children of this process, each in a directory of its own below `target/tmp` (on a
-//! real disk, where `/tmp` may be memory); [`Server`] takes both away again, on a panic too.
+//! All servers are children of this process, each in its own directory below `target/tmp` (which is on a
+//! disk, while `/tmp` may be in memory). [`Server`] removes both, even after a panic.
 
-// A benchmark that cannot go on fails by panicking.
+// The benchmark fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod load;
@@ -44,7 +44,7 @@ use load::{VALUE, hset, longest_wait, set};
 use servers::{Kind, Server, floor, version};
 use tables::{Case, Facts, Rounds, Sample, print_cases};
 
-/// What redis-benchmark runs: `appendfsync`, a name of its `-t`, the length of the pipeline, and how many
+/// The runs of redis-benchmark: `appendfsync`, the name for `-t`, the pipeline length, the number of
 /// clients.
 #[rustfmt::skip]
 const CASES: &[(&str, &str, u64, u64)] = &[
@@ -54,25 +54,25 @@ const CASES: &[(&str, &str, u64, u64)] = &[
     ("everysec", "HSET", 16, 50), ("everysec", "MSET", 16, 50),
     ("always", "SET", 1, 5), ("always", "SET", 1, 50), ("always", "SET", 16, 50),
 ];
-/// The keys that redis-benchmark draws from.
+/// The number of keys from which redis-benchmark chooses.
 const KEYS: usize = 100_000;
-/// A rewrite that takes longer is taken for one that never ends.
+/// A rewrite that takes longer counts as hanging.
 const REWRITE_LIMIT: Duration = Duration::from_secs(120);
-/// How often is looked whether a rewrite has ended, and how much memory it takes.
+/// The interval at which a rewrite's progress and memory are sampled.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How much is measured.
+/// The size of the measurements.
 struct Scale {
     rounds: usize,
-    /// How long Respite should take for a run of a case.
+    /// The target duration of a case's run on Respite.
     run_seconds: f64,
-    /// How long memory and log get to settle before memory is read or the server killed.
+    /// The pause before memory is read or the server is killed.
     settle_seconds: f64,
-    /// Strings in the measurement of memory; of hashes a tenth.
+    /// The number of strings in the memory measurement; there are a tenth as many hashes.
     strings: usize,
-    /// Keys in the measurements of the log.
+    /// The number of keys in the log measurements.
     logged: usize,
-    /// How long the longest wait is looked for, without a rewrite and with one.
+    /// The time in which the longest wait is measured, without a rewrite and with one.
     watch_seconds: f64,
 }
 
@@ -92,7 +92,7 @@ fn main() {
     if args[1..].first().is_some_and(|word| word == "floor") {
         return floor(&args[2], args.get(3));
     }
-    // Without `--bench` it is `cargo test --all-targets` that runs us.
+    // Without `--bench`, `cargo test --all-targets` runs this.
     let short = is_set("BENCH_SHORT") || !args.iter().any(|arg| arg == "--bench");
     let mut scale = if short { SHORT } else { FULL };
     if let Ok(rounds) = std::env::var("BENCH_ROUNDS") {
@@ -148,7 +148,7 @@ fn throughput(scale: &Scale, kinds: &[Kind], markdown: &mut String) {
     *markdown += &print_cases(&cases);
 }
 
-/// One round of cases with the same `appendfsync`. The first finds out how much is to be requested.
+/// One round of cases with the same `appendfsync`. The first round determines the numbers of requests.
 fn throughput_round(scale: &Scale, kinds: &[Kind], cases: &mut [Case], round: usize) {
     let appendfsync = cases[0].appendfsync;
     let servers: Vec<Server> = kinds.iter().map(|&kind| Server::start(kind, appendfsync)).collect();
@@ -172,7 +172,7 @@ fn throughput_round(scale: &Scale, kinds: &[Kind], cases: &mut [Case], round: us
     }
 }
 
-/// Runs a case once; nothing if redis-benchmark does not know it or the server refuses it.
+/// Runs a case once; `None` if redis-benchmark does not know it or the server refuses it.
 fn run(server: &Server, case: &Case, requests: u64) -> Option<Sample> {
     let Case { pipeline, clients, .. } = case;
     let (port, bytes) = (server.port, VALUE.len());
@@ -186,7 +186,7 @@ fn run(server: &Server, case: &Case, requests: u64) -> Option<Sample> {
     let output = client.output().ok()?;
     let after = server.cpu_us();
     let text = String::from_utf8_lossy(&output.stdout);
-    // The name of the test is the one field that is no number.
+    // The test's name is the only field that is not a number.
     let fields = text.lines().last()?.split(',');
     let numbers = fields.filter_map(|field| field.trim_matches('"').parse().ok());
     let [per_second, _, _, p50, _, p99, _] = numbers.collect::<Vec<f64>>()[..] else {
@@ -196,12 +196,13 @@ fn run(server: &Server, case: &Case, requests: u64) -> Option<Sample> {
     Some([per_second, user, system, p50, p99])
 }
 
-/// Memory per key, which is what a fresh server grows by.
+/// Memory per key: the growth of a new server.
 fn memory(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
     let [mut empty, mut string, mut hash] = [(); 3].map(|()| Rounds::default());
     for &kind in kinds.iter().filter(|&&kind| kind != Kind::Floor) {
         eprintln!("memory: {}", kind.name());
-        // Not into one server: the second kind of key could make its table of keys double.
+        // Each kind of key gets its own server: in a shared one, the second kind could double the key
+        // table.
         let load = |count: usize, command: fn(usize) -> Vec<u8>| {
             let server = Server::start(kind, "everysec");
             let at_first = server.resident_bytes();
@@ -219,7 +220,7 @@ fn memory(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
     facts.add("bytes per hash of 16 + 10 × (10 + 10)", &hash, 0);
 }
 
-/// What the log takes: how fast a restart replays it, and what a rewrite does to clients and memory.
+/// The log's costs: the speed of a replay, and the effect of a rewrite on clients and memory.
 fn log(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
     let mut replayed = Rounds::default();
     let [mut quiet_ms, mut rewrite_ms, mut peak, mut took] = [(); 4].map(|()| Rounds::default());
@@ -264,19 +265,19 @@ fn log(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
     }
 }
 
-/// What was seen of a rewrite of the log.
+/// Measurements of a rewrite of the log.
 #[derive(Default)]
 struct Rewrite {
     seconds: f64,
-    /// The most memory that server and child took together.
+    /// The peak memory of the server and its child together.
     peak_percent: f64,
 }
 
-/// Has the log rewritten, and watches the server for so long, or until that is done.
+/// Rewrites the log and samples the server for this time, or longer if the rewrite takes longer.
 fn rewrite(server: &Server, watch_seconds: f64) -> Rewrite {
     let mut client = server.connect();
     let mut ask = |args: &[&str]| client.ask(args).expect("an answer");
-    // A rewrite in the middle of the time, as far as it is a short one.
+    // A short rewrite starts in the middle of the time.
     sleep(watch_seconds / 4.0);
     let before = server.resident_bytes();
     server.forget_peak();
@@ -284,7 +285,7 @@ fn rewrite(server: &Server, watch_seconds: f64) -> Rewrite {
     ask(&["BGREWRITEAOF"]);
     let mut highest: f64 = 0.0;
     let info = loop {
-        // Samples see the child; the kernel's own count misses nothing of the server itself.
+        // Samples include the child; the kernel's count is exact for the server itself.
         highest = highest.max(server.resident_bytes_of_all());
         let info = ask(&["INFO", "persistence"]);
         if info.contains("aof_rewrite_in_progress:0") {
@@ -300,7 +301,7 @@ fn rewrite(server: &Server, watch_seconds: f64) -> Rewrite {
     Rewrite { seconds, peak_percent: peak / before * 100.0 }
 }
 
-/// One line about what is measured on what.
+/// One line about the programs and the machine.
 fn machine(redis: Option<&str>) -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -324,7 +325,7 @@ fn is_set(name: &str) -> bool {
     std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0")
 }
 
-/// Whether `BENCH_CASES`, if there is such a list, has a beginning of this name.
+/// Whether `BENCH_CASES` is not set or contains a prefix of this name.
 fn is_wanted(name: &str) -> bool {
     let list = std::env::var("BENCH_CASES").unwrap_or_default();
     list.split(',').any(|part| name.starts_with(part))

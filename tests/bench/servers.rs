@@ -1,4 +1,4 @@
-//! The servers: starting and stopping them, and what `/proc` says of them.
+//! The servers: starting and stopping them, and their figures in `/proc`.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -25,8 +25,7 @@ impl Kind {
         ["Respite", "Redis", "floor"][self as usize]
     }
 
-    /// The same persistence for both. (Without `aof-use-rdb-preamble no`, what Redis loads after a
-    /// rewrite would be no log.)
+    /// Both have the same persistence. (`aof-use-rdb-preamble no` makes Redis load a log after a rewrite.)
     fn command(self, appendfsync: &str, port: &str, directory: &Path) -> Command {
         let (program, own) = match self {
             Kind::Respite => (env!("CARGO_BIN_EXE_respite").into(), &[][..]),
@@ -54,7 +53,7 @@ impl Kind {
     }
 }
 
-/// A server that runs, and its directory; both are gone when it is dropped.
+/// A running server and its directory. Dropping it removes both.
 pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) port: u16,
@@ -64,7 +63,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one with an empty directory.
+    /// Starts a server in an empty directory.
     pub(crate) fn start(kind: Kind, appendfsync: &'static str) -> Server {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.expect("a free port").port();
@@ -76,7 +75,7 @@ impl Server {
         server
     }
 
-    /// Kills it if it runs, starts it again, and tells how long it took to be ready.
+    /// Kills the server if it runs and starts it again. Returns the time until it is ready.
     pub(crate) fn restart(&mut self) -> Duration {
         self.kill();
         let path = self.directory.join("output");
@@ -88,7 +87,7 @@ impl Server {
         let process = command.stderr(output).spawn().expect("a process");
         let process = self.process.insert(process);
         loop {
-            // While it replays the log it answers `-LOADING`.
+            // While it replays the log, it replies `-LOADING`.
             let answer = Connection::open(self.port).and_then(|mut client| client.ask(&["PING"]));
             if answer.is_ok_and(|answer| answer == "+PONG") {
                 return started.elapsed();
@@ -103,7 +102,7 @@ impl Server {
 
     fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            process.kill().unwrap_or_default(); // it may have ended by itself
+            process.kill().unwrap_or_default(); // it may have exited already
             process.wait().expect("a child");
         }
     }
@@ -120,23 +119,23 @@ impl Drop for Server {
     }
 }
 
-/// Readings from `/proc`; not a number, or nothing, where there is none.
+/// Readings from `/proc`; where it does not exist, not a number.
 impl Server {
     /// CPU time so far, in user and in system mode.
     pub(crate) fn cpu_us(&self) -> [f64; 2] {
         let stat = proc_file(self.id(), "stat");
-        // Linux counts in ticks of 10 ms.
+        // Linux counts ticks of 10 ms.
         let ticks = [11, 12].map(|index| stat_field(&stat, index));
         ticks.map(|ticks| ticks.map_or(f64::NAN, |ticks| ticks as f64 * 1e4))
     }
 
-    /// Bytes of its memory that are in RAM.
+    /// The resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> f64 {
         bytes_after(&proc_file(self.id(), "status"), "VmRSS:").unwrap_or(f64::NAN)
     }
 
-    /// The same with what its children have for themselves alone: since a fork copies a page when
-    /// one of the two changes it, this is what both take together.
+    /// The resident memory with the private memory of its children. A fork copies a page when either
+    /// process changes it, so this is the memory of both together.
     pub(crate) fn resident_bytes_of_all(&self) -> f64 {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -154,7 +153,7 @@ impl Server {
         self.resident_bytes() + private
     }
 
-    /// The most that was resident, without children, since [`Server::forget_peak`].
+    /// The peak resident memory since [`Server::forget_peak`], without children.
     pub(crate) fn peak_bytes(&self) -> f64 {
         bytes_after(&proc_file(self.id(), "status"), "VmHWM:").unwrap_or(f64::NAN)
     }
@@ -172,27 +171,27 @@ fn proc_file(id: u32, name: &str) -> String {
     fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default()
 }
 
-/// A field of `/proc/PID/stat`, counted from 0 behind the program's name, which stands in
-/// parentheses and may contain anything.
+/// A field of `/proc/PID/stat`, counted from 0 after the program's name, which is in parentheses and may
+/// contain any character.
 fn stat_field(stat: &str, index: usize) -> Option<u64> {
     stat.rsplit(") ").next()?.split(' ').nth(index)?.parse().ok()
 }
 
-/// The bytes that a line of `/proc` gives in kilobytes.
+/// The value of a `/proc` line that is in kilobytes, in bytes.
 fn bytes_after(text: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
 }
 
-/// What a program says of its version, if it is there.
+/// The output of a program's `--version`, if it is installed.
 pub(crate) fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into())
 }
 
-/// The floor: answers `+PONG` to every `*` it reads, so keys and values must hold none. With a log (for
-/// `appendfsync always`) a thread takes what all connections have read, writes it there, syncs it and
-/// then answers it, in turns; of the ways to share a sync that is the one that costs least.
+/// The floor: replies `+PONG` to every `*` it reads, so keys and values must not contain any. With a log
+/// (for `appendfsync always`), a thread repeatedly takes the input of all connections, writes it, syncs
+/// it and then replies. This is the cheapest way to share a sync.
 pub(crate) fn floor(port: &str, log: Option<&String>) {
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).expect("a listener");
     let (sender, received) = mpsc::channel();
@@ -207,7 +206,7 @@ pub(crate) fn floor(port: &str, log: Option<&String>) {
         let serve = move || {
             let mut input = vec![0; 64 << 10];
             loop {
-                thread::yield_now(); // as Respite, before it sleeps
+                thread::yield_now(); // like Respite, before it sleeps
                 let Ok(count @ 1..) = (&*stream).read(&mut input) else { return };
                 let sent = match &to_log {
                     Some(log) => log.send((stream.clone(), input[..count].to_vec())).is_ok(),

@@ -1,24 +1,24 @@
-//! How results are shown: aligned for the terminal as they come, and once more in Markdown.
+//! Printing the results: aligned for the terminal as they come, and again in Markdown.
 
 use std::array::from_fn;
 
 use crate::servers::Kind;
 
-/// One number per server and round.
+/// A number per server and round.
 pub(crate) type Rounds = [Vec<f64>; 3];
 
 /// One run of redis-benchmark: requests per second, µs of CPU time per request in user and in system
 /// mode, median and 99th percentile of latency in ms.
 pub(crate) type Sample = [f64; 5];
 
-/// What redis-benchmark ran, and what came of it.
+/// A run of redis-benchmark and its results.
 pub(crate) struct Case {
     pub(crate) appendfsync: &'static str,
     pub(crate) test: &'static str,
     pub(crate) pipeline: u64,
     pub(crate) clients: u64,
     pub(crate) requests: u64,
-    /// By [`Kind`] and round.
+    /// The samples by [`Kind`] and round.
     pub(crate) samples: [Vec<Sample>; 3],
 }
 
@@ -41,7 +41,7 @@ impl Case {
         from_fn(|column| median(self.column(kind, column)))
     }
 
-    /// Speed as a multiple of Redis's.
+    /// The speed as a multiple of Redis's.
     fn ratio(&self, kind: Kind) -> String {
         ratio(&self.column(kind, 0), &self.column(Kind::Redis, 0))
     }
@@ -88,12 +88,12 @@ pub(crate) fn print_cases(cases: &[Case]) -> String {
     markdown
 }
 
-/// Everything but requests: a line per fact, in Markdown.
+/// The measurements other than requests, one line each, in Markdown.
 #[derive(Default)]
 pub(crate) struct Facts(String);
 
 impl Facts {
-    /// Prints a fact and keeps it.
+    /// Prints a measurement and keeps it.
     pub(crate) fn add(&mut self, what: &str, rounds: &Rounds, digits: usize) {
         let ratio = ratio(&rounds[0], &rounds[1]);
         let [respite, redis, floor] = rounds.clone().map(|values| show(median(values), digits));
@@ -101,7 +101,7 @@ impl Facts {
         self.0 += &format!("| {what} | {respite} | {redis} | {floor} | {ratio} |\n");
     }
 
-    /// The table, or nothing if there is nothing in it.
+    /// The table, or an empty string if it has no rows.
     pub(crate) fn markdown(&self) -> String {
         match self.0.as_str() {
             "" => String::new(),
@@ -113,7 +113,7 @@ impl Facts {
     }
 }
 
-/// What one is as a multiple of the other: of the medians, and in the lowest and highest round.
+/// The ratio of the medians, with the lowest and highest ratio of a round.
 fn ratio(ones: &[f64], others: &[f64]) -> String {
     let rounds = ones.iter().zip(others).map(|(one, other)| one / other);
     let low = rounds.clone().fold(f64::NAN, f64::min);
@@ -125,7 +125,7 @@ fn ratio(ones: &[f64], others: &[f64]) -> String {
     }
 }
 
-/// The median, or not a number if there is nothing.
+/// The median, or not a number if there are no values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
@@ -134,7 +134,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// A number with commas between the thousands, or a dash for what was not measured.
+/// A number with commas between the thousands, or a dash if it was not measured.
 fn show(value: f64, digits: usize) -> String {
     if !value.is_finite() {
         return "–".into();

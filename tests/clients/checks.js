@@ -1,7 +1,7 @@
-// What the checks in JavaScript share: their list, how they are run, and how they wait.
+// Shared by the checks in JavaScript: their list, running them, and waiting.
 //
-// A check is named by a sentence that holds. Each begins on an empty server, a failed one does not keep the
-// others from running, and the exit status tells whether all held.
+// A check's name is a sentence that must be true. Each starts with an empty server, and a failed one does not
+// stop the others. The exit status tells whether all passed.
 'use strict';
 
 const [PORT, LOCKED_PORT] = process.argv.slice(2).map(Number);
@@ -12,7 +12,7 @@ function check(sentence, holds) {
   CHECKS.push([sentence, holds]);
 }
 
-// `open` gives a connection, `clear` empties its server, `closeAll` ends all that a check has opened.
+// `open` opens a connection, `clear` empties its server, `closeAll` closes all connections of a check.
 async function run(open, clear, closeAll) {
   let failed = CHECKS.length;
   process.on('exit', () => (process.exitCode = Number(failed > 0)));
@@ -28,7 +28,7 @@ async function run(open, clear, closeAll) {
     }
     closeAll();
   }
-  process.exit(); // a check that failed may have left something open
+  process.exit(); // a failed check may have left connections open
 }
 
 function tooLong() {
@@ -39,12 +39,12 @@ function tooLong() {
 async function eventually(what, condition) {
   const deadline = Date.now() + 10000;
   while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`waited in vain until ${what}`);
+    if (Date.now() > deadline) throw new Error(`timed out waiting until ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
-// The error that a promise fails with.
+// The error with which a promise is rejected.
 async function errorOf(promise) {
   try {
     await promise;

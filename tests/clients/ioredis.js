@@ -1,8 +1,8 @@
-// What a program in JavaScript expects of the server, through ioredis.
+// What a JavaScript program expects of the server, through ioredis.
 //
 //     node ioredis.js PORT LOCKED_PORT
 //
-// The server at LOCKED_PORT wants the password `secret`. The same file must pass against a real Redis.
+// The server at LOCKED_PORT requires the password `secret`. This file must also pass against a real Redis.
 'use strict';
 
 const assert = require('assert/strict');
@@ -11,10 +11,10 @@ const {PORT, LOCKED_PORT, BINARY, check, run, eventually, errorOf, parseClients}
 
 const opened = [];
 
-// It asks INFO whether the server is ready before it is.
+// ioredis sends INFO to find out whether the server is ready.
 async function connect(options = {}) {
   const client = new Redis({port: PORT, lazyConnect: true, retryStrategy: null, ...options});
-  client.on('error', () => {}); // the promise that fails with it tells
+  client.on('error', () => {}); // the rejected promise reports the error
   opened.push(client);
   await client.connect();
   return client;
@@ -33,7 +33,7 @@ for (const protocol of [2, 3]) {
     assert.equal(await named.client('SETNAME', 'renamed'), 'OK');
     const mine = parseClients(await db.client('LIST')).filter((other) => other.name === 'renamed');
     assert.equal(mine.length, 1);
-    // Redis keeps the library's name since 7.2.
+    // Redis stores the library's name since 7.2.
     if ('lib-name' in me) assert.match(me['lib-name'], /^ioredis/);
   });
 
@@ -104,7 +104,7 @@ check('keys expire', async (db) => {
   await eventually('the key has expired', async () => (await db.get('soon')) === null);
 });
 
-check('errors are told by their first word', async (db) => {
+check('errors are distinguished by their first word', async (db) => {
   await db.hset('h', 'f', 'v');
   let error = await errorOf(db.get('h'));
   assert.equal(error.message, 'WRONGTYPE Operation against a key holding the wrong kind of value');
@@ -128,7 +128,7 @@ check('a pipeline of 10,000 commands', async (db) => {
   assert.equal(await db.dbsize(), 5000);
 });
 
-check('a transaction runs whole or not at all', async (db) => {
+check('a transaction runs completely or not at all', async (db) => {
   const results = await db.multi().set('a', 1).incr('a').hset('h', 'f', 'v').get('a').exec();
   assert.deepEqual(results, [[null, 'OK'], [null, 2], [null, 1], [null, '2']]);
   const watcher = await connect();
@@ -137,7 +137,7 @@ check('a transaction runs whole or not at all', async (db) => {
   await db.set('a', 100);
   assert.equal(await watcher.multi().set('a', seen + 1).exec(), null);
   assert.equal(await db.get('a'), '100');
-  // A command that fails undoes nothing, one that cannot be queued ends the transaction.
+  // A failing command undoes nothing; one that cannot be queued aborts the transaction.
   const mixed = await db.multi().set('b', 'text').incr('b').get('b').exec();
   assert.deepEqual(mixed[0], [null, 'OK']);
   assert.equal(mixed[1][0].message, 'ERR value is not an integer or out of range');
@@ -177,7 +177,7 @@ check('scans return every key and field', async (db) => {
   assert.equal(fields.get('field:77'), '77');
 });
 
-check('a killed connection is replaced, its database and subscriptions too', async (db) => {
+check('a killed connection is replaced with its database and subscriptions', async (db) => {
   const options = {retryStrategy: () => 5, connectionName: 'worker', db: 3};
   const [worker, hub] = await Promise.all([connect(options), connect(options)]);
   const heard = [];
@@ -195,7 +195,7 @@ check('a killed connection is replaced, its database and subscriptions too', asy
   await eventually('it is heard', () => heard.includes('again'));
 });
 
-check('a password is asked for', async () => {
+check('a password is required', async () => {
   const replyTo = (options) => {
     const client = new Redis({port: LOCKED_PORT, retryStrategy: null, ...options});
     client.on('error', () => {});

@@ -1,21 +1,21 @@
-//! Real clients, as they come from their registries, against the server: `make clients`.
+//! Real clients, installed from their registries, against the server: `make clients`.
 //!
 //! ```text
-//! cargo test --test clients                              all of them
-//! cargo test --test clients -- redis-py ioredis          those whose names contain a word
-//! CLIENTS_REQUIRED=1 cargo test --test clients           what cannot be installed is a failure too
-//! CLIENTS_SERVER=redis-server cargo test --test clients  against a real Redis, which all must pass
+//! cargo test --test clients                              all clients
+//! cargo test --test clients -- redis-py ioredis          clients whose names contain a word
+//! CLIENTS_REQUIRED=1 cargo test --test clients           a client that cannot be installed fails
+//! CLIENTS_SERVER=redis-server cargo test --test clients  against a real Redis, where all must pass
 //! ```
 //!
-//! What a client in another language checks stands in a script beside this file; the versions are in
-//! `requirements.txt` and `package.json`. They are installed below `target/clients`, by the ordinary `pip`
-//! and `npm`, and kept there until those files change. Programs ([`redis_cli`], [`nutcracker`]) are taken
-//! from the PATH and driven from here, as is the [`redis_crate`].
+//! The checks of a client in another language are a script beside this file; the versions are in
+//! `requirements.txt` and `package.json`. `pip` and `npm` install them below `target/clients`, where they
+//! stay until those files change. Programs ([`redis_cli`], [`nutcracker`]) come from the PATH and are
+//! driven from here, like the [`redis_crate`].
 //!
-//! Each client is said to be ok, failed, or not installed and why, and only a failed one makes the run
-//! fail. Nothing hangs: whatever runs has a limit, and is killed when it has passed.
+//! The output lists each client as ok, failed, or not installed with the reason; only a failed one fails
+//! the run. Nothing hangs: every process has a time limit and is killed when it has passed.
 
-// A check that does not hold panics.
+// A check fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod nutcracker;
@@ -32,22 +32,22 @@ use std::time::{Duration, Instant};
 
 use process::{Server, output_of, version_of};
 
-/// How long one installation, and one script, may take.
+/// The time limit for an installation and for a script.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The servers that every client meets, on ports of their own.
+/// The servers that the clients connect to, each on its own port.
 pub(crate) struct Servers {
     pub(crate) open: Server,
     /// Its password is `secret`.
     pub(crate) locked: Server,
 }
 
-/// A property with the sentence that states it.
+/// A sentence, and the function that checks it.
 pub(crate) type Check = (&'static str, fn(&Servers));
 
 struct Client {
     name: &'static str,
-    /// Sees to it that the client is there, and tells its version or why it is not.
+    /// Installs the client if necessary. Returns its version, or why it cannot be installed.
     install: fn() -> Result<String, String>,
     run: fn(&Servers) -> Result<(), String>,
 }
@@ -100,10 +100,10 @@ fn all(checks: &[Check], servers: &Servers) -> Result<(), String> {
     let mut failed = String::new();
     for (sentence, check) in checks {
         servers.open.clear();
-        // What a check leaves behind is on the server, which the next one empties.
+        // A check's state is on the server, which the next check empties, so unwinding is safe.
         let holds = std::panic::AssertUnwindSafe(|| check(servers));
         if catch_unwind(holds).is_err() {
-            failed += &format!("FAILED: {sentence} (said above)\n");
+            failed += &format!("FAILED: {sentence} (the reason is above)\n");
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(failed) }
@@ -132,7 +132,7 @@ fn python(servers: &Servers, protocol: &str) -> Result<(), String> {
 fn python3() -> Command {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", directory().join("python"));
-    // Or it would leave compiled files in the tree.
+    // Otherwise Python leaves compiled files in the source tree.
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
@@ -169,9 +169,9 @@ fn node_command() -> Command {
     command
 }
 
-// ---- Where things are --------------------------------------------------------------------------------
+// ---- Installed packages ------------------------------------------------------------------------------
 
-/// Runs the command that installs what `list` names into `target`, if that has not been done.
+/// Runs the command that installs the packages in `list` into `target`, unless they are installed.
 fn install(
     target: &Path,
     list: &str,
@@ -188,7 +188,7 @@ fn install(
     Ok(())
 }
 
-/// Where everything goes that this program installs or writes.
+/// The directory of everything that this program installs or writes.
 pub(crate) fn directory() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("clients")
 }

@@ -1,8 +1,8 @@
-// What a program in JavaScript expects of the server, through node-redis.
+// What a JavaScript program expects of the server, through node-redis.
 //
 //     node node_redis.js PORT LOCKED_PORT
 //
-// The server at LOCKED_PORT wants the password `secret`. The same file must pass against a real Redis.
+// The server at LOCKED_PORT requires the password `secret`. This file must also pass against a real Redis.
 'use strict';
 
 const assert = require('assert/strict');
@@ -14,7 +14,7 @@ const opened = [];
 
 async function connect({port = PORT, reconnectStrategy = false, ...options} = {}) {
   const client = createClient({socket: {port, reconnectStrategy}, RESP: 3, ...options});
-  client.on('error', () => {}); // the promise that fails with it tells
+  client.on('error', () => {}); // the rejected promise reports the error
   opened.push(client);
   return client.connect();
 }
@@ -34,7 +34,7 @@ for (const RESP of [2, 3]) {
     await named.clientSetName('renamed');
     const mine = (await db.clientList()).filter((other) => other.name === 'renamed');
     assert.equal(mine.length, 1);
-    // Redis keeps the library's name since 7.2.
+    // Redis stores the library's name since 7.2.
     if ('lib-name' in me) assert.match(me['lib-name'], /^node-redis/);
     if ('lib-ver' in me) assert.ok(me['lib-ver'].length > 0);
   });
@@ -73,7 +73,7 @@ for (const RESP of [2, 3]) {
     await db.publish('bytes', BINARY);
     await eventually('the bytes are heard', () => bytes.length === 1);
     assert.deepEqual(bytes[0], BINARY);
-    // The connection of a subscriber may send other commands in RESP3 only.
+    // A subscriber's connection may send other commands only in RESP3.
     assert.match(await hub.ping(), /^pong$/i);
     if (RESP === 3) assert.equal(await hub.set('k', 'v'), 'OK');
     await hub.unsubscribe();
@@ -132,7 +132,7 @@ check('maps are maps in RESP3', async (db) => {
   assert.deepEqual(Object.keys(appendonly), ['appendonly']);
 });
 
-check('errors are told by their first word', async (db) => {
+check('errors are distinguished by their first word', async (db) => {
   await db.hSet('h', 'f', 'v');
   let error = await errorOf(db.get('h'));
   assert.equal(error.message, 'WRONGTYPE Operation against a key holding the wrong kind of value');
@@ -154,7 +154,7 @@ check('a pipeline of 10,000 commands', async (db) => {
   assert.equal(await db.dbSize(), 5000);
 });
 
-check('a transaction runs whole or not at all', async (db) => {
+check('a transaction runs completely or not at all', async (db) => {
   const replies = await db.multi().set('a', '1').incr('a').hSet('h', 'f', 'v').get('a').exec();
   assert.deepEqual(replies, ['OK', 2, 1, '2']);
   const watcher = await connect();
@@ -167,7 +167,7 @@ check('a transaction runs whole or not at all', async (db) => {
   await watcher.watch('a');
   assert.deepEqual(await watcher.multi().set('a', '101').exec(), ['OK']);
   assert.equal(await db.get('a'), '101');
-  // A command that fails undoes nothing, one that cannot be queued ends the transaction.
+  // A failing command undoes nothing; one that cannot be queued aborts the transaction.
   const failed = await errorOf(db.multi().set('b', 'text').incr('b').get('b').exec());
   assert.equal(failed.replies[0], 'OK');
   assert.equal(failed.replies[1].message, 'ERR value is not an integer or out of range');
@@ -200,7 +200,7 @@ check('a killed connection is replaced', async (db) => {
   assert.equal(await worker.set('k', 'v'), 'OK');
 });
 
-check('a password is asked for', async () => {
+check('a password is required', async () => {
   const right = await connect({port: LOCKED_PORT, password: 'secret'});
   assert.equal(await right.ping(), 'PONG');
   const wrong = await errorOf(connect({port: LOCKED_PORT, password: 'wrong'}));

@@ -1,4 +1,4 @@
-//! nutcracker, the proxy that divides keys among servers, in front of two of ours.
+//! nutcracker, a proxy that distributes keys over servers, in front of two of ours.
 
 use std::fs;
 use std::process::Command;
@@ -8,10 +8,11 @@ use redis::{Commands, IntoConnectionInfo};
 use crate::process::{PATIENCE, Running, Server, eventually, free_port};
 use crate::{Check, Servers, directory};
 
-pub(crate) const CHECKS: &[Check] = &[("two servers behind nutcracker are as one", as_one)];
+pub(crate) const CHECKS: &[Check] =
+    &[("two servers behind nutcracker behave like one", behave_like_one)];
 
-fn as_one(_: &Servers) {
-    // It gives the password to the servers, and wants it of its clients.
+fn behave_like_one(_: &Servers) {
+    // It sends the password to the servers, and requires it from its clients.
     let servers = [(); 2].map(|()| Server::start(&["--requirepass", "secret"]));
     let port = free_port();
     let path = directory().join(format!("nutcracker-{}.yml", std::process::id()));
@@ -27,7 +28,7 @@ fn as_one(_: &Servers) {
     let proxy = Running::start(&mut command).expect("nutcracker");
     let connect = || {
         let address = format!("redis://:secret@127.0.0.1:{port}").into_connection_info()?;
-        // It takes commands with keys, and ends the connection at what a library says of itself.
+        // It accepts only commands with keys, and closes the connection when a library introduces itself.
         let quiet = address.redis_settings().clone().set_skip_set_lib_name();
         redis::Client::open(address.set_redis_settings(quiet))?
             .get_connection_with_timeout(PATIENCE)

@@ -1,4 +1,4 @@
-//! Processes: programs that run with a limit, and the servers under test.
+//! Processes: programs with a time limit, and the servers under test.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,10 +15,10 @@ use redis::Connection;
 
 use crate::directory;
 
-/// How long anything is waited for, where nothing else is said.
+/// The time limit of every wait that has no other.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A process that runs, and what it has said so far. It is killed when it is dropped.
+/// A running process and its output so far. Dropping it kills the process.
 pub(crate) struct Running {
     child: Child,
     output: PathBuf,
@@ -28,7 +28,7 @@ impl Running {
     pub(crate) fn start(command: &mut Command) -> Result<Running, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // A file, and no pipe: whoever reads a pipe waits for all who might still write.
+        // A file, not a pipe: reading a pipe to its end would wait for every process that may still write.
         let output = directory().join(format!("output-{}-{number}", std::process::id()));
         let file = File::create(&output).expect("create a file for the output");
         command
@@ -46,27 +46,27 @@ impl Running {
         String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until it has said something that satisfies the condition.
+    /// Waits until its output satisfies the condition.
     #[track_caller]
-    pub(crate) fn says(&self, what: &str, condition: impl Fn(&str) -> bool) {
+    pub(crate) fn expect_output(&self, what: &str, condition: impl Fn(&str) -> bool) {
         let started = Instant::now();
         while !condition(&self.output()) {
             if started.elapsed() > PATIENCE {
                 let output = self.output();
                 let lines: Vec<&str> = output.lines().collect();
                 let last = lines[lines.len().saturating_sub(20)..].join("\n");
-                panic!("waited in vain for {what} in the output, which ends so:\n{last}");
+                panic!("timed out waiting for {what}; the output ends:\n{last}");
             }
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Gives it something to read.
+    /// Writes to its standard input.
     pub(crate) fn send(&mut self, input: &[u8]) {
         self.child.stdin.as_mut().expect("an input that is open").write_all(input).expect("send");
     }
 
-    /// Its output, when it has ended and ended well.
+    /// Its output after it has succeeded, or an error.
     fn finish(mut self, limit: Duration) -> Result<String, String> {
         drop(self.child.stdin.take());
         let started = Instant::now();
@@ -91,27 +91,27 @@ impl Drop for Running {
     }
 }
 
-/// What a program says when it gets `input`; an error if it ends with one or takes too long.
+/// The output of a program that reads `input`; an error if it fails or takes too long.
 pub(crate) fn output_of(
     command: &mut Command,
     input: &[u8],
     limit: Duration,
 ) -> Result<String, String> {
     let mut running = Running::start(command)?;
-    // A program that ends without reading is not wrong.
+    // A program may exit without reading its input.
     let _ = running.child.stdin.as_mut().map(|stdin| stdin.write_all(input));
     running.finish(limit)
 }
 
-/// The version that a program on the PATH names when it is asked for it.
+/// The version of a program on the PATH.
 pub(crate) fn version_of(program: &str) -> Result<String, String> {
-    let said = output_of(Command::new(program).arg("--version"), b"", PATIENCE)?;
-    let mut words = said.lines().next().unwrap_or_default().split([' ', '-']);
+    let output = output_of(Command::new(program).arg("--version"), b"", PATIENCE)?;
+    let mut words = output.lines().next().unwrap_or_default().split([' ', '-']);
     let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
     Ok(words.rfind(is_version).unwrap_or("of unknown version").to_owned())
 }
 
-/// A server under test, with a directory of its own; both are gone when it is dropped.
+/// A server under test, with its own directory. Dropping it removes both.
 pub(crate) struct Server {
     pub(crate) port: u16,
     password: Option<String>,
@@ -120,7 +120,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the server of this package, or the program that `CLIENTS_SERVER` names.
+    /// Starts our server, or the program in `CLIENTS_SERVER`.
     pub(crate) fn start(args: &[&str]) -> Server {
         let ours = || OsString::from(env!("CARGO_BIN_EXE_respite"));
         let program = env::var_os("CLIENTS_SERVER").unwrap_or_else(ours);
@@ -138,7 +138,7 @@ impl Server {
         server
     }
 
-    /// A connection of the `redis` crate; `options` end its URL.
+    /// A connection of the `redis` crate; `options` are appended to its URL.
     pub(crate) fn connect(&self, options: &str) -> Connection {
         self.try_connect(options).expect("a connection")
     }
@@ -152,7 +152,7 @@ impl Server {
         Ok(db)
     }
 
-    /// Empties it.
+    /// Deletes all its data.
     pub(crate) fn clear(&self) {
         let () = redis::cmd("FLUSHALL").query(&mut self.connect("")).expect("FLUSHALL");
     }
@@ -164,12 +164,12 @@ impl Drop for Server {
     }
 }
 
-/// Waits until the condition holds, and fails when that takes too long.
+/// Waits until the condition holds. Fails if it takes too long.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(started.elapsed() < PATIENCE, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,8 +1,8 @@
-//! What a person at a terminal, and a script in a shell, expect of the server, through `redis-cli` and the
-//! C library hiredis inside of it.
+//! What users at a terminal and shell scripts expect of the server, through `redis-cli` and its C library
+//! hiredis.
 //!
-//! What it does only at a terminal (hints, the screen of `--stat`) is tried in a pseudo terminal, which
-//! `script` of util-linux gives.
+//! Features that need a terminal (hints, the screen of `--stat`) run in a pseudo terminal, which `script`
+//! of util-linux provides.
 
 use std::process::Command;
 
@@ -13,9 +13,9 @@ pub(crate) const CHECKS: &[Check] = &[
     ("commands on the command line get their replies, in every form", command_line),
     ("errors have their texts and the exit status", errors),
     ("commands come from the standard input", standard_input),
-    ("a password is asked for", password),
+    ("a password is required", password),
     ("--pipe loads 10,000 commands", pipe),
-    ("--scan finds what --pattern says", scan),
+    ("--scan finds the keys that match --pattern", scan),
     ("--bigkeys and --memkeys find the biggest keys", big_keys),
     ("--latency and --stat draw what they measure", screens),
     ("SUBSCRIBE and MONITOR print what others send", listeners),
@@ -23,7 +23,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a killed connection is replaced at a terminal", killed),
 ];
 
-/// The version, if `script` is there too, in the form that util-linux has of it.
+/// The version, if util-linux's `script` is installed too.
 pub(crate) fn version() -> Result<String, String> {
     version_of("script").and_then(|_| version_of("redis-cli"))
 }
@@ -34,11 +34,11 @@ fn redis_cli(server: &Server) -> Command {
     command
 }
 
-/// What `redis-cli` prints when it is called with these arguments, parted by blanks.
+/// The output of `redis-cli` with these arguments, which are separated by spaces.
 #[track_caller]
 fn cli_reading(server: &Server, args: &str, input: &[u8]) -> String {
-    let said = output_of(redis_cli(server).args(args.split(' ')), input, PATIENCE);
-    said.unwrap_or_else(|output| panic!("redis-cli {args}: {output}"))
+    let output = output_of(redis_cli(server).args(args.split(' ')), input, PATIENCE);
+    output.unwrap_or_else(|output| panic!("redis-cli {args}: {output}"))
 }
 
 #[track_caller]
@@ -49,7 +49,7 @@ fn cli(server: &Server, args: &str) -> String {
 /// `redis-cli` at a terminal.
 fn at_terminal(server: &Server, args: &str) -> Running {
     let mut command = Command::new("script");
-    // A pseudo terminal has no size of its own, and redis-cli would ask it for one.
+    // redis-cli asks the terminal for its size, and a pseudo terminal has none.
     let session = format!("stty cols 100 rows 24; exec redis-cli -p {} {args}", server.port);
     command.args(["-qec", &session, "/dev/null"]).env("TERM", "xterm");
     Running::start(&mut command).expect("`script`, which gives a pseudo terminal")
@@ -102,8 +102,8 @@ fn standard_input(servers: &Servers) {
         "",
         "2",
     ];
-    let said = output_of(&mut redis_cli(&servers.open), session, PATIENCE).unwrap();
-    assert_eq!(said.lines().collect::<Vec<_>>(), replies);
+    let output = output_of(&mut redis_cli(&servers.open), session, PATIENCE).unwrap();
+    assert_eq!(output.lines().collect::<Vec<_>>(), replies);
 }
 
 fn password(servers: &Servers) {
@@ -111,9 +111,9 @@ fn password(servers: &Servers) {
     assert_eq!(cli(server, "GET k"), "NOAUTH Authentication required.");
     assert_eq!(cli(server, "--no-auth-warning -a secret PING"), "PONG");
     assert_eq!(cli(server, "--no-auth-warning -3 --user default --pass secret PING"), "PONG");
-    let said = cli(server, "--no-auth-warning -a wrong PING");
+    let output = cli(server, "--no-auth-warning -a wrong PING");
     let refused = "AUTH failed: WRONGPASS invalid username-password pair or user is disabled.";
-    assert_eq!(said, format!("{refused}\nNOAUTH Authentication required."));
+    assert_eq!(output, format!("{refused}\nNOAUTH Authentication required."));
 }
 
 fn pipe(servers: &Servers) {
@@ -124,8 +124,8 @@ fn pipe(servers: &Servers) {
         format!("*3\r\n$3\r\nSET\r\n${key_length}\r\n{key}\r\n${value_length}\r\n{value}\r\n")
     };
     let input: String = (0..10_000).map(command).collect();
-    let said = cli_reading(server, "--pipe", input.as_bytes());
-    assert!(said.ends_with("errors: 0, replies: 10000"), "{said}");
+    let output = cli_reading(server, "--pipe", input.as_bytes());
+    assert!(output.ends_with("errors: 0, replies: 10000"), "{output}");
     assert_eq!(cli(server, "DBSIZE"), "10000");
     assert_eq!(cli(server, "--no-raw GET key:9999"), r#""\r\n9999""#);
 }
@@ -135,45 +135,45 @@ fn scan(servers: &Servers) {
     let fill: String = (0..1000).map(|i| format!("SET key:{i} {i}\n")).collect();
     output_of(&mut redis_cli(server), fill.as_bytes(), PATIENCE).unwrap();
     assert_eq!(cli(server, "--scan").lines().count(), 1000);
-    let said = cli(server, "--scan --pattern key:99?");
-    let mut keys: Vec<&str> = said.lines().collect();
+    let output = cli(server, "--scan --pattern key:99?");
+    let mut keys: Vec<&str> = output.lines().collect();
     keys.sort_unstable();
-    assert!(keys.into_iter().eq((990..1000).map(|i| format!("key:{i}"))), "{said}");
+    assert!(keys.into_iter().eq((990..1000).map(|i| format!("key:{i}"))), "{output}");
 }
 
 fn big_keys(servers: &Servers) {
     let server = &servers.open;
     cli(server, "MSET short s long 0123456789");
     cli(server, "HSET hash f v g w");
-    let said = cli(server, "--bigkeys");
+    let output = cli(server, "--bigkeys");
     for line in [
         "Sampled 3 keys in the keyspace!",
         "Total key length in bytes is 13 (avg len 4.33)",
         r#"Biggest string found '"long"' has 10 bytes"#,
         r#"Biggest   hash found '"hash"' has 2 fields"#,
     ] {
-        assert!(said.contains(line), "{line} is not in:\n{said}");
+        assert!(output.contains(line), "{line} is not in:\n{output}");
     }
     cli_reading(server, "-x SET long", &[b'x'; 5000]);
-    let said = cli(server, "--memkeys");
-    let (_, bytes) = said.split_once(r#"Biggest string found '"long"' has "#).expect(&said);
+    let output = cli(server, "--memkeys");
+    let (_, bytes) = output.split_once(r#"Biggest string found '"long"' has "#).expect(&output);
     let bytes: usize = bytes.split(' ').next().unwrap().parse().unwrap();
-    assert!((5000..20_000).contains(&bytes), "{said}");
-    assert!(said.contains(r#"Biggest   hash found '"hash"' has "#), "{said}");
+    assert!((5000..20_000).contains(&bytes), "{output}");
+    assert!(output.contains(r#"Biggest   hash found '"hash"' has "#), "{output}");
 }
 
 fn screens(servers: &Servers) {
     let server = &servers.open;
-    // The least, the most and the mean of milliseconds, and how many samples there were.
-    let said = cli(server, "--latency -i 0.2");
-    let numbers: Vec<f64> = said.split(' ').map(|word| word.parse().expect(&said)).collect();
+    // Minimum, maximum and mean in milliseconds, and the number of samples.
+    let output = cli(server, "--latency -i 0.2");
+    let numbers: Vec<f64> = output.split(' ').map(|word| word.parse().expect(&output)).collect();
     assert!(
         matches!(numbers[..], [min, max, avg, count] if min <= avg && avg <= max && count > 1.0)
     );
     cli(server, "MSET a 1 b 2 c 3");
     let screen = at_terminal(server, "--stat -i 0.05");
-    screen.says("three lines of statistics", |text| {
-        // Keys, memory, clients, blocked clients, requests (and how many more), connections.
+    screen.expect_output("three lines of statistics", |text| {
+        // Keys, memory, clients, blocked clients, requests (and the increase), connections.
         let is_row = |line: &&str| {
             let words: Vec<&str> = line.split_whitespace().collect();
             words.len() == 7 && words[0] == "3" && words[1].ends_with(['B', 'K', 'M'])
@@ -187,16 +187,16 @@ fn listeners(servers: &Servers) {
     for protocol in ["-2", "-3"] {
         let mut command = redis_cli(server);
         let subscriber = Running::start(command.args([protocol, "SUBSCRIBE", "news"])).unwrap();
-        subscriber.says("the subscription", |text| text == "subscribe\nnews\n1\n");
+        subscriber.expect_output("the subscription", |text| text == "subscribe\nnews\n1\n");
         assert_eq!(cli(server, "PUBLISH news hello"), "1");
-        subscriber.says("the message", |text| text.ends_with("message\nnews\nhello\n"));
+        subscriber.expect_output("the message", |text| text.ends_with("message\nnews\nhello\n"));
         drop(subscriber);
         eventually("the subscriber is gone", || cli(server, "PUBLISH news hello") == "0");
     }
     let monitor = Running::start(redis_cli(server).arg("MONITOR")).unwrap();
-    monitor.says("that it listens", |text| text == "OK\n");
+    monitor.expect_output("that it listens", |text| text == "OK\n");
     cli(server, "-n 2 SET k it's");
-    monitor.says("the command", |text| {
+    monitor.expect_output("the command", |text| {
         text.lines().any(|line| {
             let (address, command) = line.split_once("] ").unwrap_or_default();
             address.contains(" [2 127.0.0.1:") && command == r#""SET" "k" "it's""#
@@ -210,11 +210,12 @@ fn terminal(servers: &Servers) {
     let mut enter = |input: &[u8], expected: &str| {
         let before = terminal.output().len();
         terminal.send(input);
-        terminal
-            .says(expected, |text| text.get(before..).is_some_and(|new| new.contains(expected)));
+        terminal.expect_output(expected, |text| {
+            text.get(before..).is_some_and(|new| new.contains(expected))
+        });
     };
     enter(b"", &format!("127.0.0.1:{port}> "));
-    // The hint follows what has been typed, in grey; Ctrl-U takes that away.
+    // The hint follows the typed text, in grey; Ctrl-U deletes the text.
     enter(b"hset", " key field value [field value ...]\x1b[0m");
     enter(b" k", " field value [field value ...]\x1b[0m");
     enter(b"\x15client setna", "client setna");
@@ -231,16 +232,16 @@ fn terminal(servers: &Servers) {
 
 fn killed(servers: &Servers) {
     let mut terminal = at_terminal(&servers.open, "");
-    terminal.says("the prompt", |text| text.contains("> "));
+    terminal.expect_output("the prompt", |text| text.contains("> "));
     terminal.send(b"client setname victim\r");
-    terminal.says("OK", |text| text.contains("\nOK"));
+    terminal.expect_output("OK", |text| text.contains("\nOK"));
     let list = cli(&servers.open, "CLIENT LIST");
     let victim = list.lines().find(|line| line.contains(" name=victim ")).expect(&list);
     let id = victim.strip_prefix("id=").and_then(|rest| rest.split(' ').next()).expect(victim);
     assert_eq!(cli(&servers.open, &format!("CLIENT KILL ID {id}")), "1");
-    // The first command afterwards meets the end of the connection, the second one a new connection.
+    // The first command afterwards finds the connection closed, the second one opens a new one.
     terminal.send(b"set k lost\r");
-    terminal.says("the loss", |text| text.contains("not connected> "));
+    terminal.expect_output("the loss", |text| text.contains("not connected> "));
     terminal.send(b"set k again\r");
     eventually("the command has run", || cli(&servers.open, "GET k") == "again");
 }

@@ -1,6 +1,6 @@
-//! What a program in Rust expects of the server, through the `redis` crate, without async.
+//! What a Rust program expects of the server, through the `redis` crate without async.
 //!
-//! The tests of the suite that use the same crate (`tests/suite/library.rs`) say more of single commands.
+//! The suite uses the same crate (`tests/suite/library.rs`) to test single commands.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,18 +14,18 @@ pub(crate) const CHECKS: &[Check] = &[
     ("the handshake introduces the library", handshake),
     ("strings and hashes are kept, of any bytes and size", strings_and_hashes),
     ("keys expire", expiry),
-    ("errors are told by their first word", errors),
+    ("errors are distinguished by their first word", errors),
     ("a pipeline of 10,000 commands", pipeline),
-    ("a transaction runs whole or not at all", transaction),
+    ("a transaction runs completely or not at all", transaction),
     ("messages reach their subscribers", messages),
     ("scans return every key and field", scans),
     ("a killed connection is noticed", killed),
-    ("a password is asked for", password),
+    ("a password is required", password),
 ];
 
 const PROTOCOLS: [&str; 2] = ["", "?protocol=resp3"];
 
-/// The version, from the lock file: the crate does not tell.
+/// The version, from the lock file, because the crate does not export it.
 pub(crate) fn version() -> Result<String, String> {
     let lock = include_str!("../../Cargo.lock");
     let (_, entry) =
@@ -33,7 +33,7 @@ pub(crate) fn version() -> Result<String, String> {
     Ok(entry.split('"').next().unwrap_or_default().to_owned())
 }
 
-/// One field of what CLIENT INFO says of a connection.
+/// A field of CLIENT INFO.
 fn info(db: &mut Connection, field: &str) -> Option<String> {
     let text: String = redis::cmd("CLIENT").arg("INFO").query(db).unwrap();
     let fields = text.split_whitespace().filter_map(|word| word.split_once('='));
@@ -45,7 +45,7 @@ fn handshake(servers: &Servers) {
         let mut db = servers.open.connect(&format!("3{protocol}"));
         assert_eq!(info(&mut db, "resp").as_deref(), Some(number));
         assert_eq!(info(&mut db, "db").as_deref(), Some("3"));
-        // Redis keeps the library's name since 7.2.
+        // Redis stores the library's name since 7.2.
         if let Some(library) = info(&mut db, "lib-name") {
             assert_eq!(library, "redis-rs");
             assert_eq!(info(&mut db, "lib-ver"), Some(version().unwrap()));
@@ -122,7 +122,7 @@ fn transaction(servers: &Servers) {
     let (n, value): (i64, String) =
         redis::pipe().atomic().set("a", 1).ignore().incr("a", 1).get("a").query(&mut db).unwrap();
     assert_eq!((n, value.as_str()), (2, "2"));
-    // The first attempt is disturbed, and made again.
+    // Another client interferes with the first attempt, so there is a second one.
     let mut attempts = 0;
     let (result,): (i64,) = redis::transaction(&mut db, &["a"], |db, pipe| {
         attempts += 1;
@@ -205,7 +205,7 @@ fn password(servers: &Servers) {
     for protocol in PROTOCOLS {
         assert_eq!(attempt("default:secret@", protocol).unwrap(), "PONG");
         let error = attempt(":wrong@", protocol).unwrap_err();
-        // The library makes an error of its own from the reply to AUTH, and none from that to HELLO.
+        // The library replaces the error of AUTH, but not that of HELLO.
         let refused = error.kind() == ErrorKind::AuthenticationFailed;
         assert!(refused || error.code() == Some("WRONGPASS"), "{error}");
         let error = attempt("", protocol).unwrap_err();

@@ -1,4 +1,4 @@
-"""What a program in Python expects of the server, through redis-py.
+"""What a Python program expects of the server, through redis-py.
 
     redis_py.py PORT LOCKED_PORT PROTOCOL
 
@@ -27,19 +27,19 @@ def check(function):
 
 
 def connect(port=PORT, **options):
-    # By default it waits between ten attempts, also when it is the password that is refused.
+    # By default it makes ten attempts with pauses, even if the password is wrong.
     return redis.Redis(port=port, protocol=PROTOCOL, retry=Retry(NoBackoff(), 1), **options)
 
 
 def eventually(what, condition):
     deadline = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        assert time.monotonic() < deadline, f"timed out waiting until {what}"
         time.sleep(0.005)
 
 
 def error_of(call, *args, **kwargs):
-    """The error's class and its text, which redis-py gives without the code that it took the class from."""
+    """The error's class and its text, from which redis-py removes the code that selects the class."""
     try:
         call(*args, **kwargs)
     except redis.RedisError as error:
@@ -59,7 +59,7 @@ def the_handshake_introduces_the_library(db):
     mine = [other for other in db.client_list() if other["name"] == "renamed"]
     assert len(mine) == 1 and mine[0]["db"] == "3", mine
     assert mine[0]["cmd"] == "client|setname", mine
-    # Redis keeps the library's name since 7.2.
+    # Redis stores the library's name since 7.2.
     if "lib-name" in me:
         assert me["lib-name"] == "redis-py" and me["lib-ver"] == redis.__version__, me
     hello = db.execute_command("HELLO", PROTOCOL)
@@ -146,7 +146,7 @@ def replies_have_the_types_of_the_protocol(db):
 
 
 @check
-def errors_are_those_that_redis_py_tells_apart(db):
+def errors_have_the_classes_of_redis_py(db):
     db.hset("h", "f", "v")
     kind, text = error_of(db.get, "h")
     assert kind is redis.ResponseError, kind
@@ -181,7 +181,7 @@ def a_pipeline_of_10000_commands(db):
 
 
 @check
-def a_transaction_runs_whole_or_not_at_all(db):
+def a_transaction_runs_completely_or_not_at_all(db):
     assert db.pipeline().set("a", 1).incr("a").hset("h", "f", "v").get("a").execute() == [True, 2, 1, b"2"]
     with db.pipeline() as pipe:
         pipe.watch("a")
@@ -198,7 +198,7 @@ def a_transaction_runs_whole_or_not_at_all(db):
         pipe.set("a", seen + 1)
 
     assert db.transaction(add_one, "a") == [True] and db.get("a") == b"101"
-    # A command that fails undoes nothing, one that cannot be queued ends the transaction.
+    # A failing command undoes nothing; one that cannot be queued aborts the transaction.
     pipe = db.pipeline().set("b", "text").incr("b").get("b")
     replies = pipe.execute(raise_on_error=False)
     assert replies[0] is True and replies[2] == b"text", replies
@@ -284,7 +284,7 @@ def a_killed_connection_is_replaced(db):
 
 
 @check
-def a_password_is_asked_for(db):
+def a_password_is_required(db):
     assert connect(LOCKED_PORT, password="secret").ping() is True
     assert connect(LOCKED_PORT, username="default", password="secret", db=1).set("k", "v") is True
     kind, text = error_of(connect(LOCKED_PORT, password="wrong").ping)
@@ -294,7 +294,7 @@ def a_password_is_asked_for(db):
     assert kind is redis.AuthenticationError, kind
     kind, text = error_of(connect(LOCKED_PORT).ping)
     assert kind is redis.AuthenticationError, kind
-    # In RESP3 it is the handshake itself that is refused.
+    # In RESP3 the handshake itself is refused.
     wanted = {2: "Authentication required.", 3: "HELLO must be called with the client already authenticated"}
     assert text.startswith(wanted[PROTOCOL]), text
 
@@ -303,7 +303,7 @@ def a_password_is_asked_for(db):
 def clients_may_cache(db):
     version = db.info("server")["redis_version"].split(".")
     if PROTOCOL == 2 or tuple(map(int, version[:2])) < (7, 4):
-        return  # redis-py caches with RESP3 only, and only what a server of 7.4 or newer holds
+        return  # redis-py caches only with RESP3 and a server of 7.4 or newer
     db.set("k", "old")
     caching = connect(cache_config=CacheConfig())
     assert caching.get("k") == b"old" and caching.get_cache().size == 1
