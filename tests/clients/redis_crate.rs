@@ -148,8 +148,8 @@ fn messages(servers: &Servers) {
         hub.set_read_timeout(Some(PATIENCE)).unwrap();
         hub.subscribe("news").unwrap();
         hub.psubscribe("wea*").unwrap();
-        let heard: i64 = db.publish("news", "hello").unwrap();
-        assert_eq!(heard, 1);
+        let receivers: i64 = db.publish("news", "hello").unwrap();
+        assert_eq!(receivers, 1);
         let _: i64 = db.publish("weather", b"\x00\xff\r\n").unwrap();
         let message = hub.get_message().unwrap();
         assert_eq!(

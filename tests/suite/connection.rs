@@ -50,13 +50,13 @@ fn hello_describes_the_server_and_selects_the_protocol() {
         let keys: Vec<String> = keys.map(Reply::into_text).collect();
         let expected = ["server", "version", "proto", "id", "mode", "role", "modules"];
         assert_eq!(keys, expected);
-        let says = |key| greeting(reply.clone(), key).to_string();
-        assert_eq!(says("server"), "\"redis\"");
-        assert_eq!(says("proto"), format!(":{protocol}"));
-        assert_eq!(says("id"), format!(":{id}"));
-        assert_eq!(says("mode"), "\"standalone\"");
-        assert_eq!(says("role"), "\"master\"");
-        assert_eq!(says("modules"), "[]");
+        let value_of = |key| greeting(reply.clone(), key).to_string();
+        assert_eq!(value_of("server"), "\"redis\"");
+        assert_eq!(value_of("proto"), format!(":{protocol}"));
+        assert_eq!(value_of("id"), format!(":{id}"));
+        assert_eq!(value_of("mode"), "\"standalone\"");
+        assert_eq!(value_of("role"), "\"master\"");
+        assert_eq!(value_of("modules"), "[]");
     }
 }
 
@@ -389,7 +389,7 @@ fn client_info_describes_the_connection() {
 }
 
 #[test]
-fn the_fields_of_client_info_are_in_redis_s_order() {
+fn the_fields_of_client_info_are_in_the_order_of_redis() {
     let mut c = connect();
     // The order of Redis 8. A server omits fields that it does not have.
     let mut order =

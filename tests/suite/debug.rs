@@ -77,7 +77,7 @@ fn debug_object_shows_refcount_encoding_and_length() {
 }
 
 #[test]
-fn equal_data_has_equal_digests_which_are_redis_s() {
+fn equal_data_has_the_same_digest_as_in_redis() {
     connect_with(&ALLOWED).transcript(
         r#"
         > DEBUG DIGEST
@@ -279,7 +279,7 @@ fn a_digest_ignores_expired_fields_whether_or_not_they_were_removed() {
     let digests = |c: &mut Client| [c.reply("DEBUG DIGEST"), c.reply("DEBUG DIGEST-VALUE h")];
     let before = digests(&mut c);
     c.expect("HSETNX h stays 3", ":0");
-    c.expect("HDEL h missing", ":0"); // who writes removes what has expired
+    c.expect("HDEL h missing", ":0"); // a write removes expired fields
     assert_eq!(digests(&mut c), before);
 }
 

@@ -109,7 +109,7 @@ fn commands_on_fields_of_a_missing_key_reply_minus_2() {
 }
 
 #[test]
-fn a_condition_is_checked_against_each_field_s_old_expiry_time() {
+fn a_condition_is_checked_against_the_old_expiry_time_of_each_field() {
     let Some(mut c) = connect_since("7.4") else { return };
     in_both_forms(&mut c, |c| {
         c.transcript(
@@ -169,7 +169,7 @@ fn an_expiry_time_in_the_past_deletes_the_field_at_once() {
 }
 
 #[test]
-fn bad_arguments_get_redis_s_errors() {
+fn bad_arguments_get_the_errors_of_redis() {
     let Some(mut c) = connect_since("7.4") else { return };
     c.transcript(
         r#"

@@ -475,7 +475,7 @@ fn pfselftest_passes() {
 }
 
 #[test]
-fn command_info_of_hyperloglog_commands_is_redis_s() {
+fn command_info_of_hyperloglog_commands_matches_redis() {
     let mut c = connect();
     c.expect("COMMAND GETKEYS PFMERGE dest source other", r#"["dest", "source", "other"]"#);
     c.expect("COMMAND GETKEYS PFDEBUG ENCODING key", r#"["key"]"#);

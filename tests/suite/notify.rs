@@ -15,7 +15,7 @@ fn events_of(c: &mut Client, commands: &[&str]) -> Vec<String> {
     }
     // At least one: the server may not have noticed yet that the previous listener has left.
     assert!(c.integer("PUBLISH end x") >= 1);
-    let mut heard = Vec::new();
+    let mut published = Vec::new();
     loop {
         let parts: Vec<String> =
             listener.read_reply().into_items().into_iter().map(Reply::into_text).collect();
@@ -23,9 +23,9 @@ fn events_of(c: &mut Client, commands: &[&str]) -> Vec<String> {
             [_, _, channel, key] => {
                 let (db, name) = channel["__keyevent@".len()..].split_once("__:").unwrap();
                 let db = if db == "0" { String::new() } else { format!(" {db}") };
-                heard.push(format!("{name} {key}{db}"));
+                published.push(format!("{name} {key}{db}"));
             }
-            _ => return heard,
+            _ => return published,
         }
     }
 }
@@ -42,8 +42,8 @@ fn connect_for(classes: &str) -> Client {
 fn expect_events(c: &mut Client, session: &str) {
     for line in session.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (command, expected) = line.split_once(" -> ").unwrap_or((line, ""));
-        let heard = events_of(c, &[command]).join(", ");
-        assert_eq!(heard, expected.trim(), "after {command}");
+        let published = events_of(c, &[command]).join(", ");
+        assert_eq!(published, expected.trim(), "after {command}");
     }
 }
 
@@ -171,7 +171,7 @@ fn commands_on_hashes_publish_their_events_and_the_deletion_of_an_empty_hash() {
 }
 
 #[test]
-fn commands_on_keys_publish_their_events_in_the_key_s_database() {
+fn commands_on_keys_publish_their_events_in_the_database_of_the_key() {
     let mut c = connect_for("EAnm");
     expect_events(
         &mut c,

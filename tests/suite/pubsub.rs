@@ -857,7 +857,7 @@ fn a_monitor_that_does_not_read_is_disconnected() {
 }
 
 #[test]
-fn command_info_of_messages_commands_is_redis_s() {
+fn command_info_of_publish_matches_redis() {
     transcript(
         r#"
         > COMMAND INFO publish

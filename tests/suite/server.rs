@@ -31,20 +31,20 @@ fn an_unknown_command_and_its_arguments_are_shown_up_to_128_bytes_each() {
     let error = |name: &str, args: &str| {
         format!("-ERR unknown command '{name}', with args beginning with: {args}")
     };
-    let mut says = |args: &[&str], expected: String| {
+    let mut expect_error = |args: &[&str], expected: String| {
         assert_eq!(c.call(args).to_string(), expected);
     };
-    says(&[&long], error(&cut, ""));
-    says(&["nosuch", &long, "b"], error("nosuch", &format!("'{cut}' ")));
-    says(&["nosuch", &long[..128], "b"], error("nosuch", &format!("'{cut}' ")));
+    expect_error(&[&long], error(&cut, ""));
+    expect_error(&["nosuch", &long, "b"], error("nosuch", &format!("'{cut}' ")));
+    expect_error(&["nosuch", &long[..128], "b"], error("nosuch", &format!("'{cut}' ")));
     // Each argument gets the space that the previous ones have left.
     let (hundred, forty) = ("a".repeat(100), "b".repeat(40));
     let shown = format!("'{hundred}' '{}' ", &forty[..25]);
-    says(&["nosuch", &hundred, &forty, "c"], error("nosuch", &shown));
+    expect_error(&["nosuch", &hundred, &forty, "c"], error("nosuch", &shown));
     let many: Vec<String> = (10..60).map(|i| format!("arg{i}")).collect();
     let shown: String = many[..16].iter().map(|arg| format!("'{arg}' ")).collect();
     let args: Vec<&str> = ["nosuch"].into_iter().chain(many.iter().map(String::as_str)).collect();
-    says(&args, error("nosuch", &shown));
+    expect_error(&args, error("nosuch", &shown));
 }
 
 #[test]
@@ -210,12 +210,12 @@ fn info_lists_the_databases_that_hold_keys() {
     );
     let keyspace = Info::ask(&mut c, "INFO keyspace");
     assert_eq!(keyspace.0.len(), 2, "{:?}", keyspace.0);
-    let says = |name, expected: &str| {
+    let expect_field = |name, expected: &str| {
         let text = keyspace.text(name);
         assert!(text.starts_with(expected), "{name}:{text}");
     };
-    says("db0", "keys=2,expires=1,avg_ttl=");
-    says("db3", "keys=1,expires=0,avg_ttl=0");
+    expect_field("db0", "keys=2,expires=1,avg_ttl=");
+    expect_field("db3", "keys=1,expires=0,avg_ttl=0");
     // In milliseconds, over the keys that expire.
     eventually("the average is known", || {
         let text = Info::ask(&mut c, "INFO keyspace").text("db0").to_owned();
@@ -573,7 +573,7 @@ fn command_info_has_the_key_specifications() {
 
 /// Recorded from Redis 7.0.
 #[test]
-fn command_info_has_redis_s_notes_on_keys() {
+fn command_info_has_the_notes_of_redis_on_keys() {
     let mut c = connect();
     for (name, notes) in [
         ("set", "RW and ACCESS due to the optional `GET` argument"),
@@ -666,7 +666,7 @@ fn help_is_a_subcommand_of_every_container() {
 }
 
 #[test]
-fn acl_categories_that_do_not_follow_from_group_or_flags_are_redis_s() {
+fn acl_categories_that_do_not_follow_from_group_or_flags_are_those_of_redis() {
     let mut c = connect();
     for (name, flags, categories) in [
         ("object", "[]", "[+@slow]"),

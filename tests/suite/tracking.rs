@@ -341,7 +341,7 @@ fn an_expired_key_is_notified_by_the_sweeper_or_the_command_that_finds_it() {
 // ---- The order ---------------------------------------------------------------------------------------
 
 #[test]
-fn a_client_s_own_change_is_notified_after_the_reply() {
+fn a_clients_own_change_is_notified_after_the_reply() {
     let mut w = connect();
     let mut c = tracking(&w, "");
     c.send_raw("GET a\r\nSET a 1\r\nPING\r\nGET a\r\nINCR a\r\nINCR a\r\nFLUSHALL\r\nPING\r\n");
@@ -440,7 +440,7 @@ fn optout_tracks_all_reads_but_those_of_the_next_command_or_transaction() {
 }
 
 #[test]
-fn noloop_suppresses_only_notifications_of_a_client_s_own_changes() {
+fn noloop_suppresses_only_notifications_of_a_clients_own_changes() {
     let mut w = connect();
     let mut c = tracking(&w, "NOLOOP");
     let mut other = tracking(&w, "");
@@ -631,7 +631,7 @@ fn a_target_that_was_subscribed_only_briefly_is_notified_at_once() {
 }
 
 #[test]
-fn a_brief_redirection_does_not_keep_the_target_s_socket_open() {
+fn a_brief_redirection_does_not_keep_the_socket_of_the_target_open() {
     if skipped_on_redis() {
         return;
     }

@@ -501,7 +501,7 @@ fn a_watched_key_that_expires_has_changed() {
 }
 
 #[test]
-fn an_aborted_exec_replies_null_in_the_client_s_protocol() {
+fn an_aborted_exec_replies_with_the_null_of_the_protocol() {
     let mut c = connect();
     c.reply("HELLO 3");
     c.expect("WATCH k", "+OK");
@@ -544,7 +544,7 @@ fn client_list_shows_transactions_and_watching() {
 }
 
 #[test]
-fn command_info_of_transaction_commands_is_redis_s() {
+fn command_info_of_transaction_commands_matches_redis() {
     transcript(
         r#"
         > COMMAND INFO exec watch
@@ -597,7 +597,7 @@ fn increments_of_20_clients_that_watch_what_they_read_sum_up_exactly() {
 }
 
 #[test]
-fn of_two_clients_that_watch_each_other_s_key_exactly_one_succeeds() {
+fn of_two_clients_that_watch_each_others_keys_exactly_one_succeeds() {
     let c = connect();
     for round in 0..100 {
         let [a, b] = [format!("a{round}"), format!("b{round}")];
