@@ -25,8 +25,9 @@ conformance:
 	@dir=$$(mktemp -d) && port=$${CONFORMANCE_PORT:-7379} && \
 	redis-server --port $$port --dir $$dir --save '' --appendonly no --daemonize yes \
 		--pidfile $$dir/pid --logfile $$dir/log --enable-debug-command yes >/dev/null && \
-	trap 'kill $$(cat $$dir/pid); rm -rf $$dir' EXIT && \
+	trap 'kill $$pid; while kill -0 $$pid 2>/dev/null; do sleep 0.1; done; rm -rf $$dir' EXIT && \
 	for i in 1 2 3 4 5 6 7 8 9 10; do redis-cli -p $$port ping >/dev/null 2>&1 && break; sleep 0.2; done && \
+	pid=$$(cat $$dir/pid) && \
 	REDIS_ADDR=127.0.0.1:$$port cargo test --quiet --test suite -- --nocapture
 
 # Real clients against this server: pip and npm install them below target/; redis-cli and nutcracker come from

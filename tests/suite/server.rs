@@ -171,7 +171,9 @@ fn info_describes_the_server() {
     let clients = Info::ask(&mut c, "info CLIENTS");
     assert!(clients.number("connected_clients") >= 1);
     assert_eq!(clients.number("maxclients"), 10_000);
-    assert!(Info::ask(&mut c, "INFO memory").number("used_memory_rss") > 0);
+    if cfg!(target_os = "linux") {
+        assert!(Info::ask(&mut c, "INFO memory").number("used_memory_rss") > 0);
+    }
     let persistence = Info::ask(&mut c, "INFO persistence");
     assert_eq!(persistence.number("loading"), 0);
     assert!(persistence.number("aof_enabled") <= 1);

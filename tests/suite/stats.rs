@@ -332,6 +332,9 @@ fn detailed_sections_are_shown_only_on_request() {
 
 #[test]
 fn info_has_the_fields_that_tools_read() {
+    if !cfg!(target_os = "linux") {
+        return; // the figures of memory and CPU time come from /proc
+    }
     let mut c = connect();
     c.expect("SET k v EX 1000", "+OK");
     // The first are read by redis-cli --stat, the others by metrics exporters and libraries.
