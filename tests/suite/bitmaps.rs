@@ -794,7 +794,7 @@ fn long_bitmaps_are_combined_to_the_last_bit() {
         assert!(c.reply("GET r").into_bytes() == expected, "{name} differs");
     }
     if c.redis_at_least("8.2") {
-        // For two sources, ONE is XOR; DIFF and AND divide the first source.
+        // For two sources, ONE is XOR; DIFF and ANDOR divide the first source.
         c.expect("BITOP ONE one long short", ":100003");
         assert!(c.reply("GET one") == c.reply("GET r"), "ONE differs from XOR");
         c.expect("BITOP DIFF diff long short", ":100003");
