@@ -1,4 +1,4 @@
-//! The server's own log lines on stderr: their form, and that a stalled stderr holds up nothing and nobody.
+//! The server's own log lines on stderr: their form, and that a stalled stderr delays no client.
 
 use std::thread;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn every_line_has_a_time_stamp_and_the_last_one_is_written_before_the_end() {
 }
 
 #[test]
-fn nobody_waits_for_a_stderr_that_nobody_reads() {
+fn no_client_waits_for_a_stderr_that_nobody_reads() {
     const CLIENTS: usize = 50;
     const ROUNDS: usize = 100;
     if skipped_on_redis() {
@@ -55,21 +55,21 @@ fn nobody_waits_for_a_stderr_that_nobody_reads() {
         let workers: Vec<_> = clients.map(|client| scope.spawn(move || work(client))).collect();
         let is_working = || workers.iter().any(|worker| !worker.is_finished());
         while is_working() {
-            let before = cut_offs(&mut c);
+            let before = disconnections(&mut c);
             let mut slow = server.client();
             slow.send(&["SUBSCRIBE", "news"]);
-            while is_working() && cut_offs(&mut c) == before {
+            while is_working() && disconnections(&mut c) == before {
                 thread::sleep(Duration::from_millis(1));
             }
         }
     });
-    assert!(cut_offs(&mut c) > 1, "a subscriber is cut off again and again");
+    assert!(disconnections(&mut c) > 1, "no subscriber was disconnected repeatedly");
     c.send(&["SHUTDOWN"]);
     assert_eq!(server.wait_for_exit(), Some(0));
 }
 
 /// How many clients were disconnected because they did not read.
-fn cut_offs(c: &mut Client) -> u64 {
+fn disconnections(c: &mut Client) -> u64 {
     let info = c.text("INFO stats");
     let field = "client_output_buffer_limit_disconnections:";
     let found = info.lines().find_map(|line| line.strip_prefix(field));
