@@ -16,8 +16,8 @@
 //!   it would keep the old value. So from `CLIENT TRACKING ON` on, a connection's replies and what others
 //!   send it go through one queue ([`outbox`](crate::net::outbox)); what others send while a command is
 //!   carried out is held, and put behind its reply. (To *another* connection, by `REDIRECT`, there is no
-//!   such order. As with Redis, the client has to see to that itself.) What a client changes itself it hears of behind the
-//!   reply as well, and behind that to EXEC.
+//!   such order. As with Redis, the client has to see to that itself.) What a client changes itself it hears
+//!   of behind the reply as well, and behind that to EXEC.
 //! - **No news is lost.** It does not wait for the log, unlike all else that others send: it shows nothing
 //!   but that a value should be asked for again, and that answer waits. If replies have to be taken back
 //!   because the log cannot be written, so is what was put between them, and in its stead the client is told
