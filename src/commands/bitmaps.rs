@@ -25,7 +25,8 @@ pub static FAMILY: Family = Family { group: "bitmap", commands: &[
              "Counts the bits that are set in a string, or in a range of it."),
     write("bitfield", "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] \
                        <SET encoding offset value | INCRBY encoding offset increment> ...]", bitfield)
-        .key("RW access update variable_flags").flags(Flags::DENYOOM)
+        .key("RW access update variable_flags").access_of_call(bitfield_access)
+        .flags(Flags::DENYOOM)
         .notes("This command allows both access and modification of the key")
         .doc("3.2.0", "O(1) for each operation",
              "Reads, sets and adds to integers of any width at any bit of a string."),
@@ -513,6 +514,12 @@ fn reply_fields(value: &[u8], actions: &[(Field, Action)], reply: &mut Reply) {
     for (field, _) in actions {
         reply.integer(field.get(value) as i64);
     }
+}
+
+/// Without SET and INCRBY, BITFIELD only reads the key.
+fn bitfield_access(args: Args) -> &'static str {
+    let writes = args.from(2).any(|arg| is(arg, "SET") || is(arg, "INCRBY"));
+    if writes { "RW access update" } else { "RO access" }
 }
 
 fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {

@@ -16,7 +16,7 @@ use crate::session::{Client, Replies, Server};
 use crate::store::now_ms;
 use crate::text::integer::parse_i64;
 
-const CLIENT: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
+const CLIENT: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS).or(Flags::KEEPS_CACHING);
 const ADMIN: Flags = CLIENT.or(Flags::ADMIN);
 const EVERY_NODE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
 
@@ -29,7 +29,7 @@ pub const COMMANDS: &[Command] = &[
         .doc("2.6.9", "O(1)", "Returns the name of the connection."),
     session("client|getredir", "", tracking::getredir).flags(CLIENT)
         .doc("6.0.0", "O(1)", "Returns which connection is told of changed keys instead of this one."),
-    help("client|help", "5.0.0"),
+    help("client|help", "5.0.0").flags(Flags::KEEPS_CACHING),
     session("client|id", "", id).flags(CLIENT)
         .doc("5.0.0", "O(1)", "Returns the number of the connection."),
     session("client|info", "", info).flags(CLIENT).tips(&["nondeterministic_output"])

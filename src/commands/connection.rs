@@ -23,13 +23,14 @@ const NO_AUTH: Flags =
 /// The connection.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "connection", commands: &[
-    session("auth", "[username] password", auth).flags(NO_AUTH)
+    session("auth", "[username] password", auth).flags(NO_AUTH).secrets(|_, at| at > 0)
         .doc("1.0.0", "O(1)", "Gives the password."),
     command("client", "subcommand [argument ...]", Handler::Container(clients::COMMANDS, None))
         .doc("2.4.0", "depends on the subcommand", "Asks and says things about connections."),
     session("echo", "message", echo).fast().flags(Flags::ALWAYS)
         .doc("1.0.0", "O(1)", "Returns the message."),
     session("hello", "[protover [AUTH username password] [SETNAME clientname]]", hello).flags(NO_AUTH)
+        .secrets(is_credential)
         .doc("6.0.0", "O(1)", "Agrees on the protocol and tells about the server."),
     session("ping", "[message]", ping).fast().flags(Flags::SUBSCRIBED)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
@@ -39,7 +40,7 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
         .deprecated("7.2.0", "closing the connection"),
     session("reset", "", reset).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("6.2.0", "O(1)", "Makes the connection as if it were new."),
-    session("select", "index", select).fast().flags(Flags::ALWAYS)
+    session("select", "index", select).fast().flags(Flags::ALWAYS.or(Flags::IN_LOG))
         .doc("1.0.0", "O(1)", "Changes the database of the connection."),
 ] };
 
@@ -196,6 +197,11 @@ fn hello(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     reply.bulk(b"modules");
     reply.array(0);
     Ok(())
+}
+
+/// Whether this argument of HELLO is one of the two that follow AUTH.
+fn is_credential(args: Args, at: usize) -> bool {
+    (at.saturating_sub(2)..at).any(|before| before >= 2 && is(&args[before], "AUTH"))
 }
 
 fn speak(context: &mut Context, reply: &mut Reply, protocol: Protocol) {

@@ -39,7 +39,7 @@ static COMMANDS: &[Command] = &[
              "Returns 40 hexadecimal digits that tell all data of all databases from any other."),
     read("debug|digest-value", "[key [key ...]]", digest_value).keys(2, -1, 1, "RO").flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) with N the size of the values", "Returns such digits for each of the values."),
-    session("debug|help", "", help).flags(Flags::ADMIN)
+    session("debug|help", "", help).flags(Flags::ADMIN.or(Flags::HELP))
         .doc("1.0.0", "O(1)", "Returns this."),
     command("debug|loadaof", "", Handler::Nested(Nested::LoadAof)).flags(ALONE)
         .doc("1.0.0", "O(N) with N the size of the log", "Flushes the log and loads it anew."),

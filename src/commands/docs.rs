@@ -53,7 +53,11 @@ const COMMANDS: &[Command] = &[
 
 /// The row of a container's `HELP`.
 pub(super) const fn help(name: &'static str, since: &'static str) -> Command {
-    session(name, "", explain_container).flags(Flags::ALWAYS).doc(since, "O(1)", "Returns this.")
+    session(name, "", explain_container).flags(Flags::ALWAYS.or(Flags::HELP)).doc(
+        since,
+        "O(1)",
+        "Returns this.",
+    )
 }
 
 fn explain_container(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -65,7 +69,7 @@ fn explain_container(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome 
 
 /// What `HELP` answers: the subcommands, their arguments and what they do.
 pub(super) fn explain_subcommands(title: &str, rows: &[Command], reply: &mut Reply) {
-    let rows: Vec<&Command> = rows.iter().filter(|row| subcommand_name(row) != "help").collect();
+    let rows: Vec<&Command> = rows.iter().filter(|row| !row.has(Flags::HELP)).collect();
     reply.array(rows.len() * 2 + 3);
     reply.simple(&format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     for row in rows {
@@ -123,9 +127,8 @@ fn getkeysandflags(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let inner = args.skip(2);
     let command = find_with_keys(inner)?;
     let specs = command.keys.iter().flatten();
-    let keys = specs.flat_map(|keys| {
-        command.keys_at(keys, inner).map(|key| (key, access(command, keys, inner)))
-    });
+    let keys =
+        specs.flat_map(|keys| command.keys_at(keys, inner).map(|key| (key, keys.access(inner))));
     let keys: Vec<(&[u8], &str)> = keys.collect();
     reply.array(keys.len());
     for (key, access) in keys {
@@ -136,19 +139,6 @@ fn getkeysandflags(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         flags.iter().for_each(|flag| reply.simple(flag));
     }
     Ok(())
-}
-
-/// What is done with the keys. For some commands that depends on their options.
-fn access(command: &Command, keys: &Keys, args: Args) -> &'static str {
-    let gets = |arg: &[u8]| is(arg, "GET");
-    let changes = |arg: &[u8]| is(arg, "SET") || is(arg, "INCRBY");
-    match command.name {
-        "set" if args.from(3).any(gets) => "RW access update",
-        "set" => "OW update",
-        "bitfield" if args.from(2).any(changes) => "RW access update",
-        "bitfield" => "RO access",
-        _ => keys.access,
-    }
 }
 
 /// The command that the arguments are, if it has keys.
@@ -303,7 +293,10 @@ fn explain(group: &str, row: &Command, reply: &mut Reply) {
     if !arguments.is_empty() {
         reply.bulk(b"arguments");
         reply.array(arguments.len());
-        arguments.iter().for_each(|argument| argument.explain(reply));
+        // A row with two key specs has a key in the first, and the others in the second.
+        let last = row.keys.iter().flatten().count().saturating_sub(1);
+        let mut key_specs = (0..).map(|number: usize| number.min(last));
+        arguments.iter().for_each(|argument| argument.explain(&mut key_specs, reply));
     }
     if !row.subcommands().is_empty() {
         reply.bulk(b"subcommands");
@@ -338,10 +331,9 @@ impl Argument {
         }
         let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
         let name = match names[0] {
-            "nx" | "fnx" => "condition".into(),
+            "nx" | "fnx" | "ifeq-value" => "condition".into(),
             "seconds" => "expiration".into(),
             "float" => "increment".into(),
-            "ifeq-value" => "condition".into(),
             _ => names.join("-"),
         };
         let mut group = Argument::new(&name, kind);
@@ -355,7 +347,8 @@ impl Argument {
         group
     }
 
-    fn explain(&self, reply: &mut Reply) {
+    /// `key_specs` gives the index of the key spec of each argument that is a key.
+    fn explain(&self, key_specs: &mut impl Iterator<Item = usize>, reply: &mut Reply) {
         let flags = [("optional", self.optional), ("multiple", self.multiple)];
         let flags: Vec<&str> = flags.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
         let is_key = self.kind == "key";
@@ -367,8 +360,7 @@ impl Argument {
         reply.bulk(self.kind.as_bytes());
         if is_key {
             reply.bulk(b"key_spec_index");
-            let second = ["destination", "newkey", "sourcekey"];
-            reply.integer(second.contains(&self.name.as_str()).into());
+            reply.count(key_specs.next().unwrap_or_default());
         }
         if let Some(token) = &self.token {
             reply.bulk(b"token");
@@ -382,7 +374,7 @@ impl Argument {
         if !self.inner.is_empty() {
             reply.bulk(b"arguments");
             reply.array(self.inner.len());
-            self.inner.iter().for_each(|argument| argument.explain(reply));
+            self.inner.iter().for_each(|argument| argument.explain(key_specs, reply));
         }
     }
 }

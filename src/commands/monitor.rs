@@ -6,7 +6,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Outcome, session};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Session;
@@ -48,22 +47,9 @@ pub fn line(session: &Session, command: &Command, args: Args) -> Vec<u8> {
     };
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
     let mut line = format!("{seconds}.{micros:06} [{} {from}]", session.db).into_bytes();
-    let secrets = secrets(command, args);
-    for (number, arg) in args.from(0).enumerate() {
+    for arg in command.without_secrets(args) {
         line.push(b' ');
-        quote(if secrets.contains(&number) { b"(redacted)" } else { arg }, &mut line);
+        quote(arg, &mut line);
     }
     line
-}
-
-/// The numbers of the arguments that nobody else may see.
-fn secrets(command: &Command, args: Args) -> std::ops::Range<usize> {
-    match command.name {
-        "auth" => 1..args.len(),
-        "hello" => {
-            let auth = args.from(2).position(|arg| is(arg, "AUTH"));
-            auth.map_or(0..0, |at| at + 3..at + 5)
-        }
-        _ => 0..0,
-    }
 }

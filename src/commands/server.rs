@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::docs::help;
-use super::options::integer;
+use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::config::logger::{self, log_line};
 use crate::resp::{Args, CommandError, Reply};
@@ -56,6 +56,7 @@ const CONFIG_COMMANDS: &[Command] = &[
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("2.8.0", "O(N) with N the size of the file", "Writes the settings to the configuration file."),
     session("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
+        .secrets(|args, at| at > 2 && !at.is_multiple_of(2) && is(&args[at - 1], "requirepass"))
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("2.0.0", "O(N) with N the number of settings", "Changes settings: all of them or none."),
 ];

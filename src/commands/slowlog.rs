@@ -11,7 +11,6 @@
 use std::time::Duration;
 
 use super::docs::help;
-use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
@@ -59,7 +58,7 @@ pub fn enter(server: &Server, session: &Session, took: Duration, args: Vec<Vec<u
 
 /// What the entry of a command shows.
 pub fn entry(command: &Command, args: Args) -> Vec<Vec<u8>> {
-    shorten(without_secrets(command, args).into_iter())
+    shorten(command.without_secrets(args))
 }
 
 /// What the entry of commands shows that were timed together: their name, the first key and how many
@@ -67,27 +66,6 @@ pub fn entry(command: &Command, args: Args) -> Vec<Vec<u8>> {
 pub fn entry_of_run(timed: &Timed, first_key: &[u8]) -> Vec<Vec<u8>> {
     let note = format!("... (first of {} in a pipeline, timed together)", timed.calls);
     vec![timed.name.as_bytes().to_vec(), first_key.to_vec(), note.into_bytes()]
-}
-
-/// The arguments, with what is nobody's business covered up.
-fn without_secrets<'a>(command: &Command, args: Args<'a>) -> Vec<&'a [u8]> {
-    const COVERED: &[u8] = b"(redacted)";
-    let mut shown: Vec<&[u8]> = args.from(0).collect();
-    match command.name {
-        "auth" => shown[1..].fill(COVERED),
-        "hello" => {
-            let option = shown.iter().skip(2).position(|arg| is(arg, "AUTH"));
-            let secrets = option.map_or(&mut [][..], |at| &mut shown[at + 3..]);
-            secrets.iter_mut().take(2).for_each(|arg| *arg = COVERED);
-        }
-        "config|set" => {
-            for at in (3..shown.len()).step_by(2).filter(|at| is(&args[at - 1], "requirepass")) {
-                shown[at] = COVERED;
-            }
-        }
-        _ => {}
-    }
-    shown
 }
 
 fn get(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {

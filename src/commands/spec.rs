@@ -121,8 +121,21 @@ pub struct Keys {
     pub step: usize,
     /// Redis's flags of a key spec, separated by spaces: `RO access`.
     pub access: &'static str,
+    /// The flags of one call, where they depend on its options.
+    pub access_of_call: Option<fn(Args) -> &'static str>,
     /// Redis's remark on these flags; mostly none.
     pub notes: &'static str,
+}
+
+impl Keys {
+    const fn new(first: usize, find: Find, step: usize, access: &'static str) -> Keys {
+        Keys { first, find, step, access, access_of_call: None, notes: "" }
+    }
+
+    /// What a call with these arguments does with the keys.
+    pub fn access(&self, args: Args) -> &'static str {
+        self.access_of_call.map_or(self.access, |access| access(args))
+    }
 }
 
 /// How keys are found among the arguments.
@@ -213,6 +226,12 @@ impl Flags {
     pub const PROTECTED: Flags = Flags(1 << 25);
     /// A lookup counts as a use of the key even with `CLIENT NO-TOUCH` (TOUCH).
     pub const ALWAYS_A_USE: Flags = Flags(1 << 26);
+    /// May stand in the log although it neither reads nor writes keys.
+    pub const IN_LOG: Flags = Flags(1 << 27);
+    /// Leaves `CLIENT CACHING` in effect for the next command.
+    pub const KEEPS_CACHING: Flags = Flags(1 << 28);
+    /// Lists the subcommands of its container.
+    pub const HELP: Flags = Flags(1 << 29);
     /// What commands about the connection share.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
@@ -251,7 +270,12 @@ pub struct Command {
     pub deprecated: Option<(&'static str, &'static str)>,
     /// Redis's tips for clients of clusters.
     pub tips: &'static [&'static str],
+    /// Whether the argument at this index is a secret, which neither `MONITOR` nor `SLOWLOG` shows.
+    is_secret: fn(Args, usize) -> bool,
 }
+
+/// What others see in place of a secret.
+const REDACTED: &[u8] = b"(redacted)";
 
 /// A row. The arity is counted from the syntax.
 pub const fn command(name: &'static str, syntax: &'static str, handler: Handler) -> Command {
@@ -268,6 +292,7 @@ pub const fn command(name: &'static str, syntax: &'static str, handler: Handler)
         summary: "",
         deprecated: None,
         tips: &[],
+        is_secret: |_, _| false,
     }
 }
 
@@ -318,7 +343,7 @@ impl Command {
         access: &'static str,
     ) -> Command {
         let place = if self.keys[0].is_some() { 1 } else { 0 };
-        self.keys[place] = Some(Keys { first, find: Find::Range(last), step, access, notes: "" });
+        self.keys[place] = Some(Keys::new(first, Find::Range(last), step, access));
         self
     }
 
@@ -329,7 +354,7 @@ impl Command {
         step: usize,
         access: &'static str,
     ) -> Command {
-        self.keys[0] = Some(Keys { first, find: Find::Number, step, access, notes: "" });
+        self.keys[0] = Some(Keys::new(first, Find::Number, step, access));
         self
     }
 
@@ -338,6 +363,20 @@ impl Command {
         if let Some(keys) = &mut self.keys[0] {
             keys.notes = notes;
         }
+        self
+    }
+
+    /// The access of its first keys depends on the options of a call.
+    pub const fn access_of_call(mut self, access: fn(Args) -> &'static str) -> Command {
+        if let Some(keys) = &mut self.keys[0] {
+            keys.access_of_call = Some(access);
+        }
+        self
+    }
+
+    /// Some of its arguments are secrets: those of whose index the function says so.
+    pub const fn secrets(mut self, is_secret: fn(Args, usize) -> bool) -> Command {
+        self.is_secret = is_secret;
         self
     }
 
@@ -387,6 +426,16 @@ impl Command {
     pub const fn is_brief(&self) -> bool {
         self.flags.0 & (Flags::FAST.0 | Flags::BRIEF.0) != 0
             && matches!(self.keys, [Some(Keys { first: 1, find: Find::Range(1), .. }), None])
+    }
+
+    /// The arguments of a call as others may see them, with the secrets redacted.
+    pub fn without_secrets<'a>(
+        &self,
+        args: Args<'a>,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let is_secret = self.is_secret;
+        let shown = move |(at, arg)| if is_secret(args, at) { REDACTED } else { arg };
+        args.from(0).enumerate().map(shown)
     }
 
     /// Whether so many arguments, the name included, are right.

@@ -66,7 +66,8 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
     write("set", "key value [NX | XX | IFEQ ifeq-value | IFNE ifne-value | IFDEQ ifdeq-digest | \
                   IFDNE ifdne-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
                   PXAT unix-time-milliseconds | KEEPTTL]", set)
-        .key("RW access update variable_flags").flags(Flags::DENYOOM.or(Flags::BRIEF))
+        .key("RW access update variable_flags").access_of_call(set_access)
+        .flags(Flags::DENYOOM.or(Flags::BRIEF))
         .notes("RW and ACCESS due to the optional `GET` argument")
         .doc("1.0.0", "O(1)", "Sets the string value of a key, whatever it held before."),
     write("setex", "key seconds value", setex).key("OW update").flags(Flags::DENYOOM)
@@ -195,6 +196,12 @@ impl<'a> SetOptions<'a> {
         }
         Ok(options)
     }
+}
+
+/// Only with GET does SET read the key.
+fn set_access(args: Args) -> &'static str {
+    let gets = args.from(3).any(|arg| is(arg, "GET"));
+    if gets { "RW access update" } else { "OW update" }
 }
 
 fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {

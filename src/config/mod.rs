@@ -174,6 +174,8 @@ pub struct Setting {
     pub summary: &'static str,
     kind: Kind,
     change: Change,
+    /// Whether the value may be several words.
+    several_words: bool,
 }
 
 use Change::{AtStart, Live, Protected};
@@ -185,7 +187,7 @@ const fn row(
     kind: Kind,
     summary: &'static str,
 ) -> Setting {
-    Setting { name, alias: "", default, summary, kind, change }
+    Setting { name, alias: "", default, summary, kind, change, several_words: false }
 }
 
 const fn integer(at: fn(&Config) -> &AtomicI64, min: i64, max: i64) -> Kind {
@@ -195,6 +197,11 @@ const fn integer(at: fn(&Config) -> &AtomicI64, min: i64, max: i64) -> Kind {
 impl Setting {
     const fn or(mut self, alias: &'static str) -> Setting {
         self.alias = alias;
+        self
+    }
+
+    const fn several_words(mut self) -> Setting {
+        self.several_words = true;
         self
     }
 }
@@ -229,7 +236,7 @@ pub static SETTINGS: &[Setting] = &[
     row("port", "6379", AtStart, integer(|c| &c.port, 0, 65535),
         "TCP port; 0 picks a free one, or with a `unixsocket` means none"),
     row("bind", "127.0.0.1 -::1", AtStart, Kind::Text(|c| &c.bind),
-        "addresses to listen on, `*` for all; one behind `-` may be missing"),
+        "addresses to listen on, `*` for all; one behind `-` may be missing").several_words(),
     row("unixsocket", "", AtStart, Kind::Text(|c| &c.unixsocket),
         "path of a Unix socket to listen on as well"),
     row("dir", ".", Protected, Kind::Directory(|c| &c.dir),
@@ -263,7 +270,8 @@ pub static SETTINGS: &[Setting] = &[
         "seconds after which an idle connection is closed; 0 for never"),
     row("client-output-buffer-limit", "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60", Live,
         Kind::OutputLimits(|c| &c.client_output_buffer_limit),
-        "what may pile up for a client before it is cut off: by class, bytes, and bytes for some seconds"),
+        "what may pile up for a client before it is cut off: by class, bytes, and bytes for some seconds")
+        .several_words(),
     row("loglevel", "notice", Live, Kind::Choice(|c| &c.loglevel, LOG_LEVELS),
         "least severity that is printed"),
     row("hash-max-listpack-entries", "512", Live,
@@ -297,7 +305,7 @@ pub static SETTINGS: &[Setting] = &[
         "whether each command has a histogram of how long it takes"),
     row("latency-tracking-info-percentiles", "50 99 99.9", Live,
         Kind::Percentiles(|c| &c.latency_tracking_info_percentiles),
-        "percentiles of the histograms that `INFO latencystats` shows"),
+        "percentiles of the histograms that `INFO latencystats` shows").several_words(),
     row("tracking-table-max-keys", "1000000", Live,
         integer(|c| &c.tracking_table_max_keys, 0, i64::MAX),
         "most keys of which it is known who caches them; 0 for any number"),
@@ -515,10 +523,7 @@ impl Config {
 
     fn set_at_start(&self, name: &str, values: &[String]) -> Result<(), String> {
         let setting = Setting::find(name).ok_or("unknown setting")?;
-        // Only these take several words; Redis refuses two values elsewhere as well.
-        let several = ["bind", "client-output-buffer-limit", "latency-tracking-info-percentiles"];
-        let takes_several = several.contains(&setting.name);
-        if values.is_empty() || (values.len() > 1 && !takes_several) {
+        if values.is_empty() || (values.len() > 1 && !setting.several_words) {
             return Err("wrong number of arguments".into());
         }
         setting.store(self, setting.parse(&values.join(" "))?);

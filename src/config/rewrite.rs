@@ -118,7 +118,7 @@ fn parse_line(line: &[u8]) -> Option<(&'static Setting, String)> {
 fn line_of(setting: &Setting, value: &str) -> String {
     // Several words are several arguments, but a text is one.
     let text = matches!(setting.kind, Kind::Text(_) | Kind::Directory(_));
-    let words = !text || setting.name == "bind";
+    let words = !text || setting.several_words;
     let plain = |c: char| c.is_ascii_graphic() && !"\"'\\#".contains(c);
     let is_plain = |text: &str| !text.is_empty() && text.chars().all(plain);
     match (words && !value.is_empty()) || is_plain(value) {

@@ -54,8 +54,8 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
             outcome
         }
         Err(error) => {
-            let error = transaction::refuse(server, session, args, error);
             let command = find_row(args).ok();
+            let error = transaction::refuse(server, session, command, error);
             session.last_command = command.map_or("NULL", |command| command.name);
             measure::rejected(server, command, &error);
             Err(error)
@@ -67,7 +67,7 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
     }
     if session.caching && session.multi.is_none() {
         // CLIENT CACHING is for the next command, or transaction, that is not about the connection.
-        session.caching = find_row(args).is_ok_and(|row| row.name.starts_with("client|"));
+        session.caching = find_row(args).is_ok_and(|row| row.has(Flags::KEEPS_CACHING));
     }
     session.finish(reply, start, confirms);
 }
@@ -119,7 +119,7 @@ pub fn check(args: Args) -> Result<(), String> {
 /// Reads and writes belong in a log, and SELECT.
 fn belongs_in_a_log(command: &Command) -> Outcome {
     match command.handler {
-        Handler::Session(_) if command.name == "select" => Ok(()),
+        Handler::Session(_) if command.has(Flags::IN_LOG) => Ok(()),
         Handler::Session(_) | Handler::Nested(_) | Handler::Container(..) | Handler::Hidden(_) => {
             Err(CommandError::new("ERR a command that does not belong in a log"))
         }

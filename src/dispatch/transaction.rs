@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::call::Call;
 use super::measure::measured;
 use super::{admit, resolve};
-use crate::commands::spec::{Flags, Outcome};
+use crate::commands::spec::{Flags, Nested, Outcome};
 use crate::commands::{self, Command, Handler};
 use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Queue, Reply};
@@ -50,10 +50,10 @@ pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &
 pub(super) fn refuse(
     server: &Server,
     session: &mut Session,
-    args: Args,
+    command: Option<&Command>,
     error: CommandError,
 ) -> CommandError {
-    if args[0].eq_ignore_ascii_case(b"exec") {
+    if command.is_some_and(|command| matches!(command.handler, Handler::Nested(Nested::Exec))) {
         end(server, session);
         return discarded(&error);
     }

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use respite::commands::spec::Flags;
 use respite::commands::{self, Command as Row, Handler};
 use respite::config::SETTINGS;
 
@@ -85,6 +86,22 @@ fn only_the_keyspace_locks_shards() {
     assert!(locking.is_empty(), "these lock, and only {LOCKING_FILES:?} may: {locking:#?}");
 }
 
+#[test]
+fn no_code_asks_for_a_command_by_name() {
+    let tests = [" == ", " != ", ".starts_with(", ".ends_with(", ".contains(", " {"];
+    let rows = ["command.name", "row.name"];
+    let mut special = Vec::new();
+    for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("src/")) {
+        let asks = |line: &str| {
+            rows.iter().any(|row| tests.iter().any(|test| line.contains(&[*row, *test].concat())))
+        };
+        let text = code(text);
+        let lines = text.lines().filter(|line| asks(line));
+        special.extend(lines.map(|line| format!("{path}: {}", line.trim())));
+    }
+    assert!(special.is_empty(), "what these ask for belongs in a flag of the row: {special:#?}");
+}
+
 // ---- The repository ----------------------------------------------------------------------------------
 
 #[test]
@@ -138,7 +155,7 @@ fn the_readme_lists_the_commands_of_the_table() {
             _ => usages.push(usage(row)),
         }
         // Each container has HELP, so the list omits it.
-        let subcommands = row.subcommands().iter().filter(|row| !row.name.ends_with("|help"));
+        let subcommands = row.subcommands().iter().filter(|row| !row.has(Flags::HELP));
         usages.extend(subcommands.map(usage));
     }
     let list = groups.iter().map(|(group, usages)| {
