@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::Read;
 
 use super::docs::help;
+use super::lookup::{find_row, resolve, rows};
 use super::options::{integer, is, wrong_subcommand_args};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
-use super::{all, find, find_subcommand};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::now_ms;
 use crate::text::sha256;
@@ -138,13 +138,10 @@ fn cat(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if !CATEGORIES.iter().any(|category| is(wanted, category)) {
         return Err([b"ERR Unknown category '".as_slice(), wanted, b"'"].concat().into());
     }
-    let rows = all().flat_map(|(group, row)| {
-        std::iter::once(row).chain(row.subcommands()).map(move |r| (group, r))
-    });
     let is_in = |(group, row): &(&str, &Command)| {
         row.categories(group).iter().any(|category| is(wanted, &category[1..]))
     };
-    let names: Vec<&str> = rows.filter(is_in).map(|(_, row)| row.name).collect();
+    let names: Vec<&str> = rows().filter(is_in).map(|(_, row)| row.name).collect();
     reply.array(names.len());
     names.iter().for_each(|name| reply.bulk(name.as_bytes()));
     Ok(())
@@ -156,18 +153,9 @@ fn dryrun(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         return Err([b"ERR User '".as_slice(), &args[2], b"' not found"].concat().into());
     }
     let inner = args.skip(3);
-    let row = find(&inner[0]);
-    let row = match inner.get(1) {
-        Some(name) if row.is_some_and(|row| !row.subcommands().is_empty()) => {
-            row.and_then(|row| find_subcommand(row, name))
-        }
-        _ => row,
-    };
-    let unknown = || [b"ERR Command '".as_slice(), &inner[0], b"' not found"].concat();
-    let row = row.ok_or_else(unknown)?;
-    if !row.accepts(inner.len()) {
-        return Err(format!("ERR wrong number of arguments for '{}' command", row.name).into());
-    }
+    let unknown = |_| [b"ERR Command '".as_slice(), &inner[0], b"' not found"].concat();
+    find_row(inner).map_err(unknown)?;
+    resolve(inner)?;
     reply.ok();
     Ok(())
 }

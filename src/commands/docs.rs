@@ -12,14 +12,14 @@
 //! | `a \| b` | one of several |
 //! | `key value [key value ...]` | any number of `key value` |
 
+use super::all;
+use super::lookup::{by_name, find, find_row, rows, subcommand_name};
+use super::options::is;
 use super::spec::{
     Command, Context, Family, Find, Flags, Handler, Keys, Outcome, command, session,
 };
-use super::{all, find, find_subcommand, subcommand_name};
 use crate::resp::{Args, CommandError, Reply};
 use crate::text::glob;
-
-use super::options::is;
 
 const SHARED: Flags = Flags::ALWAYS.or(Flags::CONNECTION);
 const ANY_ORDER: &[&str] = &["nondeterministic_output_order"];
@@ -87,11 +87,8 @@ fn count(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let rows = all().flat_map(|(group, row)| {
-        std::iter::once(row).chain(row.subcommands()).map(move |row| (group, row))
-    });
     let names: Vec<&str> = match args.len() {
-        2 => rows.map(|(_, row)| row.name).collect(),
+        2 => rows().map(|(_, row)| row.name).collect(),
         5 if is(&args[2], "FILTERBY") => {
             let wanted = &args[4];
             if is(&args[3], "MODULE") {
@@ -100,9 +97,9 @@ fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
                 let is_in = |group: &str, row: &Command| {
                     row.categories(group).iter().any(|category| is(wanted, &category[1..]))
                 };
-                rows.filter(|(group, row)| is_in(group, row)).map(|(_, row)| row.name).collect()
+                rows().filter(|(group, row)| is_in(group, row)).map(|(_, row)| row.name).collect()
             } else if is(&args[3], "PATTERN") {
-                let names = rows.map(|(_, row)| row.name);
+                let names = rows().map(|(_, row)| row.name);
                 names.filter(|name| glob::matches(wanted, name.as_bytes(), true)).collect()
             } else {
                 return Err(CommandError::SYNTAX);
@@ -143,14 +140,8 @@ fn getkeysandflags(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 /// The command that the arguments are, if it has keys.
 fn find_with_keys(inner: Args) -> Result<&'static Command, CommandError> {
-    let invalid = CommandError::new("ERR Invalid command specified");
-    let command = find(&inner[0]).ok_or(invalid.clone())?;
-    let command = match inner.get(1) {
-        Some(name) if !command.subcommands().is_empty() => {
-            find_subcommand(command, name).ok_or(invalid)?
-        }
-        _ => command,
-    };
+    let invalid = |_| CommandError::new("ERR Invalid command specified");
+    let command = find_row(inner).map_err(invalid)?;
     if command.keys[0].is_none_or(|keys| keys.access == "not_key") {
         return Err(CommandError::new("ERR The command has no key arguments"));
     }
@@ -175,21 +166,12 @@ fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     }
     reply.array(args.len() - 2);
     for name in args.from(2) {
-        match find_anywhere(name) {
+        match by_name(name) {
             Some((group, row)) => describe(group, row, reply),
             None => reply.null(),
         }
     }
     Ok(())
-}
-
-/// Finds a command, or with `container|name` a subcommand, and its group.
-fn find_anywhere(name: &[u8]) -> Option<(&'static str, &'static Command)> {
-    let named = |row: &&Command| is(name, row.name);
-    all().find_map(|(group, row)| {
-        let found = Some(row).filter(named).or_else(|| row.subcommands().iter().find(named));
-        found.map(|row| (group, row))
-    })
 }
 
 /// A command as programs read it: name, arity, flags, keys, categories, tips, key specs, subcommands.
@@ -258,7 +240,7 @@ fn describe_keys(keys: &Keys, reply: &mut Reply) {
 fn docs(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let rows: Vec<(&str, &Command)> = match args.len() {
         2 => all().collect(),
-        _ => args.from(2).filter_map(find_anywhere).collect(),
+        _ => args.from(2).filter_map(by_name).collect(),
     };
     reply.map(rows.len());
     rows.iter().for_each(|(group, row)| explain(group, row, reply));

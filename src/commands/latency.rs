@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::docs::help;
+use super::lookup::by_name;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
-use super::{find, options::is};
 use crate::resp::{Args, Reply};
 use crate::stats::latency::Event;
 use crate::stats::{CommandStats, unix_seconds};
@@ -82,15 +82,10 @@ fn histogram(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// The names under which the calls of a command are counted.
-fn names(asked: &[u8]) -> Vec<&'static str> {
-    let (container, rest) = match asked.iter().position(|byte| *byte == b'|') {
-        Some(bar) => (&asked[..bar], Some(asked)),
-        None => (asked, None),
-    };
-    let rows = find(container).map(|row| std::iter::once(row).chain(row.subcommands()));
-    let wanted = |row: &&Command| rest.is_none_or(|whole| is(whole, row.name));
-    rows.into_iter().flatten().filter(wanted).map(|row| row.name).collect()
+/// The names under which the calls of a command are counted: a container has its subcommands'.
+fn names(asked: &[u8]) -> impl Iterator<Item = &'static str> {
+    let rows = by_name(asked).map(|(_, row)| std::iter::once(row).chain(row.subcommands()));
+    rows.into_iter().flatten().map(|row| row.name)
 }
 
 fn latest(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {

@@ -84,7 +84,7 @@ pub(super) fn wrong_number_of_args(args: Args) -> CommandError {
 }
 
 /// A wrong number of arguments of a subcommand, where the arity alone does not tell.
-pub(super) fn wrong_subcommand_args(args: Args) -> CommandError {
+pub(crate) fn wrong_subcommand_args(args: Args) -> CommandError {
     let container = args[0].to_ascii_uppercase();
     let text: [&[u8]; 5] = [
         b"ERR unknown subcommand or wrong number of arguments for '",

@@ -4,8 +4,9 @@
 //! and in where the records go ([`Origin`]). Everything else is the same code: lock, run the handler,
 //! [`commit`](Call::commit), unlock.
 
+use crate::commands::lookup::find_hidden;
 use crate::commands::spec::{Nested, Outcome};
-use crate::commands::{self, Command, Context, Handler, Propagate, spec::Flags};
+use crate::commands::{Command, Context, Handler, Propagate, spec::Flags};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Origin, Server, Session};
 use crate::store::{Aftermath, ReadAll, ReadView, Shards, WriteAll, WriteView};
@@ -66,7 +67,7 @@ impl<'a> Call<'a> {
                 call.commit(NoKeys, outcome.map(|()| Propagate::Nothing))
             }
             Handler::Hidden(rows) => {
-                let command = commands::find_hidden(command, rows, args)?;
+                let command = find_hidden(rows, args)?;
                 admit(self.server, self.session, command)?;
                 Call { command, ..self }.run(shards, reply)
             }

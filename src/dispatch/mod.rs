@@ -11,8 +11,9 @@ pub mod measure;
 mod reload;
 mod transaction;
 
+use crate::commands::lookup::{describe_failure, find_row, resolve, resolve_record};
 use crate::commands::spec::Outcome;
-use crate::commands::{self, Command, Handler, spec::Flags, spec::Nested};
+use crate::commands::{Command, Handler, spec::Flags, spec::Nested};
 use crate::config::logger::log_line;
 use crate::net::pause::Paused;
 use crate::resp::{Args, CommandError, Protocol, Reply};
@@ -20,9 +21,6 @@ use crate::session::{Server, Session};
 use call::Call;
 
 pub use commit::commit_expired;
-
-/// How much of what it does not know an error repeats.
-const QUOTED_BYTES: usize = 128;
 
 /// Carries out one command for a connection. The reply has its answer or its error.
 pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut Reply) {
@@ -99,8 +97,7 @@ pub fn apply(
     args: Args,
     reply: &mut Reply,
 ) -> Result<(), String> {
-    let result = resolve(args).and_then(|command| {
-        belongs_in_a_log(command)?;
+    let result = resolve_record(args).and_then(|command| {
         Call { server, session, command, args }.run(&mut &server.keyspace, reply)
     });
     reply.clear(0);
@@ -112,69 +109,7 @@ pub fn apply(
 /// # Errors
 /// It is no command, or not one that can stand in a log, or lacks arguments.
 pub fn check(args: Args) -> Result<(), String> {
-    let result = resolve(args).and_then(belongs_in_a_log);
-    result.map_err(|error| describe_failure(args, &error))
-}
-
-/// Reads and writes belong in a log, and SELECT.
-fn belongs_in_a_log(command: &Command) -> Outcome {
-    match command.handler {
-        Handler::Session(_) if command.has(Flags::IN_LOG) => Ok(()),
-        Handler::Session(_) | Handler::Nested(_) | Handler::Container(..) | Handler::Hidden(_) => {
-            Err(CommandError::new("ERR a command that does not belong in a log"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn describe_failure(args: Args, error: &CommandError) -> String {
-    let name = args[0].escape_ascii();
-    format!("'{name}': {}", String::from_utf8_lossy(error.text()))
-}
-
-/// Finds the command and checks the number of its arguments.
-pub fn resolve(args: Args) -> Result<&'static Command, CommandError> {
-    let command = find_row(args)?;
-    if command.accepts(args.len()) {
-        return Ok(command);
-    }
-    Err(format!("ERR wrong number of arguments for '{}' command", command.name).into())
-}
-
-/// Finds the command, or the subcommand.
-fn find_row(args: Args) -> Result<&'static Command, CommandError> {
-    let command = commands::find(&args[0]).ok_or_else(|| unknown_command(args))?;
-    match args.get(1) {
-        Some(name) if !command.subcommands().is_empty() => commands::find_subcommand(command, name)
-            .ok_or_else(|| unknown_subcommand(command, name)),
-        _ => Ok(command),
-    }
-}
-
-fn unknown_command(args: Args) -> CommandError {
-    let mut quoted = Vec::new();
-    for arg in args.from(1) {
-        if quoted.len() >= QUOTED_BYTES {
-            break;
-        }
-        let room = QUOTED_BYTES - quoted.len();
-        quoted.extend([b"'", quotable(arg, room), b"' "].concat());
-    }
-    let name = quotable(&args[0], QUOTED_BYTES);
-    [b"ERR unknown command '", name, b"', with args beginning with: ", &quoted].concat().into()
-}
-
-/// What an error repeats of an argument: as Redis, up to a zero byte or a limit.
-fn quotable(arg: &[u8], limit: usize) -> &[u8] {
-    let end = arg.iter().position(|&byte| byte == 0).unwrap_or(arg.len());
-    &arg[..end.min(limit)]
-}
-
-fn unknown_subcommand(container: &Command, name: &[u8]) -> CommandError {
-    let name = quotable(name, QUOTED_BYTES);
-    let container = container.name.to_uppercase();
-    let help = format!("'. Try {container} HELP.");
-    [b"ERR unknown subcommand '", name, help.as_bytes()].concat().into()
+    resolve_record(args).map(drop).map_err(|error| describe_failure(args, &error))
 }
 
 const DEBUG_NOT_ALLOWED: CommandError = CommandError::new(

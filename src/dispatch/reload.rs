@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use super::apply;
 use crate::aof::{Aof, ReplayError, replay};
-use crate::commands;
-use crate::commands::options::{integer, is};
+use crate::commands::options::{integer, is, wrong_subcommand_args};
 use crate::commands::spec::Outcome;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Server, Session};
@@ -35,7 +34,7 @@ pub(super) fn populate(
         number.ok_or(NOT_POSITIVE)
     };
     if args.len() > 5 {
-        return Err(commands::unknown_hidden("debug", &args[1]));
+        return Err(wrong_subcommand_args(args));
     }
     let count = number(&args[2])?;
     let prefix = args.get(3).unwrap_or(b"key");

@@ -15,11 +15,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::admit;
 use super::call::Call;
 use super::measure::measured;
-use super::{admit, resolve};
+use crate::commands::lookup::{find_hidden, resolve};
 use crate::commands::spec::{Flags, Nested, Outcome};
-use crate::commands::{self, Command, Handler};
+use crate::commands::{Command, Handler};
 use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Queue, Reply};
 use crate::session::{Exec, Origin, Server, Session};
@@ -151,7 +152,7 @@ fn add_locks(locks: &mut LockSet, command: &Command, args: Args) {
         Handler::Session(_) | Handler::Container(..) | Handler::Nested(_) => {}
         Handler::Hidden(rows) => {
             // If there is no such subcommand, its turn gives the error.
-            if let Ok(found) = commands::find_hidden(command, rows, args) {
+            if let Ok(found) = find_hidden(rows, args) {
                 add_locks(locks, found, args);
             }
         }

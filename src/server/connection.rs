@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::aof::Aof;
+use crate::commands::lookup::resolve;
 use crate::config::logger::log_line;
 use crate::config::{FsyncPolicy, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
@@ -164,7 +165,7 @@ impl Connection<'_> {
         }
         self.send()?;
         self.session.client_flags.blocked = true;
-        self.session.last_command = dispatch::resolve(args).map_or("NULL", |command| command.name);
+        self.session.last_command = resolve(args).map_or("NULL", |command| command.name);
         self.session.publish(self.server, Instant::now());
         self.server.pause.wait_while(|what| must_wait(&self.session, what));
         self.session.client_flags.blocked = false;
