@@ -16,7 +16,7 @@ use super::all;
 use super::lookup::{by_name, find, find_row, rows, subcommand_name};
 use super::options::is;
 use super::spec::{
-    Command, Context, Family, Find, Flags, Handler, Keys, Outcome, command, session,
+    Command, Context, Family, Find, Flags, Handler, Keys, Outcome, command, is_key_name, session,
 };
 use crate::resp::{Args, CommandError, Reply};
 use crate::text::glob;
@@ -453,9 +453,7 @@ fn is_token(word: &str) -> bool {
 /// Redis's name for what an argument is, which its name tells.
 fn kind_of(name: &str) -> &'static str {
     match name {
-        "key" | "key1" | "key2" | "newkey" | "source" | "destination" | "destkey" | "sourcekey" => {
-            "key"
-        }
+        _ if is_key_name(name.as_bytes()) => "key",
         "pattern" => "pattern",
         _ if name.starts_with("unix-time") => "unix-time",
         "seconds" | "milliseconds" | "count" | "cursor" | "offset" | "start" | "end" | "db"

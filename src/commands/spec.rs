@@ -279,11 +279,10 @@ const REDACTED: &[u8] = b"(redacted)";
 
 /// A row. The arity is counted from the syntax.
 pub const fn command(name: &'static str, syntax: &'static str, handler: Handler) -> Command {
-    let words = if has_bar(name) { 2 } else { 1 };
     Command {
         name,
         syntax,
-        arity: count_arity(syntax, words),
+        arity: count_arity(syntax, name_words(name)),
         handler,
         keys: [None; 2],
         flags: Flags::NONE,
@@ -397,13 +396,18 @@ impl Command {
         self
     }
 
-    /// What people read about it.
+    /// Since when Redis has it, what it costs, and what it does. It stands behind the keys of the row.
+    ///
+    /// # Panics
+    /// At compile time: the row declares other keys than its syntax has. A handler that is given a key
+    /// whose shard was not locked would store it in the wrong place.
     pub const fn doc(
         mut self,
         since: &'static str,
         complexity: &'static str,
         summary: &'static str,
     ) -> Command {
+        assert!(self.declares_its_keys(), "the syntax of this row has other keys than it declares");
         self.since = since;
         self.complexity = complexity;
         self.summary = summary;
@@ -414,6 +418,30 @@ impl Command {
     pub const fn deprecated(mut self, since: &'static str, instead: &'static str) -> Command {
         self.deprecated = Some((since, instead));
         self
+    }
+
+    /// Whether the keys that the row declares are those in its syntax. Seen is the longest call that has
+    /// every optional argument once and each repetition twice.
+    const fn declares_its_keys(&self) -> bool {
+        let (mut len, mut last_key) = (name_words(self.name), 0);
+        let mut words = Words::new(self.syntax);
+        while let Some(word) = words.next() {
+            if is_key_name(word) {
+                last_key = len;
+            }
+            len += 1;
+        }
+        let mut at = name_words(self.name);
+        let mut words = Words::new(self.syntax);
+        while let Some(word) = words.next() {
+            let is_declared = declares(&self.keys[0], at, len, last_key)
+                || declares(&self.keys[1], at, len, last_key);
+            if is_key_name(word) != is_declared {
+                return false;
+            }
+            at += 1;
+        }
+        true
     }
 
     /// Whether the row sets all of those flags.
@@ -558,6 +586,20 @@ impl Command {
     }
 }
 
+/// Whether the declaration makes a key of the argument at this index in a call of `len` words. Numbered keys
+/// go on to the last key in the syntax, and there must be at least one.
+const fn declares(keys: &Option<Keys>, at: usize, len: usize, last_key: usize) -> bool {
+    let Some(keys) = keys else { return false };
+    let (first, last) = match keys.find {
+        Find::Range(last) if last < 0 => (keys.first, len - last.unsigned_abs() as usize),
+        Find::Range(last) => (keys.first, last as usize),
+        Find::Number if last_key > keys.first => (keys.first + 1, last_key),
+        Find::Number => (keys.first + 1, keys.first + 1),
+    };
+    let is_in_range = first <= at && at <= last && (at - first).is_multiple_of(keys.step);
+    is_in_range && !is_same(keys.access.as_bytes(), b"not_key")
+}
+
 /// Behind the last key, if that has this number; negative from the end, 0 without keys.
 fn range_end(args: Args, last: i32) -> usize {
     match last {
@@ -616,42 +658,104 @@ fn numbered_keys_end(args: Args, at: usize, step: usize) -> Option<usize> {
     (end <= args.len()).then_some(end)
 }
 
-const fn has_bar(name: &str) -> bool {
+/// How many words the name of a row is: `client|id` is sent as two.
+const fn name_words(name: &str) -> usize {
     let mut at = 0;
     while at < name.len() {
         if name.as_bytes()[at] == b'|' {
-            return true;
+            return 2;
         }
         at += 1;
     }
-    false
+    1
 }
 
-/// Counts what is not in brackets; anything in brackets makes the number a least one. Of
-/// alternatives in `<a | b>`, which one has to choose from, the first counts.
-const fn count_arity(syntax: &str, name_words: i32) -> i32 {
-    let bytes = syntax.as_bytes();
-    let (mut words, mut depth, mut at) = (name_words, 0, 0);
-    let (mut optional, mut in_word, mut skipping) = (false, false, false);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'[' => {
-                depth += 1;
-                optional = true;
+/// Counts the words that are not in brackets. Words in brackets make the number a minimum.
+const fn count_arity(syntax: &str, name_words: usize) -> i32 {
+    let (mut required, mut has_optional) = (name_words as i32, false);
+    let mut words = Words::new(syntax);
+    while words.next().is_some() {
+        if words.brackets == 0 {
+            required += 1;
+        } else {
+            has_optional = true;
+        }
+    }
+    if has_optional { -required } else { required }
+}
+
+/// Walks over the words of a syntax, at compile time. Of the alternatives in `<a | b>` or `[a | b]` it
+/// takes the first.
+struct Words<'a> {
+    syntax: &'a [u8],
+    at: usize,
+    depth: usize,
+    /// How many of the brackets around the current word make it optional.
+    brackets: usize,
+    /// The depth of the alternatives that are being skipped; 0 outside of them.
+    skipping: usize,
+}
+
+impl<'a> Words<'a> {
+    const fn new(syntax: &'a str) -> Words<'a> {
+        Words { syntax: syntax.as_bytes(), at: 0, depth: 0, brackets: 0, skipping: 0 }
+    }
+
+    const fn next(&mut self) -> Option<&'a [u8]> {
+        let mut start = self.at;
+        loop {
+            let is_end = self.at == self.syntax.len();
+            let byte = if is_end { b' ' } else { self.syntax[self.at] };
+            if !matches!(byte, b' ' | b'.' | b'[' | b']' | b'<' | b'>' | b'|') {
+                self.at += 1;
+                continue;
             }
-            b']' => depth -= 1,
-            b'|' if depth == 0 => skipping = true,
-            b'>' => skipping = false,
-            _ => {}
+            if start < self.at && self.skipping == 0 {
+                return Some(self.syntax.split_at(self.at).0.split_at(start).1);
+            }
+            if is_end {
+                return None;
+            }
+            match byte {
+                b'[' | b'<' => self.depth += 1,
+                b'|' if self.skipping == 0 => self.skipping = self.depth,
+                b']' | b'>' => {
+                    if self.skipping == self.depth {
+                        self.skipping = 0;
+                    }
+                    self.depth -= 1;
+                }
+                _ => {}
+            }
+            match byte {
+                b'[' => self.brackets += 1,
+                b']' => self.brackets -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            start = self.at;
         }
-        let part = !matches!(bytes[at], b' ' | b'[' | b']' | b'<' | b'>' | b'|');
-        if part && !in_word && depth == 0 && !skipping {
-            words += 1;
-        }
-        in_word = part;
+    }
+}
+
+/// Whether an argument of this name is a key: `key`, `key2`, `newkey`, `source`, `destination`.
+pub const fn is_key_name(name: &[u8]) -> bool {
+    let mut end = name.len();
+    while end > 0 && name[end - 1].is_ascii_digit() {
+        end -= 1;
+    }
+    (end >= 3 && is_same(name.split_at(end).0.split_at(end - 3).1, b"key"))
+        || is_same(name, b"source")
+        || is_same(name, b"destination")
+}
+
+/// `==`, at compile time.
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
         at += 1;
     }
-    if optional { -words } else { words }
+    at == one.len() && at == other.len()
 }
 
 impl From<WrongType> for CommandError {
@@ -662,7 +766,53 @@ impl From<WrongType> for CommandError {
 
 #[cfg(test)]
 mod tests {
-    use super::count_arity;
+    use super::*;
+
+    const fn row(syntax: &'static str) -> Command {
+        write("test", syntax, |_, _, _| Ok(Propagate::Nothing))
+    }
+
+    #[test]
+    #[should_panic(expected = "the syntax of this row has other keys than it declares")]
+    fn a_row_with_two_keys_that_declares_one_is_refused() {
+        row("key newkey").key("RW").doc("1.0.0", "O(1)", "Renames a key.");
+    }
+
+    #[test]
+    fn a_row_declares_the_keys_of_its_syntax_and_no_others() {
+        let accepted = [
+            row("seconds [NX | XX]"),
+            row("key value").key("RW"),
+            row("key newkey").keys(1, 1, 1, "RW").keys(2, 2, 1, "OW"),
+            row("key1 key2").keys(1, 2, 1, "RO"),
+            row("<AND | OR> destkey key [key ...]").keys(2, 2, 1, "OW").keys(3, -1, 1, "RO"),
+            row("[key [key ...]]").every_key("RO"),
+            row("key value [key value ...]").keys(1, -1, 2, "OW"),
+            row("numkeys key [key ...] [LIMIT count]").numbered_keys(1, 1, "RO"),
+            row("numkeys key value [key value ...] [NX]").numbered_keys(1, 2, "OW"),
+            row("shardchannel").key("not_key"),
+        ];
+        for row in accepted {
+            assert!(row.declares_its_keys(), "{}", row.syntax);
+        }
+        let refused = [
+            row("key value"),
+            row("seconds").key("RW"),
+            row("key [key ...]").key("RW"),
+            row("key value [key value ...]").every_key("OW"),
+            row("key value").every_key("OW"),
+            row("source destination [REPLACE]").key("RO"),
+            row("destination key [key ...]").keys(2, -1, 1, "RO"),
+            row("key newkey").keys(1, 1, 1, "RW").keys(3, 3, 1, "OW"),
+            row("destination numkeys key [key ...]").numbered_keys(2, 1, "RO"),
+            row("numkeys key value [key value ...]").numbered_keys(1, 1, "OW"),
+            row("numkeys value").numbered_keys(1, 1, "OW"),
+            row("key").key("not_key"),
+        ];
+        for row in refused {
+            assert!(!row.declares_its_keys(), "{}", row.syntax);
+        }
+    }
 
     #[test]
     fn the_arity_follows_from_the_syntax() {
