@@ -1,15 +1,15 @@
-//! Bitmaps: strings whose bits are numbered, the highest bit of the first byte being bit 0.
+//! Bitmaps: strings whose bits are numbered, with the highest bit of the first byte as bit 0.
 //!
-//! What is not there reads as zeros: a missing key, and the bits behind the end of a string. So a
-//! write makes room first, up to its last bit, and the rest is the same for all. What may be long is
-//! gone through in machine words (BITCOUNT, BITPOS, BITOP); a field of BITFIELD is cut from a window of
-//! 128 bits, which holds one wherever it begins, and is added to in 128 bits, where nothing overflows.
+//! A missing key and the bits behind the end of a string read as zeros. A write first extends the string up
+//! to its last bit. BITCOUNT, BITPOS and BITOP work in machine words, as strings may be long. BITFIELD takes
+//! a field from a window of 128 bits, which holds it at any bit offset, and adds in 128 bits, where
+//! nothing overflows.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=bitmap>.
 
 use std::ops::Range;
 
-use super::options::{integer, is};
+use super::options::{OptionCursor, integer, is};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use super::strings::grow;
 use crate::config::events::Class;
@@ -17,34 +17,34 @@ use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, Entry, ReadView, StringOrigin, Value, WriteView};
 use crate::text::integer::parse_i64;
 
-/// The bitmaps.
+/// The bitmap commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "bitmap", commands: &[
     read("bitcount", "key [start [end [BYTE | BIT]]]", bitcount).key("RO access")
         .doc("2.6.0", "O(N) with N the number of bytes in the range",
-             "Counts the bits that are set in a string, or in a range of it."),
+             "Counts the bits that are set in a string or in a range of it."),
     write("bitfield", "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] \
                        <SET encoding offset value | INCRBY encoding offset increment> ...]", bitfield)
         .key("RW access update variable_flags").access_of_call(bitfield_access)
         .flags(Flags::DENYOOM)
         .notes("This command allows both access and modification of the key")
         .doc("3.2.0", "O(1) for each operation",
-             "Reads, sets and adds to integers of any width at any bit of a string."),
+             "Reads, sets and increments integers of any width at any bit offset in a string."),
     read("bitfield_ro", "key [GET encoding offset [GET encoding offset ...]]", bitfield_ro)
         .key("RO access").fast()
         .doc("6.0.0", "O(1) for each operation",
-             "Reads integers of any width at any bit of a string."),
+             "Reads integers of any width at any bit offset in a string."),
     write("bitop", "<AND | OR | XOR | NOT | DIFF | DIFF1 | ANDOR | ONE> destkey key [key ...]", bitop)
         .keys(2, 2, 1, "OW update").keys(3, -1, 1, "RO access").flags(Flags::DENYOOM)
         .doc("2.6.0", "O(N) with N the number of bytes of all keys",
-             "Combines the bits of strings, and lets a key hold the result."),
+             "Combines strings bit by bit and stores the result in a key."),
     read("bitpos", "key bit [start [end [BYTE | BIT]]]", bitpos).key("RO access")
         .doc("2.8.7", "O(N) with N the number of bytes in the range",
-             "Finds the first bit that is set, or clear, in a string or in a range of it."),
+             "Finds the first set or clear bit in a string or in a range of it."),
     read("getbit", "key offset", getbit).key("RO access").fast()
-        .doc("2.2.0", "O(1)", "Returns a bit of a string."),
+        .doc("2.2.0", "O(1)", "Returns the bit at an offset in a string."),
     write("setbit", "key offset value", setbit).key("RW access update").flags(Flags::DENYOOM)
-        .doc("2.2.0", "O(1)", "Sets or clears a bit of a string, and returns what it was."),
+        .doc("2.2.0", "O(1)", "Sets or clears the bit at an offset in a string and returns the previous bit."),
 ] };
 
 fn getbit(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
@@ -72,7 +72,7 @@ fn setbit(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     Ok(Propagate::verbatim_if(changed))
 }
 
-/// The number of a bit, which must be in a string that may be so many bytes long.
+/// The offset of a bit, which must lie within the longest string allowed, in bytes.
 fn bit_offset(arg: &[u8], limit: usize) -> Result<usize, CommandError> {
     in_limit(parse_i64(arg), limit)
 }
@@ -83,7 +83,7 @@ fn in_limit(offset: Option<i64>, limit: usize) -> Result<usize, CommandError> {
     offset.ok_or(CommandError::new("ERR bit offset is not an integer or out of range"))
 }
 
-/// The string at the key, which then has at least so many bytes, and whether it was made or grew.
+/// Extends the string at the key to at least `length` bytes, or creates it. Returns it and whether it grew.
 fn make_room<'a>(
     view: &'a mut WriteView,
     key: &[u8],
@@ -98,8 +98,8 @@ fn make_room<'a>(
     Ok((value, old.is_none_or(|old| old < length)))
 }
 
-// BITCOUNT and BITPOS look at the key before they look at the range, as Redis does up to 7.4. That
-// BITCOUNT needs no end is Valkey's.
+// BITCOUNT and BITPOS look at the key before they check the range, as Redis does up to 7.4. BITCOUNT with a
+// start but no end is Valkey's.
 
 fn bitcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let Some(value) = view.string(&args[1], Access::Use)? else {
@@ -111,7 +111,7 @@ fn bitcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     }
     let start = args.get(2).map_or(Ok(0), integer)?;
     let end = args.get(3).map_or(Ok(-1), integer)?;
-    // Both before the beginning in the wrong order mean nothing, not the first byte.
+    // Two negative indexes in the wrong order mean an empty range, even if both lie before the start.
     if start < 0 && end < 0 && start > end {
         reply.integer(0);
         return Ok(());
@@ -137,7 +137,7 @@ fn bitpos(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let unit_bits = unit_bits(args.get(5))?;
     let end = args.get(4).map(integer).transpose()?;
     let range = bit_range(value, start, end.unwrap_or(-1), unit_bits);
-    // Zeros follow the string, but not a range whose end was said.
+    // Zeros follow the string, but not a range with an explicit end.
     let behind = (!bit && end.is_none()).then_some(value.len() * 8);
     match range.and_then(|bits| find_in(value, bits, bit).or(behind)) {
         Some(position) => reply.count(position),
@@ -146,7 +146,7 @@ fn bitpos(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// How many bits a range counts as one.
+/// How many bits one unit of a range has.
 fn unit_bits(option: Option<&[u8]>) -> Result<usize, CommandError> {
     match option {
         None => Ok(8),
@@ -156,8 +156,8 @@ fn unit_bits(option: Option<&[u8]>) -> Result<usize, CommandError> {
     }
 }
 
-/// The bits between two units, both included, negative ones counting from the end; none if there are
-/// no bits between them.
+/// The bits from one unit to another, both included. A negative unit counts from the end. `None` if the
+/// range is empty.
 fn bit_range(value: &[u8], start: i64, end: i64, unit_bits: usize) -> Option<Range<usize>> {
     let units = (value.len() * 8 / unit_bits) as i64;
     let from_end = |index: i64| {
@@ -167,7 +167,7 @@ fn bit_range(value: &[u8], start: i64, end: i64, unit_bits: usize) -> Option<Ran
     (start <= end).then(|| start as usize * unit_bits..(end as usize + 1) * unit_bits)
 }
 
-/// How many of these bits, which are not none, are set.
+/// How many of these bits are set. The range must not be empty.
 fn count_in(value: &[u8], bits: &Range<usize>) -> usize {
     let (first, last) = (bits.start / 8, (bits.end - 1) / 8);
     let before = value[first] & !(0xff >> (bits.start % 8));
@@ -183,9 +183,9 @@ fn count_ones(bytes: &[u8]) -> usize {
     in_words as usize + in_rest as usize
 }
 
-/// The number of the first of these bits that is set, or clear.
+/// The offset of the first of these bits that has the given value.
 fn find_in(value: &[u8], bits: Range<usize>, bit: bool) -> Option<usize> {
-    // In a byte without what is looked for, all bits are alike.
+    // All bits of a byte without the wanted bit are the same.
     let skipped = if bit { 0x00 } else { 0xff };
     let (first, last) = (bits.start / 8, (bits.end - 1) / 8);
     let matches = (value[first] ^ skipped) & (0xff >> (bits.start % 8));
@@ -200,14 +200,14 @@ fn find_in(value: &[u8], bits: Range<usize>, bit: bool) -> Option<usize> {
     Some(position).filter(|position| bits.contains(position))
 }
 
-/// The place of the first byte that is another.
+/// The index of the first byte that is not `skipped`.
 fn skip(bytes: &[u8], skipped: u8) -> Option<usize> {
     let (words, _) = bytes.as_chunks::<8>();
     let alike = words.iter().take_while(|word| **word == [skipped; 8]).count() * 8;
     bytes[alike..].iter().position(|byte| *byte != skipped).map(|place| alike + place)
 }
 
-/// What BITOP does with the bits of its sources.
+/// How BITOP combines the bits of its sources.
 #[derive(Clone, Copy, PartialEq)]
 enum Operation {
     And,
@@ -225,7 +225,10 @@ enum Operation {
 }
 
 impl Operation {
-    /// The operation of that name, if it may have so many sources.
+    /// The operation of this name.
+    ///
+    /// # Errors
+    /// There is none, or it takes another number of sources.
     fn parse(name: &[u8], sources: usize) -> Result<Operation, CommandError> {
         let name = name.to_ascii_uppercase();
         let operation = match name.as_slice() {
@@ -255,8 +258,8 @@ impl Operation {
 
 fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let operation = Operation::parse(&args[1], args.len() - 3)?;
-    // A source that has expired is removed, not only passed over: the log must say that it was gone,
-    // or it would be found when the command is replayed.
+    // An expired source must be removed, not just skipped: the log must record that it was gone, or a
+    // replay would find it.
     for key in args.from(3) {
         view.remove_if_expired(key);
         view.notify_if_missing(key);
@@ -281,11 +284,10 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     Ok(Propagate::Verbatim)
 }
 
-/// How much of the result is made at a time: it stays in the nearest cache while source after source
-/// is brought in.
+/// How much of the result is computed at a time. A block stays in the L1 cache while the sources are read.
 const BLOCK_BYTES: usize = 8 << 10;
 
-/// The result, as long as the longest of the sources; the others end in zeros.
+/// The result, as long as the longest source. Shorter sources are padded with zeros.
 fn combine(operation: Operation, sources: &[&[u8]]) -> Vec<u8> {
     let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
     let mut result = Vec::with_capacity(length);
@@ -298,10 +300,10 @@ fn combine(operation: Operation, sources: &[&[u8]]) -> Vec<u8> {
     result
 }
 
-/// Lengthens the result up to that end by a block, which these parts of the sources make.
+/// Appends to the result, up to `end`, the block that these parts of the sources give.
 fn combine_block(operation: Operation, parts: &[&[u8]], result: &mut Vec<u8>, end: usize) {
     let [first, others @ ..] = parts else { return };
-    // These two take what is in any of the others, and bring in the first at last.
+    // These two combine the other sources with OR, and apply the first source last.
     let (seed, folded) = match (operation, others) {
         (Operation::Diff1 | Operation::AndOr, [second, others @ ..]) => (second, others),
         _ => (first, others),
@@ -327,13 +329,13 @@ fn combine_block(operation: Operation, parts: &[&[u8]], result: &mut Vec<u8>, en
     }
 }
 
-/// Keeps the bits that are in the part, too, whose end zeros follow.
+/// Keeps the bits that are also in the part, which is padded with zeros.
 fn intersect(block: &mut [u8], part: &[u8]) {
     each_word(block, part, |a, b| a & b);
     block[part.len()..].fill(0);
 }
 
-/// Keeps and adds the bits that are in one of all of these and no more.
+/// Leaves the bits that are set in exactly one of the block and the parts.
 fn keep_single(block: &mut [u8], parts: &[&[u8]]) {
     let mut several = vec![0; block.len()];
     for part in parts {
@@ -345,7 +347,7 @@ fn keep_single(block: &mut [u8], parts: &[&[u8]]) {
     each_word(block, &several, |any, several| any & !several);
 }
 
-/// Changes the words of a block by those of a part, which may be shorter.
+/// Combines a block with a part, which may be shorter, word by word.
 fn each_word(block: &mut [u8], part: &[u8], operation: impl Fn(u64, u64) -> u64) {
     let (words, rest) = block[..part.len()].as_chunks_mut::<8>();
     let (part_words, part_rest) = part.as_chunks::<8>();
@@ -357,7 +359,7 @@ fn each_word(block: &mut [u8], part: &[u8], operation: impl Fn(u64, u64) -> u64)
     }
 }
 
-/// An integer of some bits at some bit.
+/// An integer of some width at some bit offset.
 #[derive(Clone, Copy)]
 struct Field {
     signed: bool,
@@ -366,7 +368,7 @@ struct Field {
 }
 
 impl Field {
-    /// `i16 100`, or `i16 #3` for the fourth of many that stand one behind the other.
+    /// Parses `i16 100`, or `i16 #3` for the fourth of consecutive fields.
     fn parse(encoding: &[u8], offset: &[u8], limit: usize) -> Result<Field, CommandError> {
         let (signed, bits) = match encoding {
             [b'i', bits @ ..] => (true, parse_i64(bits).filter(|bits| (1..=64).contains(bits))),
@@ -378,19 +380,19 @@ impl Field {
              but i64 is.",
         ))?;
         let offset = match offset {
-            // As in Redis, one so large that it wraps around may come out within the limit.
+            // As in Redis, a product that wraps around may fall within the limit.
             [b'#', number @ ..] => parse_i64(number).map(|number| number.wrapping_mul(bits)),
             offset => parse_i64(offset),
         };
         Ok(Field { signed, bits: bits as usize, offset: in_limit(offset, limit)? })
     }
 
-    /// The number of bytes a string has that ends with it.
+    /// How many bytes a string needs to hold the field.
     fn end(self) -> usize {
         (self.offset + self.bits).div_ceil(8)
     }
 
-    /// How far it is from the low end of a window that begins with the byte in which it begins.
+    /// The distance to the low end of a window that starts with the field's first byte.
     fn shift(self) -> usize {
         128 - self.offset % 8 - self.bits
     }
@@ -399,7 +401,7 @@ impl Field {
         (1 << self.bits) - 1
     }
 
-    /// The integer that its bits mean, of which only as many are looked at.
+    /// The integer that the lowest bits mean, as many as the field has.
     fn meaning(self, bits: u128) -> i128 {
         let unused = 128 - self.bits;
         let bits = bits << unused;
@@ -413,7 +415,7 @@ impl Field {
         self.meaning(u128::from_be_bytes(window) >> self.shift())
     }
 
-    /// Sets it in a string that has room for it.
+    /// Writes the field to a string that is long enough.
     fn set(self, value: &mut [u8], integer: i128) {
         let bytes = &mut value[self.offset / 8..self.end()];
         let mut window = [0; 16];
@@ -427,9 +429,9 @@ impl Field {
         self.mask().cast_signed() >> i32::from(self.signed)
     }
 
-    /// The integer that SET means. As in Redis, what is far too low is taken for far too high: in an
-    /// unsigned field whatever is negative, in a signed one what is further below the highest than a
-    /// 64-bit integer can say. That shows when it saturates; wrapped, the bits are the same.
+    /// The integer that SET means. As in Redis, a number far too low counts as far too high: in an unsigned
+    /// field any negative number, in a signed one a number whose distance to the highest does not fit in 64
+    /// bits. Only saturation shows the difference; wrapped, the bits are the same.
     fn wanted(self, integer: i64) -> i128 {
         let integer = i128::from(integer);
         let lowest = if self.signed { self.highest() - i128::from(i64::MAX) } else { 0 };
@@ -437,7 +439,7 @@ impl Field {
         if is_far { integer + (1 << 64) } else { integer }
     }
 
-    /// What it is to hold for this integer; none if that may not be.
+    /// The integer to store; `None` if it does not fit and must be refused.
     fn fit(self, integer: i128, overflow: Overflow) -> Option<i128> {
         let highest = self.highest();
         let lowest = if self.signed { -highest - 1 } else { 0 };
@@ -452,7 +454,7 @@ impl Field {
     }
 }
 
-/// What becomes of an integer that does not fit.
+/// What happens to an integer that does not fit.
 #[derive(Clone, Copy)]
 enum Overflow {
     Wrap,
@@ -460,7 +462,7 @@ enum Overflow {
     Fail,
 }
 
-/// What is done with a field.
+/// The operation on a field.
 #[derive(Clone, Copy)]
 enum Action {
     Get,
@@ -472,11 +474,10 @@ enum Action {
 fn parse_actions(args: Args, limit: usize) -> Result<Vec<(Field, Action)>, CommandError> {
     let mut actions = Vec::new();
     let mut overflow = Overflow::Wrap;
-    let mut rest = args.from(2);
-    while let Some(name) = rest.next() {
-        let mut next = || rest.next().ok_or(CommandError::SYNTAX);
-        if is(name, "OVERFLOW") {
-            overflow = match next()?.to_ascii_uppercase().as_slice() {
+    let mut words = OptionCursor::new(args, 2);
+    while !words.is_done() {
+        if let Some(word) = words.take_value("OVERFLOW")? {
+            overflow = match word.to_ascii_uppercase().as_slice() {
                 b"WRAP" => Overflow::Wrap,
                 b"SAT" => Overflow::Saturate,
                 b"FAIL" => Overflow::Fail,
@@ -484,17 +485,25 @@ fn parse_actions(args: Args, limit: usize) -> Result<Vec<(Field, Action)>, Comma
             };
             continue;
         }
-        let action: fn(i64, Overflow) -> Action = match name {
-            name if is(name, "SET") => Action::Set,
-            name if is(name, "INCRBY") => Action::Add,
-            name if is(name, "GET") => |_, _| Action::Get,
-            _ => return Err(CommandError::SYNTAX),
+        let action: Option<fn(i64, Overflow) -> Action> = if words.take("GET") {
+            None
+        } else if words.take("SET") {
+            Some(Action::Set)
+        } else if words.take("INCRBY") {
+            Some(Action::Add)
+        } else {
+            return Err(CommandError::SYNTAX);
         };
-        let (encoding, offset) = (next()?, next()?);
-        // That one is missing counts before the others are looked at.
-        let number = if is(name, "GET") { None } else { Some(next()?) };
+        let (encoding, offset) = (words.value()?, words.value()?);
+        // A missing number is reported before an invalid encoding or offset.
+        let action =
+            action.map(|action| words.value().map(|number| (action, number))).transpose()?;
         let field = Field::parse(encoding, offset, limit)?;
-        actions.push((field, action(number.map_or(Ok(0), integer)?, overflow)));
+        let action = match action {
+            None => Action::Get,
+            Some((action, number)) => action(integer(number)?, overflow),
+        };
+        actions.push((field, action));
     }
     Ok(actions)
 }
@@ -525,7 +534,7 @@ fn bitfield_access(args: Args) -> &'static str {
 fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let actions = parse_actions(args, view.string_limit())?;
     let written = actions.iter().filter(|(_, action)| !matches!(action, Action::Get));
-    // Redis makes room for a field before it knows whether that will be written.
+    // Like Redis, make room for a field before it is known whether the field is written.
     let Some(room) = written.map(|(field, _)| field.end()).max() else {
         reply_fields(view.string(&args[1], Access::Answer)?.unwrap_or_default(), &actions, reply);
         view.notify_if_missing(&args[1]);

@@ -1,13 +1,12 @@
-//! `CLIENT`: what a connection says of itself, and what one can see of and do to others.
+//! `CLIENT`: a client describes and configures its connection, and lists, kills or pauses others.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connection::printable;
 use super::docs::help;
-use super::options::{integer, is, wrong_subcommand_args};
+use super::options::{OptionCursor, integer, is, printable, wrong_subcommand_args};
 use super::spec::{Command, Context, Flags, Outcome, session};
 use super::tracking;
 use crate::net::pause::Paused;
@@ -24,49 +23,49 @@ const EVERY_NODE: &[&str] = &["request_policy:all_nodes", "response_policy:all_s
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     session("client|caching", "<YES | NO>", tracking::caching).flags(CLIENT)
-        .doc("6.0.0", "O(1)", "Says whether what the next command reads is tracked."),
+        .doc("6.0.0", "O(1)", "Sets whether the keys that the next command reads are tracked."),
     session("client|getname", "", getname).flags(CLIENT)
         .doc("2.6.9", "O(1)", "Returns the name of the connection."),
     session("client|getredir", "", tracking::getredir).flags(CLIENT)
-        .doc("6.0.0", "O(1)", "Returns which connection is told of changed keys instead of this one."),
+        .doc("6.0.0", "O(1)", "Returns the id of the connection that gets the notifications of this one."),
     help("client|help", "5.0.0").flags(Flags::KEEPS_CACHING),
     session("client|id", "", id).flags(CLIENT)
-        .doc("5.0.0", "O(1)", "Returns the number of the connection."),
+        .doc("5.0.0", "O(1)", "Returns the id of the connection."),
     session("client|info", "", info).flags(CLIENT).tips(&["nondeterministic_output"])
-        .doc("6.2.0", "O(1)", "Tells about the connection."),
+        .doc("6.2.0", "O(1)", "Returns information about the connection."),
     session("client|kill", "<ip:port | filter value> [filter value ...]", kill).flags(ADMIN)
         .doc("2.4.0", "O(N) with N the number of connections",
-             "Closes the connections that all filters name: ID client-id, TYPE type, USER username, \
+             "Closes the connections that match all filters: ID client-id, TYPE type, USER username, \
               ADDR ip:port, LADDR ip:port, SKIPME YES|NO, MAXAGE seconds."),
     session("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
         list).flags(ADMIN).tips(&["nondeterministic_output"])
-        .doc("2.4.0", "O(N) with N the number of connections", "Tells about all connections."),
+        .doc("2.4.0", "O(N) with N the number of connections", "Lists the open connections."),
     session("client|no-evict", "<ON | OFF>", no_evict).flags(ADMIN)
-        .doc("7.0.0", "O(1)", "Says whether the connection may be closed for want of memory: it never is."),
+        .doc("7.0.0", "O(1)", "Protects the connection from eviction. No connection is ever evicted here."),
     session("client|no-touch", "<ON | OFF>", no_touch).flags(CLIENT)
-        .doc("7.2.0", "O(1)", "Says whether what the connection reads counts as used."),
+        .doc("7.2.0", "O(1)", "Sets whether commands of the connection mark keys as used."),
     session("client|pause", "timeout [WRITE | ALL]", pause).flags(ADMIN)
-        .doc("3.0.0", "O(1)", "Holds back commands, or those that change data, for some milliseconds."),
+        .doc("3.0.0", "O(1)", "Suspends all commands, or only writes, for a number of milliseconds."),
     session("client|reply", "<ON | OFF | SKIP>", reply_mode).flags(CLIENT)
-        .doc("3.2.0", "O(1)", "Says whether the connection wants replies."),
+        .doc("3.2.0", "O(1)", "Sets whether the server replies to commands of the connection."),
     session("client|setinfo", "<LIB-NAME libname | LIB-VER libver>", setinfo).flags(CLIENT)
         .tips(EVERY_NODE)
-        .doc("7.2.0", "O(1)", "Says which library the client uses."),
+        .doc("7.2.0", "O(1)", "Sets the name or the version of the client library."),
     session("client|setname", "connection-name", setname).flags(CLIENT)
         .tips(EVERY_NODE)
-        .doc("2.6.9", "O(1)", "Gives the connection a name."),
+        .doc("2.6.9", "O(1)", "Sets the name of the connection."),
     session("client|tracking",
         "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] \
          [NOLOOP]",
         tracking::tracking).flags(CLIENT)
         .doc("6.0.0", "O(1), or O(N) with N the number of prefixes",
-             "Says whether the connection caches what it reads, and wants to be told when that changes."),
+             "Turns notifications about changes of keys that the client caches on or off."),
     session("client|trackinginfo", "", tracking::info).flags(CLIENT)
-        .doc("6.2.0", "O(1)", "Tells how changed keys are tracked for the connection."),
+        .doc("6.2.0", "O(1)", "Returns how keys are tracked for the connection."),
     session("client|unblock", "client-id [TIMEOUT | ERROR]", unblock).flags(ADMIN)
-        .doc("5.0.0", "O(1)", "Ends the waiting of another connection's blocking command."),
+        .doc("5.0.0", "O(1)", "Unblocks a client that waits in a blocking command."),
     session("client|unpause", "", unpause).flags(ADMIN)
-        .doc("6.2.0", "O(1)", "Ends what CLIENT PAUSE began."),
+        .doc("6.2.0", "O(1)", "Resumes commands that CLIENT PAUSE suspended."),
 ];
 
 fn id(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
@@ -116,7 +115,7 @@ fn list(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         Some(option) if is(option, "ID") && args.len() > 3 => {
             let ids: Option<Vec<i64>> = args.from(3).map(parse_i64).collect();
             let ids = ids.ok_or(CommandError::new("ERR Invalid client ID"))?;
-            // In the order in which they were asked for.
+            // The reply keeps the order of the ids in the call.
             let find = |id: &i64| all.iter().find(|client| client.id as i64 == *id).cloned();
             all = ids.iter().filter_map(find).collect();
         }
@@ -136,12 +135,12 @@ fn describe(server: &Server, clients: &[Arc<Client>], reply: &mut Reply) {
     reply.verbatim(&text);
 }
 
-/// The classes into which Redis divides clients.
+/// Redis's classes of clients.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Type {
     Normal,
     Pubsub,
-    /// Masters and replicas: there are none of these here.
+    /// Masters and replicas, of which there are none.
     Other,
 }
 
@@ -160,7 +159,7 @@ impl Type {
     }
 }
 
-/// Which connections to close: those to which all that was given applies.
+/// Selects the connections to close: those that match every filter that was given.
 struct Filter<'a> {
     id: Option<i64>,
     class: Option<Type>,
@@ -171,7 +170,7 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// Everything but one's own connection.
+    /// Matches every connection but the client's own.
     fn new() -> Filter<'a> {
         Filter {
             id: None,
@@ -183,32 +182,41 @@ impl<'a> Filter<'a> {
         }
     }
 
-    fn parse(mut options: impl Iterator<Item = &'a [u8]>) -> Result<Filter<'a>, CommandError> {
+    fn parse(args: Args<'a>) -> Result<Filter<'a>, CommandError> {
         let mut filter = Filter::new();
-        while let Some(option) = options.next() {
-            let value = options.next().ok_or(CommandError::SYNTAX)?;
-            match option.to_ascii_uppercase().as_slice() {
-                b"ID" => {
-                    let id = parse_i64(value).filter(|&id| id > 0);
-                    let text = "ERR client-id should be greater than 0";
-                    filter.id = Some(id.ok_or(CommandError::new(text))?);
+        let mut words = OptionCursor::new(args, 2);
+        while !words.is_done() {
+            if let Some(id) = words.take_value("ID")? {
+                let id = parse_i64(id).filter(|&id| id > 0);
+                let text = "ERR client-id should be greater than 0";
+                filter.id = Some(id.ok_or(CommandError::new(text))?);
+            } else if let Some(name) = words.take_value("TYPE")? {
+                filter.class = Some(Type::parse(name)?);
+            } else if let Some(address) = words.take_value("ADDR")? {
+                filter.address = Some(address);
+            } else if let Some(address) = words.take_value("LADDR")? {
+                filter.local_address = Some(address);
+            } else if let Some(user) = words.take_value("USER")? {
+                // There is one user, so the filter matches every connection.
+                if user != b"default" {
+                    return Err([b"ERR No such user '", user, b"'"].concat().into());
                 }
-                b"TYPE" => filter.class = Some(Type::parse(value)?),
-                b"ADDR" => filter.address = Some(value),
-                b"LADDR" => filter.local_address = Some(value),
-                // There is one user, so the filter applies to all.
-                b"USER" if value == b"default" => {}
-                b"USER" => return Err([b"ERR No such user '", value, b"'"].concat().into()),
-                b"SKIPME" if is(value, "yes") => filter.skips_own = true,
-                b"SKIPME" if is(value, "no") => filter.skips_own = false,
-                b"MAXAGE" => {
-                    let text = "ERR maxage is not an integer or out of range";
-                    let age = parse_i64(value).ok_or(CommandError::new(text))?;
-                    let age = u64::try_from(age).ok().filter(|&age| age > 0);
-                    let text = "ERR maxage should be greater than 0";
-                    filter.least_age_seconds = Some(age.ok_or(CommandError::new(text))?);
-                }
-                _ => return Err(CommandError::SYNTAX),
+            } else if let Some(word) = words.take_value("SKIPME")? {
+                filter.skips_own = if is(word, "yes") {
+                    true
+                } else if is(word, "no") {
+                    false
+                } else {
+                    return Err(CommandError::SYNTAX);
+                };
+            } else if let Some(age) = words.take_value("MAXAGE")? {
+                let text = "ERR maxage is not an integer or out of range";
+                let age = parse_i64(age).ok_or(CommandError::new(text))?;
+                let age = u64::try_from(age).ok().filter(|&age| age > 0);
+                let text = "ERR maxage should be greater than 0";
+                filter.least_age_seconds = Some(age.ok_or(CommandError::new(text))?);
+            } else {
+                return Err(CommandError::SYNTAX);
             }
         }
         Ok(filter)
@@ -225,12 +233,13 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// Closes connections. One's own is closed behind the reply.
+/// Closes connections. The client's own one is closed after the reply.
 fn kill(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let is_old_form = args.len() == 3;
-    let filter = match is_old_form {
-        true => Filter { address: Some(&args[2]), skips_own: false, ..Filter::new() },
-        false => Filter::parse(args.from(2))?,
+    let filter = if is_old_form {
+        Filter { address: Some(&args[2]), skips_own: false, ..Filter::new() }
+    } else {
+        Filter::parse(args)?
     };
     let own_id = context.session.client.id;
     let mut killed = context.server.clients.all();
@@ -242,15 +251,17 @@ fn kill(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
             context.server.kill(client);
         }
     }
-    match (is_old_form, killed.is_empty()) {
-        (true, true) => return Err(CommandError::new("ERR No such client")),
-        (true, false) => reply.ok(),
-        (false, _) => reply.count(killed.len()),
+    if !is_old_form {
+        reply.count(killed.len());
+    } else if killed.is_empty() {
+        return Err(CommandError::new("ERR No such client"));
+    } else {
+        reply.ok();
     }
     Ok(())
 }
 
-/// A longer pause than this is none that anybody will see the end of.
+/// Longer pauses are cut to this, so that the end of a pause can be represented.
 const LONGEST_PAUSE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 fn pause(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -308,14 +319,12 @@ fn no_touch(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
-    match (is(word, "ON"), is(word, "OFF")) {
-        (false, false) => Err(CommandError::SYNTAX),
-        (on, _) => Ok(on),
-    }
+    let on = is(word, "ON");
+    if on || is(word, "OFF") { Ok(on) } else { Err(CommandError::SYNTAX) }
 }
 
-/// No command that we have makes a connection wait for others, so there is nobody to unblock. Who waits
-/// for the end of a pause waits on.
+/// No command blocks a connection here, so there is nothing to unblock. As in Redis, a command that a pause
+/// suspends is not unblocked.
 fn unblock(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if args.len() > 4 {
         return Err(wrong_subcommand_args(args));

@@ -1,35 +1,34 @@
-//! Strings that are compared before something is done to them: the conditions of `SET` and its kin,
-//! and `DELEX`, `DELIFEQ` and `DIGEST`.
+//! Compare and act: the conditions of `SET`, `MSETEX` and `INCREX`, and `DELEX`, `DELIFEQ` and `DIGEST`.
 //!
-//! A comparison is with a value or with the digest of one, which spares sending a long value. As in
-//! Redis a digest is looked at only when there is a string to compare it with, and of a digest only
-//! the length is checked: 16 other characters equal no digest.
+//! A client compares with a value or with the digest of a value, so that it need not send a long value.
+//! As in Redis, a digest is checked only if there is a string to compare it with, and only its length is
+//! checked: 16 characters that are no hexadecimal digits are allowed and equal no digest.
 
-use super::options::is;
+use super::options::OptionCursor;
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, ReadView, Value, WriteView};
 use crate::text::xxh3;
 
-/// The strings that are compared.
+/// The commands that compare strings.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "string", commands: &[
     write("delex", "key [IFEQ ifeq-value | IFNE ifne-value | IFDEQ ifdeq-digest | \
                     IFDNE ifdne-digest]", delex)
         .key("RW delete variable_flags").flags(Flags::FAST)
         .doc("8.4.0", "O(1), and with a digest O(N) with N the length of the value",
-             "Deletes a key, if its string value or the digest of it is as expected."),
+             "Deletes a key if its string value, or the digest of the value, is as expected."),
     write("delifeq", "key value", delifeq).key("RM access delete")
-        .doc("9.0.0", "O(1)", "Deletes a key, if it has that string value. (A command of Valkey.)"),
+        .doc("9.0.0", "O(1)", "Deletes a key if it holds this string value. (A command of Valkey.)"),
     read("digest", "key", digest).key("RO access").fast()
         .doc("8.4.0", "O(N) with N the length of the value",
-             "Returns the XXH3 hash of the string value of a key, in hexadecimal digits."),
+             "Returns the XXH3 hash of the string value of a key, as hexadecimal digits."),
 ] };
 
-/// Under which condition a command does what it does.
+/// The condition under which a command writes or deletes a key.
 #[derive(Clone, Copy, Default)]
-pub(super) enum Condition<'a> {
+pub(super) enum SetCondition<'a> {
     #[default]
     None,
     Absent,
@@ -40,66 +39,64 @@ pub(super) enum Condition<'a> {
     DigestUnequal(&'a [u8]),
 }
 
-impl<'a> Condition<'a> {
-    /// The condition that an option is, `rest` standing behind it.
+impl<'a> SetCondition<'a> {
+    /// Takes the next word and its operand if it is a condition.
     ///
     /// # Errors
-    /// Nothing stands there to compare with.
-    pub(super) fn from_option(
-        option: &[u8],
-        mut rest: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<Option<Condition<'a>>, CommandError> {
-        let mut operand = || rest.next().ok_or(CommandError::SYNTAX);
-        Ok(Some(if is(option, "NX") {
-            Condition::Absent
-        } else if is(option, "XX") {
-            Condition::Present
-        } else if is(option, "IFEQ") {
-            Condition::Equal(operand()?)
-        } else if is(option, "IFNE") {
-            Condition::Unequal(operand()?)
-        } else if is(option, "IFDEQ") {
-            Condition::DigestEqual(operand()?)
-        } else if is(option, "IFDNE") {
-            Condition::DigestUnequal(operand()?)
-        } else {
-            return Ok(None);
-        }))
+    /// The operand is missing.
+    pub(super) fn take(
+        words: &mut OptionCursor<'a>,
+    ) -> Result<Option<SetCondition<'a>>, CommandError> {
+        if words.take("NX") {
+            return Ok(Some(SetCondition::Absent));
+        }
+        if words.take("XX") {
+            return Ok(Some(SetCondition::Present));
+        }
+        let comparisons: [(_, fn(&'a [u8]) -> SetCondition<'a>); 4] = [
+            ("IFEQ", SetCondition::Equal),
+            ("IFNE", SetCondition::Unequal),
+            ("IFDEQ", SetCondition::DigestEqual),
+            ("IFDNE", SetCondition::DigestUnequal),
+        ];
+        let found = comparisons.into_iter().find(|(name, _)| words.take(name));
+        found.map(|(_, comparison)| words.value().map(comparison)).transpose()
     }
 
-    /// Takes an option's condition. One may be said again, the last counts; two may not be mixed.
+    /// Adds a condition of the call. The same one may be repeated, and then the last one counts; two may
+    /// not be combined.
     ///
     /// # Errors
-    /// They are mixed.
-    pub(super) fn take(&mut self, said: Condition<'a>) -> Result<(), CommandError> {
-        let again = std::mem::discriminant(self) == std::mem::discriminant(&said);
-        if self.is_said() && !again {
+    /// There is another condition already.
+    pub(super) fn add(&mut self, new: SetCondition<'a>) -> Result<(), CommandError> {
+        let is_same = std::mem::discriminant(self) == std::mem::discriminant(&new);
+        if self.is_given() && !is_same {
             return Err(CommandError::SYNTAX);
         }
-        *self = said;
+        *self = new;
         Ok(())
     }
 
-    /// Whether there is one.
-    pub(super) fn is_said(self) -> bool {
-        !matches!(self, Condition::None)
+    /// Whether there is a condition.
+    pub(super) fn is_given(self) -> bool {
+        !matches!(self, SetCondition::None)
     }
 
-    /// Whether the key meets it.
+    /// Whether the condition holds for the key.
     ///
     /// # Errors
-    /// The key holds no string to compare; or the digest cannot be one.
+    /// The key holds no string to compare, or the digest has another length than a digest.
     pub(super) fn holds(self, view: &WriteView, key: &[u8]) -> Result<bool, CommandError> {
         Ok(match self {
-            Condition::None => true,
-            Condition::Absent => !view.contains(key),
-            Condition::Present => view.contains(key),
-            Condition::Equal(expected) => view.string(key, Access::Use)? == Some(expected),
-            Condition::Unequal(expected) => view.string(key, Access::Use)? != Some(expected),
-            Condition::DigestEqual(expected) => {
+            SetCondition::None => true,
+            SetCondition::Absent => !view.contains(key),
+            SetCondition::Present => view.contains(key),
+            SetCondition::Equal(expected) => view.string(key, Access::Use)? == Some(expected),
+            SetCondition::Unequal(expected) => view.string(key, Access::Use)? != Some(expected),
+            SetCondition::DigestEqual(expected) => {
                 has_digest(view.string(key, Access::Use)?, expected)?
             }
-            Condition::DigestUnequal(expected) => {
+            SetCondition::DigestUnequal(expected) => {
                 !has_digest(view.string(key, Access::Use)?, expected)?
             }
         })
@@ -133,10 +130,10 @@ fn delex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if args.len() != 2 && args.len() != 4 {
         return Err(CommandError::new("ERR wrong number of arguments for 'delex' command"));
     }
-    // Whatever the condition is: of a key that is not there, or holds no string, it is not asked.
+    // If the key is missing or holds no string, even an invalid condition is not looked at.
     let condition = match (args.get(2), view.get(key, Access::Use).map(|entry| &entry.value)) {
-        (None, _) | (_, None) => Condition::None,
-        (Some(option), Some(Value::String(_))) => comparison(option, &args[3])?,
+        (None, _) | (_, None) => SetCondition::None,
+        (Some(_), Some(Value::String(_))) => comparison(args)?,
         (Some(_), Some(_)) => {
             let text = "ERR Key should be of string type if conditions are specified";
             return Err(CommandError::new(text));
@@ -146,9 +143,9 @@ fn delex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 }
 
 /// The condition of DELEX.
-fn comparison<'a>(option: &[u8], operand: &'a [u8]) -> Result<Condition<'a>, CommandError> {
-    match Condition::from_option(option, std::iter::once(operand))? {
-        Some(Condition::Absent | Condition::Present) | None => {
+fn comparison(args: Args) -> Result<SetCondition, CommandError> {
+    match SetCondition::take(&mut OptionCursor::new(args, 2))? {
+        Some(SetCondition::Absent | SetCondition::Present) | None => {
             let text = "ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE";
             Err(CommandError::new(text))
         }
@@ -157,10 +154,15 @@ fn comparison<'a>(option: &[u8], operand: &'a [u8]) -> Result<Condition<'a>, Com
 }
 
 fn delifeq(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    delete_if(view, &args[1], Condition::Equal(&args[2]), reply)
+    delete_if(view, &args[1], SetCondition::Equal(&args[2]), reply)
 }
 
-fn delete_if(view: &mut WriteView, key: &[u8], condition: Condition, reply: &mut Reply) -> Change {
+fn delete_if(
+    view: &mut WriteView,
+    key: &[u8],
+    condition: SetCondition,
+    reply: &mut Reply,
+) -> Change {
     let removed = condition.holds(view, key)? && view.remove(key);
     if removed {
         view.notify(Class::GENERIC, "del", key);

@@ -1,4 +1,4 @@
-//! The connection: who one is, which database and protocol one uses.
+//! The connection: authentication, the database and the protocol.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
 
@@ -6,46 +6,46 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::clients;
-use super::options::{database, integer_32, is};
+use super::options::{OptionCursor, database, integer_32, is, printable};
 use super::spec::{Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Protocol, Reply};
 use crate::session::Replies;
 use crate::stats::logins::FailedLogin;
 use crate::store::now_ms;
 
-/// The version of Redis whose answers we give, for clients that look at it.
+/// The version of Redis that clients are told, because some choose features by it.
 pub const REDIS_VERSION: &str = "7.4.0";
 
-/// What may be sent before the password.
+/// The flags of commands that work before authentication.
 const NO_AUTH: Flags =
     Flags::NOSCRIPT.or(Flags::ALWAYS).or(Flags::FAST).or(Flags::NO_AUTH).or(Flags::ALLOW_BUSY);
 
-/// The connection.
+/// The connection commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "connection", commands: &[
     session("auth", "[username] password", auth).flags(NO_AUTH).secrets(|_, at| at > 0)
-        .doc("1.0.0", "O(1)", "Gives the password."),
+        .doc("1.0.0", "O(1)", "Authenticates the connection."),
     command("client", "subcommand [argument ...]", Handler::Container(clients::COMMANDS, None))
-        .doc("2.4.0", "depends on the subcommand", "Asks and says things about connections."),
+        .doc("2.4.0", "depends on the subcommand", "A container for commands about connections."),
     session("echo", "message", echo).fast().flags(Flags::ALWAYS)
-        .doc("1.0.0", "O(1)", "Returns the message."),
+        .doc("1.0.0", "O(1)", "Returns the given string."),
     session("hello", "[protover [AUTH username password] [SETNAME clientname]]", hello).flags(NO_AUTH)
         .secrets(is_credential)
-        .doc("6.0.0", "O(1)", "Agrees on the protocol and tells about the server."),
+        .doc("6.0.0", "O(1)", "Switches the protocol version and returns properties of the server."),
     session("ping", "[message]", ping).fast().flags(Flags::SUBSCRIBED)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
-        .doc("1.0.0", "O(1)", "Answers, so that one knows the server is there."),
+        .doc("1.0.0", "O(1)", "Returns PONG or the given message, which shows that the server responds."),
     session("quit", "[argument ...]", quit).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("1.0.0", "O(1)", "Closes the connection.")
         .deprecated("7.2.0", "closing the connection"),
     session("reset", "", reset).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
-        .doc("6.2.0", "O(1)", "Makes the connection as if it were new."),
+        .doc("6.2.0", "O(1)", "Resets the connection to the state of a new one."),
     session("select", "index", select).fast().flags(Flags::ALWAYS.or(Flags::IN_LOG))
-        .doc("1.0.0", "O(1)", "Changes the database of the connection."),
+        .doc("1.0.0", "O(1)", "Selects the database of the connection."),
 ] };
 
 fn ping(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    // In RESP2, a client that listens expects nothing but arrays whose first element says what it is.
+    // In RESP2, a subscribed client expects arrays whose first element is the kind of message.
     let as_message = context.session.subscriptions > 0 && reply.protocol == Protocol::Resp2;
     match args.len() {
         1 | 2 if as_message => {
@@ -81,14 +81,14 @@ fn select(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    // What was sent to it until now came before the reply.
+    // Messages that arrived before now go out before the reply.
     context.session.drain_before_reply |= context.session.listens();
     context.session.release(context.server);
     context.session.db = 0;
     context.session.authenticated = !context.server.wants_password();
     context.session.client.state().name.clear();
     if context.session.replies != Replies::Skipped {
-        context.session.replies = Replies::On; // what is skipped already stays so
+        context.session.replies = Replies::On; // a reply that is being skipped stays skipped
     }
     speak(context, reply, Protocol::Resp2);
     reply.simple("RESET");
@@ -115,7 +115,7 @@ fn auth(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// There is one user, `default`, who without `requirepass` may use any password.
+/// Checks the credentials of the only user, `default`. Without `requirepass` every password is right.
 fn authenticate(context: &mut Context, command: &[u8], user: &[u8], password: &[u8]) -> Outcome {
     let wanted = context.server.config.requirepass.get();
     if user != b"default" || !(wanted.is_empty() || same_secret(password, wanted.as_bytes())) {
@@ -126,7 +126,7 @@ fn authenticate(context: &mut Context, command: &[u8], user: &[u8], password: &[
     Ok(())
 }
 
-/// Enters a failed login for `ACL LOG`.
+/// Records a failed login for `ACL LOG`.
 fn note_failure(context: &mut Context, command: &[u8], user: &[u8]) {
     let Context { server, session, .. } = context;
     session.publish(server, Instant::now());
@@ -137,7 +137,7 @@ fn note_failure(context: &mut Context, command: &[u8], user: &[u8]) {
     server.stats.failed_logins.add(FailedLogin { client, ..attempt }, limit);
 }
 
-/// Compares in a time that does not tell how much of the guess is right.
+/// Compares in constant time, so that timing does not reveal how much of the guess is right.
 fn same_secret(guess: &[u8], secret: &[u8]) -> bool {
     let differ = |sum, (one, other): (&u8, &u8)| sum | (one ^ other);
     guess.len() == secret.len() && guess.iter().zip(secret).fold(0, differ) == 0
@@ -156,12 +156,12 @@ fn hello(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         }
     };
     let (mut credentials, mut name) = (None, None);
-    let mut rest = args.from(2);
-    while let Some(option) = rest.next() {
-        if is(option, "AUTH") && rest.len() >= 2 {
-            credentials = rest.next().zip(rest.next());
-        } else if is(option, "SETNAME") && rest.len() >= 1 {
-            name = rest.next();
+    let mut words = OptionCursor::new(args, 2);
+    while let Some(option) = words.peek() {
+        if words.len() > 2 && words.take("AUTH") {
+            credentials = words.next().zip(words.next());
+        } else if words.len() > 1 && words.take("SETNAME") {
+            name = words.next();
         } else {
             let text = [b"ERR Syntax error in HELLO option '", option, b"'"].concat();
             return Err(text.into());
@@ -207,12 +207,4 @@ fn is_credential(args: Args, at: usize) -> bool {
 fn speak(context: &mut Context, reply: &mut Reply, protocol: Protocol) {
     reply.protocol = protocol;
     context.session.client.outbox.speak(protocol);
-}
-
-/// A name that can stand in a line of CLIENT LIST.
-pub(super) fn printable<'a>(name: &'a [u8], what: &str) -> Result<&'a [u8], CommandError> {
-    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
-        return Ok(name);
-    }
-    Err(format!("ERR {what} cannot contain spaces, newlines or special characters.").into())
 }

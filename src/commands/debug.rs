@@ -1,11 +1,13 @@
-//! `DEBUG`: what test tools do to a server, for whom `enable-debug-command` lets.
+//! `DEBUG`: commands for test tools, allowed by `enable-debug-command`.
 //!
-//! To clients it is one command, as in Redis; its subcommands are rows of a table all the same
-//! ([`Handler::Hidden`]), so that each has a view that it cannot leave.
+//! Clients see one command, as in Redis. Its subcommands are rows of a table nevertheless
+//! ([`Handler::Hidden`]), so that each has a handler with the right kind of view.
 //!
-//! `SLEEP` locks every shard and sleeps, so that everybody who uses keys waits. `LOADAOF`, `RELOAD` and
-//! `POPULATE` carry out other commands, so they are the dispatcher's own work, and are refused inside a
+//! `SLEEP` locks every shard and sleeps, so that every client that uses keys waits. `LOADAOF`, `RELOAD` and
+//! `POPULATE` execute other commands, so the dispatcher implements them, and they are refused in a
 //! transaction.
+//!
+//! The command is described at <https://redis.io/docs/latest/commands/debug/>.
 
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,43 +23,43 @@ use crate::store::{Access, Entry, ReadAll, ReadView, Value, WriteAll};
 use crate::text::sha1::sha1;
 use crate::text::{glob, integer};
 
-/// The one command that clients are told of.
+/// The one command that clients see.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("debug", "subcommand [argument ...]", Handler::Hidden(COMMANDS))
         .flags(Flags::PROTECTED.or(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS)))
-        .doc("1.0.0", "depends on the subcommand", "Looks into the server, and troubles it."),
+        .doc("1.0.0", "depends on the subcommand", "A container for commands that help to test the server."),
 ] };
 
-/// Of those that lock for themselves.
+/// The flags of commands that take locks of their own.
 const ALONE: Flags = Flags::ADMIN.or(Flags::NO_MULTI);
 
 #[rustfmt::skip]
 static COMMANDS: &[Command] = &[
     command("debug|digest", "", Handler::ReadAll(digest)).flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) with N the size of all data",
-             "Returns 40 hexadecimal digits that tell all data of all databases from any other."),
+             "Returns a digest of all data of all databases, as 40 hexadecimal digits."),
     read("debug|digest-value", "[key [key ...]]", digest_value).keys(2, -1, 1, "RO").flags(Flags::ADMIN)
-        .doc("1.0.0", "O(N) with N the size of the values", "Returns such digits for each of the values."),
+        .doc("1.0.0", "O(N) with N the size of the values", "Returns a digest of each of the values."),
     session("debug|help", "", help).flags(Flags::ADMIN.or(Flags::HELP))
-        .doc("1.0.0", "O(1)", "Returns this."),
+        .doc("1.0.0", "O(1)", "Prints this help."),
     command("debug|loadaof", "", Handler::Nested(Nested::LoadAof)).flags(ALONE)
-        .doc("1.0.0", "O(N) with N the size of the log", "Flushes the log and loads it anew."),
+        .doc("1.0.0", "O(N) with N the size of the log", "Flushes the append-only file and reloads it."),
     read("debug|object", "key", object).keys(2, 2, 1, "RO").flags(Flags::ADMIN)
-        .doc("1.0.0", "O(N) with N the number of fields of a hash", "Tells how a key is kept."),
+        .doc("1.0.0", "O(N) with N the number of fields of a hash", "Returns how a key is stored."),
     command("debug|populate", "count [prefix [size]]", Handler::Nested(Nested::Populate)).flags(ALONE)
         .doc("1.0.0", "O(N) with N the count",
-             "Makes keys, `key:0` and so on, where there are none; their values are as long as the size."),
+             "Creates `count` keys `prefix:0`, `prefix:1`, … that do not exist, with values of `size` bytes."),
     command("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", Handler::Nested(Nested::Reload)).flags(ALONE)
         .doc("1.0.0", "O(N) with N the size of all data",
-             "Rewrites the log and loads it anew; with NOSAVE it is not rewritten. The log has all that \
-              memory has, so MERGE and NOFLUSH change nothing."),
+             "Rewrites the append-only file, unless NOSAVE is given, and reloads it. MERGE and NOFLUSH \
+              change nothing, as the file has everything that is in memory."),
     session("debug|set-active-expire", "zero-or-one", set_active_expire).flags(Flags::ADMIN)
-        .doc("1.0.0", "O(1)", "Says whether expired keys are removed even if nobody meets them."),
+        .doc("1.0.0", "O(1)", "Turns the background removal of expired keys on or off."),
     command("debug|sleep", "seconds", Handler::WriteAll(sleep)).flags(Flags::ADMIN)
-        .doc("1.0.0", "O(1)", "Stops everybody who uses keys for so long."),
+        .doc("1.0.0", "O(1)", "Blocks every client that uses keys for a number of seconds."),
     session("debug|stringmatch-len", "pattern string", stringmatch_len).flags(Flags::ADMIN)
-        .doc("1.0.0", "O(N*M) with N and M the lengths", "Tells whether a string fits a pattern of KEYS."),
+        .doc("1.0.0", "O(N*M) with N and M the lengths", "Returns whether a string matches a glob-style pattern."),
 ];
 
 fn help(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
@@ -80,8 +82,7 @@ fn object(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// How long the value would be in a snapshot of Redis's that is not compressed. (Of a hash, if it were
-/// written field by field.)
+/// The length of the value in an uncompressed RDB file. (A hash counts as if it were written field by field.)
 fn serialized_bytes(entry: &Entry) -> usize {
     let length_bytes = |length: usize| match length {
         0..64 => 1,
@@ -103,9 +104,8 @@ fn serialized_bytes(entry: &Entry) -> usize {
     }
 }
 
-/// A digest of what has no order: what belongs together in a certain order is mixed in, one thing after
-/// the other; what comes in no order is added, and so is the same in any. It is built as Redis builds
-/// it, so that two servers can be compared.
+/// A digest of unordered data, built as Redis builds it so that two servers can be compared. Ordered parts
+/// are mixed in one after the other; unordered parts are added by XOR, so their order does not matter.
 #[derive(Clone, Copy, Default)]
 struct Digest([u8; 20]);
 
@@ -123,9 +123,9 @@ impl Digest {
         self.0.iter_mut().zip(other.0).for_each(|(ours, theirs)| *ours ^= theirs);
     }
 
-    /// Of a value, as it is seen at that moment, and whether it expires; when it does is left out.
+    /// Mixes in a value as it is at this moment, and whether it expires, but not when.
     fn mix_entry(&mut self, entry: &Entry, now_ms: i64) {
-        // The numbers by which Redis knows the types.
+        // The numbers are Redis's for the types.
         match &entry.value {
             Value::String(bytes) => {
                 self.mix(&0u32.to_be_bytes());
@@ -155,7 +155,7 @@ impl Digest {
 }
 
 fn digest(all: &ReadAll, _: Args, reply: &mut Reply) -> Outcome {
-    // For each database that has keys.
+    // One digest for each database that has keys.
     let mut databases = std::collections::BTreeMap::<u32, Digest>::new();
     all.visit_databases(|db, table| {
         for (key, entry) in table.iter().filter(|(_, entry)| all.is_live(entry)) {
@@ -187,7 +187,7 @@ fn digest_value(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn sleep(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
-    // As in Redis, what is no number is 0.
+    // As in Redis, a text that is no number means 0.
     let seconds = str::from_utf8(&args[2]).ok().and_then(|text| text.parse().ok());
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     if let Some(duration) = duration.filter(|duration| !duration.is_zero()) {

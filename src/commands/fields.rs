@@ -1,87 +1,87 @@
-//! Fields that expire: the rows of the table, then their handlers.
+//! Hash fields that expire: the rows of the table, then their handlers.
 //!
-//! The commands are described at <https://redis.io/docs/latest/commands/?group=hash>. Whatever unit and
-//! condition a client used, the log gets the deadline in milliseconds: `HPEXPIREAT` for fields that were
-//! there; `HSETEX ... PXAT` for fields that are set with it, one record, so that no crash can part a value
-//! from its deadline; or `HDEL`, if the deadline had passed already.
+//! Whatever unit and condition a client used, the log gets the expiry time as a Unix time in milliseconds:
+//! `HPEXPIREAT` for fields that existed; `HSETEX ... PXAT` for fields that are set with it, in one record, so
+//! that no crash can separate a value from its expiry time; or `HDEL` if the time has passed already.
 //!
-//! Where releases differ in what they accept, everything that one of them accepts is accepted: options
-//! stand before or behind the fields (Redis 8.4; before it, only HSETEX let them change places), and
-//! HSETEX knows the NX and XX of Valkey 9 for the key beside FNX and FXX for the fields.
+//! Where releases differ, everything that one of them accepts is accepted: options may precede or follow the
+//! fields (as in Redis 8.4; earlier only in HSETEX), and HSETEX has Valkey 9's NX and XX for the key beside
+//! FNX and FXX for the fields.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=hash>.
 
-use super::options::{TimeUnit, integer, invalid_expire_time, is};
+use super::options::{ExpiryCondition, OptionCursor, TimeUnit, integer, invalid_expire_time};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{ReadView, WriteView};
 
-/// Deadlines of fields.
+/// The commands about the expiry times of fields.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "hash", commands: &[
     write("hexpire", "key seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]", hexpire)
         .key("RW update").fast()
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Lets fields of a hash expire in so many seconds."),
+             "Sets the expiry time of hash fields, in seconds from now."),
     write("hexpireat",
           "key unix-time-seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]", hexpireat)
         .key("RW update").fast()
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Lets fields of a hash expire at a Unix time in seconds."),
+             "Sets the expiry time of hash fields to a Unix time in seconds."),
     read("hexpiretime", "key FIELDS numfields field [field ...]", hexpiretime)
         .key("RO access").fast()
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Returns the Unix times in seconds at which fields of a hash expire."),
+             "Returns the expiry times of hash fields as Unix times in seconds."),
     write("hgetdel", "key FIELDS numfields field [field ...]", hgetdel)
         .key("RW access delete").fast()
         .doc("8.0.0", "O(N) with N the number of fields",
-             "Returns the values of fields of a hash and removes them, and the hash with its last one."),
+             "Returns the values of hash fields and deletes the fields. A hash without fields is deleted."),
     write("hgetex",
           "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
            PXAT unix-time-milliseconds | PERSIST] FIELDS numfields field [field ...]", hgetex)
         .key("RW access update").fast()
         .doc("8.0.0", "O(N) with N the number of fields",
-             "Returns the values of fields of a hash after which they expire then, or never."),
+             "Returns the values of hash fields and sets or removes their expiry time."),
     write("hpersist", "key FIELDS numfields field [field ...]", hpersist)
         .key("RW update").fast()
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Lets fields of a hash no longer expire."),
+             "Removes the expiry times of hash fields."),
     write("hpexpire",
           "key milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]", hpexpire)
         .key("RW update").fast()
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Lets fields of a hash expire in so many milliseconds."),
+             "Sets the expiry time of hash fields, in milliseconds from now."),
     write("hpexpireat",
           "key unix-time-milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]",
           hpexpireat)
         .key("RW update").fast()
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Lets fields of a hash expire at a Unix time in milliseconds."),
+             "Sets the expiry time of hash fields to a Unix time in milliseconds."),
     read("hpexpiretime", "key FIELDS numfields field [field ...]", hpexpiretime)
         .key("RO access").fast()
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Returns the Unix times in milliseconds at which fields of a hash expire."),
+             "Returns the expiry times of hash fields as Unix times in milliseconds."),
     read("hpttl", "key FIELDS numfields field [field ...]", hpttl)
         .key("RO access").fast().tips(&["nondeterministic_output"])
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Returns in how many milliseconds fields of a hash expire."),
+             "Returns the remaining time to live of hash fields, in milliseconds."),
     write("hsetex",
           "key [NX | XX] [FNX | FXX] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
            PXAT unix-time-milliseconds | KEEPTTL] FIELDS numfields field value [field value ...]",
           hsetex)
         .key("RW update").flags(Flags::DENYOOM.or(Flags::FAST))
         .doc("8.0.0", "O(N) with N the number of fields",
-             "Sets the values of fields of a hash and when they expire."),
+             "Sets the values of hash fields and their expiry time."),
     read("httl", "key FIELDS numfields field [field ...]", httl)
         .key("RO access").fast().tips(&["nondeterministic_output"])
         .doc("7.4.0", "O(N) with N the number of fields",
-             "Returns in how many seconds fields of a hash expire."),
+             "Returns the remaining time to live of hash fields, in seconds."),
 ] };
 
-/// The last moment at which a field can expire: Redis keeps deadlines of fields in fewer bits than
-/// those of keys.
+/// The latest expiry time of a field. Redis stores it in fewer bits than that of a key.
 const LATEST_MS: i64 = (1 << 46) - 1;
 
-/// The deadline that an argument gives.
+/// The expiry time that an argument gives.
 fn expires_at_ms(
     unit: TimeUnit,
     arg: &[u8],
@@ -96,18 +96,18 @@ fn expires_at_ms(
     expires_at_ms.ok_or_else(|| invalid_expire_time(command))
 }
 
-/// The fields, or the fields and values, behind `FIELDS numfields`.
+/// The fields, or fields and values, that follow `FIELDS numfields`.
 #[derive(Clone, Copy)]
 struct Fields<'a> {
     args: Args<'a>,
     first: usize,
     count: usize,
-    /// From one field to the next: 2 if each is followed by its value.
+    /// The distance from one field to the next: 2 if a value follows each.
     step: usize,
 }
 
-/// How the commands that have `FIELDS` say what is wrong with it: not with one voice.
-struct Complaints {
+/// Redis's errors about `FIELDS`, which differ between the commands.
+struct FieldsErrors {
     misplaced: &'static str,
     no_count: &'static str,
     mismatch: &'static str,
@@ -116,55 +116,48 @@ struct Complaints {
 const MISPLACED: &str = "ERR Mandatory argument FIELDS is missing or not at the right position";
 const MISMATCH: &str = "ERR The `numfields` parameter must match the number of arguments";
 
-/// HEXPIRE and its kin.
-const EXPIRE: Complaints = Complaints {
+/// The errors of HEXPIRE, HPEXPIRE, HEXPIREAT and HPEXPIREAT.
+const EXPIRE: FieldsErrors = FieldsErrors {
     misplaced: MISPLACED,
     no_count: "ERR Parameter `numFields` should be greater than 0",
     mismatch: MISMATCH,
 };
-/// HTTL and its kin, HPERSIST, HGETDEL.
-const PLAIN: Complaints = Complaints {
+/// The errors of HTTL and similar commands, HPERSIST and HGETDEL.
+const PLAIN: FieldsErrors = FieldsErrors {
     misplaced: MISPLACED,
     no_count: "ERR Number of fields must be a positive integer",
     mismatch: MISMATCH,
 };
-/// HGETEX and HSETEX.
-const OPTIONAL: Complaints = Complaints {
+/// The errors of HGETEX and HSETEX.
+const OPTIONAL: FieldsErrors = FieldsErrors {
     misplaced: "ERR missing FIELDS argument",
     no_count: "ERR invalid number of fields",
     mismatch: "ERR wrong number of arguments",
 };
 
 impl<'a> Fields<'a> {
-    /// Reads them where `FIELDS` stands.
-    fn parse(
-        args: Args<'a>,
-        at: usize,
+    /// Reads them behind `FIELDS`.
+    fn read(
+        words: &mut OptionCursor<'a>,
         step: usize,
-        complaints: &Complaints,
+        errors: &FieldsErrors,
     ) -> Result<Fields<'a>, CommandError> {
-        let count = args.get(at + 1).and_then(|count| integer(count).ok());
+        let count = words.next().and_then(|count| integer(count).ok());
         let count = count.and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
-        let count = count.ok_or(CommandError::new(complaints.no_count))?;
-        let fields = Fields { args, first: at + 2, count, step };
-        let end = count.checked_mul(step).and_then(|words| words.checked_add(fields.first));
-        let fits = end.is_some_and(|end| end <= args.len());
-        fits.then_some(fields).ok_or(CommandError::new(complaints.mismatch))
+        let count = count.ok_or(CommandError::new(errors.no_count))?;
+        let taken = count.checked_mul(step).and_then(|count| words.take_words(count));
+        let (args, first) = taken.ok_or(CommandError::new(errors.mismatch))?;
+        Ok(Fields { args, first, count, step })
     }
 
-    /// Those of a command in which nothing else stands: `key FIELDS numfields field ...`.
+    /// Reads them in a command that has nothing else: `key FIELDS numfields field ...`.
     fn alone(args: Args<'a>) -> Result<Fields<'a>, CommandError> {
-        if !is(&args[2], "FIELDS") {
+        let mut words = OptionCursor::new(args, 2);
+        if !words.take("FIELDS") {
             return Err(CommandError::new(MISPLACED));
         }
-        let fields = Fields::parse(args, 2, 1, &PLAIN)?;
-        let all = fields.end() == args.len();
-        all.then_some(fields).ok_or(CommandError::new(MISMATCH))
-    }
-
-    /// The number of the argument behind them.
-    fn end(self) -> usize {
-        self.first + self.count * self.step
+        let fields = Fields::read(&mut words, 1, &PLAIN)?;
+        words.is_done().then_some(fields).ok_or(CommandError::new(MISMATCH))
     }
 
     fn names(self) -> impl Iterator<Item = &'a [u8]> + Clone {
@@ -176,9 +169,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What the log gets about those fields: a command, its arguments, and `FIELDS` with their names. Nothing,
-/// if there are none.
-fn logged(words: &[&[u8]], names: &[&[u8]]) -> Propagate {
+/// The record of a change to these fields: the words, then `FIELDS` and the names. No names, no record.
+fn record(words: &[&[u8]], names: &[&[u8]]) -> Propagate {
     if names.is_empty() {
         return Propagate::Nothing;
     }
@@ -186,15 +178,15 @@ fn logged(words: &[&[u8]], names: &[&[u8]]) -> Propagate {
     Propagate::rewritten(&[words, &[b"FIELDS", count.as_bytes()], names].concat())
 }
 
-/// What the log gets about fields that were removed.
-fn logged_removal(key: &[u8], names: &[&[u8]]) -> Propagate {
+/// The record of the removal of these fields.
+fn removal_record(key: &[u8], names: &[&[u8]]) -> Propagate {
     if names.is_empty() {
         return Propagate::Nothing;
     }
     Propagate::rewritten(&[&[b"HDEL", key], names].concat())
 }
 
-/// The event of fields to which that happened, if it did to any, and of the key that went with them.
+/// Publishes the event if it happened to any field, and the removal of the key if its last field is gone.
 fn notify(view: &mut WriteView, event: &'static str, key: &[u8], names: &[&[u8]]) {
     if !names.is_empty() {
         view.notify_removal(event, key);
@@ -202,53 +194,22 @@ fn notify(view: &mut WriteView, event: &'static str, key: &[u8], names: &[&[u8]]
 }
 
 fn hexpire(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    set_deadlines(view, args, reply, TimeUnit::EX, "hexpire")
+    set_expiry_times(view, args, reply, TimeUnit::EX, "hexpire")
 }
 
 fn hpexpire(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    set_deadlines(view, args, reply, TimeUnit::PX, "hpexpire")
+    set_expiry_times(view, args, reply, TimeUnit::PX, "hpexpire")
 }
 
 fn hexpireat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    set_deadlines(view, args, reply, TimeUnit::EXAT, "hexpireat")
+    set_expiry_times(view, args, reply, TimeUnit::EXAT, "hexpireat")
 }
 
 fn hpexpireat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    set_deadlines(view, args, reply, TimeUnit::PXAT, "hpexpireat")
+    set_expiry_times(view, args, reply, TimeUnit::PXAT, "hpexpireat")
 }
 
-/// What an option of HEXPIRE and its kin wants of a field's old deadline.
-#[derive(Clone, Copy)]
-enum Condition {
-    Absent,
-    Present,
-    /// None at all is later than any.
-    Earlier,
-    Later,
-}
-
-impl Condition {
-    fn from_option(option: &[u8]) -> Option<Condition> {
-        let all = [
-            ("NX", Condition::Absent),
-            ("XX", Condition::Present),
-            ("GT", Condition::Earlier),
-            ("LT", Condition::Later),
-        ];
-        all.into_iter().find(|(name, _)| is(option, name)).map(|(_, condition)| condition)
-    }
-
-    fn holds(self, old_ms: Option<i64>, new_ms: i64) -> bool {
-        match self {
-            Condition::Absent => old_ms.is_none(),
-            Condition::Present => old_ms.is_some(),
-            Condition::Earlier => old_ms.is_some_and(|old_ms| old_ms < new_ms),
-            Condition::Later => old_ms.is_none_or(|old_ms| old_ms > new_ms),
-        }
-    }
-}
-
-fn set_deadlines(
+fn set_expiry_times(
     view: &mut WriteView,
     args: Args,
     reply: &mut Reply,
@@ -256,19 +217,20 @@ fn set_deadlines(
     command: &str,
 ) -> Change {
     let key = &args[1];
-    view.hash(key)?; // as in Redis, nobody looks at the arguments if the type is wrong
+    view.hash(key)?; // as in Redis, a wrong type is reported before wrong arguments
     let expires_at_ms = expires_at_ms(unit, &args[2], view.now_ms(), command)?;
     let (mut condition, mut fields) = (None, None);
-    let mut at = 3;
-    while let Some(option) = args.get(at) {
-        if let Some(wanted) = Condition::from_option(option).filter(|_| condition.is_none()) {
-            condition = Some(wanted);
-            at += 1;
-        } else if is(option, "FIELDS") && fields.is_none() {
-            at = fields.insert(Fields::parse(args, at, 1, &EXPIRE)?).end();
+    let mut words = OptionCursor::new(args, 3);
+    while !words.is_done() {
+        if condition.is_none()
+            && let Some(new) = ExpiryCondition::take(&mut words)
+        {
+            condition = Some(new);
+        } else if fields.is_none() && words.take("FIELDS") {
+            fields = Some(Fields::read(&mut words, 1, &EXPIRE)?);
         } else {
-            let complaint = if fields.is_some() { EXPIRE.mismatch } else { EXPIRE.misplaced };
-            return Err(CommandError::new(complaint));
+            let text = if fields.is_some() { EXPIRE.mismatch } else { EXPIRE.misplaced };
+            return Err(CommandError::new(text));
         }
     }
     let fields = fields.ok_or(CommandError::new(EXPIRE.misplaced))?;
@@ -280,14 +242,16 @@ fn set_deadlines(
             let old = hash.get(name).map(|field| field.expires_at_ms());
             reply.integer(match old {
                 None => -2,
-                Some(old) if !condition.is_none_or(|wanted| wanted.holds(old, expires_at_ms)) => 0,
+                Some(old) if !condition.is_none_or(|given| given.holds(old, expires_at_ms)) => 0,
+                Some(_) if passed => {
+                    changed.push(name);
+                    hash.remove(name);
+                    2
+                }
                 Some(_) => {
                     changed.push(name);
-                    match passed {
-                        true => hash.remove(name),
-                        false => hash.set_expires_at_ms(name, Some(expires_at_ms)),
-                    };
-                    1 + i64::from(passed)
+                    hash.set_expires_at_ms(name, Some(expires_at_ms));
+                    1
                 }
             });
         }
@@ -295,11 +259,12 @@ fn set_deadlines(
     if found.is_none() {
         (0..fields.count).for_each(|_| reply.integer(-2));
     }
-    notify(view, if passed { "hdel" } else { "hexpire" }, key, &changed);
-    Ok(match passed {
-        true => logged_removal(key, &changed),
-        false => logged(&[b"HPEXPIREAT", key, expires_at_ms.to_string().as_bytes()], &changed),
-    })
+    if passed {
+        notify(view, "hdel", key, &changed);
+        return Ok(removal_record(key, &changed));
+    }
+    notify(view, "hexpire", key, &changed);
+    Ok(record(&[b"HPEXPIREAT", key, expires_at_ms.to_string().as_bytes()], &changed))
 }
 
 fn hpersist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -325,11 +290,11 @@ fn hpersist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         (0..fields.count).for_each(|_| reply.integer(-2));
     }
     notify(view, "hpersist", key, &changed);
-    Ok(logged(&[b"HPERSIST", key], &changed))
+    Ok(record(&[b"HPERSIST", key], &changed))
 }
 
 fn httl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |expires_at_ms| to_seconds(expires_at_ms - view.now_ms()))
+    answer(view, args, reply, |expires_at_ms| ceil_to_seconds(expires_at_ms - view.now_ms()))
 }
 
 fn hpttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
@@ -337,15 +302,15 @@ fn hpttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn hexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, to_seconds)
+    answer(view, args, reply, ceil_to_seconds)
 }
 
 fn hpexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     answer(view, args, reply, |expires_at_ms| expires_at_ms)
 }
 
-/// Replies what is to be said of each field's deadline, or that there is none, or no field.
-fn answer(view: &ReadView, args: Args, reply: &mut Reply, said: impl Fn(i64) -> i64) -> Outcome {
+/// Replies with `shown` of each field's expiry time, -1 for a field without one, and -2 for no field.
+fn answer(view: &ReadView, args: Args, reply: &mut Reply, shown: impl Fn(i64) -> i64) -> Outcome {
     let hash = view.hash(&args[1])?;
     let fields = Fields::alone(args)?;
     reply.array(fields.count);
@@ -354,14 +319,14 @@ fn answer(view: &ReadView, args: Args, reply: &mut Reply, said: impl Fn(i64) -> 
         reply.integer(match field.map(|field| field.expires_at_ms()) {
             None => -2,
             Some(None) => -1,
-            Some(Some(expires_at_ms)) => said(expires_at_ms),
+            Some(Some(expires_at_ms)) => shown(expires_at_ms),
         });
     }
     Ok(())
 }
 
-/// Other than with keys, rounded up.
-fn to_seconds(ms: i64) -> i64 {
+/// Rounds up. (The expiry times of keys are rounded to the nearest second.)
+fn ceil_to_seconds(ms: i64) -> i64 {
     (ms + 999) / 1000
 }
 
@@ -383,71 +348,55 @@ fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         (0..fields.count).for_each(|_| reply.bulk_or_null(None));
     }
     notify(view, "hdel", key, &removed);
-    Ok(logged_removal(key, &removed))
+    Ok(removal_record(key, &removed))
 }
 
 /// The options of HGETEX and HSETEX.
-struct Options<'a> {
-    /// When the fields are to expire, if EX or one of its kin says so.
-    expires_at_ms: Option<i64>,
-    /// PERSIST of the one, KEEPTTL of the other.
-    word: bool,
-    /// NX is false: the key must not be there. XX is true: it must.
-    key_exists: Option<bool>,
-    /// FNX is false: none of the fields may be there. FXX is true: all of them must.
-    fields_exist: Option<bool>,
+struct FieldOptions<'a> {
+    expiry: FieldExpiry,
     fields: Fields<'a>,
 }
 
-impl<'a> Options<'a> {
-    fn of_hgetex(args: Args<'a>, now_ms: i64) -> Result<Options<'a>, CommandError> {
-        Options::parse(args, now_ms, "hgetex", "PERSIST", 1)
-    }
+/// What HGETEX and HSETEX do with the expiry times of the fields.
+#[derive(Clone, Copy, PartialEq)]
+enum FieldExpiry {
+    /// No option was given.
+    Unsaid,
+    /// PERSIST of HGETEX, KEEPTTL of HSETEX.
+    Word,
+    AtMs(i64),
+}
 
-    fn of_hsetex(args: Args<'a>, now_ms: i64) -> Result<Options<'a>, CommandError> {
-        Options::parse(args, now_ms, "hsetex", "KEEPTTL", 2)
-    }
-
+impl<'a> FieldOptions<'a> {
+    /// Reads the options of a command that knows `word` beside EX, PX, EXAT and PXAT, and that has every
+    /// `step`-th word behind `FIELDS numfields` for a field. `take_own` takes an option that only this
+    /// command has.
     fn parse(
         args: Args<'a>,
         now_ms: i64,
-        command: &str,
-        word: &str,
-        step: usize,
-    ) -> Result<Options<'a>, CommandError> {
-        let (mut deadline, mut keeps_word) = (None, false);
-        let (mut key_exists, mut fields_exist, mut fields) = (None, None, None);
-        let sets = command == "hsetex";
-        let mut at = 2;
-        while let Some(option) = args.get(at) {
-            at += 1;
-            let unit = TimeUnit::from_option(option);
-            if unit.is_some() || is(option, word) {
-                if deadline.is_some() || keeps_word {
+        (command, word, step): (&str, &str, usize),
+        mut take_own: impl FnMut(&mut OptionCursor<'a>) -> Result<bool, CommandError>,
+    ) -> Result<FieldOptions<'a>, CommandError> {
+        let (mut expiry, mut fields) = (FieldExpiry::Unsaid, None);
+        let mut words = OptionCursor::new(args, 2);
+        while let Some(option) = words.peek() {
+            let unit = TimeUnit::take(&mut words);
+            if unit.is_some() || words.take(word) {
+                if expiry != FieldExpiry::Unsaid {
                     let text = "arguments can be specified";
                     let text = format!("ERR Only one of EX, PX, EXAT, PXAT or {word} {text}");
                     return Err(text.into());
                 }
-                match unit {
-                    None => keeps_word = true,
-                    Some(unit) => {
-                        let number = args.get(at);
-                        let number = number.ok_or(CommandError::new("ERR missing expire time"))?;
-                        deadline = Some(expires_at_ms(unit, number, now_ms, command)?);
-                        at += 1;
-                    }
+                expiry = FieldExpiry::Word;
+                if let Some(unit) = unit {
+                    let number = words.next();
+                    let number = number.ok_or(CommandError::new("ERR missing expire time"))?;
+                    expiry = FieldExpiry::AtMs(expires_at_ms(unit, number, now_ms, command)?);
                 }
-            } else if sets && (is(option, "FNX") || is(option, "FXX")) {
-                if fields_exist.replace(is(option, "FXX")).is_some() {
-                    let text = "ERR Only one of FXX or FNX arguments can be specified";
-                    return Err(CommandError::new(text));
-                }
-            } else if sets && (is(option, "NX") || is(option, "XX")) {
-                if key_exists.replace(is(option, "XX")).is_some() {
-                    return Err(CommandError::SYNTAX);
-                }
-            } else if is(option, "FIELDS") && fields.is_none() {
-                at = fields.insert(Fields::parse(args, at - 1, step, &OPTIONAL)?).end();
+            } else if take_own(&mut words)? {
+                continue;
+            } else if fields.is_none() && words.take("FIELDS") {
+                fields = Some(Fields::read(&mut words, step, &OPTIONAL)?);
             } else if fields.is_some() {
                 return Err(CommandError::new(OPTIONAL.mismatch));
             } else {
@@ -455,18 +404,21 @@ impl<'a> Options<'a> {
             }
         }
         let fields = fields.ok_or(CommandError::new(OPTIONAL.misplaced))?;
-        Ok(Options { expires_at_ms: deadline, word: keeps_word, key_exists, fields_exist, fields })
+        Ok(FieldOptions { expiry, fields })
     }
 }
 
 fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
-    let options = Options::of_hgetex(args, view.now_ms())?;
-    let fields = options.fields;
+    let grammar = ("hgetex", "PERSIST", 1);
+    let FieldOptions { expiry, fields } =
+        FieldOptions::parse(args, view.now_ms(), grammar, |_| Ok(false))?;
     view.hash(key)?;
-    let (expires_at_ms, changes) =
-        (options.expires_at_ms, options.word || options.expires_at_ms.is_some());
-    let passed = expires_at_ms.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms));
+    let new = match expiry {
+        FieldExpiry::AtMs(ms) => Some(ms),
+        FieldExpiry::Word | FieldExpiry::Unsaid => None,
+    };
+    let passed = new.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms));
     let mut changed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
@@ -474,70 +426,112 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             let field = hash.get(name);
             reply.bulk_or_null(field.map(|field| field.value));
             let old = field.map(|field| field.expires_at_ms());
-            if changes && old.is_some_and(|old| old != expires_at_ms) {
-                changed.push(name);
-                match passed {
-                    true => hash.remove(name),
-                    false => hash.set_expires_at_ms(name, expires_at_ms),
-                };
+            if expiry == FieldExpiry::Unsaid || old.is_none_or(|old| old == new) {
+                continue;
+            }
+            changed.push(name);
+            if passed {
+                hash.remove(name);
+            } else {
+                hash.set_expires_at_ms(name, new);
             }
         }
     })?;
     if found.is_none() {
         (0..fields.count).for_each(|_| reply.bulk_or_null(None));
     }
-    let event = match expires_at_ms {
-        _ if passed => "hdel",
-        None => "hpersist",
-        Some(_) => "hexpire",
+    if passed {
+        notify(view, "hdel", key, &changed);
+        return Ok(removal_record(key, &changed));
+    }
+    let Some(expires_at_ms) = new else {
+        notify(view, "hpersist", key, &changed);
+        return Ok(record(&[b"HPERSIST", key], &changed));
     };
-    notify(view, event, key, &changed);
-    Ok(match expires_at_ms {
-        _ if passed => logged_removal(key, &changed),
-        None => logged(&[b"HPERSIST", key], &changed),
-        Some(deadline) => logged(&[b"HPEXPIREAT", key, deadline.to_string().as_bytes()], &changed),
-    })
+    notify(view, "hexpire", key, &changed);
+    Ok(record(&[b"HPEXPIREAT", key, expires_at_ms.to_string().as_bytes()], &changed))
+}
+
+/// What HSETEX wants of the key or of each field.
+#[derive(Clone, Copy, PartialEq)]
+enum Existence {
+    Absent,
+    Present,
+}
+
+impl Existence {
+    /// Takes the next word if it is one of these two.
+    fn take(words: &mut OptionCursor, absent: &str, present: &str) -> Option<Existence> {
+        if words.take(absent) {
+            return Some(Existence::Absent);
+        }
+        words.take(present).then_some(Existence::Present)
+    }
+
+    fn holds(self, exists: bool) -> bool {
+        exists == (self == Existence::Present)
+    }
 }
 
 fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
-    let options = Options::of_hsetex(args, view.now_ms())?;
-    let fields = options.fields;
+    let (mut of_key, mut of_fields) = (None, None);
+    let take_own = |words: &mut OptionCursor| {
+        if let Some(new) = Existence::take(words, "FNX", "FXX") {
+            if of_fields.replace(new).is_some() {
+                let text = "ERR Only one of FXX or FNX arguments can be specified";
+                return Err(CommandError::new(text));
+            }
+        } else if let Some(new) = Existence::take(words, "NX", "XX") {
+            if of_key.replace(new).is_some() {
+                return Err(CommandError::SYNTAX);
+            }
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    };
+    let grammar = ("hsetex", "KEEPTTL", 2);
+    let FieldOptions { expiry, fields } =
+        FieldOptions::parse(args, view.now_ms(), grammar, take_own)?;
     let hash = view.hash(key)?;
-    let is_there = |name| hash.is_some_and(|hash| hash.contains(name));
-    let may = options.key_exists.is_none_or(|wanted| wanted == hash.is_some())
-        && options
-            .fields_exist
-            .is_none_or(|wanted| fields.names().all(|name| wanted == is_there(name)));
+    let exists = |name| hash.is_some_and(|hash| hash.contains(name));
+    let may = of_key.is_none_or(|wanted| wanted.holds(hash.is_some()))
+        && of_fields.is_none_or(|wanted| fields.names().all(|name| wanted.holds(exists(name))));
     reply.integer(i64::from(may));
     if !may {
         return Ok(Propagate::Nothing);
     }
-    if options.expires_at_ms.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms)) {
+    let new = match expiry {
+        FieldExpiry::AtMs(ms) => Some(ms),
+        FieldExpiry::Word | FieldExpiry::Unsaid => None,
+    };
+    if new.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms)) {
         let mut removed = Vec::new();
         view.edit_hash(key, |hash| {
             removed.extend(fields.names().filter(|name| hash.remove(name)));
         })?;
         notify(view, "hdel", key, &removed);
-        return Ok(logged_removal(key, &removed));
+        return Ok(removal_record(key, &removed));
     }
     let limits = view.packed_limits();
     view.edit_or_make_hash(key, |hash| {
         for (name, value) in fields.pairs() {
-            match options.word {
-                true => hash.update(name, value, limits),
-                false => hash.set_until(name, value, options.expires_at_ms, limits),
-            };
+            if expiry == FieldExpiry::Word {
+                hash.update(name, value, limits);
+            } else {
+                hash.set_until(name, value, new, limits);
+            }
         }
     })?;
     view.notify(Class::HASH, "hset", key);
-    let Some(expires_at_ms) = options.expires_at_ms else {
+    let Some(expires_at_ms) = new else {
         return Ok(Propagate::Verbatim);
     };
     view.notify(Class::HASH, "hexpire", key);
     let words: Vec<&[u8]> = args.from(fields.first).take(fields.count * 2).collect();
-    let (deadline, count) = (expires_at_ms.to_string(), fields.count.to_string());
+    let (at_ms, count) = (expires_at_ms.to_string(), fields.count.to_string());
     let start: [&[u8]; 6] =
-        [b"HSETEX", key, b"PXAT", deadline.as_bytes(), b"FIELDS", count.as_bytes()];
+        [b"HSETEX", key, b"PXAT", at_ms.as_bytes(), b"FIELDS", count.as_bytes()];
     Ok(Propagate::rewritten(&[&start, &words[..]].concat()))
 }

@@ -133,7 +133,7 @@ fn hscan(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         reply_page(reply, 0, &[]);
         return Ok(());
     };
-    let options = ScanOptions::parse(args.from(3), Scanned::Fields)?;
+    let options = ScanOptions::parse(args, 3, Scanned::Fields)?;
     let mut found = Vec::new();
     let next = hash.scan(cursor, options.count, |field| {
         if options.matches(field.name) {

@@ -1,17 +1,17 @@
-//! `INCREX`: a counter with bounds and a deadline, in one step. (A limit on requests per minute is
-//! `INCREX key UBOUND limit EX 60 ENX`: it answers 0 as what was added to who comes too often.)
+//! `INCREX`: a counter with bounds and an expiry time, in one step. For example, `INCREX key UBOUND limit
+//! EX 60 ENX` limits the requests per minute: once the limit is reached, the increment in the reply is 0.
 //!
-//! It counts in integers, or with `BYFLOAT` in long doubles; what follows is written once for both,
-//! over [`Number`]. Redis 8.8 and Valkey 9.2 have the command; `NX` and `XX` are Valkey's.
+//! The command counts in integers or, with `BYFLOAT`, in long doubles; the code is generic over
+//! [`Number`]. Redis 8.8 and Valkey 9.2 have it; `NX` and `XX` are Valkey's.
 //!
-//! The log gets the sum and its deadline, as a `SET`.
+//! The log gets the sum and its expiry time, as a `SET`.
 
 use std::ops::{Add, Sub};
 
-use super::compare::Condition;
-use super::options::is;
+use super::compare::SetCondition;
+use super::options::OptionCursor;
 use super::spec::{Change, Family, Flags, Propagate, write};
-use super::strings::{Expiry, store};
+use super::strings::{Expiry, PERSIST, store};
 use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, WriteView};
@@ -26,29 +26,29 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
                      EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST] [ENX]", increx)
         .key("RW access update").flags(Flags::DENYOOM.or(Flags::FAST))
         .doc("8.8.0", "O(1)",
-             "Adds to the number that a key holds, within bounds, and sets or removes its expiration."),
+             "Increments the number at a key within bounds, and sets or removes its expiry time."),
 ] };
 
-/// What `INCREX` counts in.
+/// The numbers that `INCREX` counts in.
 trait Number: Copy + Ord + Add<Output = Self> + Sub<Output = Self> {
     const ZERO: Self;
     const MIN: Self;
     const MAX: Self;
-    /// The event of an addition.
+    /// The keyspace event that an increment publishes.
     const EVENT: &'static str;
-    /// What is wrong with a text that is none.
+    /// The end of the error for a text that is not such a number.
     const UNREADABLE: &str;
-    /// What is wrong with a step that is too great.
+    /// The error for an increment that is out of range.
     const TOO_GREAT: CommandError;
 
     fn parse(text: &[u8]) -> Option<Self>;
-    /// Whether it may be stored; a sum may be out of range, and a long double infinite.
+    /// Whether it may be stored. A sum can be out of range, and a long double infinite.
     fn is_in_range(self) -> bool;
     fn digits(self) -> Vec<u8>;
     fn reply(self, reply: &mut Reply);
 }
 
-/// Of 64 bits, with room for every sum.
+/// 64-bit integers, in 128 bits so that no sum overflows.
 impl Number for i128 {
     const ZERO: i128 = 0;
     const MIN: i128 = i64::MIN as i128;
@@ -102,61 +102,62 @@ impl Number for LongDouble {
 }
 
 #[derive(Default)]
-struct Options<'a> {
-    condition: Condition<'a>,
+struct IncrexOptions<'a> {
+    condition: SetCondition<'a>,
     by_float: bool,
     by: Option<&'a [u8]>,
     low: Option<&'a [u8]>,
     high: Option<&'a [u8]>,
     saturate: bool,
     expiry: Expiry<'a>,
-    /// The deadline is only for a key that has none.
-    only_first_deadline: bool,
+    /// ENX: set the expiry time only if the key has none.
+    only_without_expiry: bool,
 }
 
-impl<'a> Options<'a> {
-    /// Unlike those of SET, none may be said again.
-    fn parse(args: Args<'a>) -> Result<Options<'a>, CommandError> {
-        let mut options = Options::default();
-        let mut rest = args.from(2);
-        while let Some(option) = rest.next() {
-            let mut operand = || rest.next().ok_or(CommandError::SYNTAX);
-            let again = if is(option, "BYINT") || is(option, "BYFLOAT") {
-                options.by_float = is(option, "BYFLOAT");
-                options.by.replace(operand()?).is_some()
-            } else if is(option, "LBOUND") {
-                options.low.replace(operand()?).is_some()
-            } else if is(option, "UBOUND") {
-                options.high.replace(operand()?).is_some()
-            } else if is(option, "SATURATE") {
+impl<'a> IncrexOptions<'a> {
+    /// Unlike those of SET, no option may be repeated.
+    fn parse(args: Args<'a>) -> Result<IncrexOptions<'a>, CommandError> {
+        let mut options = IncrexOptions::default();
+        let mut words = OptionCursor::new(args, 2);
+        while !words.is_done() {
+            let is_repeated = if let Some(by) = words.take_value("BYINT")? {
+                options.by.replace(by).is_some()
+            } else if let Some(by) = words.take_value("BYFLOAT")? {
+                options.by_float = true;
+                options.by.replace(by).is_some()
+            } else if let Some(low) = words.take_value("LBOUND")? {
+                options.low.replace(low).is_some()
+            } else if let Some(high) = words.take_value("UBOUND")? {
+                options.high.replace(high).is_some()
+            } else if words.take("SATURATE") {
                 std::mem::replace(&mut options.saturate, true)
-            } else if is(option, "ENX") {
-                std::mem::replace(&mut options.only_first_deadline, true)
-            } else if is(option, "NX") {
-                std::mem::replace(&mut options.condition, Condition::Absent).is_said()
-            } else if is(option, "XX") {
-                std::mem::replace(&mut options.condition, Condition::Present).is_said()
+            } else if words.take("ENX") {
+                std::mem::replace(&mut options.only_without_expiry, true)
+            } else if words.take("NX") {
+                std::mem::replace(&mut options.condition, SetCondition::Absent).is_given()
+            } else if words.take("XX") {
+                std::mem::replace(&mut options.condition, SetCondition::Present).is_given()
             } else {
-                let again = options.expiry != Expiry::Unsaid || is(option, "KEEPTTL");
-                options.expiry.take(option, rest.by_ref())?;
-                again
+                let is_repeated = options.expiry != Expiry::Unsaid;
+                options.expiry.take(&mut words, PERSIST)?;
+                is_repeated
             };
-            if again {
+            if is_repeated {
                 return Err(CommandError::SYNTAX);
             }
         }
         match options.expiry {
-            Expiry::Unsaid if options.only_first_deadline => {
+            Expiry::Unsaid if options.only_without_expiry => {
                 Err(CommandError::new("ERR ENX flag requires an expiration"))
             }
-            Expiry::Remove if options.only_first_deadline => Err(CommandError::SYNTAX),
+            Expiry::Remove if options.only_without_expiry => Err(CommandError::SYNTAX),
             _ => Ok(options),
         }
     }
 }
 
 fn increx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    let options = Options::parse(args)?;
+    let options = IncrexOptions::parse(args)?;
     if options.by_float {
         add::<LongDouble>(view, &args[1], &options, reply)
     } else {
@@ -167,7 +168,7 @@ fn increx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn add<N: Number>(
     view: &mut WriteView,
     key: &[u8],
-    options: &Options,
+    options: &IncrexOptions,
     reply: &mut Reply,
 ) -> Change {
     let number = |text: &[u8], what: &str| {
@@ -205,7 +206,7 @@ fn add<N: Number>(
     applied.reply(reply);
     let kept = view.get(key, Access::Use).and_then(|entry| entry.expires_at_ms());
     let (new_ms, kept_ms) = match options.expiry {
-        Expiry::At(..) if options.only_first_deadline && kept.is_some() => (None, kept),
+        Expiry::At(..) if options.only_without_expiry && kept.is_some() => (None, kept),
         Expiry::At(..) => (expires_at_ms, None),
         Expiry::Remove => (None, None),
         Expiry::Unsaid | Expiry::Keep => (None, kept),

@@ -1,55 +1,59 @@
-//! `OBJECT` and `MEMORY`: what is known of a key beside its value.
+//! `OBJECT` and `MEMORY`: how a key is stored.
 //!
-//! Nothing here counts as a use of the key, or `OBJECT IDLETIME` could never answer anything but 0.
+//! Nothing here marks a key as used, or `OBJECT IDLETIME` would always return 0.
 //!
-//! The encodings are Redis's names for the forms in which *it* would keep the value. Where our forms
-//! are others, the answer is still the same: it follows from the value and from how it was last
-//! written ([`StringOrigin`](crate::store::StringOrigin)).
+//! `OBJECT ENCODING` returns the name of the encoding that *Redis* would choose. Our own forms differ, so
+//! the name is derived from the value and from how it was last written
+//! ([`StringOrigin`](crate::store::StringOrigin)).
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=generic> and
 //! <https://redis.io/docs/latest/commands/?group=server>.
 
 use super::docs::help;
-use super::options::{integer, is};
+use super::options::{OptionCursor, integer};
 use super::spec::{Command, Family, Flags, Handler, Outcome, command, read};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::key::Key;
 use crate::store::{Access, Entry, ReadView};
 
-/// What Redis keeps an object for.
+/// `OBJECT`.
 #[rustfmt::skip]
 pub static OBJECT: Family = Family { group: "generic", commands: &[
     command("object", "subcommand [argument ...]", Handler::Container(OBJECT_COMMANDS, None))
-        .doc("2.2.3", "depends on the subcommand", "Tells how a key is kept."),
+        .doc("2.2.3", "depends on the subcommand", "A container for commands that report how a key is stored."),
 ] };
 
 const NONDETERMINISTIC: &[&str] = &["nondeterministic_output"];
 
 #[rustfmt::skip]
 const OBJECT_COMMANDS: &[Command] = &[
-    read("object|encoding", "key", encoding).keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
-        .doc("2.2.3", "O(1)", "Returns Redis's name for the form in which a value is kept."),
-    read("object|freq", "key", freq).keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
-        .doc("4.0.0", "O(1)", "Is refused: nothing is evicted here, so no use is counted."),
+    read("object|encoding", "key", encoding)
+        .keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
+        .doc("2.2.3", "O(1)", "Returns the encoding of a value, by Redis's name."),
+    read("object|freq", "key", freq)
+        .keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
+        .doc("4.0.0", "O(1)", "Returns an error: no key is evicted here, so accesses are not counted."),
     help("object|help", "6.2.0").flags(Flags::KEYSPACE),
-    read("object|idletime", "key", idletime).keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
-        .doc("2.2.3", "O(1)", "Returns the seconds since a key was last used."),
-    read("object|refcount", "key", refcount).keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
-        .doc("2.2.3", "O(1)", "Returns how many keys share the value, as Redis counts them."),
+    read("object|idletime", "key", idletime)
+        .keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
+        .doc("2.2.3", "O(1)", "Returns the number of seconds since a key was last used."),
+    read("object|refcount", "key", refcount)
+        .keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
+        .doc("2.2.3", "O(1)", "Returns the reference count of a value, as Redis counts references."),
 ];
 
-/// Memory.
+/// `MEMORY`.
 #[rustfmt::skip]
 pub static MEMORY: Family = Family { group: "server", commands: &[
     command("memory", "subcommand [argument ...]", Handler::Container(MEMORY_COMMANDS, None))
-        .doc("4.0.0", "depends on the subcommand", "Tells about memory."),
+        .doc("4.0.0", "depends on the subcommand", "A container for commands about memory."),
 ] };
 
 #[rustfmt::skip]
 const MEMORY_COMMANDS: &[Command] = &[
     read("memory|usage", "key [SAMPLES count]", usage).keys(2, 2, 1, "RO")
         .doc("4.0.0", "O(N) with N the number of samples",
-             "Returns the bytes of memory that a key and its value have reserved."),
+             "Returns the number of bytes that a key and its value reserve."),
     super::memory::DOCTOR,
     help("memory|help", "4.0.0"),
     super::memory::MALLOC_STATS,
@@ -90,8 +94,8 @@ fn refcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Redis has one object each of the integers below 10,000, which it counts as shared by so many that
-/// it is never freed. (A copy that COPY makes has one of its own there; not here.)
+/// Redis shares one object for each integer below 10,000, and reports the largest count for it. (There, the
+/// value that COPY makes is not shared; here it is reported as shared.)
 pub(super) fn count_references(entry: &Entry) -> i64 {
     match entry.integer() {
         Some(0..10_000) => i32::MAX.into(),
@@ -99,14 +103,14 @@ pub(super) fn count_references(entry: &Entry) -> i64 {
     }
 }
 
-/// Of the fields of a large hash so many are looked at, unless the client says how many.
+/// How many fields of a large hash `MEMORY USAGE` looks at by default.
 const SAMPLES: usize = 5;
 
 fn usage(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let mut samples = SAMPLES;
-    let mut options = args.from(3);
-    while let Some(option) = options.next() {
-        let count = options.next().filter(|_| is(option, "SAMPLES")).ok_or(CommandError::SYNTAX)?;
+    let mut words = OptionCursor::new(args, 3);
+    while !words.is_done() {
+        let count = words.take_value("SAMPLES")?.ok_or(CommandError::SYNTAX)?;
         samples = usize::try_from(integer(count)?).map_err(|_| CommandError::SYNTAX)?;
     }
     match view.get(&args[2], Access::Inspect) {
@@ -116,9 +120,9 @@ fn usage(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// What the key takes: its place in the map with the map's byte of control, the key itself if it is too
-/// long for that place, and what the value has reserved. Not counted is what the allocator adds to each
-/// of these, and the places of the map that are free.
+/// The bytes of the key's slot in the map with the map's control byte, of the key itself if it is too long
+/// for the slot, and of what the value reserves. Free slots of the map and the overhead of the allocator
+/// are not counted.
 fn memory_bytes(key: &[u8], entry: &Entry, samples: usize) -> usize {
     size_of::<(Key, Entry)>() + 1 + Key::heap_bytes_of(key.len()) + entry.value.heap_bytes(samples)
 }

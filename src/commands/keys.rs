@@ -1,14 +1,16 @@
 //! Keys of any type, and whole databases: the rows of the table, then their handlers.
 //!
+//! KEYS, SCAN, RANDOMKEY and DBSIZE lock one shard at a time. So they block no other client for longer
+//! than one shard takes, and they see each shard at a different moment.
+//!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=generic> and
 //! <https://redis.io/docs/latest/commands/?group=server>.
-//!
-//! What goes through all keys (KEYS, SCAN, RANDOMKEY, DBSIZE) locks one shard at a time, so it
-//! stops nobody else for longer than one shard takes, and sees each shard at a moment of its own.
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::options::{ScanOptions, Scanned, cursor, database, integer_32, is, reply_page};
+use super::options::{
+    OptionCursor, ScanOptions, Scanned, cursor, database, integer_32, is, reply_page,
+};
 use super::spec::{Change, Family, Flags, Handler, Outcome, Propagate, command, read, write};
 use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
@@ -17,52 +19,51 @@ use crate::store::shard::Table;
 use crate::store::{Access, Entry, ReadAll, ReadView, SHARDS, WriteAll, WriteView};
 use crate::text::glob;
 
-/// The keys.
+/// The commands about keys.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "generic", commands: &[
     write("copy", "source destination [DB destination-db] [REPLACE]", copy)
         .keys(1, 1, 1, "RO access").keys(2, 2, 1, "OW update").flags(Flags::DENYOOM)
         .doc("6.2.0", "O(N) with N the number of fields of a hash, O(1) for a string",
-             "Lets a second key hold what a key holds."),
+             "Copies the value of a key to another key."),
     write("del", "key [key ...]", del).every_key("RM delete")
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("1.0.0", "O(N) with N the number of keys", "Removes keys."),
+        .doc("1.0.0", "O(N) with N the number of keys", "Deletes one or more keys."),
     read("exists", "key [key ...]", exists).every_key("RO").fast()
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("1.0.0", "O(N) with N the number of keys", "Returns how many of the keys are there."),
+        .doc("1.0.0", "O(N) with N the number of keys", "Returns how many of the keys exist."),
     command("keys", "pattern", Handler::ReadAll(keys)).flags(Flags::DANGEROUS)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
         .doc("1.0.0", "O(N) with N the number of keys in the database",
-             "Returns all keys whose names match a pattern."),
+             "Returns all keys that match a pattern."),
     write("move", "key db", r#move).key("RW access update").fast()
-        .doc("1.0.0", "O(1)", "Takes a key to another database."),
+        .doc("1.0.0", "O(1)", "Moves a key to another database."),
     command("randomkey", "", Handler::ReadAll(randomkey))
         .tips(&["request_policy:all_shards", "nondeterministic_output"])
-        .doc("1.0.0", "O(1)", "Returns a key, chosen by lot."),
+        .doc("1.0.0", "O(1)", "Returns a random key of the database."),
     write("rename", "key newkey", rename)
         .keys(1, 1, 1, "RW access delete").keys(2, 2, 1, "OW update")
-        .doc("1.0.0", "O(1)", "Gives a key a new name, whether it is taken or not."),
+        .doc("1.0.0", "O(1)", "Renames a key and overwrites the key that has the new name."),
     write("renamenx", "key newkey", renamenx)
         .keys(1, 1, 1, "RW access delete").keys(2, 2, 1, "OW insert").fast()
-        .doc("1.0.0", "O(1)", "Gives a key a new name, unless it is taken."),
+        .doc("1.0.0", "O(1)", "Renames a key unless the new name exists."),
     command("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]", Handler::ReadAll(scan))
         .tips(&["nondeterministic_output", "request_policy:special"])
-        .doc("2.8.0", "O(1) for a call, O(N) for all calls until the cursor is back at 0, with N \
-                       the number of keys in the database",
-             "Returns some keys of the database, and a cursor to the next ones."),
+        .doc("2.8.0", "O(1) for a call, O(N) for a whole iteration, with N the number of keys in the database",
+             "Iterates over the keys of the database: returns some of them and the next cursor."),
     read("touch", "key [key ...]", touch).every_key("RO").fast().flags(Flags::ALWAYS_A_USE)
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("3.2.1", "O(N) with N the number of keys",
-             "Uses keys, so that they are idle no more, and returns how many of them are there."),
+             "Marks keys as used and returns how many of them exist."),
     read("type", "key", r#type).key("RO").fast()
-        .doc("1.0.0", "O(1)", "Returns the type of what a key holds."),
+        .doc("1.0.0", "O(1)", "Returns the type of the value of a key."),
     write("unlink", "key [key ...]", del).every_key("RM delete").fast()
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("4.0.0", "O(1) for each key; another thread frees what is large",
-             "Removes keys, like DEL: here both leave it to another thread to free what is large."),
+        .doc("4.0.0", "O(1) for each key; a background thread frees large values",
+             "Deletes one or more keys, exactly as DEL does here: a background thread frees large values."),
 ] };
 
-/// The whole databases.
+/// The commands about whole databases.
 #[rustfmt::skip]
 pub static WHOLE: Family = Family { group: "server", commands: &[
     command("dbsize", "", Handler::ReadAll(dbsize)).flags(Flags::KEYSPACE).fast()
@@ -71,16 +72,16 @@ pub static WHOLE: Family = Family { group: "server", commands: &[
     command("flushall", "[ASYNC | SYNC]", Handler::WriteAll(flushall))
         .flags(Flags::KEYSPACE.or(Flags::DANGEROUS))
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
-        .doc("1.0.0", "O(1); another thread frees the N keys of all databases",
-             "Removes all keys of all databases."),
+        .doc("1.0.0", "O(1); a background thread frees the N keys of all databases",
+             "Deletes all keys of all databases."),
     command("flushdb", "[ASYNC | SYNC]", Handler::WriteAll(flushdb))
         .flags(Flags::KEYSPACE.or(Flags::DANGEROUS))
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
-        .doc("1.0.0", "O(1); another thread frees the N keys of the database",
-             "Removes all keys of the database."),
+        .doc("1.0.0", "O(1); a background thread frees the N keys of the database",
+             "Deletes all keys of the database."),
     command("swapdb", "index1 index2", Handler::WriteAll(swapdb))
         .flags(Flags::KEYSPACE.or(Flags::DANGEROUS)).fast()
-        .doc("4.0.0", "O(1)", "Exchanges two databases."),
+        .doc("4.0.0", "O(1)", "Swaps two databases."),
 ] };
 
 const SAME_OBJECT: CommandError =
@@ -119,7 +120,7 @@ fn rename(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         return Err(CommandError::NO_SUCH_KEY);
     }
     reply.ok();
-    Ok(Propagate::verbatim_if(key != new_key && give_name(view, key, new_key)))
+    Ok(Propagate::verbatim_if(key != new_key && move_entry(view, key, new_key)))
 }
 
 fn renamenx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -127,17 +128,17 @@ fn renamenx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if !view.contains(key) {
         return Err(CommandError::NO_SUCH_KEY);
     }
-    let renamed = !view.contains(new_key) && give_name(view, key, new_key);
+    let renamed = !view.contains(new_key) && move_entry(view, key, new_key);
     reply.integer(i64::from(renamed));
     Ok(Propagate::verbatim_if(renamed))
 }
 
-/// Gives a key another name; says whether it was there.
-fn give_name(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
+/// Moves the entry to the new name; returns whether the key existed.
+fn move_entry(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
     let Some(entry) = view.take(key) else {
         return false;
     };
-    view.remove(new_key); // what is put there is new, as events say
+    view.remove(new_key); // so that the events report a new key, not an overwritten one
     view.insert_entry(new_key, entry);
     view.notify(Class::GENERIC, "rename_from", key);
     view.notify(Class::GENERIC, "rename_to", new_key);
@@ -167,13 +168,11 @@ fn r#move(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (source, destination) = (&args[1], &args[2]);
     let (mut target, mut replace) = (view.db, false);
-    let mut options = args.from(3);
-    while let Some(option) = options.next() {
-        if is(option, "REPLACE") {
+    let mut words = OptionCursor::new(args, 3);
+    while !words.is_done() {
+        if words.take("REPLACE") {
             replace = true;
-        } else if is(option, "DB")
-            && let Some(index) = options.next()
-        {
+        } else if let Some(index) = words.take_value("DB")? {
             target = database(integer_32(index)?, view.database_count())?;
         } else {
             return Err(CommandError::SYNTAX);
@@ -198,7 +197,7 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     Ok(Propagate::Verbatim)
 }
 
-/// Does something in another database.
+/// Runs a function with the view switched to another database.
 fn in_database<T>(view: &mut WriteView, db: usize, act: impl FnOnce(&mut WriteView) -> T) -> T {
     let own = std::mem::replace(&mut view.db, db);
     let result = act(view);
@@ -238,24 +237,24 @@ fn randomkey(all: &ReadAll, _: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Enough keys to choose one of. See [`choose`].
+/// How many keys are enough to choose one from; see [`choose`].
 const CANDIDATES: u64 = 64;
 
-/// Chooses a key by lot.
+/// Chooses a random key.
 ///
-/// The candidates are all keys of a shard chosen by lot; while these are fewer than [`CANDIDATES`],
-/// those of the next shard too. So a large database costs one shard; in one so small that most
-/// shards are empty a key does not profit from a long gap before it; and with fewer keys than
-/// that, all of them have the same chance.
+/// The candidates are all keys of a random shard and, while they are fewer than [`CANDIDATES`], of the
+/// shards that follow it. So a large database costs one shard. In a small one, where most shards are
+/// empty, a key behind a long gap of empty shards is hardly more likely than others; and if there are
+/// fewer keys than candidates, all are equally likely.
 fn choose(all: &ReadAll) -> Option<Vec<u8>> {
-    // The hash of a number under a random key is a random number, and the best that std offers.
+    // A hash under a random key is the best random number that the standard library offers.
     let random = RandomState::new();
     let start = (random.hash_one(0u64) % SHARDS as u64) as usize;
     let (mut seen, mut chosen) = (0u64, None);
     let mut consider = |table: &Table| {
         for (key, _) in table.iter().filter(|(_, entry)| all.is_live(entry)) {
             seen += 1;
-            // The n-th displaces the one before with a chance of 1/n: so all have the same.
+            // Reservoir sampling: the n-th key replaces the chosen one with probability 1/n.
             if random.hash_one(seen).is_multiple_of(seen) {
                 chosen = Some(key.to_vec());
             }
@@ -275,7 +274,7 @@ fn choose(all: &ReadAll) -> Option<Vec<u8>> {
 
 fn scan(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
     let cursor = cursor(&args[1])?;
-    let options = ScanOptions::parse(args.from(2), Scanned::Keys)?;
+    let options = ScanOptions::parse(args, 2, Scanned::Keys)?;
     let mut found = Vec::new();
     let next = walk(all, cursor, options.count, |key, entry| {
         let of_type = |name| is(name, entry.value.type_name());
@@ -287,18 +286,17 @@ fn scan(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Visits about `count` keys from the cursor on and returns the cursor for the next call. A walk
-/// begins with 0 and is finished when 0 comes back.
+/// Visits about `count` keys from the cursor on and returns the cursor for the next call. A walk begins
+/// with 0 and ends when 0 is returned.
 ///
-/// A cursor is a place in an order of all keys, present or not: by shard and, within it, by
-/// position, which are both bits of the hash of the key. It says that what comes before it was
-/// visited. No key ever changes its place, so one that is there from the first call to the last is
-/// visited, and just once, whatever is added and removed in between. Keys of the same position are
-/// never parted.
+/// All possible keys are ordered by shard and then by position in the shard; both are bits of the key's
+/// hash. A cursor is a place in this order, and everything before it has been visited. A key never changes
+/// its place. So a key that exists from the first call to the last is visited exactly once, whatever is
+/// added and removed in between. One call visits all keys with the same position.
 ///
-/// A call costs about `count` plus the size of the last shard, since the keys in a shard are in no
-/// order. Over empty shards it just goes on: passing all of them takes less than a millisecond, and
-/// a small database would otherwise need thousands of calls.
+/// A call costs about `count` plus the size of the last shard, whose keys are in no order. It passes over
+/// empty shards: all of them take less than a millisecond, and otherwise a small database would need
+/// thousands of calls.
 fn walk(all: &ReadAll, cursor: u64, count: usize, mut visitor: impl FnMut(&[u8], &Entry)) -> u64 {
     let first = (cursor >> POSITION_BITS) as usize;
     let first_position = cursor & ((1 << POSITION_BITS) - 1);
@@ -344,7 +342,7 @@ fn flushdb(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
     Ok(Propagate::Verbatim)
 }
 
-/// Nothing, or one word on who is to free the memory, which is always another thread.
+/// Checks for one of the words ASYNC and SYNC, or none. Either way a background thread frees the memory.
 fn check_flush_option(args: Args) -> Result<(), CommandError> {
     let understood = match args.get(1) {
         None => true,
@@ -390,7 +388,7 @@ mod tests {
         keyspace.write(0, [key].into_iter()).remove(key);
     }
 
-    /// Walks to the end and counts how often each key came; `between` happens between two calls.
+    /// Walks to the end and counts how often each key was visited; `between` runs between two calls.
     fn walk_through(
         keyspace: &Keyspace,
         count: usize,
@@ -427,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_returns_every_key_that_is_there_throughout() {
+    fn a_scan_returns_every_key_that_exists_throughout() {
         let keyspace = keyspace();
         for n in 0..2000 {
             set(&keyspace, &format!("stays {n}"), None);
@@ -448,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_goes_on_within_a_shard_where_it_stopped() {
+    fn a_scan_resumes_in_the_middle_of_a_shard() {
         let shard_of = |name: &String| HashedKey::new(name.as_bytes()).shard();
         let keyspace = keyspace();
         let names = (0..2_000_000).map(|n| n.to_string());
@@ -462,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_ends_whatever_cursor_a_client_invents() {
+    fn a_scan_ends_even_with_an_invented_cursor() {
         let keyspace = keyspace();
         (0..100).for_each(|n| set(&keyspace, &n.to_string(), None));
         let all = keyspace.read_all(0);

@@ -1,7 +1,9 @@
-//! `LCS`: what two strings have in common. How it is found stands in [`crate::text::lcs`]; here are
+//! `LCS`: the longest common subsequence of two strings. The algorithm is in [`crate::text::lcs`]; here are
 //! the options, the limits and the three forms of the reply.
+//!
+//! The command is described at <https://redis.io/docs/latest/commands/lcs/>.
 
-use super::options::{integer, is};
+use super::options::{OptionCursor, integer};
 use super::spec::{Family, Outcome, read};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, ReadView};
@@ -17,26 +19,26 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
 ] };
 
 #[derive(Default)]
-struct Options {
+struct LcsOptions {
     only_length: bool,
     indexes: bool,
     with_lengths: bool,
     least_length: i64,
 }
 
-impl Options {
-    fn parse(args: Args) -> Result<Options, CommandError> {
-        let mut options = Options::default();
-        let mut rest = args.from(3);
-        while let Some(option) = rest.next() {
-            if is(option, "LEN") {
+impl LcsOptions {
+    fn parse(args: Args) -> Result<LcsOptions, CommandError> {
+        let mut options = LcsOptions::default();
+        let mut words = OptionCursor::new(args, 3);
+        while !words.is_done() {
+            if words.take("LEN") {
                 options.only_length = true;
-            } else if is(option, "IDX") {
+            } else if words.take("IDX") {
                 options.indexes = true;
-            } else if is(option, "WITHMATCHLEN") {
+            } else if words.take("WITHMATCHLEN") {
                 options.with_lengths = true;
-            } else if is(option, "MINMATCHLEN") {
-                options.least_length = integer(rest.next().ok_or(CommandError::SYNTAX)?)?;
+            } else if let Some(length) = words.take_value("MINMATCHLEN")? {
+                options.least_length = integer(length)?;
             } else {
                 return Err(CommandError::SYNTAX);
             }
@@ -54,9 +56,9 @@ fn lcs(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         Ok(value) => Ok(value.unwrap_or_default()),
         Err(_) => Err(CommandError::new("ERR The specified keys must contain string values")),
     };
-    let (first, second) = (string(&args[1]), string(&args[2])); // both are looked up, whatever they hold
+    let (first, second) = (string(&args[1]), string(&args[2])); // both count as looked up
     let (first, second) = (first?, second?);
-    let options = Options::parse(args)?;
+    let options = LcsOptions::parse(args)?;
     check_size(first.len(), second.len(), view.string_limit())?;
     let runs = lcs::runs(first, second);
     if options.indexes {
@@ -70,8 +72,8 @@ fn lcs(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Redis's limits. Its table takes 4 bytes a cell, and ours a 32nd of that; but to fill it takes as
-/// long, and that has to end somewhere.
+/// Redis's limits. Redis's table takes 4 bytes per cell and ours a 32nd of that, but filling it takes as
+/// long, so the limits hold here too.
 fn check_size(first: usize, second: usize, limit: usize) -> Outcome {
     if first.max(second) >= u32::MAX as usize - 1 {
         return Err(CommandError::new("ERR String too long for LCS"));
@@ -83,7 +85,7 @@ fn check_size(first: usize, second: usize, limit: usize) -> Outcome {
     Ok(())
 }
 
-fn reply_indexes(runs: &[Run], options: &Options, reply: &mut Reply) {
+fn reply_indexes(runs: &[Run], options: &LcsOptions, reply: &mut Reply) {
     reply.map(2);
     reply.bulk(b"matches");
     let long = runs.iter().filter(|run| run.length as i64 >= options.least_length);

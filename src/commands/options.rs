@@ -1,23 +1,108 @@
-//! What several families share: reading integers, times, databases and the options of SCAN and its
-//! kin, and replying a page of a scan.
+//! What several families share: a cursor over the options of a call, and readers for integers, times,
+//! databases and scans. The error texts are Redis's.
 
 use crate::resp::{Args, CommandError, Reply};
 use crate::text::{glob, integer};
 
+/// Reads the options of a call from left to right.
+///
+/// A loop asks for one option after the other, in any order, and refuses what is left:
+///
+/// ```text
+/// let mut words = OptionCursor::new(args, 3);
+/// while !words.is_done() {
+///     if words.take("REPLACE") {
+///         replace = true;
+///     } else if let Some(index) = words.take_value("DB")? {
+///         …
+///     } else {
+///         return Err(CommandError::SYNTAX);
+///     }
+/// }
+/// ```
+pub(super) struct OptionCursor<'a> {
+    args: Args<'a>,
+    at: usize,
+}
+
+impl<'a> OptionCursor<'a> {
+    /// A cursor at the argument with this index; it is done if there is none.
+    pub(super) fn new(args: Args<'a>, first: usize) -> OptionCursor<'a> {
+        OptionCursor { args, at: first }
+    }
+
+    /// How many words are left.
+    pub(super) fn len(&self) -> usize {
+        self.args.len().saturating_sub(self.at)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next word, which stays.
+    pub(super) fn peek(&self) -> Option<&'a [u8]> {
+        self.args.get(self.at)
+    }
+
+    /// Takes the next word.
+    pub(super) fn next(&mut self) -> Option<&'a [u8]> {
+        let word = self.peek()?;
+        self.at += 1;
+        Some(word)
+    }
+
+    /// Takes the next word, which the option before it needs.
+    ///
+    /// # Errors
+    /// A syntax error if there is none.
+    pub(super) fn value(&mut self) -> Result<&'a [u8], CommandError> {
+        self.next().ok_or(CommandError::SYNTAX)
+    }
+
+    /// Takes the next word if it is this option.
+    pub(super) fn take(&mut self, option: &str) -> bool {
+        let is_it = self.peek().is_some_and(|word| is(word, option));
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    /// Takes the next word if it is this option, and returns the value behind it.
+    ///
+    /// # Errors
+    /// A syntax error if the value is missing.
+    pub(super) fn take_value(&mut self, option: &str) -> Result<Option<&'a [u8]>, CommandError> {
+        if self.take(option) { self.value().map(Some) } else { Ok(None) }
+    }
+
+    /// Takes so many words and returns them with the index of the first, or nothing if fewer are left.
+    pub(super) fn take_words(&mut self, count: usize) -> Option<(Args<'a>, usize)> {
+        let first = self.at;
+        let fits = count <= self.len();
+        self.at += if fits { count } else { 0 };
+        fits.then_some((self.args, first))
+    }
+}
+
+/// Whether an argument is this option, in letters of any case.
+pub(crate) fn is(arg: &[u8], option: &str) -> bool {
+    arg.eq_ignore_ascii_case(option.as_bytes())
+}
+
 /// An argument that must be a 64-bit integer.
 ///
 /// # Errors
-/// Redis's text when it is not.
+/// Redis's text if it is not.
 pub(crate) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     integer::parse_i64(arg).ok_or(CommandError::NOT_AN_INTEGER)
 }
 
-/// In what an argument gives a moment: `EX` and `PX` count from now, `EXAT` and `PXAT` from 1970.
+/// The unit of an expiry time: `EX` and `PX` count from now, `EXAT` and `PXAT` from 1970.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct TimeUnit {
-    /// It counts seconds, not milliseconds.
+    /// Seconds, not milliseconds.
     pub(super) seconds: bool,
-    /// It counts from now.
+    /// From now, not from 1970.
     pub(super) relative: bool,
 }
 
@@ -27,63 +112,103 @@ impl TimeUnit {
     pub(super) const EXAT: TimeUnit = TimeUnit { seconds: true, relative: false };
     pub(super) const PXAT: TimeUnit = TimeUnit { seconds: false, relative: false };
 
-    /// The unit that an option of SET and its kin names.
-    pub(super) fn from_option(option: &[u8]) -> Option<TimeUnit> {
+    /// Takes the next word if it names a unit.
+    pub(super) fn take(words: &mut OptionCursor) -> Option<TimeUnit> {
         let units = [
             ("EX", TimeUnit::EX),
             ("PX", TimeUnit::PX),
             ("EXAT", TimeUnit::EXAT),
             ("PXAT", TimeUnit::PXAT),
         ];
-        let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
-        units.into_iter().find(|(name, _)| is(name)).map(|(_, unit)| unit)
+        units.into_iter().find(|(name, _)| words.take(name)).map(|(_, unit)| unit)
     }
 
-    /// The Unix time in milliseconds that the number means; none if that is out of range.
+    /// The Unix time in milliseconds that the number means; `None` if it is out of range.
     pub(super) fn expires_at_ms(self, number: i64, now_ms: i64) -> Option<i64> {
         let ms = if self.seconds { number.checked_mul(1000)? } else { number };
         if self.relative { ms.checked_add(now_ms) } else { Some(ms) }
     }
 }
 
-/// The deadline that an argument of SET, SETEX, GETEX and their kin gives.
+/// The expiry time that an argument of SET, SETEX, GETEX and similar commands gives.
 ///
 /// # Errors
-/// Not an integer; or zero, negative or out of range, with the name of the command in the text.
-pub(super) fn positive_deadline(
+/// It is not an integer; or it is zero, negative or out of range, and then the text names the command.
+pub(super) fn positive_expires_at_ms(
     unit: TimeUnit,
     arg: &[u8],
     now_ms: i64,
     command: &str,
 ) -> Result<i64, CommandError> {
     let number = integer(arg)?;
-    let deadline = unit.expires_at_ms(number, now_ms).filter(|_| number > 0);
-    deadline.ok_or_else(|| invalid_expire_time(command))
+    let expires_at_ms = unit.expires_at_ms(number, now_ms).filter(|_| number > 0);
+    expires_at_ms.ok_or_else(|| invalid_expire_time(command))
 }
 
-/// A time that is out of range.
+/// An expiry time is out of range.
 pub(super) fn invalid_expire_time(command: &str) -> CommandError {
     CommandError::from(format!("ERR invalid expire time in '{command}' command"))
 }
 
-/// Whether an argument is that option, in letters of any case.
-pub(crate) fn is(arg: &[u8], option: &str) -> bool {
-    arg.eq_ignore_ascii_case(option.as_bytes())
+/// The condition that EXPIRE, HEXPIRE and similar commands put on the expiry time so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExpiryCondition {
+    /// NX: there is none.
+    Absent,
+    /// XX: there is one.
+    Present,
+    /// GT: the new one is later. No expiry time is later than any other.
+    Later,
+    /// LT: the new one is earlier.
+    Earlier,
 }
 
-/// What Redis reads of an argument where it takes it for a text of C: the part before a zero byte.
+impl ExpiryCondition {
+    /// Takes the next word if it is a condition.
+    pub(super) fn take(words: &mut OptionCursor) -> Option<ExpiryCondition> {
+        let all = [
+            ("NX", ExpiryCondition::Absent),
+            ("XX", ExpiryCondition::Present),
+            ("GT", ExpiryCondition::Later),
+            ("LT", ExpiryCondition::Earlier),
+        ];
+        all.into_iter().find(|(name, _)| words.take(name)).map(|(_, condition)| condition)
+    }
+
+    pub(super) fn holds(self, old_ms: Option<i64>, new_ms: i64) -> bool {
+        match self {
+            ExpiryCondition::Absent => old_ms.is_none(),
+            ExpiryCondition::Present => old_ms.is_some(),
+            ExpiryCondition::Later => old_ms.is_some_and(|old_ms| old_ms < new_ms),
+            ExpiryCondition::Earlier => old_ms.is_none_or(|old_ms| old_ms > new_ms),
+        }
+    }
+}
+
+/// The part of an argument before a zero byte, which is all that Redis sees where it reads a C string.
 pub(super) fn c_text(arg: &[u8]) -> &[u8] {
     arg.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// A wrong number of arguments, where the arity alone does not tell: fields without their values.
+/// A name that can stand in a line of CLIENT LIST.
+///
+/// # Errors
+/// It has spaces, control characters or bytes beyond ASCII; `what` names it in the text.
+pub(super) fn printable<'a>(name: &'a [u8], what: &str) -> Result<&'a [u8], CommandError> {
+    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        return Ok(name);
+    }
+    Err(format!("ERR {what} cannot contain spaces, newlines or special characters.").into())
+}
+
+/// A wrong number of arguments that the arity cannot catch, such as a field without a value.
 pub(super) fn wrong_number_of_args(args: Args) -> CommandError {
     let name = args[0].to_ascii_lowercase();
     let name = name.escape_ascii();
     CommandError::from(format!("ERR wrong number of arguments for '{name}' command"))
 }
 
-/// A wrong number of arguments of a subcommand, where the arity alone does not tell.
+/// A wrong number of arguments of a subcommand that the arity cannot catch.
 pub(crate) fn wrong_subcommand_args(args: Args) -> CommandError {
     let container = args[0].to_ascii_uppercase();
     let text: [&[u8]; 5] = [
@@ -99,7 +224,7 @@ pub(crate) fn wrong_subcommand_args(args: Args) -> CommandError {
 /// An argument that must be a 32-bit integer.
 ///
 /// # Errors
-/// Redis's texts, which tell what is no integer from what does not fit.
+/// Redis's texts: one for what is no integer, one for what does not fit.
 pub(super) fn integer_32(arg: &[u8]) -> Result<i32, CommandError> {
     const OUT_OF_RANGE: CommandError = CommandError::new(
         "ERR value is out of range, value must between -2147483648 and 2147483647",
@@ -107,20 +232,20 @@ pub(super) fn integer_32(arg: &[u8]) -> Result<i32, CommandError> {
     i32::try_from(integer(arg)?).map_err(|_| OUT_OF_RANGE)
 }
 
-/// The number of a database, of which there are so many.
+/// The index of one of `count` databases.
 ///
 /// # Errors
-/// There is none of that number.
+/// There is no such database.
 pub(super) fn database(index: i32, count: usize) -> Result<usize, CommandError> {
     let index = usize::try_from(index).ok().filter(|&index| index < count);
     index.ok_or(CommandError::new("ERR DB index is out of range"))
 }
 
-/// The cursor of SCAN and its kin, by the rules of `strtoul`: with a sign or without, leading zeros
-/// are welcome, nothing is 0, and a negative number counts down from 2^64. No spaces.
+/// The cursor of SCAN or HSCAN, by the rules of `strtoul`: a sign and leading zeros are allowed, an empty
+/// text is 0, and a negative number counts down from 2^64. Spaces are refused.
 ///
 /// # Errors
-/// It is no such number, or exceeds 64 bits.
+/// It is no such number, or it exceeds 64 bits.
 pub(super) fn cursor(arg: &[u8]) -> Result<u64, CommandError> {
     let arg = c_text(arg);
     let (negative, digits) = match arg {
@@ -137,7 +262,7 @@ pub(super) fn cursor(arg: &[u8]) -> Result<u64, CommandError> {
     Ok(if negative { magnitude.wrapping_neg() } else { magnitude })
 }
 
-/// What a scan goes through.
+/// What a scan walks over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scanned {
     /// The keys of a database.
@@ -148,58 +273,58 @@ pub(super) enum Scanned {
 
 /// The options of SCAN and HSCAN.
 pub(super) struct ScanOptions<'a> {
-    /// About how many to look at.
+    /// About how many keys or fields to visit.
     pub(super) count: usize,
-    /// Only keys that hold this; any text is a type that a key might have.
+    /// Return only keys of this type. Any text is allowed, as a key could have any type.
     pub(super) type_name: Option<&'a [u8]>,
-    /// Fields without their values.
+    /// Return fields without their values.
     pub(super) no_values: bool,
     pattern: Option<&'a [u8]>,
 }
 
 impl<'a> ScanOptions<'a> {
-    /// Reads them, the last of each counting.
+    /// Reads the options from the argument with this index on. Of a repeated option the last one counts.
     ///
     /// # Errors
-    /// The first that is unknown, lacks its argument, or has a bad one.
+    /// An option is unknown, its value is missing, or the value is invalid.
     pub(super) fn parse(
-        mut options: impl Iterator<Item = &'a [u8]>,
+        args: Args<'a>,
+        first: usize,
         scanned: Scanned,
     ) -> Result<ScanOptions<'a>, CommandError> {
-        let mut parsed =
+        let mut options =
             ScanOptions { count: 10, type_name: None, no_values: false, pattern: None };
-        while let Some(option) = options.next() {
-            if is(option, "NOVALUES") {
+        let mut words = OptionCursor::new(args, first);
+        while !words.is_done() {
+            if words.take("NOVALUES") {
                 if scanned != Scanned::Fields {
                     let text = "ERR NOVALUES option can only be used in HSCAN";
                     return Err(CommandError::new(text));
                 }
-                parsed.no_values = true;
-                continue;
-            }
-            let value = options.next().ok_or(CommandError::SYNTAX)?;
-            if is(option, "COUNT") {
-                let count = integer(value)?;
-                let count = usize::try_from(count).ok().filter(|&count| count > 0);
-                parsed.count = count.ok_or(CommandError::SYNTAX)?;
-            } else if is(option, "MATCH") {
-                parsed.pattern = Some(value);
-            } else if is(option, "TYPE") && scanned == Scanned::Keys {
-                parsed.type_name = Some(value);
+                options.no_values = true;
+            } else if let Some(count) = words.take_value("COUNT")? {
+                let count = usize::try_from(integer(count)?).ok().filter(|&count| count > 0);
+                options.count = count.ok_or(CommandError::SYNTAX)?;
+            } else if let Some(pattern) = words.take_value("MATCH")? {
+                options.pattern = Some(pattern);
+            } else if scanned == Scanned::Keys
+                && let Some(type_name) = words.take_value("TYPE")?
+            {
+                options.type_name = Some(type_name);
             } else {
                 return Err(CommandError::SYNTAX);
             }
         }
-        Ok(parsed)
+        Ok(options)
     }
 
-    /// Whether MATCH, if given, lets this name through.
+    /// Whether the name matches the pattern, if one was given.
     pub(super) fn matches(&self, name: &[u8]) -> bool {
         self.pattern.is_none_or(|pattern| glob::matches(pattern, name, false))
     }
 }
 
-/// Replies what a call of SCAN or its kin found, and the cursor for the next.
+/// Replies with the cursor for the next call and what this call of SCAN or HSCAN found.
 pub(super) fn reply_page(reply: &mut Reply, next: u64, found: &[Vec<u8>]) {
     reply.array(2);
     let mut digits = Vec::with_capacity(20);
@@ -216,7 +341,7 @@ mod tests {
     use super::cursor;
 
     #[test]
-    fn a_cursor_is_whatever_strtoul_takes_whole() {
+    fn a_cursor_is_a_text_that_strtoul_reads_to_its_end() {
         let accepted: [(&[u8], u64); 12] = [
             (b"", 0),
             (b"\0", 0),

@@ -1,4 +1,4 @@
-//! The server: its settings, its part in a replication that is not there, the time, its end.
+//! The server: settings, rewrites of the log, replication (of which there is none), the time and shutdown.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=server>.
 
@@ -13,52 +13,52 @@ use crate::resp::{Args, CommandError, Reply};
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
 
-/// The server.
+/// The server commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     session("bgrewriteaof", "", bgrewriteaof)
         .flags(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::NO_ASYNC_LOADING))
-        .doc("1.0.0", "O(1)", "Starts a rewrite of the log."),
+        .doc("1.0.0", "O(1)", "Rewrites the append-only file in the background."),
     command("config", "subcommand [argument ...]", Handler::Container(CONFIG_COMMANDS, None))
-        .doc("2.0.0", "depends on the subcommand", "Shows and changes settings."),
+        .doc("2.0.0", "depends on the subcommand", "A container for commands about settings."),
     session("role", "", role).fast().flags(Flags::NOSCRIPT.or(Flags::ALWAYS))
         .flags(Flags::ADMIN_CATEGORY.or(Flags::DANGEROUS))
-        .doc("2.8.12", "O(1)", "Tells the server's part in replication, which is a master's."),
+        .doc("2.8.12", "O(1)", "Returns the role of the server in replication: always master."),
     session("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
         .flags(ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY))
-        .doc("1.0.0", "O(1)", "Syncs the log to the disk and ends the server."),
+        .doc("1.0.0", "O(1)", "Syncs the append-only file to disk and stops the server."),
     session("time", "", time).fast().flags(Flags::ALWAYS).tips(&["nondeterministic_output"])
         .doc("2.6.0", "O(1)", "Returns the Unix time in seconds and microseconds."),
     session("waitaof", "numlocal numreplicas timeout", waitaof)
         .flags(Flags::NOSCRIPT.or(Flags::BLOCKING).or(Flags::CONNECTION))
         .tips(&["request_policy:all_shards", "response_policy:agg_min"])
-        .doc("7.2.0", "O(1)", "Waits until the disk has what the connection wrote."),
+        .doc("7.2.0", "O(1)", "Waits until the writes of the connection are synced to disk."),
 ] };
 
-/// What Redis puts among the generic commands.
+/// WAIT, which Redis lists under the generic commands.
 #[rustfmt::skip]
 pub static GENERIC: Family = Family { group: "generic", commands: &[
     session("wait", "numreplicas timeout", wait).flags(Flags::NOSCRIPT.or(Flags::CONNECTION))
         .tips(&["request_policy:all_shards", "response_policy:agg_min"])
-        .doc("3.0.0", "O(1)", "Returns how many replicas have what the connection wrote: none."),
+        .doc("3.0.0", "O(1)", "Returns how many replicas have the writes of the connection: always 0."),
 ] };
 
 #[rustfmt::skip]
 const CONFIG_COMMANDS: &[Command] = &[
     session("config|get", "parameter [parameter ...]", config_get).flags(ADMIN)
         .doc("2.0.0", "O(N) with N the number of settings",
-             "Returns the settings whose names match a pattern."),
+             "Returns the settings whose names match any of the patterns."),
     help("config|help", "5.0.0"),
     session("config|resetstat", "", config_resetstat).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.0.0", "O(N) with N the number of commands", "Begins to count again what INFO shows."),
+        .doc("2.0.0", "O(N) with N the number of commands", "Resets the statistics that INFO shows."),
     session("config|rewrite", "", config_rewrite).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.8.0", "O(N) with N the size of the file", "Writes the settings to the configuration file."),
+        .doc("2.8.0", "O(N) with N the size of the file", "Writes the current settings to the configuration file."),
     session("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
         .secrets(|args, at| at > 2 && !at.is_multiple_of(2) && is(&args[at - 1], "requirepass"))
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.0.0", "O(N) with N the number of settings", "Changes settings: all of them or none."),
+        .doc("2.0.0", "O(N) with N the number of settings", "Changes settings: all that are given, or none if one is refused."),
 ];
 
 fn time(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
@@ -91,7 +91,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     server.stats.slowlog.shorten(server.config.slowlog_limit());
     server.tracking.shrink(&server.hub);
     match (server.aof.is_enabled(), server.config.appendonly.load(Relaxed)) {
-        // A log is written first, in the background; if that fails, it is tried again each second.
+        // The log is first written in the background. If that fails, it is tried again every second.
         (false, true) => _ = server.start_rewrite(),
         (true, false) => {
             server.aof.close().unwrap_or_else(|error| {
@@ -121,7 +121,7 @@ fn config_rewrite(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome 
     Ok(())
 }
 
-/// A master, at the beginning of its replication, without replicas.
+/// The server is a master at offset 0, without replicas.
 fn role(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     reply.array(3);
     reply.bulk(b"master");
@@ -139,9 +139,9 @@ fn bgrewriteaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Sees to it that the disk has what this connection wrote. We do not wait for the syncing thread but
-/// sync ourselves, which serves all who wait. There are no replicas, so who asks for some would wait
-/// in vain: the answer, that none has it, comes at once.
+/// Syncs the log up to this connection's last write, itself rather than by waiting for the syncing thread;
+/// that serves every other waiting client, too. No replica can appear while a client waits, so a call that
+/// asks for replicas returns 0 at once.
 fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let (local, replicas) = (integer(&args[1])?, integer(&args[2])?);
     if !(0..=1).contains(&local) {
@@ -161,12 +161,12 @@ fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         ));
     }
     let written = context.session.write_lsn;
-    // A transaction holds locks, and nobody shall wait for a disk with it.
+    // A transaction holds locks, so it must not wait for the disk.
     let synced = match context.transaction {
         Some(_) => server.aof.is_synced(written),
         None => server.aof.flush_to(written).and_then(|()| server.aof.sync_to(written)).is_ok(),
     };
-    // While the log is only being turned on, what is synced is not yet where a restart looks.
+    // While the log is being turned on, a restart would not find the synced file yet.
     let in_log = server.aof.is_enabled() && server.aof.is_at(&server.config.log_path());
     reply.array(2);
     reply.integer(i64::from(synced && in_log));
@@ -174,8 +174,7 @@ fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// As WAITAOF, who waits for replicas is told at once that there are none, and not after the timeout:
-/// none can come meanwhile.
+/// Returns 0 at once instead of after the timeout: no replica can appear in the meantime.
 fn wait(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     integer(&args[1])?;
     let timeout_ms = integer(&args[2]).map_err(|_| TIMEOUT_NOT_AN_INTEGER)?;
@@ -190,19 +189,13 @@ const TIMEOUT_NOT_AN_INTEGER: CommandError =
     CommandError::new("ERR timeout is not an integer or out of range");
 
 fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
-    let (mut save, mut nosave, mut abort, mut force, mut others) =
-        (false, false, false, false, false);
-    for option in args.from(1) {
-        match option.to_ascii_uppercase().as_slice() {
-            b"SAVE" => save = true,
-            b"NOSAVE" => nosave = true,
-            b"ABORT" => abort = true,
-            b"FORCE" => force = true,
-            b"NOW" => others = true,
-            _ => return Err(CommandError::SYNTAX),
-        }
+    const OPTIONS: [&str; 5] = ["SAVE", "NOSAVE", "NOW", "FORCE", "ABORT"];
+    if args.from(1).any(|arg| !OPTIONS.iter().any(|option| is(arg, option))) {
+        return Err(CommandError::SYNTAX);
     }
-    if (save && nosave) || (abort && (save || nosave || force || others)) {
+    let [save, nosave, now, force, abort] =
+        OPTIONS.map(|option| args.from(1).any(|arg| is(arg, option)));
+    if (save && nosave) || (abort && (save || nosave || force || now)) {
         return Err(CommandError::SYNTAX);
     }
     if abort {

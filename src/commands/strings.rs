@@ -2,8 +2,10 @@
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=string>.
 
-use super::compare::Condition;
-use super::options::{TimeUnit, integer, is, positive_deadline, wrong_number_of_args};
+use super::compare::SetCondition;
+use super::options::{
+    OptionCursor, TimeUnit, integer, is, positive_expires_at_ms, wrong_number_of_args,
+};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, number_of_keys, read, write};
 use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
@@ -13,15 +15,15 @@ use crate::text::long_double::LongDouble;
 
 const WRITE_FAST: Flags = Flags::DENYOOM.or(Flags::FAST);
 
-/// The strings.
+/// The string commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "string", commands: &[
     write("append", "key value", append).key("RW insert").flags(WRITE_FAST)
-        .doc("2.0.0", "O(1)", "Appends a string to the value of a key."),
+        .doc("2.0.0", "O(1)", "Appends to the string value of a key."),
     write("decr", "key", decr).key("RW access update").flags(WRITE_FAST)
-        .doc("1.0.0", "O(1)", "Subtracts one from the integer value of a key."),
+        .doc("1.0.0", "O(1)", "Decrements the integer value of a key by one."),
     write("decrby", "key decrement", decrby).key("RW access update").flags(WRITE_FAST)
-        .doc("1.0.0", "O(1)", "Subtracts a number from the integer value of a key."),
+        .doc("1.0.0", "O(1)", "Decrements the integer value of a key by a number."),
     read("get", "key", get).key("RO access").fast()
         .doc("1.0.0", "O(1)", "Returns the string value of a key."),
     write("getdel", "key", getdel).key("RW access delete").fast()
@@ -29,39 +31,39 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
     write("getex", "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
                     PXAT unix-time-milliseconds | PERSIST]", getex)
         .key("RW access update").fast().notes("RW and UPDATE because it changes the TTL")
-        .doc("6.2.0", "O(1)", "Returns the string value of a key and sets or removes its expiration."),
+        .doc("6.2.0", "O(1)", "Returns the string value of a key and sets or removes its expiry time."),
     read("getrange", "key start end", getrange).key("RO access")
-        .doc("2.4.0", "O(N) with N the length of the answer",
-             "Returns a part of the string value of a key."),
+        .doc("2.4.0", "O(N) with N the length of the reply",
+             "Returns a substring of the string value of a key."),
     write("getset", "key value", getset).key("RW access update").flags(WRITE_FAST)
-        .doc("1.0.0", "O(1)", "Sets the string value of a key and returns the old one.")
+        .doc("1.0.0", "O(1)", "Sets the string value of a key and returns the previous one.")
         .deprecated("6.2.0", "SET with GET"),
     write("incr", "key", incr).key("RW access update").flags(WRITE_FAST)
-        .doc("1.0.0", "O(1)", "Adds one to the integer value of a key."),
+        .doc("1.0.0", "O(1)", "Increments the integer value of a key by one."),
     write("incrby", "key increment", incrby).key("RW access update").flags(WRITE_FAST)
-        .doc("1.0.0", "O(1)", "Adds a number to the integer value of a key."),
+        .doc("1.0.0", "O(1)", "Increments the integer value of a key by a number."),
     write("incrbyfloat", "key increment", incrbyfloat).key("RW access update").flags(WRITE_FAST)
-        .doc("2.6.0", "O(1)", "Adds a number to the floating-point value of a key."),
+        .doc("2.6.0", "O(1)", "Increments the floating-point value of a key by a number."),
     read("mget", "key [key ...]", mget).every_key("RO access").fast()
         .tips(&["request_policy:multi_shard"])
-        .doc("1.0.0", "O(N) with N the number of keys", "Returns the string values of the keys."),
+        .doc("1.0.0", "O(N) with N the number of keys", "Returns the string values of one or more keys."),
     write("mset", "key value [key value ...]", mset).keys(1, -1, 2, "OW update")
         .flags(Flags::DENYOOM)
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
-        .doc("1.0.1", "O(N) with N the number of keys", "Sets the string values of the keys."),
+        .doc("1.0.1", "O(N) with N the number of keys", "Sets the string values of one or more keys."),
     write("msetex", "numkeys key value [key value ...] [NX | XX] [EX seconds | PX milliseconds | \
                      EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]", msetex)
         .numbered_keys(1, 2, "OW update").flags(Flags::DENYOOM)
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
         .doc("8.4.0", "O(N) with N the number of keys",
-             "Sets the string values of the keys and their common expiration."),
+             "Sets the string values of one or more keys and an expiry time for all of them."),
     write("msetnx", "key value [key value ...]", msetnx).keys(1, -1, 2, "OW insert")
         .flags(Flags::DENYOOM)
         .tips(&["request_policy:multi_shard", "response_policy:agg_min"])
         .doc("1.0.1", "O(N) with N the number of keys",
-             "Sets the string values of the keys, if none of them is there."),
+             "Sets the string values of one or more keys if none of the keys exists."),
     write("psetex", "key milliseconds value", psetex).key("OW update").flags(Flags::DENYOOM)
-        .doc("2.6.0", "O(1)", "Sets the string value of a key and its expiration in milliseconds.")
+        .doc("2.6.0", "O(1)", "Sets the string value of a key and its expiry time, in milliseconds from now.")
         .deprecated("2.6.12", "SET with PX"),
     write("set", "key value [NX | XX | IFEQ ifeq-value | IFNE ifne-value | IFDEQ ifdeq-digest | \
                   IFDNE ifdne-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
@@ -69,20 +71,21 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .key("RW access update variable_flags").access_of_call(set_access)
         .flags(Flags::DENYOOM.or(Flags::BRIEF))
         .notes("RW and ACCESS due to the optional `GET` argument")
-        .doc("1.0.0", "O(1)", "Sets the string value of a key, whatever it held before."),
+        .doc("1.0.0", "O(1)", "Sets the string value of a key, whatever its type was before."),
     write("setex", "key seconds value", setex).key("OW update").flags(Flags::DENYOOM)
-        .doc("2.0.0", "O(1)", "Sets the string value of a key and its expiration in seconds.")
+        .doc("2.0.0", "O(1)", "Sets the string value of a key and its expiry time, in seconds from now.")
         .deprecated("2.6.12", "SET with EX"),
     write("setnx", "key value", setnx).key("OW insert").flags(WRITE_FAST)
-        .doc("1.0.0", "O(1)", "Sets the string value of a key, if the key is not there.")
+        .doc("1.0.0", "O(1)", "Sets the string value of a key if the key does not exist.")
         .deprecated("2.6.12", "SET with NX"),
     write("setrange", "key offset value", setrange).key("RW update").flags(Flags::DENYOOM)
-        .doc("2.2.0", "O(N) with N the length of the new part",
-             "Overwrites a part of the string value of a key."),
+        .doc("2.2.0", "O(N) with N the length of the value given",
+             "Overwrites part of the string value of a key, from an offset on."),
     read("strlen", "key", strlen).key("RO").fast()
         .doc("2.2.0", "O(1)", "Returns the length of the string value of a key."),
     read("substr", "key start end", getrange).key("RO access")
-        .doc("1.0.0", "O(N) with N the length of the answer", "The old name of GETRANGE.")
+        .doc("1.0.0", "O(N) with N the length of the reply",
+             "Returns a substring of the string value of a key.")
         .deprecated("2.0.0", "GETRANGE"),
 ] };
 
@@ -108,8 +111,8 @@ fn getrange(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let (start, end) = (integer(&args[2])?, integer(&args[3])?);
     let value = view.string(&args[1], Access::Use)?.unwrap_or_default();
     let length = value.len() as i64;
-    // A negative index counts from the end; one before the beginning means the beginning, but both
-    // before it in the wrong order mean nothing.
+    // A negative index counts from the end, and one before the start means the start. Two negative
+    // indexes in the wrong order mean an empty range, even if both lie before the start.
     let from_end = |index: i64| {
         if index < 0 { (index + length).max(0) } else { index }
     };
@@ -120,7 +123,7 @@ fn getrange(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// What the options of SET and its kin say about the deadline.
+/// The option of SET, GETEX and similar commands that sets, keeps or removes the expiry time.
 #[derive(Clone, Copy, PartialEq, Default)]
 pub(super) enum Expiry<'a> {
     #[default]
@@ -133,48 +136,60 @@ pub(super) enum Expiry<'a> {
 }
 
 impl<'a> Expiry<'a> {
-    /// Takes an option that is about expiry, `rest` standing behind it. One may be said again, the
-    /// last counts; two may not be mixed.
+    /// Takes EX, PX, EXAT or PXAT with its number, or the one other word that the command knows. An
+    /// option may be repeated, and then the last one counts; two may not be combined.
+    ///
+    /// # Errors
+    /// A syntax error: the next word is no such option, lacks its number, or follows another one.
     pub(super) fn take(
         &mut self,
-        option: &'a [u8],
-        mut rest: impl Iterator<Item = &'a [u8]>,
+        words: &mut OptionCursor<'a>,
+        (word, meaning): (&str, Expiry<'a>),
     ) -> Result<(), CommandError> {
-        let unit = TimeUnit::from_option(option);
-        let fits = match (*self, unit) {
-            (Expiry::Unsaid, _) => true,
-            (Expiry::At(before, _), Some(now)) => before == now,
-            (Expiry::Keep, None) => is(option, "KEEPTTL"),
-            (Expiry::Remove, None) => is(option, "PERSIST"),
-            _ => false,
+        let new = if words.take(word) {
+            meaning
+        } else {
+            let unit = TimeUnit::take(words).ok_or(CommandError::SYNTAX)?;
+            Expiry::At(unit, words.value()?)
         };
-        *self = match unit {
-            _ if !fits => return Err(CommandError::SYNTAX),
-            Some(unit) => Expiry::At(unit, rest.next().ok_or(CommandError::SYNTAX)?),
-            None if is(option, "KEEPTTL") => Expiry::Keep,
-            None if is(option, "PERSIST") => Expiry::Remove,
-            None => return Err(CommandError::SYNTAX),
+        let is_combined = match (*self, new) {
+            (Expiry::At(before, _), Expiry::At(now, _)) => before != now,
+            (before, now) => before != Expiry::Unsaid && before != now,
         };
+        if is_combined {
+            return Err(CommandError::SYNTAX);
+        }
+        *self = new;
         Ok(())
     }
 
-    /// The deadline that it gives, if it gives one.
+    /// The expiry time that the option gives, if it gives one.
+    ///
+    /// # Errors
+    /// The number is not an integer or out of range.
     pub(super) fn expires_at_ms(
         self,
         now_ms: i64,
         command: &str,
     ) -> Result<Option<i64>, CommandError> {
         match self {
-            Expiry::At(unit, number) => positive_deadline(unit, number, now_ms, command).map(Some),
+            Expiry::At(unit, number) => {
+                positive_expires_at_ms(unit, number, now_ms, command).map(Some)
+            }
             _ => Ok(None),
         }
     }
 }
 
-/// What the options of SET say.
+/// The word of SET and MSETEX beside the expiry times.
+const KEEPTTL: (&str, Expiry) = ("KEEPTTL", Expiry::Keep);
+/// The word of GETEX and INCREX beside the expiry times.
+pub(super) const PERSIST: (&str, Expiry) = ("PERSIST", Expiry::Remove);
+
+/// The options of SET.
 #[derive(Default)]
 struct SetOptions<'a> {
-    condition: Condition<'a>,
+    condition: SetCondition<'a>,
     get: bool,
     expiry: Expiry<'a>,
 }
@@ -182,16 +197,14 @@ struct SetOptions<'a> {
 impl<'a> SetOptions<'a> {
     fn parse(args: Args<'a>) -> Result<SetOptions<'a>, CommandError> {
         let mut options = SetOptions::default();
-        let mut rest = args.from(3);
-        while let Some(option) = rest.next() {
-            if is(option, "GET") {
+        let mut words = OptionCursor::new(args, 3);
+        while !words.is_done() {
+            if words.take("GET") {
                 options.get = true;
-            } else if let Some(condition) = Condition::from_option(option, rest.by_ref())? {
-                options.condition.take(condition)?;
-            } else if is(option, "PERSIST") {
-                return Err(CommandError::SYNTAX); // it belongs to GETEX
+            } else if let Some(condition) = SetCondition::take(&mut words)? {
+                options.condition.add(condition)?;
             } else {
-                options.expiry.take(option, rest.by_ref())?;
+                options.expiry.take(&mut words, KEEPTTL)?;
             }
         }
         Ok(options)
@@ -219,21 +232,23 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.notify_if_missing(key);
     }
     let holds = options.condition.holds(view, key)?;
-    match (options.get, holds) {
-        (false, true) => reply.ok(),
-        (false, false) => reply.null(),
-        (true, _) => {}
-    }
     if !holds {
+        if !options.get {
+            reply.null();
+        }
         return Ok(Propagate::Nothing);
+    }
+    if !options.get {
+        reply.ok();
     }
     let kept = view.get(key, Access::Use).and_then(|entry| entry.expires_at_ms());
     let kept = kept.filter(|_| options.expiry == Expiry::Keep);
     Ok(store(view, "set", key, &args[2], expires_at_ms, kept))
 }
 
-/// Stores a string, with a new deadline, which may have passed already, or the one it had. What is logged
-/// is the deadline. The event is told by that name, and that of a new deadline.
+/// Stores a string with a new expiry time or with the one that the key had. A new one that has passed
+/// already deletes the key. The log gets the expiry time as a Unix time. Publishes `event`, and `expire`
+/// for a new expiry time.
 pub(super) fn store(
     view: &mut WriteView,
     event: &'static str,
@@ -247,17 +262,15 @@ pub(super) fn store(
         view.notify(Class::STRING, event, key);
         return Propagate::rewritten(&[b"SET", key, value]);
     };
-    // A deadline that the key has already leaves it its last millisecond.
-    let is_kept =
+    // A key in its last millisecond keeps that: setting the same expiry time again does not delete it.
+    let is_same =
         || view.get(key, Access::Use).is_some_and(|old| old.expires_at_ms() == Some(expires_at_ms));
-    if view.has_passed(expires_at_ms) && !is_kept() {
-        return match view.remove(key) {
-            true => {
-                view.notify(Class::GENERIC, "del", key);
-                Propagate::rewritten(&[b"DEL", key])
-            }
-            false => Propagate::Nothing,
-        };
+    if view.has_passed(expires_at_ms) && !is_same() {
+        if !view.remove(key) {
+            return Propagate::Nothing;
+        }
+        view.notify(Class::GENERIC, "del", key);
+        return Propagate::rewritten(&[b"DEL", key]);
     }
     view.insert_string(key, value, Some(expires_at_ms));
     view.notify(Class::STRING, event, key);
@@ -278,21 +291,21 @@ fn setnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 }
 
 fn setex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    set_with_time(view, args, reply, TimeUnit::EX, "setex")
+    set_with_expiry(view, args, reply, TimeUnit::EX, "setex")
 }
 
 fn psetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
-    set_with_time(view, args, reply, TimeUnit::PX, "psetex")
+    set_with_expiry(view, args, reply, TimeUnit::PX, "psetex")
 }
 
-fn set_with_time(
+fn set_with_expiry(
     view: &mut WriteView,
     args: Args,
     reply: &mut Reply,
     unit: TimeUnit,
     name: &str,
 ) -> Change {
-    let expires_at_ms = positive_deadline(unit, &args[2], view.now_ms(), name)?;
+    let expires_at_ms = positive_expires_at_ms(unit, &args[2], view.now_ms(), name)?;
     reply.ok();
     Ok(store(view, "set", &args[1], &args[3], Some(expires_at_ms), None))
 }
@@ -318,12 +331,9 @@ fn getdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     let mut expiry = Expiry::Unsaid;
-    let mut rest = args.from(2);
-    while let Some(option) = rest.next() {
-        if is(option, "KEEPTTL") {
-            return Err(CommandError::SYNTAX); // it belongs to SET
-        }
-        expiry.take(option, rest.by_ref())?;
+    let mut words = OptionCursor::new(args, 2);
+    while !words.is_done() {
+        expiry.take(&mut words, PERSIST)?;
     }
     let value = view.string(key, Access::Answer)?;
     reply.bulk_or_null(value);
@@ -374,13 +384,13 @@ fn msetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if end > args.len() {
         return Err(CommandError::new("ERR wrong number of key-value pairs"));
     }
-    let (mut condition, mut expiry) = (Condition::None, Expiry::Unsaid);
-    let mut rest = args.from(end);
-    while let Some(option) = rest.next() {
-        match Condition::from_option(option, rest.by_ref())? {
-            Some(said @ (Condition::Absent | Condition::Present)) => condition.take(said)?,
-            None if !is(option, "PERSIST") => expiry.take(option, rest.by_ref())?,
-            _ => return Err(CommandError::SYNTAX), // it belongs to SET or GETEX
+    let (mut condition, mut expiry) = (SetCondition::None, Expiry::Unsaid);
+    let mut words = OptionCursor::new(args, end);
+    while !words.is_done() {
+        match SetCondition::take(&mut words)? {
+            Some(new @ (SetCondition::Absent | SetCondition::Present)) => condition.add(new)?,
+            Some(_) => return Err(CommandError::SYNTAX), // SET alone compares values
+            None => expiry.take(&mut words, KEEPTTL)?,
         }
     }
     let expires_at_ms = expiry.expires_at_ms(view.now_ms(), "msetex")?;
@@ -412,6 +422,9 @@ fn set_pairs(view: &mut WriteView, args: Args) -> Result<(), CommandError> {
 }
 
 /// The keys and values of MSET and MSETNX.
+///
+/// # Errors
+/// The last key has no value.
 fn pairs<'a>(args: Args<'a>) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])>, CommandError> {
     if args.len().is_multiple_of(2) {
         return Err(wrong_number_of_args(args));
@@ -462,8 +475,8 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     Ok(Propagate::Verbatim)
 }
 
-/// Fills a string up with zeros. Far beyond its end that costs nothing: the kernel gives memory of
-/// zeros, page by page as it is touched.
+/// Pads a string with zeros up to a length. Far beyond the end that is cheap: a new allocation is zeroed
+/// memory that the kernel maps page by page, when it is touched.
 pub(super) fn grow(value: &mut Vec<u8>, length: usize) {
     if length > value.capacity().saturating_mul(2) {
         let old = std::mem::replace(value, vec![0; length]);
@@ -528,7 +541,7 @@ fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut digits = Vec::new();
     sum.write_to(&mut digits);
     reply.bulk(&digits);
-    // The sum is logged, not the increment: another machine might add in another precision.
+    // The log gets the sum, not the increment: a machine with another precision might add differently.
     let effect = Propagate::rewritten(&[b"SET", key, &digits, b"KEEPTTL"]);
     if !view.contains(key) {
         view.insert(key, Value::String(ByteString::new(b"")), None);

@@ -1,18 +1,19 @@
-//! `CLIENT TRACKING` and its kin: a connection says that it caches, and how it wants to be told of changes.
+//! `CLIENT TRACKING`, `CACHING`, `GETREDIR` and `TRACKINGINFO`: client-side caching.
 //!
-//! What happens then is in [`crate::watchers::tracking`]. The rows stand in [`super::clients`].
+//! A client declares that it caches what it reads, and how it wants to be notified of changes. The tables
+//! of tracked keys are in [`crate::watchers::tracking`], the rows in [`super::clients`].
 
 use std::sync::Arc;
 
-use super::options::{c_text, integer, is};
+use super::options::{OptionCursor, c_text, integer, is};
 use super::spec::{Context, Outcome};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Client;
 use crate::watchers::tracking::{Mode, Tracked};
 
-/// What stands behind `ON` or `OFF`.
+/// The options behind `ON` or `OFF`.
 #[derive(Default)]
-struct Options<'a> {
+struct TrackingOptions<'a> {
     redirect: Option<Arc<Client>>,
     prefixes: Vec<&'a [u8]>,
     bcast: bool,
@@ -21,14 +22,12 @@ struct Options<'a> {
     noloop: bool,
 }
 
-impl<'a> Options<'a> {
-    fn parse(context: &Context, args: Args<'a>) -> Result<Options<'a>, CommandError> {
-        let mut options = Options::default();
-        let mut words = args.from(3);
-        while let Some(word) = words.next() {
-            if is(word, "REDIRECT")
-                && let Some(id) = words.next()
-            {
+impl<'a> TrackingOptions<'a> {
+    fn parse(context: &Context, args: Args<'a>) -> Result<TrackingOptions<'a>, CommandError> {
+        let mut options = TrackingOptions::default();
+        let mut words = OptionCursor::new(args, 3);
+        while !words.is_done() {
+            if let Some(id) = words.take_value("REDIRECT")? {
                 let text = "ERR A client can only redirect to a single other client";
                 if options.redirect.is_some() {
                     return Err(CommandError::new(text));
@@ -37,17 +36,15 @@ impl<'a> Options<'a> {
                 let client = u64::try_from(integer(id)?).ok();
                 let client = client.and_then(|id| context.server.clients.get(id));
                 options.redirect = Some(client.ok_or(CommandError::new(text))?);
-            } else if is(word, "PREFIX")
-                && let Some(prefix) = words.next()
-            {
+            } else if let Some(prefix) = words.take_value("PREFIX")? {
                 options.prefixes.push(prefix);
-            } else if is(word, "BCAST") {
+            } else if words.take("BCAST") {
                 options.bcast = true;
-            } else if is(word, "OPTIN") {
+            } else if words.take("OPTIN") {
                 options.optin = true;
-            } else if is(word, "OPTOUT") {
+            } else if words.take("OPTOUT") {
                 options.optout = true;
-            } else if is(word, "NOLOOP") {
+            } else if words.take("NOLOOP") {
                 options.noloop = true;
             } else {
                 return Err(CommandError::SYNTAX);
@@ -56,7 +53,10 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    /// The mode they ask for, if it goes together with that which the connection has.
+    /// The mode that the options ask for.
+    ///
+    /// # Errors
+    /// The options contradict each other or the current mode of the connection.
     fn mode(&self, current: Option<Mode>) -> Result<Mode, CommandError> {
         let refused = |text| Err(CommandError::new(text));
         if !self.bcast && !self.prefixes.is_empty() {
@@ -84,16 +84,16 @@ impl<'a> Options<'a> {
             );
         }
         let what = match self {
-            Options { bcast: true, .. } => Tracked::Prefixes,
-            Options { optin: true, .. } => Tracked::OptIn,
-            Options { optout: true, .. } => Tracked::OptOut,
+            TrackingOptions { bcast: true, .. } => Tracked::Prefixes,
+            TrackingOptions { optin: true, .. } => Tracked::OptIn,
+            TrackingOptions { optout: true, .. } => Tracked::OptOut,
             _ => Tracked::Reads,
         };
         let redirect = self.redirect.as_ref().map_or(0, |client| client.id);
         Ok(Mode { what, noloop: self.noloop, redirect })
     }
 
-    /// No prefix may begin with another one of the connection's: it would be told twice of a key.
+    /// Checks that no prefix of the connection begins with another one, or a key would be reported twice.
     fn check_prefixes(&self, existing: &[Box<[u8]>]) -> Outcome {
         let overlap = |one: &[u8], other: &[u8]| one.starts_with(other) || other.starts_with(one);
         let refused = |prefix: &[u8], which: &str, other: &[u8]| {
@@ -116,11 +116,11 @@ impl<'a> Options<'a> {
 }
 
 pub(super) fn tracking(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let options = Options::parse(context, args)?;
+    let options = TrackingOptions::parse(context, args)?;
     match &args[2] {
         word if is(word, "ON") => start(context, options)?,
         word if is(word, "OFF") => {
-            // What came until now came before the confirmation.
+            // Messages that arrived before now go out before the confirmation.
             context.session.drain_before_reply |= context.session.listens();
             context.session.stop_tracking(context.server);
         }
@@ -130,18 +130,18 @@ pub(super) fn tracking(context: &mut Context, args: Args, reply: &mut Reply) -> 
     Ok(())
 }
 
-fn start(context: &mut Context, mut options: Options) -> Outcome {
+fn start(context: &mut Context, mut options: TrackingOptions) -> Outcome {
     let Context { server, session, .. } = context;
     let mode = options.mode(session.tracking)?;
     let existing = server.tracking.state(session.client.id).map(|state| state.prefixes);
     options.check_prefixes(&existing.unwrap_or_default())?;
     if options.bcast && options.prefixes.is_empty() {
-        options.prefixes.push(b""); // all keys, whatever other prefixes there are
+        options.prefixes.push(b""); // matches every key
     }
     let target = options.redirect.map(|client| client.outbox.clone());
     let client = &session.client;
-    client.outbox.hold(); // nothing before the confirmation
-    session.drain_before_reply = false; // it had left in the same transaction
+    client.outbox.hold(); // no message goes out before the confirmation
+    session.drain_before_reply = false; // set if the same transaction turned tracking off
     server.tracking.start(client.id, &client.outbox, mode, target.as_ref(), &options.prefixes);
     session.tracking = Some(mode);
     session.redirected.extend(target);
@@ -174,7 +174,8 @@ pub(super) fn caching(context: &mut Context, args: Args, reply: &mut Reply) -> O
     Ok(())
 }
 
-/// Who is told instead of the connection: 0 for nobody else, -1 if it does not track.
+/// Replies with the id of the connection that gets the notifications instead: 0 for none, -1 without
+/// tracking.
 pub(super) fn getredir(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     reply.integer(context.session.tracking.map_or(-1, |mode| mode.redirect as i64));
     Ok(())

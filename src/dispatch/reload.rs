@@ -105,9 +105,8 @@ fn expect_log(server: &Server) -> Outcome {
 fn load(server: &Server, session: &mut Session) -> Outcome {
     let mut all = server.keyspace.write_all(0);
     all.stop();
-    let loaded = read_log(server).map_err(|why| {
-        format!("ERR The log could not be loaded, everything is as it was: {why}")
-    })?;
+    let loaded = read_log(server)
+        .map_err(|why| format!("ERR The log could not be loaded, nothing has changed: {why}"))?;
     all.take_over(loaded.keyspace.write_all(0));
     let changes = all.finish().changes.unwrap_or_default();
     server.discard(server.tracking.tell_all(&server.hub));

@@ -411,7 +411,7 @@ fn a_log_that_cannot_be_loaded_changes_no_data() {
     let mut log = OpenOptions::new().append(true).open(server.log_path()).expect("open the log");
     log.write_all(b"nonsense\r\n").expect("damage the log");
     let error = c.reply("DEBUG LOADAOF").to_string();
-    assert!(error.contains("everything is as it was: damaged at offset"), "{error}");
+    assert!(error.contains("nothing has changed: damaged at offset"), "{error}");
     c.expect("GET k", "\"v\"");
 }
 
