@@ -1,7 +1,6 @@
-//! `ACL`: who may do what. There is one user, `default`, who may do everything; all there is to say of
-//! it is whether it has a password (`requirepass`), which is shown as its SHA-256 digest.
-//!
-//! What would change users is not there, so neither are users whom nobody could make.
+//! `ACL`: users and their permissions. There is one user, `default`, which may do everything. Its only
+//! property is its password (`requirepass`), shown as a SHA-256 digest. Subcommands that change users do not
+//! exist here.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,38 +16,39 @@ use crate::text::sha256;
 const SHARED: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
 const ADMIN: Flags = Flags::ADMIN.or(SHARED);
 
-/// Users.
+/// `ACL`.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("acl", "subcommand [argument ...]", Handler::Container(COMMANDS, None))
-        .doc("6.0.0", "depends on the subcommand", "Tells who may do what."),
+        .doc("6.0.0", "depends on the subcommand", "A container for commands about users and permissions."),
 ] };
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
     session("acl|cat", "[category]", cat).flags(SHARED)
-        .doc("6.0.0", "O(N) with N the number of commands", "Lists categories, or what is in one."),
+        .doc("6.0.0", "O(N) where N is the number of commands",
+             "Lists the ACL categories, or the commands in a category."),
     session("acl|dryrun", "username command [arg [arg ...]]", dryrun).flags(ADMIN)
-        .doc("7.0.0", "O(1)", "Tells whether a user may carry out a command."),
+        .doc("7.0.0", "O(1)", "Returns whether a user may execute a command, without executing it."),
     session("acl|genpass", "[bits]", genpass).flags(SHARED)
-        .doc("6.0.0", "O(1)", "Makes a password that nobody can guess."),
+        .doc("6.0.0", "O(1)", "Returns a random, secure password."),
     session("acl|getuser", "username", getuser).flags(ADMIN)
-        .doc("6.0.0", "O(1)", "Tells what a user may do."),
+        .doc("6.0.0", "O(1)", "Returns the permissions of a user."),
     help("acl|help", "6.0.0"),
     session("acl|list", "", list).flags(ADMIN)
-        .doc("6.0.0", "O(1)", "Lists users and what they may do."),
+        .doc("6.0.0", "O(1)", "Lists the users and their permissions."),
     session("acl|log", "[count | RESET]", log).flags(ADMIN)
-        .doc("6.0.0", "O(N) with N the number of entries returned",
-             "Returns the last failed logins, ten or as many as asked for, or forgets them."),
-    session("acl|users", "", users).flags(ADMIN).doc("6.0.0", "O(1)", "Lists the names of users."),
+        .doc("6.0.0", "O(N) where N is the number of entries returned",
+             "Returns the latest failed logins, ten by default, or clears them."),
+    session("acl|users", "", users).flags(ADMIN).doc("6.0.0", "O(1)", "Lists the names of the users."),
     session("acl|whoami", "", whoami).flags(SHARED)
-        .doc("6.0.0", "O(1)", "Returns the name of the connection's user."),
+        .doc("6.0.0", "O(1)", "Returns the user of the connection."),
 ];
 
 /// The only user.
 const USER: &[u8] = b"default";
 
-/// Redis's categories, in its order. Those of types that are not here are empty.
+/// Redis's categories, in its order. Those of types that this server lacks are empty.
 const CATEGORIES: [&str; 21] = [
     "keyspace",
     "read",
@@ -147,7 +147,7 @@ fn cat(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// The user may do everything that can be done.
+/// The user may execute every command that exists.
 fn dryrun(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if &args[2] != USER {
         return Err([b"ERR User '".as_slice(), &args[2], b"' not found"].concat().into());
@@ -223,7 +223,7 @@ fn genpass(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let digits = (bits as usize).div_ceil(4);
     let mut random = vec![0; digits.div_ceil(2)];
     let read = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random));
-    read.map_err(|error| format!("ERR there is no randomness to be had: {error}"))?;
+    read.map_err(|error| format!("ERR the source of randomness cannot be read: {error}"))?;
     let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     reply.bulk(&hex.as_bytes()[..digits]);
     Ok(())

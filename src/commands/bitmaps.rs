@@ -21,7 +21,7 @@ use crate::text::integer::parse_i64;
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "bitmap", commands: &[
     read("bitcount", "key [start [end [BYTE | BIT]]]", bitcount).key("RO access")
-        .doc("2.6.0", "O(N) with N the number of bytes in the range",
+        .doc("2.6.0", "O(N) where N is the number of bytes in the range",
              "Counts the bits that are set in a string or in a range of it."),
     write("bitfield", "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] \
                        <SET encoding offset value | INCRBY encoding offset increment> ...]", bitfield)
@@ -36,15 +36,16 @@ pub static FAMILY: Family = Family { group: "bitmap", commands: &[
              "Reads integers of any width at any bit offset in a string."),
     write("bitop", "<AND | OR | XOR | NOT | DIFF | DIFF1 | ANDOR | ONE> destkey key [key ...]", bitop)
         .keys(2, 2, 1, "OW update").keys(3, -1, 1, "RO access").flags(Flags::DENYOOM)
-        .doc("2.6.0", "O(N) with N the number of bytes of all keys",
+        .doc("2.6.0", "O(N) where N is the number of bytes of all keys",
              "Combines strings bit by bit and stores the result in a key."),
     read("bitpos", "key bit [start [end [BYTE | BIT]]]", bitpos).key("RO access")
-        .doc("2.8.7", "O(N) with N the number of bytes in the range",
+        .doc("2.8.7", "O(N) where N is the number of bytes in the range",
              "Finds the first set or clear bit in a string or in a range of it."),
     read("getbit", "key offset", getbit).key("RO access").fast()
         .doc("2.2.0", "O(1)", "Returns the bit at an offset in a string."),
     write("setbit", "key offset value", setbit).key("RW access update").flags(Flags::DENYOOM)
-        .doc("2.2.0", "O(1)", "Sets or clears the bit at an offset in a string and returns the previous bit."),
+        .doc("2.2.0", "O(1)",
+             "Sets or clears the bit at an offset in a string and returns the previous bit."),
 ] };
 
 fn getbit(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {

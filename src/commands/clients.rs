@@ -34,12 +34,12 @@ pub const COMMANDS: &[Command] = &[
     session("client|info", "", info).flags(CLIENT).tips(&["nondeterministic_output"])
         .doc("6.2.0", "O(1)", "Returns information about the connection."),
     session("client|kill", "<ip:port | filter value> [filter value ...]", kill).flags(ADMIN)
-        .doc("2.4.0", "O(N) with N the number of connections",
+        .doc("2.4.0", "O(N) where N is the number of connections",
              "Closes the connections that match all filters: ID client-id, TYPE type, USER username, \
               ADDR ip:port, LADDR ip:port, SKIPME YES|NO, MAXAGE seconds."),
     session("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
         list).flags(ADMIN).tips(&["nondeterministic_output"])
-        .doc("2.4.0", "O(N) with N the number of connections", "Lists the open connections."),
+        .doc("2.4.0", "O(N) where N is the number of connections", "Lists the open connections."),
     session("client|no-evict", "<ON | OFF>", no_evict).flags(ADMIN)
         .doc("7.0.0", "O(1)", "Protects the connection from eviction. No connection is ever evicted here."),
     session("client|no-touch", "<ON | OFF>", no_touch).flags(CLIENT)
@@ -58,7 +58,7 @@ pub const COMMANDS: &[Command] = &[
         "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] \
          [NOLOOP]",
         tracking::tracking).flags(CLIENT)
-        .doc("6.0.0", "O(1), or O(N) with N the number of prefixes",
+        .doc("6.0.0", "O(1), or O(N) where N is the number of prefixes",
              "Turns notifications about changes of keys that the client caches on or off."),
     session("client|trackinginfo", "", tracking::info).flags(CLIENT)
         .doc("6.2.0", "O(1)", "Returns how keys are tracked for the connection."),

@@ -37,21 +37,21 @@ const ALONE: Flags = Flags::ADMIN.or(Flags::NO_MULTI);
 #[rustfmt::skip]
 static COMMANDS: &[Command] = &[
     command("debug|digest", "", Handler::ReadAll(digest)).flags(Flags::ADMIN)
-        .doc("1.0.0", "O(N) with N the size of all data",
+        .doc("1.0.0", "O(N) where N is the size of all data",
              "Returns a digest of all data of all databases, as 40 hexadecimal digits."),
     read("debug|digest-value", "[key [key ...]]", digest_value).keys(2, -1, 1, "RO").flags(Flags::ADMIN)
-        .doc("1.0.0", "O(N) with N the size of the values", "Returns a digest of each of the values."),
+        .doc("1.0.0", "O(N) where N is the size of the values", "Returns a digest of each of the values."),
     session("debug|help", "", help).flags(Flags::ADMIN.or(Flags::HELP))
         .doc("1.0.0", "O(1)", "Prints this help."),
     command("debug|loadaof", "", Handler::Nested(Nested::LoadAof)).flags(ALONE)
-        .doc("1.0.0", "O(N) with N the size of the log", "Flushes the append-only file and reloads it."),
+        .doc("1.0.0", "O(N) where N is the size of the log", "Flushes the append-only file and reloads it."),
     read("debug|object", "key", object).keys(2, 2, 1, "RO").flags(Flags::ADMIN)
-        .doc("1.0.0", "O(N) with N the number of fields of a hash", "Returns how a key is stored."),
+        .doc("1.0.0", "O(N) where N is the number of fields of a hash", "Returns how a key is stored."),
     command("debug|populate", "count [prefix [size]]", Handler::Nested(Nested::Populate)).flags(ALONE)
-        .doc("1.0.0", "O(N) with N the count",
-             "Creates `count` keys `prefix:0`, `prefix:1`, … that do not exist, with values of `size` bytes."),
+        .doc("1.0.0", "O(N) where N is the count",
+             "Creates the keys `prefix:0`, `prefix:1` and so on, if they do not exist."),
     command("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", Handler::Nested(Nested::Reload)).flags(ALONE)
-        .doc("1.0.0", "O(N) with N the size of all data",
+        .doc("1.0.0", "O(N) where N is the size of all data",
              "Rewrites the append-only file, unless NOSAVE is given, and reloads it. MERGE and NOFLUSH \
               change nothing, as the file has everything that is in memory."),
     session("debug|set-active-expire", "zero-or-one", set_active_expire).flags(Flags::ADMIN)
@@ -59,7 +59,8 @@ static COMMANDS: &[Command] = &[
     command("debug|sleep", "seconds", Handler::WriteAll(sleep)).flags(Flags::ADMIN)
         .doc("1.0.0", "O(1)", "Blocks every client that uses keys for a number of seconds."),
     session("debug|stringmatch-len", "pattern string", stringmatch_len).flags(Flags::ADMIN)
-        .doc("1.0.0", "O(N*M) with N and M the lengths", "Returns whether a string matches a glob-style pattern."),
+        .doc("1.0.0", "O(N*M) where N and M are the lengths",
+             "Returns whether a string matches a glob-style pattern."),
 ];
 
 fn help(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {

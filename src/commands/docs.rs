@@ -1,7 +1,7 @@
-//! `COMMAND`: the table, as clients read it.
+//! `COMMAND`: the command table, as clients see it.
 //!
-//! Everything here is derived from the rows. The arguments that `COMMAND DOCS` describes one by one,
-//! and from which `redis-cli` draws its hints, are parsed from the syntax of a row:
+//! Everything here is derived from the rows. `COMMAND DOCS` describes each argument, and `redis-cli` takes
+//! its hints from that; the descriptions are parsed from the syntax of a row:
 //!
 //! | in the syntax | is |
 //! |---|---|
@@ -24,12 +24,13 @@ use crate::text::glob;
 const SHARED: Flags = Flags::ALWAYS.or(Flags::CONNECTION);
 const ANY_ORDER: &[&str] = &["nondeterministic_output_order"];
 
-/// The table itself.
+/// `COMMAND`.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("command", "[subcommand] [argument ...]", Handler::Container(COMMANDS, Some(info_all)))
         .flags(SHARED).tips(ANY_ORDER)
-        .doc("2.8.13", "O(N) with N the number of commands", "Tells about commands."),
+        .doc("2.8.13", "O(N) where N is the number of commands",
+             "Returns information about all commands; a container for more about commands."),
 ] };
 
 #[rustfmt::skip]
@@ -37,18 +38,18 @@ const COMMANDS: &[Command] = &[
     session("command|count", "", count).flags(SHARED)
         .doc("2.8.13", "O(1)", "Returns the number of commands."),
     session("command|docs", "[command-name [command-name ...]]", docs).flags(SHARED).tips(ANY_ORDER)
-        .doc("7.0.0", "O(N) with N the number of commands", "Explains commands to people."),
+        .doc("7.0.0", "O(N) where N is the number of commands", "Returns documentation about commands."),
     session("command|getkeys", "command argument [argument ...]", getkeys).flags(SHARED)
-        .doc("2.8.13", "O(N) with N the number of arguments", "Finds the keys of a command."),
+        .doc("2.8.13", "O(N) where N is the number of arguments", "Returns the keys of a call of a command."),
     session("command|getkeysandflags", "command argument [argument ...]", getkeysandflags).flags(SHARED)
-        .doc("7.0.0", "O(N) with N the number of arguments",
-             "Finds the keys of a command, and what it does with them."),
+        .doc("7.0.0", "O(N) where N is the number of arguments",
+             "Returns the keys of a call of a command and how it accesses them."),
     help("command|help", "5.0.0").flags(SHARED),
     session("command|info", "[command-name [command-name ...]]", info).flags(SHARED).tips(ANY_ORDER)
-        .doc("2.8.13", "O(N) with N the number of commands", "Describes commands to programs."),
+        .doc("2.8.13", "O(N) where N is the number of commands", "Returns information about commands."),
     session("command|list", "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]", list)
         .flags(SHARED).tips(ANY_ORDER)
-        .doc("7.0.0", "O(N) with N the number of commands", "Lists the names of commands."),
+        .doc("7.0.0", "O(N) where N is the number of commands", "Returns the names of the commands."),
 ];
 
 /// The row of a container's `HELP`.
@@ -56,7 +57,7 @@ pub(super) const fn help(name: &'static str, since: &'static str) -> Command {
     session(name, "", explain_container).flags(Flags::ALWAYS.or(Flags::HELP)).doc(
         since,
         "O(1)",
-        "Returns this.",
+        "Prints this help.",
     )
 }
 
@@ -67,7 +68,7 @@ fn explain_container(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome 
     Ok(())
 }
 
-/// What `HELP` answers: the subcommands, their arguments and what they do.
+/// The reply to `HELP`: the subcommands, their arguments and summaries.
 pub(super) fn explain_subcommands(title: &str, rows: &[Command], reply: &mut Reply) {
     let rows: Vec<&Command> = rows.iter().filter(|row| !row.has(Flags::HELP)).collect();
     reply.array(rows.len() * 2 + 3);
@@ -138,7 +139,10 @@ fn getkeysandflags(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// The command that the arguments are, if it has keys.
+/// The command of this call.
+///
+/// # Errors
+/// There is no such command, it has no keys, or the call is invalid.
 fn find_with_keys(inner: Args) -> Result<&'static Command, CommandError> {
     let invalid = |_| CommandError::new("ERR Invalid command specified");
     let command = find_row(inner).map_err(invalid)?;
@@ -174,7 +178,7 @@ fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// A command as programs read it: name, arity, flags, keys, categories, tips, key specs, subcommands.
+/// One command of `COMMAND INFO`: name, arity, flags, keys, categories, tips, key specs, subcommands.
 fn describe(group: &str, row: &Command, reply: &mut Reply) {
     let (first, last, step) = row.key_range();
     reply.array(10);
@@ -200,7 +204,7 @@ fn describe(group: &str, row: &Command, reply: &mut Reply) {
     subcommands.iter().for_each(|row| describe(group, row, reply));
 }
 
-/// A key spec: its flags, where the keys begin, and how to go on from there.
+/// A key spec: its flags, where the keys begin, and how to find the others.
 fn describe_keys(keys: &Keys, reply: &mut Reply) {
     reply.map(if keys.notes.is_empty() { 3 } else { 4 });
     if !keys.notes.is_empty() {
@@ -227,7 +231,7 @@ fn describe_keys(keys: &Keys, reply: &mut Reply) {
     part("begin_search", "index", &[("index", first)]);
     match keys.find {
         Find::Range(last) => {
-            // Here Redis counts from the first key, but from the end when negative.
+            // Here Redis counts from the first key, or from the end if negative.
             let last = i64::from(last) - if last < 0 { 0 } else { first };
             part("find_keys", "range", &[("lastkey", last), ("keystep", step), ("limit", 0)]);
         }
@@ -247,7 +251,7 @@ fn docs(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// A command as people read it.
+/// One command of `COMMAND DOCS`.
 fn explain(group: &str, row: &Command, reply: &mut Reply) {
     let arguments =
         if row.subcommands().is_empty() { parse_syntax(row.syntax) } else { Vec::new() };
@@ -275,7 +279,7 @@ fn explain(group: &str, row: &Command, reply: &mut Reply) {
     if !arguments.is_empty() {
         reply.bulk(b"arguments");
         reply.array(arguments.len());
-        // A row with two key specs has a key in the first, and the others in the second.
+        // If a row has two key specs, the first is for one key and the second for the rest.
         let last = row.keys.iter().flatten().count().saturating_sub(1);
         let mut key_specs = (0..).map(|number: usize| number.min(last));
         arguments.iter().for_each(|argument| argument.explain(&mut key_specs, reply));
@@ -287,16 +291,16 @@ fn explain(group: &str, row: &Command, reply: &mut Reply) {
     }
 }
 
-/// An argument, or several that belong together.
+/// An argument, or several that form a group.
 #[derive(Clone, Debug, PartialEq)]
 struct Argument {
     name: String,
-    /// Redis's name for what it is.
+    /// Redis's name for its type.
     kind: &'static str,
     token: Option<String>,
     optional: bool,
     multiple: bool,
-    /// Of a `block` its parts, of a `oneof` its alternatives.
+    /// The parts of a `block`, the alternatives of a `oneof`.
     inner: Vec<Argument>,
 }
 
@@ -306,7 +310,7 @@ impl Argument {
         Argument { name: name.into(), kind, token: None, optional, multiple, inner }
     }
 
-    /// Puts several together to one, unless it is one.
+    /// Groups several arguments; a single one stays as it is.
     fn group(mut parts: Vec<Argument>, kind: &'static str) -> Argument {
         if parts.len() == 1 {
             return parts.remove(0);
@@ -319,7 +323,7 @@ impl Argument {
             _ => names.join("-"),
         };
         let mut group = Argument::new(&name, kind);
-        // `AUTH username password`: the token belongs to all of it.
+        // `AUTH username password`: the token is the block's.
         if kind == "block" && parts[0].kind == "pure-token" {
             let token = parts.remove(0);
             group.name = token.name;
@@ -361,7 +365,7 @@ impl Argument {
     }
 }
 
-/// The arguments that a syntax describes.
+/// Parses the arguments of a syntax.
 fn parse_syntax(syntax: &str) -> Vec<Argument> {
     let mut spaced = String::new();
     for c in syntax.chars() {
@@ -375,7 +379,7 @@ fn parse_syntax(syntax: &str) -> Vec<Argument> {
 
 type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
 
-/// Arguments up to a closing bracket, a bar or the end.
+/// Parses arguments up to a closing bracket, a bar or the end.
 fn sequence(words: &mut Words) -> Vec<Argument> {
     let mut found: Vec<Argument> = Vec::new();
     while let Some(word) = words.next_if(|word| !matches!(*word, "]" | ">" | "|")) {
@@ -406,7 +410,7 @@ fn sequence(words: &mut Words) -> Vec<Argument> {
     join_tokens(found)
 }
 
-/// What stands in brackets, and the closing bracket.
+/// Parses the content of brackets, and the closing bracket.
 fn alternatives(words: &mut Words) -> Argument {
     let mut choices = Vec::new();
     loop {
@@ -417,7 +421,7 @@ fn alternatives(words: &mut Words) -> Argument {
     }
 }
 
-/// `key value [key value ...]`: the bracket says that what stands before it may come again.
+/// `key value [key value ...]`: marks the arguments before the bracket as repeatable, if they are the same.
 fn repeat(found: &mut Vec<Argument>, option: &Argument) -> bool {
     let again = if option.kind == "block" { option.inner.clone() } else { vec![option.clone()] };
     if !found.ends_with(&again) {
@@ -432,7 +436,7 @@ fn repeat(found: &mut Vec<Argument>, option: &Argument) -> bool {
     true
 }
 
-/// `EX seconds` is one argument with a token; `AUTH username password` is a block with one.
+/// Joins a token and one argument, such as `EX seconds`, to an argument with a token.
 fn join_tokens(found: Vec<Argument>) -> Vec<Argument> {
     if found.len() != 2 || found[0].kind != "pure-token" {
         return found;
@@ -445,12 +449,12 @@ fn join_tokens(found: Vec<Argument>) -> Vec<Argument> {
     vec![argument]
 }
 
-/// Capitals, with digits and dashes.
+/// A token has capitals, digits and dashes.
 fn is_token(word: &str) -> bool {
     word.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-/// Redis's name for what an argument is, which its name tells.
+/// Redis's name for the type of an argument, which follows from its name.
 fn kind_of(name: &str) -> &'static str {
     match name {
         _ if is_key_name(name.as_bytes()) => "key",
@@ -469,7 +473,7 @@ fn kind_of(name: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    /// The arguments in a short form: `name:kind`, `?` optional, `*` multiple, `(inner)`.
+    /// The arguments in a short form: `name:kind`, `?` for optional, `*` for multiple, `(inner)`.
     fn short(arguments: &[Argument]) -> String {
         let one = |a: &Argument| {
             let token = a.token.as_ref().map(|token| format!("{token}=")).unwrap_or_default();
@@ -482,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_from_the_syntax() {
+    fn the_arguments_follow_from_the_syntax() {
         let cases = [
             ("key", "key:key"),
             ("key [key ...]", "key:key*"),

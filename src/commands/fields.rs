@@ -21,60 +21,60 @@ use crate::store::{ReadView, WriteView};
 pub static FAMILY: Family = Family { group: "hash", commands: &[
     write("hexpire", "key seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]", hexpire)
         .key("RW update").fast()
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Sets the expiry time of hash fields, in seconds from now."),
     write("hexpireat",
           "key unix-time-seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]", hexpireat)
         .key("RW update").fast()
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Sets the expiry time of hash fields to a Unix time in seconds."),
     read("hexpiretime", "key FIELDS numfields field [field ...]", hexpiretime)
         .key("RO access").fast()
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Returns the expiry times of hash fields as Unix times in seconds."),
     write("hgetdel", "key FIELDS numfields field [field ...]", hgetdel)
         .key("RW access delete").fast()
-        .doc("8.0.0", "O(N) with N the number of fields",
+        .doc("8.0.0", "O(N) where N is the number of fields",
              "Returns the values of hash fields and deletes the fields. A hash without fields is deleted."),
     write("hgetex",
           "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
            PXAT unix-time-milliseconds | PERSIST] FIELDS numfields field [field ...]", hgetex)
         .key("RW access update").fast()
-        .doc("8.0.0", "O(N) with N the number of fields",
+        .doc("8.0.0", "O(N) where N is the number of fields",
              "Returns the values of hash fields and sets or removes their expiry time."),
     write("hpersist", "key FIELDS numfields field [field ...]", hpersist)
         .key("RW update").fast()
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Removes the expiry times of hash fields."),
     write("hpexpire",
           "key milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]", hpexpire)
         .key("RW update").fast()
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Sets the expiry time of hash fields, in milliseconds from now."),
     write("hpexpireat",
           "key unix-time-milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]",
           hpexpireat)
         .key("RW update").fast()
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Sets the expiry time of hash fields to a Unix time in milliseconds."),
     read("hpexpiretime", "key FIELDS numfields field [field ...]", hpexpiretime)
         .key("RO access").fast()
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Returns the expiry times of hash fields as Unix times in milliseconds."),
     read("hpttl", "key FIELDS numfields field [field ...]", hpttl)
         .key("RO access").fast().tips(&["nondeterministic_output"])
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Returns the remaining time to live of hash fields, in milliseconds."),
     write("hsetex",
           "key [NX | XX] [FNX | FXX] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
            PXAT unix-time-milliseconds | KEEPTTL] FIELDS numfields field value [field value ...]",
           hsetex)
         .key("RW update").flags(Flags::DENYOOM.or(Flags::FAST))
-        .doc("8.0.0", "O(N) with N the number of fields",
+        .doc("8.0.0", "O(N) where N is the number of fields",
              "Sets the values of hash fields and their expiry time."),
     read("httl", "key FIELDS numfields field [field ...]", httl)
         .key("RO access").fast().tips(&["nondeterministic_output"])
-        .doc("7.4.0", "O(N) with N the number of fields",
+        .doc("7.4.0", "O(N) where N is the number of fields",
              "Returns the remaining time to live of hash fields, in seconds."),
 ] };
 

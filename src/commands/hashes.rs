@@ -1,7 +1,8 @@
 //! Hashes: the rows of the table, then their handlers.
 //!
-//! The commands are described at <https://redis.io/docs/latest/commands/?group=hash>. A hash that
-//! loses its last field goes away with its key, so no handler ever meets an empty one.
+//! A hash that loses its last field is deleted with its key, so no handler ever sees an empty hash.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=hash>.
 
 use super::options::{ScanOptions, Scanned, cursor, integer, is, reply_page, wrong_number_of_args};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
@@ -13,62 +14,61 @@ use crate::text::long_double::LongDouble;
 
 const WRITE_FAST: Flags = Flags::DENYOOM.or(Flags::FAST);
 
-/// The hashes.
+/// The hash commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "hash", commands: &[
     write("hdel", "key field [field ...]", hdel).key("RW delete").fast()
-        .doc("2.0.0", "O(N) with N the number of fields to remove",
-             "Removes fields from a hash, and the hash with its last one."),
+        .doc("2.0.0", "O(N) where N is the number of fields to delete",
+             "Deletes fields of a hash. A hash without fields is deleted."),
     read("hexists", "key field", hexists).key("RO").fast()
-        .doc("2.0.0", "O(1)", "Tells whether a hash has a field."),
+        .doc("2.0.0", "O(1)", "Returns whether a field exists in a hash."),
     read("hget", "key field", hget).key("RO access").fast()
         .doc("2.0.0", "O(1)", "Returns the value of a field of a hash."),
     read("hgetall", "key", hgetall).key("RO access")
         .tips(&["nondeterministic_output_order"])
-        .doc("2.0.0", "O(N) with N the size of the hash",
-             "Returns all fields of a hash with their values."),
+        .doc("2.0.0", "O(N) where N is the size of the hash",
+             "Returns all fields and values of a hash."),
     write("hincrby", "key field increment", hincrby)
         .key("RW access update").flags(WRITE_FAST)
-        .doc("2.0.0", "O(1)", "Adds a number to the integer value of a field of a hash."),
+        .doc("2.0.0", "O(1)", "Increments the integer value of a field of a hash by a number."),
     write("hincrbyfloat", "key field increment", hincrbyfloat)
         .key("RW access update").flags(WRITE_FAST)
-        .doc("2.6.0", "O(1)", "Adds a number to the floating-point value of a field of a hash."),
+        .doc("2.6.0", "O(1)", "Increments the floating-point value of a field of a hash by a number."),
     read("hkeys", "key", hkeys).key("RO access")
         .tips(&["nondeterministic_output_order"])
-        .doc("2.0.0", "O(N) with N the size of the hash", "Returns all fields of a hash."),
+        .doc("2.0.0", "O(N) where N is the size of the hash", "Returns all fields of a hash."),
     read("hlen", "key", hlen).key("RO").fast()
         .doc("2.0.0", "O(1)", "Returns the number of fields of a hash."),
     read("hmget", "key field [field ...]", hmget).key("RO access").fast()
-        .doc("2.0.0", "O(N) with N the number of fields asked for",
-             "Returns the values of fields of a hash."),
+        .doc("2.0.0", "O(N) where N is the number of fields requested",
+             "Returns the values of several fields of a hash."),
     write("hmset", "key field value [field value ...]", hmset)
         .key("RW update").flags(WRITE_FAST)
-        .doc("2.0.0", "O(N) with N the number of fields to set",
-             "Sets the values of fields of a hash; HSET is what one should use.")
+        .doc("2.0.0", "O(N) where N is the number of fields to set",
+             "Sets the values of several fields of a hash.")
         .deprecated("4.0.0", "HSET"),
     read("hrandfield", "key [count [WITHVALUES]]", hrandfield).key("RO access")
         .tips(&["nondeterministic_output"])
-        .doc("6.2.0", "O(N) with N the number of fields returned",
-             "Returns fields of a hash, chosen by lot."),
+        .doc("6.2.0", "O(N) where N is the number of fields returned",
+             "Returns random fields of a hash."),
     read("hscan", "key cursor [MATCH pattern] [COUNT count] [NOVALUES]", hscan)
         .key("RO access").tips(&["nondeterministic_output"])
-        .doc("2.8.0", "O(1) for a call, O(N) for all calls until the cursor is back at 0, with N \
-                       the size of the hash",
-             "Returns some fields of a hash with their values, and a cursor to the next ones."),
+        .doc("2.8.0", "O(1) for a call, O(N) for a whole iteration, where N is the size of the hash",
+             "Iterates over the fields of a hash: returns some of them and the next cursor."),
     write("hset", "key field value [field value ...]", hset)
         .key("RW update").flags(WRITE_FAST)
-        .doc("2.0.0", "O(N) with N the number of fields to set",
-             "Sets the values of fields of a hash, making the hash if need be."),
+        .doc("2.0.0", "O(N) where N is the number of fields to set",
+             "Sets the values of fields of a hash. Creates the hash if it does not exist."),
     write("hsetnx", "key field value", hsetnx).key("RW insert").flags(WRITE_FAST)
-        .doc("2.0.0", "O(1)", "Sets the value of a field of a hash, if the field is not there."),
+        .doc("2.0.0", "O(1)", "Sets the value of a field of a hash if the field does not exist."),
     read("hstrlen", "key field", hstrlen).key("RO").fast()
         .doc("3.2.0", "O(1)", "Returns the length of the value of a field of a hash."),
     read("hvals", "key", hvals).key("RO access")
         .tips(&["nondeterministic_output_order"])
-        .doc("2.0.0", "O(N) with N the size of the hash", "Returns all values of a hash."),
+        .doc("2.0.0", "O(N) where N is the size of the hash", "Returns all values of a hash."),
 ] };
 
-/// The value of the field that the arguments name.
+/// The value of the field in a call `name key field`.
 fn value<'a>(view: &'a ReadView, args: Args) -> Result<Option<&'a [u8]>, CommandError> {
     Ok(view.hash(&args[1])?.and_then(|hash| hash.get(&args[2])))
 }
@@ -128,7 +128,7 @@ fn hvals(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 
 fn hscan(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let cursor = cursor(&args[2])?;
-    // As in Redis, nobody looks at the options when there is nothing to scan.
+    // As in Redis, the options are not checked if there is nothing to scan.
     let Some(hash) = view.hash(&args[1])? else {
         reply_page(reply, 0, &[]);
         return Ok(());
@@ -147,7 +147,7 @@ fn hscan(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// As many as anyone could want; what a client asks for is kept in memory until it is sent.
+/// The most fields that one call may repeat, as the whole reply is in memory until it is sent.
 const RANDOM_FIELDS_LIMIT: u64 = 1 << 27;
 
 fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
@@ -164,29 +164,34 @@ fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     if args.len() > 4 || args.get(3).is_some_and(|option| !is(option, "WITHVALUES")) {
         return Err(CommandError::SYNTAX);
     }
-    let again_and_again = count < 0;
+    let may_repeat = count < 0;
     let count = count.unsigned_abs();
     let limit = if with_values { i64::MAX as u64 / 2 } else { u64::MAX };
-    if count > limit || (again_and_again && count > RANDOM_FIELDS_LIMIT) {
+    if count > limit || (may_repeat && count > RANDOM_FIELDS_LIMIT) {
         return Err(CommandError::new("ERR value is out of range"));
     }
     let Some(hash) = view.hash(&args[1])? else {
         reply.array(0);
         return Ok(());
     };
-    let chosen = if again_and_again { count } else { count.min(hash.len() as u64) };
-    // Pairs, not a map even in RESP3: a field may be in it more than once.
-    match with_values {
-        true => reply.pairs(chosen as usize),
-        false => reply.array(chosen as usize),
+    let chosen = if may_repeat { count } else { count.min(hash.len() as u64) };
+    // Pairs, not a map even in RESP3, because a field may appear more than once.
+    if with_values {
+        reply.pairs(chosen as usize);
+    } else {
+        reply.array(chosen as usize);
     }
-    let mut show = |field: Field| match with_values {
-        true => reply.pair(field.name, field.value),
-        false => reply.bulk(field.name),
+    let mut show = |field: Field| {
+        if with_values {
+            reply.pair(field.name, field.value);
+        } else {
+            reply.bulk(field.name);
+        }
     };
-    match again_and_again {
-        true => hash.choose_again_and_again(chosen, show),
-        false => hash.choose(chosen as usize).into_iter().for_each(&mut show),
+    if may_repeat {
+        hash.choose_again_and_again(chosen, show);
+    } else {
+        hash.choose(chosen as usize).into_iter().for_each(&mut show);
     }
     Ok(())
 }
@@ -277,7 +282,7 @@ fn hincrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     update_field(view, args, &digits)?;
     view.notify(Class::HASH, "hincrbyfloat", &args[1]);
     reply.bulk(&digits);
-    // The sum is logged, not the increment: another machine might add in another precision.
+    // The log gets the sum, not the increment: a machine with another precision might add differently.
     let (key, name) = (&args[1], &args[2]);
     let field = view.hash(key)?.and_then(|hash| hash.field(name));
     Ok(match field.and_then(|field| field.expires_at_ms()) {

@@ -1,15 +1,15 @@
 //! HyperLogLogs: the rows of the table, then their handlers.
 //!
-//! The commands are described at <https://redis.io/docs/latest/commands/?group=hyperloglog>; what they
-//! work on, strings of a certain layout, in [`crate::store::hyperloglog`].
+//! A HyperLogLog is a string with a layout that [`crate::store::hyperloglog`] describes.
 //!
-//! `PFCOUNT` of one key keeps the number that it found in the value, where `GET` shows it. So it is a
-//! write here, and logged when it changed the value, though clients are told, as by Redis, that it reads.
+//! `PFCOUNT` of one key caches its result in the value, where `GET` shows it. So it is a write here, and it
+//! is logged if it changed the value. Like Redis, `COMMAND INFO` says that it is a read.
 //!
-//! Replay gives the same bytes, with one step more than the command as it came: whether a value is still
-//! sparse depends on `hll-sparse-max-bytes` at the moment, so the log says when one has become dense.
-//! (With a lower limit than it was written under, a value may become dense earlier in replay. That is
-//! the same value in another form.)
+//! A replay must give the same bytes. The moment when a value becomes dense depends on
+//! `hll-sparse-max-bytes`, which may change, so the log records it as a command of its own. (If a log is
+//! replayed with a lower limit, a value may become dense earlier: the same value in another form.)
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=hyperloglog>.
 
 use super::options::{c_text, is};
 use super::spec::{Change, Context, Family, Flags, Outcome, Propagate, session, write};
@@ -18,24 +18,24 @@ use crate::resp::{Args, CommandError, Reply, request};
 use crate::store::hyperloglog::{self, Corrupt, REGISTERS, Registers};
 use crate::store::{Access, StringOrigin, Value, WriteView};
 
-/// The HyperLogLogs.
+/// The HyperLogLog commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "hyperloglog", commands: &[
     write("pfadd", "key [element [element ...]]", pfadd).key("RW insert")
         .flags(Flags::DENYOOM.or(Flags::FAST))
-        .doc("2.8.9", "O(1) per element", "Adds elements to a HyperLogLog, which is made if need be."),
-    write("pfcount", "key [key ...]", pfcount).every_key("RW access").flags(Flags::TOLD_AS_READ)
+        .doc("2.8.9", "O(1) per element", "Adds elements to a HyperLogLog. Creates it if it does not exist."),
+    write("pfcount", "key [key ...]", pfcount).every_key("RW access").flags(Flags::SHOWN_AS_READ)
         .notes("RW because it may change the internal representation of the key, and propagate to replicas")
-        .doc("2.8.9", "O(1) with one key; O(N) with N keys, and far more of it",
-             "Estimates the number of different elements of HyperLogLogs together."),
+        .doc("2.8.9", "O(1) for one key; O(N) for N keys, with a large constant",
+             "Estimates the number of distinct elements in one or more HyperLogLogs."),
     write("pfdebug", "subcommand key", pfdebug).keys(2, 2, 1, "RW access")
         .flags(Flags::DENYOOM.or(Flags::ADMIN))
-        .doc("2.8.9", "N/A", "Shows what is inside a HyperLogLog."),
+        .doc("2.8.9", "N/A", "Returns internal data of a HyperLogLog."),
     write("pfmerge", "destkey [sourcekey [sourcekey ...]]", pfmerge)
         .keys(1, 1, 1, "RW access insert").keys(2, -1, 1, "RO access").flags(Flags::DENYOOM)
-        .doc("2.8.9", "O(N) with N the number of keys", "Adds what HyperLogLogs have to one of them."),
+        .doc("2.8.9", "O(N) where N is the number of keys", "Merges HyperLogLogs into one."),
     session("pfselftest", "", pfselftest).flags(Flags::ADMIN)
-        .doc("2.8.9", "N/A", "Tests the HyperLogLogs of this server."),
+        .doc("2.8.9", "N/A", "Tests the HyperLogLog implementation."),
 ] };
 
 const INVALID: CommandError =
@@ -58,7 +58,8 @@ fn pfadd(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         match hyperloglog::add(value, element, limit) {
             Ok(raised) => changed |= raised,
             Err(Corrupt) if changed => {
-                // The elements before this one stay in, but what fails cannot be replayed.
+                // The elements before this one were added. A failed command cannot be replayed, so the log
+                // gets the value.
                 hyperloglog::mark_stale(value);
                 reply.error(&CORRUPT);
                 return Ok(Propagate::rewritten(&[b"SET", key, value, b"KEEPTTL"]));
@@ -73,7 +74,7 @@ fn pfadd(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     hyperloglog::mark_stale(value);
     let became_dense = !was_dense && hyperloglog::is_dense(value);
     view.notify(Class::STRING, "pfadd", key);
-    Ok(effect(args, became_dense))
+    Ok(record(args, became_dense))
 }
 
 fn pfcount(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -83,7 +84,7 @@ fn pfcount(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         reply.integer(union.count());
         return Ok(Propagate::Nothing);
     }
-    view.get(&args[1], Access::Answer); // it counts, as the look of one that only reads
+    view.get(&args[1], Access::Answer); // counts as a lookup, as in a command that only reads
     view.notify_if_missing(&args[1]);
     let Some(value) = hyperloglog_mut(view, &args[1])? else {
         reply.integer(0);
@@ -101,7 +102,7 @@ fn pfcount(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 
 fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, limit) = (&args[1], view.hll_sparse_limit());
-    // As with BITOP, the log must say that a source was gone.
+    // As in BITOP, the log must record that an expired source was gone.
     for key in args.from(1) {
         view.remove_if_expired(key);
     }
@@ -118,7 +119,7 @@ fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.ok();
     let became_dense = !was_dense && hyperloglog::is_dense(value);
     view.notify(Class::STRING, "pfadd", key);
-    Ok(effect(args, became_dense))
+    Ok(record(args, became_dense))
 }
 
 fn pfdebug(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -127,7 +128,7 @@ fn pfdebug(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let value = hyperloglog_mut(view, key)?.ok_or(missing)?;
     let was_dense = hyperloglog::is_dense(value);
     if is(subcommand, "GETREG") {
-        hyperloglog::make_dense(value)?; // as Redis: who looks at the registers changes the form
+        hyperloglog::make_dense(value)?; // as in Redis, GETREG changes the form
         reply.array(REGISTERS);
         for rank in Registers::of(value)?.ranks() {
             reply.integer((*rank).into());
@@ -152,8 +153,8 @@ fn pfdebug(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     Ok(Propagate::Nothing)
 }
 
-/// Adds many elements to a sparse value that becomes dense and to one that is dense from the start: both
-/// must count the same, and about right.
+/// Adds many elements to a sparse value that becomes dense and to one that is dense from the start. Both
+/// must give the same estimate, and it must be within the standard error.
 fn pfselftest(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     const ELEMENTS: u32 = 100_000;
     const SPARSE_LIMIT: usize = 3000;
@@ -167,17 +168,17 @@ fn pfselftest(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
             continue;
         }
         let counts = [hyperloglog::count(&values[0])?, hyperloglog::count(&values[1])?];
-        // Six times the standard error, and one.
+        // Six standard errors, plus one.
         let tolerated = 6.0 * 0.0081 * f64::from(added) + 1.0;
         if counts[0] != counts[1] || (counts[0] as f64 - f64::from(added)).abs() > tolerated {
-            return Err(format!("TESTFAILED {added} elements were counted as {counts:?}").into());
+            return Err(format!("TESTFAILED {added} elements were estimated as {counts:?}").into());
         }
     }
     reply.ok();
     Ok(())
 }
 
-/// Makes an empty HyperLogLog where there is nothing; says whether it did.
+/// Creates an empty HyperLogLog if the key does not exist; returns whether it did.
 fn create_if_absent(view: &mut WriteView, key: &[u8]) -> bool {
     let absent = !view.contains(key);
     if absent {
@@ -194,13 +195,13 @@ fn hyperloglog_mut<'v>(
         None => Ok(None),
         Some((value, _)) if !hyperloglog::is_valid(value) => Err(INVALID),
         Some((value, origin)) => {
-            *origin = StringOrigin::InPlace; // also by those who only count: they may keep the number in it
+            *origin = StringOrigin::InPlace; // even to count, which may cache the estimate in the value
             Ok(Some(value.to_mut()))
         }
     }
 }
 
-/// Merges what all the keys hold; says whether any of it was dense.
+/// Merges the values of all keys; returns whether any of them was dense.
 fn merge_all(
     view: &mut WriteView,
     args: Args,
@@ -219,8 +220,8 @@ fn merge_all(
     Ok(any_dense)
 }
 
-/// What is logged of a change to the first key.
-fn effect(args: Args, became_dense: bool) -> Propagate {
+/// The record of a change to the first key.
+fn record(args: Args, became_dense: bool) -> Propagate {
     if !became_dense {
         return Propagate::Verbatim;
     }

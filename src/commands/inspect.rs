@@ -20,7 +20,8 @@ use crate::store::{Access, Entry, ReadView};
 #[rustfmt::skip]
 pub static OBJECT: Family = Family { group: "generic", commands: &[
     command("object", "subcommand [argument ...]", Handler::Container(OBJECT_COMMANDS, None))
-        .doc("2.2.3", "depends on the subcommand", "A container for commands that report how a key is stored."),
+        .doc("2.2.3", "depends on the subcommand",
+             "A container for commands that report how a key is stored."),
 ] };
 
 const NONDETERMINISTIC: &[&str] = &["nondeterministic_output"];
@@ -52,7 +53,7 @@ pub static MEMORY: Family = Family { group: "server", commands: &[
 #[rustfmt::skip]
 const MEMORY_COMMANDS: &[Command] = &[
     read("memory|usage", "key [SAMPLES count]", usage).keys(2, 2, 1, "RO")
-        .doc("4.0.0", "O(N) with N the number of samples",
+        .doc("4.0.0", "O(N) where N is the number of samples",
              "Returns the number of bytes that a key and its value reserve."),
     super::memory::DOCTOR,
     help("memory|help", "4.0.0"),

@@ -24,17 +24,17 @@ use crate::text::glob;
 pub static FAMILY: Family = Family { group: "generic", commands: &[
     write("copy", "source destination [DB destination-db] [REPLACE]", copy)
         .keys(1, 1, 1, "RO access").keys(2, 2, 1, "OW update").flags(Flags::DENYOOM)
-        .doc("6.2.0", "O(N) with N the number of fields of a hash, O(1) for a string",
+        .doc("6.2.0", "O(N) where N is the number of fields of a hash, O(1) for a string",
              "Copies the value of a key to another key."),
     write("del", "key [key ...]", del).every_key("RM delete")
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("1.0.0", "O(N) with N the number of keys", "Deletes one or more keys."),
+        .doc("1.0.0", "O(N) where N is the number of keys", "Deletes one or more keys."),
     read("exists", "key [key ...]", exists).every_key("RO").fast()
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("1.0.0", "O(N) with N the number of keys", "Returns how many of the keys exist."),
+        .doc("1.0.0", "O(N) where N is the number of keys", "Returns how many of the keys exist."),
     command("keys", "pattern", Handler::ReadAll(keys)).flags(Flags::DANGEROUS)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
-        .doc("1.0.0", "O(N) with N the number of keys in the database",
+        .doc("1.0.0", "O(N) where N is the number of keys in the database",
              "Returns all keys that match a pattern."),
     write("move", "key db", r#move).key("RW access update").fast()
         .doc("1.0.0", "O(1)", "Moves a key to another database."),
@@ -49,11 +49,11 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
         .doc("1.0.0", "O(1)", "Renames a key unless the new name exists."),
     command("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]", Handler::ReadAll(scan))
         .tips(&["nondeterministic_output", "request_policy:special"])
-        .doc("2.8.0", "O(1) for a call, O(N) for a whole iteration, with N the number of keys in the database",
+        .doc("2.8.0", "O(1) for a call, O(N) for a whole iteration, where N is the number of keys",
              "Iterates over the keys of the database: returns some of them and the next cursor."),
     read("touch", "key [key ...]", touch).every_key("RO").fast().flags(Flags::ALWAYS_A_USE)
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .doc("3.2.1", "O(N) with N the number of keys",
+        .doc("3.2.1", "O(N) where N is the number of keys",
              "Marks keys as used and returns how many of them exist."),
     read("type", "key", r#type).key("RO").fast()
         .doc("1.0.0", "O(1)", "Returns the type of the value of a key."),

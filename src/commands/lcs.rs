@@ -14,7 +14,7 @@ use crate::text::lcs::{self, Run};
 pub static FAMILY: Family = Family { group: "string", commands: &[
     read("lcs", "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]", lcs)
         .keys(1, 2, 1, "RO access")
-        .doc("7.0.0", "O(N*M) with N and M the lengths of the strings",
+        .doc("7.0.0", "O(N*M) where N and M are the lengths of the strings",
              "Finds the longest common subsequence of two strings."),
 ] };
 

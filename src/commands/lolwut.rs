@@ -1,5 +1,4 @@
-//! `LOLWUT`: the version, and a picture. Redis has another in each version; this one is ours: a night at
-//! sea, with nothing to do but rest.
+//! `LOLWUT`: the version and a picture. Every version of Redis draws another one; ours is a night at sea.
 
 use super::options::{integer, is};
 use super::spec::{Command, Family, Outcome, command};
@@ -7,7 +6,7 @@ use super::{Handler, connection::REDIS_VERSION};
 use crate::resp::{Args, Reply};
 use crate::store::{ReadAll, now_ms};
 
-/// The picture.
+/// `LOLWUT`.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[LOLWUT] };
 
@@ -15,13 +14,13 @@ const LOLWUT: Command =
     command("lolwut", "[VERSION version] [columns] [rows]", Handler::ReadAll(lolwut)).fast().doc(
         "5.0.0",
         "O(1)",
-        "Draws a picture, and tells the version.",
+        "Draws a picture and shows the version of the server.",
     );
 
-/// A boat, from above to below.
+/// A boat, from top to bottom.
 const BOAT: [&str; 5] = ["   |\\", "   | \\", "   |__\\", " __|____", " \\_____/"];
 
-/// The picture is there for every version that is asked for; two numbers behind it give its size.
+/// The picture is the same for every version; two numbers behind it set its size.
 fn lolwut(_: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
     let mut options = args.from(1);
     if args.get(1).is_some_and(|option| is(option, "VERSION")) && args.len() >= 3 {
@@ -46,7 +45,7 @@ fn lolwut(_: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
 fn draw(columns: usize, rows: usize, seed: u64) -> String {
     let mut state = seed | 1;
     let mut random = move |below: u64| {
-        // One step of xorshift: good enough for stars.
+        // One step of xorshift is random enough for stars.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -87,7 +86,7 @@ mod tests {
     use super::draw;
 
     #[test]
-    fn every_size_and_moment_has_its_picture() {
+    fn a_picture_of_any_size_shows_the_boat_and_fits_its_width() {
         for (columns, rows) in [(20, 7), (60, 9), (200, 60)] {
             for seed in 0..200 {
                 let picture = draw(columns, rows, seed);

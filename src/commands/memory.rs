@@ -1,9 +1,9 @@
-//! `MEMORY STATS`, `DOCTOR`, `MALLOC-STATS` and `PURGE`: what is known of the server's memory.
+//! `MEMORY STATS`, `DOCTOR`, `MALLOC-STATS` and `PURGE`: the memory of the server.
 //!
-//! Their rows stand in the table of [`super::inspect`], beside `MEMORY USAGE`.
+//! The container `MEMORY` is in [`super::inspect`], beside `MEMORY USAGE`.
 //!
-//! What the allocator has handed out the standard library does not tell, so nothing here pretends to
-//! know: told are the memory that the kernel counts for the process, and the size of our own tables.
+//! The standard library does not say how much the allocator has handed out. So these commands report only
+//! what is known: the memory that the kernel counts for the process, and the size of our own tables.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +13,28 @@ use crate::resp::{Args, Reply};
 
 const TIPS: &[&str] =
     &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"];
-/// Less memory than this tells nothing.
+/// With less memory than this there is nothing to diagnose.
 const LITTLE_BYTES: u64 = 5 << 20;
 
 pub(super) const DOCTOR: Command = session("memory|doctor", "", doctor).tips(TIPS).doc(
     "4.0.0",
     "O(1)",
-    "Explains in words how much memory is used.",
+    "Explains the memory usage in plain words.",
 );
 pub(super) const MALLOC_STATS: Command = session("memory|malloc-stats", "", malloc_stats)
     .tips(TIPS)
-    .doc("4.0.0", "O(1)", "Says that the allocator tells nothing of itself.");
+    .doc("4.0.0", "O(1)", "Returns that the allocator has no statistics.");
 pub(super) const PURGE: Command = session("memory|purge", "", purge)
     .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
-    .doc("4.0.0", "O(1)", "Does nothing: the allocator gives memory back when it pleases.");
+    .doc("4.0.0", "O(1)", "Does nothing: the allocator decides when to return memory.");
 pub(super) const STATS: Command =
     session("memory|stats", "", stats).flags(Flags::VISITS_KEYS).tips(TIPS).doc(
         "4.0.0",
-        "O(N) with N the number of shards",
-        "Returns what is known of the server's memory.",
+        "O(N) where N is the number of shards",
+        "Returns the memory usage of the server in detail.",
     );
 
-/// Redis's names where they mean the same; `resident` and `resident.peak` are ours.
+/// Uses Redis's names where they mean the same; `resident` and `resident.peak` are ours.
 fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let databases: BTreeMap<usize, _> = keyspace_totals(context)
         .into_iter()
@@ -66,18 +66,18 @@ fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 
 fn doctor(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let text = match resident_bytes() {
-        None => "The system does not tell how much memory the server has.\n".into(),
+        None => "The system does not say how much memory the server uses.\n".into(),
         Some((now, _)) if now < LITTLE_BYTES => {
-            "There is next to nothing in memory, and so nothing to say about it.\n".into()
+            "The server uses too little memory to say anything about it.\n".into()
         }
         Some((now, peak)) => {
             let mut text = format!(
-                "The server has {} in memory; at most it had {}.\n",
+                "The server uses {} of memory; the peak was {}.\n",
                 human_bytes(now),
                 human_bytes(peak)
             );
             if now < peak / 2 {
-                text.push_str("Much of what it had was given back.\n");
+                text.push_str("More than half of the peak has been returned to the system.\n");
             }
             text
         }

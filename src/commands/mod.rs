@@ -1,8 +1,12 @@
-//! The command table: one family a file, each with its rows on top and their handlers below.
+//! The command table: each file is a family of commands, with the rows first and the handlers below.
 //!
-//! [`FAMILIES`] is the only list of commands there is. To add a command, add a row and a function to
-//! the file of its family; dispatch, arity, locking, logging and `COMMAND` follow, and a test says what the
-//! README lacks.
+//! [`FAMILIES`] is the only list of commands. To add a command, add a row and a function to the file of its
+//! family. Dispatch, arity, locking, logging and `COMMAND` follow from the row, and a test prints what is
+//! missing in the README.
+//!
+//! Redis documents every command on a page of its own: `HGET` at
+//! <https://redis.io/docs/latest/commands/hget/>, `CLIENT ID` at
+//! <https://redis.io/docs/latest/commands/client-id/>.
 
 pub mod acl;
 pub mod bitmaps;
@@ -67,7 +71,7 @@ pub static FAMILIES: &[&Family] = &[
     &monitor::FAMILY,
 ];
 
-/// All commands with the group that each is in, in the order of the table.
+/// All commands, without subcommands, with their groups, in the order of the table.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static Command)> {
     FAMILIES.iter().flat_map(|family| family.commands.iter().map(|row| (family.group, row)))
 }
@@ -77,10 +81,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_rows_have_one_name_and_all_are_documented() {
+    fn names_are_unique_and_in_lower_case_and_every_row_has_a_summary() {
         let mut names = std::collections::HashSet::new();
         for (_, row) in lookup::rows() {
-            assert!(names.insert(row.name), "{} stands in the table twice", row.name);
+            assert!(names.insert(row.name), "{} is in the table twice", row.name);
             assert!(!row.summary.is_empty(), "{} has no summary", row.name);
             assert_eq!(row.name, row.name.to_lowercase());
         }

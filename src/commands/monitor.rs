@@ -1,8 +1,10 @@
-//! `MONITOR`: shows a client every command that the server carries out, and what a line of that looks
-//! like.
+//! `MONITOR`: shows a client every command that the server executes, one line each.
 //!
-//! Not shown are commands for administrators and passwords. The lines go the way of all messages
-//! ([`outbox`](crate::net::outbox)): a monitor that does not read slows nobody and is cut off.
+//! Commands for administrators are not shown, and passwords are redacted. The lines are messages like any
+//! other ([`outbox`](crate::net::outbox)): a monitor that does not read slows down no other client and is
+//! disconnected.
+//!
+//! The command is described at <https://redis.io/docs/latest/commands/monitor/>.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,16 +15,16 @@ use crate::text::quote;
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
 
-/// Watching the server.
+/// `MONITOR`.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     session("monitor", "", monitor).flags(ADMIN)
-        .doc("1.0.0", "O(N) for each command, with N the number of monitors",
-             "Shows every command that the server carries out."),
+        .doc("1.0.0", "O(N) for each command, where N is the number of monitors",
+             "Streams every command that the server executes."),
 ] };
 
-/// A client that watches already gets no second answer. Not in a transaction: the lines would come between
-/// its replies.
+/// A client that is a monitor already gets no second reply. In a transaction it is refused, as lines would
+/// get between the replies.
 fn monitor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     if context.transaction.is_some() {
         return Err(CommandError::new("ERR MONITOR isn't allowed for DENY BLOCKING client"));
@@ -37,7 +39,7 @@ fn monitor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// A command as monitors see it: the time, the database, where it comes from, and its arguments.
+/// The line for a command: the time, the database, the client's address and the arguments.
 pub fn line(session: &Session, command: &Command, args: Args) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (address, unix_path) = session.client.addresses();

@@ -1,8 +1,8 @@
-//! Publish and subscribe: messages to whoever listens, and to nobody later.
+//! Publish and subscribe. A message goes to the clients that are subscribed at that moment, and is not kept.
 //!
-//! Who listens is the `watchers::pubsub`'s; how a message gets to them without anybody waiting, and in
-//! which order, is the [`outbox`](crate::net::outbox)'s. On a single server, shard channels are channels
-//! that patterns do not see.
+//! [`watchers::pubsub`](crate::watchers::pubsub) owns the subscriptions. The
+//! [`outbox`](crate::net::outbox) delivers messages in order and without blocking the publisher. On a single
+//! server, shard channels are channels that patterns do not match.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=pubsub>.
 
@@ -13,57 +13,58 @@ use crate::resp::{Args, CommandError, Reply};
 use crate::watchers::pubsub::{Counts, Kind};
 
 const SHOWN: Flags = Flags::PUBSUB.or(Flags::ALWAYS);
-/// Of those that subscribe and unsubscribe.
+/// The flags of commands that subscribe and unsubscribe.
 const LISTENER: Flags = SHOWN.or(Flags::NOSCRIPT).or(Flags::CONFIRMS).or(Flags::SUBSCRIBED);
 const PUBLISHER: Flags = SHOWN.or(Flags::FAST).or(Flags::MAY_REPLICATE);
 
-/// Publish and subscribe.
+/// The publish/subscribe commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "pubsub", commands: &[
     session("psubscribe", "pattern [pattern ...]", psubscribe).flags(LISTENER)
-        .doc("2.0.0", "O(N) with N the number of patterns", "Listens to the channels that match patterns."),
+        .doc("2.0.0", "O(N) where N is the number of patterns",
+             "Subscribes to the channels that match one or more patterns."),
     session("publish", "channel message", publish).flags(PUBLISHER)
-        .doc("2.0.0", "O(N+M) with N the listeners of the channel, M the number of patterns",
-             "Sends a message to all who listen to a channel."),
+        .doc("2.0.0", "O(N+M) where N is the number of subscribers and M the number of patterns",
+             "Publishes a message to a channel."),
     command("pubsub", "subcommand [argument ...]", Handler::Container(PUBSUB_COMMANDS, None))
-        .doc("2.8.0", "depends on the subcommand", "Tells who listens to what."),
+        .doc("2.8.0", "depends on the subcommand", "A container for commands about subscriptions."),
     session("punsubscribe", "[pattern [pattern ...]]", punsubscribe).flags(LISTENER)
-        .doc("2.0.0", "O(N) with N the number of patterns",
-             "Stops listening to patterns, or to all of them."),
+        .doc("2.0.0", "O(N) where N is the number of patterns",
+             "Unsubscribes from patterns, or from all of them."),
     session("spublish", "shardchannel message", spublish).key("not_key").flags(PUBLISHER)
-        .doc("7.0.0", "O(N) with N the listeners of the channel",
-             "Sends a message to all who listen to a shard channel."),
+        .doc("7.0.0", "O(N) where N is the number of subscribers",
+             "Publishes a message to a shard channel."),
     session("ssubscribe", "shardchannel [shardchannel ...]", ssubscribe).every_key("not_key")
         .flags(LISTENER)
-        .doc("7.0.0", "O(N) with N the number of channels", "Listens to shard channels."),
+        .doc("7.0.0", "O(N) where N is the number of channels", "Subscribes to one or more shard channels."),
     session("subscribe", "channel [channel ...]", subscribe).flags(LISTENER)
-        .doc("2.0.0", "O(N) with N the number of channels", "Listens to channels."),
+        .doc("2.0.0", "O(N) where N is the number of channels", "Subscribes to one or more channels."),
     session("sunsubscribe", "[shardchannel [shardchannel ...]]", sunsubscribe).every_key("not_key")
         .flags(LISTENER)
-        .doc("7.0.0", "O(N) with N the number of channels",
-             "Stops listening to shard channels, or to all of them."),
+        .doc("7.0.0", "O(N) where N is the number of channels",
+             "Unsubscribes from shard channels, or from all of them."),
     session("unsubscribe", "[channel [channel ...]]", unsubscribe).flags(LISTENER)
-        .doc("2.0.0", "O(N) with N the number of channels",
-             "Stops listening to channels, or to all of them."),
+        .doc("2.0.0", "O(N) where N is the number of channels",
+             "Unsubscribes from channels, or from all of them."),
 ] };
 
 #[rustfmt::skip]
 const PUBSUB_COMMANDS: &[Command] = &[
     session("pubsub|channels", "[pattern]", channels).flags(SHOWN)
-        .doc("2.8.0", "O(N) with N the number of channels",
-             "Returns the channels that somebody listens to, or those that match."),
+        .doc("2.8.0", "O(N) where N is the number of channels",
+             "Returns the channels that have subscribers, or those of them that match a pattern."),
     help("pubsub|help", "6.2.0"),
     session("pubsub|numpat", "", numpat).flags(SHOWN)
-        .doc("2.8.0", "O(1)", "Returns how many different patterns somebody listens to."),
+        .doc("2.8.0", "O(1)", "Returns the number of distinct patterns that have subscribers."),
     session("pubsub|numsub", "[channel [channel ...]]", numsub).flags(SHOWN)
-        .doc("2.8.0", "O(N) with N the number of channels",
-             "Returns how many listen to each channel, without patterns."),
+        .doc("2.8.0", "O(N) where N is the number of channels",
+             "Returns the number of subscribers of each channel, not counting patterns."),
     session("pubsub|shardchannels", "[pattern]", shardchannels).flags(SHOWN)
-        .doc("7.0.0", "O(N) with N the number of channels",
-             "Returns the shard channels that somebody listens to, or those that match."),
+        .doc("7.0.0", "O(N) where N is the number of channels",
+             "Returns the shard channels that have subscribers, or those of them that match a pattern."),
     session("pubsub|shardnumsub", "[shardchannel [shardchannel ...]]", shardnumsub).flags(SHOWN)
-        .doc("7.0.0", "O(N) with N the number of channels",
-             "Returns how many listen to each shard channel."),
+        .doc("7.0.0", "O(N) where N is the number of channels",
+             "Returns the number of subscribers of each shard channel."),
 ];
 
 fn subscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -74,7 +75,7 @@ fn psubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     listen(context, args, reply, Kind::Pattern)
 }
 
-/// Other than those to channels and patterns, Redis refuses this one in a transaction.
+/// Redis refuses this one in a transaction, unlike the subscriptions to channels and patterns.
 fn ssubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if context.transaction.is_some() {
         let text = "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client";
@@ -85,7 +86,7 @@ fn ssubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 fn listen(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
     let client = &context.session.client;
-    client.outbox.hold(); // no message before the confirmation
+    client.outbox.hold(); // no message goes out before the confirmation
     for name in args.from(1) {
         let counts = context.server.hub.subscribe(kind, name, client.id, &client.outbox);
         context.session.subscriptions = counts.total();
@@ -108,7 +109,7 @@ fn sunsubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome
 
 fn stop_listening(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
     let (hub, id) = (&context.server.hub, context.session.client.id);
-    // What came until now came before the confirmation.
+    // Messages that arrived before now go out before the confirmation.
     context.session.drain_before_reply |= context.session.listens();
     let all = if args.len() == 1 { hub.subscriptions_of(id, kind) } else { Vec::new() };
     if args.len() == 1 && all.is_empty() {
@@ -135,8 +136,8 @@ fn confirm(reply: &mut Reply, kind: Kind, change: &str, name: Option<&[u8]>, cou
     reply.count(counts.confirmed(kind));
 }
 
-/// What the connection has seen may be what it says, so nobody gets it before the log has that: not
-/// after a crash either may somebody know of a change that has not happened.
+/// A message may tell what the connection has read. So no subscriber gets it before the log has that: even
+/// after a crash, no client may know of a change that is lost.
 fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let position = context.session.visible_at(context.session.read_lsn);
     reply.count(context.server.hub.publish(&args[1], &args[2], &position));
@@ -176,7 +177,7 @@ fn shardnumsub(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome 
 }
 
 fn count(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
-    reply.array(2 * (args.len() - 2)); // in RESP3 too, where one would expect a map
+    reply.array(2 * (args.len() - 2)); // an array in RESP3, too, where a map might be expected
     for name in args.from(2) {
         reply.bulk(name);
         reply.count(context.server.hub.subscribers(kind, name));

@@ -46,19 +46,21 @@ pub static GENERIC: Family = Family { group: "generic", commands: &[
 #[rustfmt::skip]
 const CONFIG_COMMANDS: &[Command] = &[
     session("config|get", "parameter [parameter ...]", config_get).flags(ADMIN)
-        .doc("2.0.0", "O(N) with N the number of settings",
+        .doc("2.0.0", "O(N) where N is the number of settings",
              "Returns the settings whose names match any of the patterns."),
     help("config|help", "5.0.0"),
     session("config|resetstat", "", config_resetstat).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.0.0", "O(N) with N the number of commands", "Resets the statistics that INFO shows."),
+        .doc("2.0.0", "O(N) where N is the number of commands", "Resets the statistics that INFO shows."),
     session("config|rewrite", "", config_rewrite).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.8.0", "O(N) with N the size of the file", "Writes the current settings to the configuration file."),
+        .doc("2.8.0", "O(N) where N is the size of the file",
+             "Writes the current settings to the configuration file."),
     session("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
         .secrets(|args, at| at > 2 && !at.is_multiple_of(2) && is(&args[at - 1], "requirepass"))
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.0.0", "O(N) with N the number of settings", "Changes settings: all that are given, or none if one is refused."),
+        .doc("2.0.0", "O(N) where N is the number of settings",
+             "Changes settings: all that are given, or none if one is refused."),
 ];
 
 fn time(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {

@@ -25,22 +25,22 @@ const ADMIN: Flags = Flags::ADMIN.or(Flags::ALWAYS);
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("slowlog", "subcommand [argument ...]", Handler::Container(COMMANDS, None))
-        .doc("2.2.12", "depends on the subcommand", "Tells which commands took long."),
+        .doc("2.2.12", "depends on the subcommand", "A container for commands about the slow log."),
 ] };
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
     session("slowlog|get", "[count]", get).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "nondeterministic_output"])
-        .doc("2.2.12", "O(N) with N the number of entries returned",
-             "Returns the last entries, ten or as many as asked for; -1 for all."),
+        .doc("2.2.12", "O(N) where N is the number of entries returned",
+             "Returns the latest entries, ten by default, and all for -1."),
     help("slowlog|help", "6.2.0"),
     session("slowlog|len", "", len).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"])
         .doc("2.2.12", "O(1)", "Returns the number of entries."),
     session("slowlog|reset", "", reset).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.2.12", "O(N) with N the number of entries", "Forgets all entries."),
+        .doc("2.2.12", "O(N) where N is the number of entries", "Clears the slow log."),
 ];
 
 /// Enters what took long.
@@ -56,7 +56,7 @@ pub fn enter(server: &Server, session: &Session, took: Duration, args: Vec<Vec<u
     server.stats.slowlog.add(slow, server.config.slowlog_limit());
 }
 
-/// What the entry of a command shows.
+/// The arguments that the entry of a command shows.
 pub fn entry(command: &Command, args: Args) -> Vec<Vec<u8>> {
     shorten(command.without_secrets(args))
 }

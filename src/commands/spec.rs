@@ -1,9 +1,8 @@
-//! What a row of the command table is, and all that follows from it.
+//! A row of the command table, and everything that follows from it.
 //!
-//! A row says the name, the syntax, which kind of handler, where the keys are, some flags, since when
-//! Redis has it and what it does. Derived from that, here and nowhere else: the arity (from the
-//! syntax), the error when it is not met, which shards to lock, whether to log, the ACL categories,
-//! and what `COMMAND` and its subcommands answer.
+//! A row gives the name, the syntax, the handler, the keys, some flags, the version of Redis that first had
+//! the command, and a summary. The rest is derived from that, here and nowhere else: the arity (from the
+//! syntax), the shards to lock, whether to log, the ACL categories, and the replies of `COMMAND`.
 //!
 //! What a handler may do is its type. [`Handler::Read`] gets a view that cannot change anything;
 //! [`Handler::Write`] must say with its [`Propagate`] what the log gets, so no change is forgotten.
@@ -14,10 +13,10 @@ use crate::store::shard::Shard;
 use crate::store::{AllShards, ReadAll, ReadView, Transaction, WriteAll, WriteView, WrongType};
 use crate::text::integer::parse_i64;
 
-/// What a handler that changes nothing returns. Its reply is in the [`Reply`] it was given; after an
-/// error, whatever it had put there is taken back.
+/// The result of a handler that changes nothing. The handler writes to its [`Reply`]; after an error, what it
+/// has written is removed.
 pub type Outcome = Result<(), CommandError>;
-/// What a handler returns that may change something.
+/// The result of a handler that may change something.
 pub type Change = Result<Propagate, CommandError>;
 
 /// What the log gets of a write.
@@ -110,20 +109,20 @@ pub enum Nested {
     Populate,
 }
 
-/// Where keys stand among the arguments, and what is done with them (Redis calls this a key spec).
+/// Where keys are among the arguments, and how they are accessed: what Redis calls a key spec.
 #[derive(Clone, Copy)]
 pub struct Keys {
-    /// The number of the argument with which they begin.
+    /// The index of the first argument that concerns them.
     pub first: usize,
-    /// How they go on from there.
+    /// How to find the keys from there.
     pub find: Find,
-    /// From one to the next.
+    /// The distance from one key to the next.
     pub step: usize,
     /// Redis's flags of a key spec, separated by spaces: `RO access`.
     pub access: &'static str,
     /// The flags of one call, where they depend on its options.
     pub access_of_call: Option<fn(Args) -> &'static str>,
-    /// Redis's remark on these flags; mostly none.
+    /// Redis's note about these flags; usually empty.
     pub notes: &'static str,
 }
 
@@ -141,18 +140,17 @@ impl Keys {
 /// How keys are found among the arguments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Find {
-    /// The last one has this number; negative from the end, -1 being the last argument.
+    /// The last key has this index. A negative one counts from the end: -1 is the last argument.
     Range(i32),
-    /// They begin with how many there are, and the first key stands behind that.
+    /// The first argument is the number of keys, and the keys follow.
     Number,
 }
 
-/// Flags that a row sets; those that follow from its handler are added when they are shown.
+/// Flags that a row sets. `COMMAND INFO` also shows flags that follow from the handler.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Flags(u32);
 
-/// The names of those that `COMMAND INFO` shows. The others put the command into an ACL category that
-/// nothing else tells, or are our own.
+/// The flags that `COMMAND INFO` shows, with their names. The others add an ACL category, or are our own.
 const FLAG_NAMES: [(Flags, &str); 13] = [
     (Flags::DENYOOM, "denyoom"),
     (Flags::ADMIN, "admin"),
@@ -170,9 +168,9 @@ const FLAG_NAMES: [(Flags, &str); 13] = [
 ];
 
 impl Flags {
-    /// None.
+    /// No flags.
     pub const NONE: Flags = Flags(0);
-    /// Refused by a server whose memory is full; told, though this one has no such limit.
+    /// Redis refuses it when memory is full. This server has no such limit, but shows the flag.
     pub const DENYOOM: Flags = Flags(1 << 0);
     /// For administrators.
     pub const ADMIN: Flags = Flags(1 << 1);
@@ -180,47 +178,47 @@ impl Flags {
     pub const NOSCRIPT: Flags = Flags(1 << 2);
     /// Works while the log is being replayed.
     pub const LOADING: Flags = Flags(1 << 3);
-    /// Works on a replica that has lost its master.
+    /// Works on a replica that has lost the connection to its master.
     pub const STALE: Flags = Flags(1 << 4);
     /// Takes constant or logarithmic time.
     pub const FAST: Flags = Flags(1 << 5);
-    /// Works before the password was given.
+    /// Works before authentication.
     pub const NO_AUTH: Flags = Flags(1 << 6);
-    /// Not inside a transaction.
+    /// Not in a transaction.
     pub const NO_MULTI: Flags = Flags(1 << 7);
     /// Works while a script runs.
     pub const ALLOW_BUSY: Flags = Flags(1 << 8);
     /// Not while a replica loads data in the background.
     pub const NO_ASYNC_LOADING: Flags = Flags(1 << 9);
-    /// May wait.
+    /// May block the connection.
     pub const BLOCKING: Flags = Flags(1 << 10);
-    /// Not in the slow log, where the commands that it carries out stand.
+    /// Not entered in the slow log, where the commands that it executes are entered.
     pub const SKIP_SLOWLOG: Flags = Flags(1 << 11);
-    /// In the category of what may do harm.
+    /// In the ACL category of dangerous commands.
     pub const DANGEROUS: Flags = Flags(1 << 12);
-    /// In the category of the keyspace, though not in the group.
+    /// In the ACL category of the keyspace, though not in its group.
     pub const KEYSPACE: Flags = Flags(1 << 13);
-    /// In the category of reads, though it has no key.
+    /// In the ACL category of reads, though it has no key.
     pub const READ: Flags = Flags(1 << 14);
-    /// In the category of connections, though not in the group.
+    /// In the ACL category of connections, though not in its group.
     pub const CONNECTION: Flags = Flags(1 << 15);
-    /// Told as a read: what it writes is only what it has found out about the value (PFCOUNT).
-    pub const TOLD_AS_READ: Flags = Flags(1 << 16);
-    /// Never queued by MULTI, but carried out at once.
+    /// Shown as a read, as it only writes what it has computed from the value (PFCOUNT).
+    pub const SHOWN_AS_READ: Flags = Flags(1 << 16);
+    /// Executed at once after MULTI, not queued.
     pub const NOT_QUEUED: Flags = Flags(1 << 17);
-    /// Looks at all keys, though it has none: see [`Context::visit`].
+    /// Visits all keys, though it names none: see [`Context::visit`].
     pub const VISITS_KEYS: Flags = Flags(1 << 18);
-    /// Has to do with publishing and subscribing.
+    /// About publish/subscribe.
     pub const PUBSUB: Flags = Flags(1 << 19);
-    /// Its confirmations are messages: they come even after `CLIENT REPLY OFF`.
+    /// Its replies are confirmations, which are sent even after `CLIENT REPLY OFF`.
     pub const CONFIRMS: Flags = Flags(1 << 20);
-    /// Works on a connection that has subscribed to something and speaks RESP2.
+    /// Works on a RESP2 connection with subscriptions.
     pub const SUBSCRIBED: Flags = Flags(1 << 21);
-    /// Waits for the end of `CLIENT PAUSE … WRITE`, like a write.
+    /// `CLIENT PAUSE … WRITE` suspends it, like a write.
     pub const MAY_REPLICATE: Flags = Flags(1 << 22);
-    /// Brief, though not told as fast: see [`Command::is_brief`].
+    /// Brief, though Redis does not call it fast: see [`Command::is_brief`].
     pub const BRIEF: Flags = Flags(1 << 23);
-    /// In the category of administrators, though not for them alone.
+    /// In the ACL category of administration, though not only for administrators.
     pub const ADMIN_CATEGORY: Flags = Flags(1 << 24);
     /// For those whom `enable-debug-command` lets.
     pub const PROTECTED: Flags = Flags(1 << 25);
@@ -232,15 +230,15 @@ impl Flags {
     pub const KEEPS_CACHING: Flags = Flags(1 << 28);
     /// Lists the subcommands of its container.
     pub const HELP: Flags = Flags(1 << 29);
-    /// What commands about the connection share.
+    /// Works in every state of the server.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
-    /// These and those.
+    /// The union of both.
     pub const fn or(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
 
-    /// Whether all of those are among these.
+    /// Whether all of the other flags are among these.
     pub const fn has(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
     }
@@ -249,24 +247,24 @@ impl Flags {
 /// A row of the table.
 #[derive(Clone, Copy)]
 pub struct Command {
-    /// The name in small letters; of a subcommand with its container's before it: `client|id`.
+    /// The name in lower case. A subcommand has its container's name in front: `client|id`.
     pub name: &'static str,
     /// The arguments, as Redis's documentation writes them: `key value [NX | XX]`.
     pub syntax: &'static str,
-    /// The number of arguments, the name included; negative: at least so many.
+    /// The number of words in a call, the name included; if negative, the minimum.
     pub arity: i32,
-    /// What carries it out.
+    /// The function that executes it.
     pub handler: Handler,
     /// Where its keys are.
     pub keys: [Option<Keys>; 2],
     flags: Flags,
-    /// The version of Redis that first had it.
+    /// The first version of Redis that has it.
     pub since: &'static str,
-    /// What it costs.
+    /// The time complexity.
     pub complexity: &'static str,
-    /// What it does, in a sentence.
+    /// What it does, in one sentence.
     pub summary: &'static str,
-    /// The version of Redis since which one should not use it, and what to use instead.
+    /// The version of Redis that deprecated it, and what to use instead.
     pub deprecated: Option<(&'static str, &'static str)>,
     /// Redis's tips for clients of clusters.
     pub tips: &'static [&'static str],
@@ -323,7 +321,7 @@ pub const fn session(
 }
 
 impl Command {
-    /// Its only key is the first argument.
+    /// Its first argument is its only key.
     pub const fn key(self, access: &'static str) -> Command {
         self.keys(1, 1, 1, access)
     }
@@ -333,7 +331,8 @@ impl Command {
         self.keys(1, -1, 1, access)
     }
 
-    /// Its keys stand there. A second call adds keys that are used in another way.
+    /// Its keys are every `step`-th argument from `first` to `last`, where -1 is the last argument. A second
+    /// call adds keys that are accessed in another way.
     pub const fn keys(
         mut self,
         first: usize,
@@ -346,7 +345,7 @@ impl Command {
         self
     }
 
-    /// The argument `first` says how many keys there are; they stand behind it.
+    /// The argument `first` is the number of keys, and the keys follow.
     pub const fn numbered_keys(
         mut self,
         first: usize,
@@ -357,7 +356,7 @@ impl Command {
         self
     }
 
-    /// What Redis remarks on how its first keys are used.
+    /// Redis's note about the access of its first keys.
     pub const fn notes(mut self, notes: &'static str) -> Command {
         if let Some(keys) = &mut self.keys[0] {
             keys.notes = notes;
@@ -373,7 +372,7 @@ impl Command {
         self
     }
 
-    /// Some of its arguments are secrets: those of whose index the function says so.
+    /// Some of its arguments are secrets: those for whose index the function returns `true`.
     pub const fn secrets(mut self, is_secret: fn(Args, usize) -> bool) -> Command {
         self.is_secret = is_secret;
         self
@@ -385,7 +384,7 @@ impl Command {
         self
     }
 
-    /// It is fast.
+    /// It takes constant or logarithmic time.
     pub const fn fast(self) -> Command {
         self.flags(Flags::FAST)
     }
@@ -396,11 +395,11 @@ impl Command {
         self
     }
 
-    /// Since when Redis has it, what it costs, and what it does. It stands behind the keys of the row.
+    /// The first version of Redis that has it, the time complexity, and a summary. Call this after the keys.
     ///
     /// # Panics
-    /// At compile time: the row declares other keys than its syntax has. A handler that is given a key
-    /// whose shard was not locked would store it in the wrong place.
+    /// At compile time, if the row declares other keys than its syntax has: the shard of an undeclared key
+    /// is not locked.
     pub const fn doc(
         mut self,
         since: &'static str,
@@ -414,14 +413,14 @@ impl Command {
         self
     }
 
-    /// That there is something better.
+    /// Redis deprecated it in this version.
     pub const fn deprecated(mut self, since: &'static str, instead: &'static str) -> Command {
         self.deprecated = Some((since, instead));
         self
     }
 
-    /// Whether the keys that the row declares are those in its syntax. Seen is the longest call that has
-    /// every optional argument once and each repetition twice.
+    /// Whether the row declares the keys of its syntax. They are compared in the call that has every optional
+    /// argument, and every repeated one twice.
     const fn declares_its_keys(&self) -> bool {
         let (mut len, mut last_key) = (name_words(self.name), 0);
         let mut words = Words::new(self.syntax);
@@ -444,13 +443,13 @@ impl Command {
         true
     }
 
-    /// Whether the row sets all of those flags.
+    /// Whether the row sets all of these flags.
     pub const fn has(&self, flags: Flags) -> bool {
         self.flags.has(flags)
     }
 
-    /// Whether it does so little that a look at the clock would be dear: it has one key, its first argument,
-    /// and is fast. Several such commands may be timed together.
+    /// Whether it is so short that reading the clock would dominate: it is fast, and its first argument is
+    /// its only key. Several such commands in a row may be timed together.
     pub const fn is_brief(&self) -> bool {
         self.flags.0 & (Flags::FAST.0 | Flags::BRIEF.0) != 0
             && matches!(self.keys, [Some(Keys { first: 1, find: Find::Range(1), .. }), None])
@@ -466,7 +465,7 @@ impl Command {
         args.from(0).enumerate().map(shown)
     }
 
-    /// Whether so many arguments, the name included, are right.
+    /// Whether a call may have this many words, the name included.
     pub fn accepts(&self, args: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
         if self.arity >= 0 { args == arity } else { args >= arity }
@@ -480,8 +479,8 @@ impl Command {
         }
     }
 
-    /// Where its keys are, as one range: first, last, step; all 0 without keys, and where only the
-    /// arguments tell.
+    /// Its keys as one range: first, last and step. All are 0 if there are no keys, or if only the arguments
+    /// of a call tell where they are.
     pub fn key_range(&self) -> (usize, i32, usize) {
         match self.keys {
             [Some(Keys { first, find: Find::Range(last), step, .. }), None]
@@ -492,7 +491,7 @@ impl Command {
         }
     }
 
-    /// The keys among the arguments. There are none if those say a number of keys that cannot be.
+    /// The keys among the arguments. There are none if the arguments give an impossible number of keys.
     pub fn keys_of<'a>(&self, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let (next, end, step) = match self.keys[0] {
             Some(Keys { first, find: Find::Number, step, .. }) => {
@@ -507,7 +506,7 @@ impl Command {
         KeyArgs { args, next, end, step: step.max(1) }
     }
 
-    /// The keys of one of its key specs.
+    /// The keys of one of its key specs among the arguments.
     pub fn keys_at<'a>(
         &self,
         keys: &Keys,
@@ -524,41 +523,41 @@ impl Command {
         self.keys[0].is_some_and(|keys| keys.find == Find::Number)
     }
 
-    /// Whether clients are told that it reads, and that it writes.
-    fn is_told_as(&self) -> (bool, bool) {
+    /// Whether clients see it as a read, and as a write.
+    fn is_shown_as(&self) -> (bool, bool) {
         match self.handler {
             Handler::Read(_) | Handler::ReadAll(_) => (true, false),
             Handler::Write(_) | Handler::WriteAll(_) => {
-                let reads = self.has(Flags::TOLD_AS_READ);
+                let reads = self.has(Flags::SHOWN_AS_READ);
                 (reads, !reads)
             }
             _ => (false, false),
         }
     }
 
-    /// Whether clients may cache what it answers: they are told that it reads, there are keys by which to
-    /// tell them of a change, and it is no look behind the scenes (`DEBUG`).
+    /// Whether clients may cache its reply: it is shown as a read, it has keys that a notification can name,
+    /// and it is not for administrators (`DEBUG`).
     pub fn is_cacheable(&self) -> bool {
-        self.is_told_as().0 && self.keys[0].is_some() && !self.has(Flags::ADMIN)
+        self.is_shown_as().0 && self.keys[0].is_some() && !self.has(Flags::ADMIN)
     }
 
-    /// Whether it has to do with the data.
+    /// Whether it reads or writes keys.
     pub fn uses_keyspace(&self) -> bool {
-        self.is_told_as() != (false, false)
+        self.is_shown_as() != (false, false)
     }
 
-    /// Its flags, as `COMMAND INFO` shows them.
+    /// Its flags, by the names that `COMMAND INFO` shows.
     pub fn flag_names(&self) -> Vec<&'static str> {
-        let (reads, writes) = self.is_told_as();
+        let (reads, writes) = self.is_shown_as();
         let kind = reads.then_some("readonly").or(writes.then_some("write"));
         let own = FLAG_NAMES.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name);
         let movable = self.has_numbered_keys().then_some("movablekeys");
         kind.into_iter().chain(own).chain(movable).collect()
     }
 
-    /// The ACL categories it is in, as `COMMAND INFO` shows them.
+    /// Its ACL categories, by the names that `COMMAND INFO` shows.
     pub fn categories(&self, group: &str) -> Vec<&'static str> {
-        let (reads, writes) = self.is_told_as();
+        let (reads, writes) = self.is_shown_as();
         let container = matches!(self.handler, Handler::Container(..));
         let admin = self.has(Flags::ADMIN);
         let fast = self.has(Flags::FAST);
@@ -600,7 +599,7 @@ const fn declares(keys: &Option<Keys>, at: usize, len: usize, last_key: usize) -
     is_in_range && !is_same(keys.access.as_bytes(), b"not_key")
 }
 
-/// Behind the last key, if that has this number; negative from the end, 0 without keys.
+/// The index behind the last key; 0 without keys.
 fn range_end(args: Args, last: i32) -> usize {
     match last {
         0 => 0,
@@ -609,8 +608,8 @@ fn range_end(args: Args, last: i32) -> usize {
     }
 }
 
-/// Every so many of the arguments up to an end. (As the adapters of iterators would give them, but every
-/// command pays for this.)
+/// Every `step`-th argument up to an end. (Written by hand instead of with iterator adapters, since every
+/// command pays for it.)
 struct KeyArgs<'a> {
     args: Args<'a>,
     next: usize,
@@ -646,19 +645,19 @@ pub struct Family {
     pub commands: &'static [Command],
 }
 
-/// How many keys the argument `at` says there are, if that may be said at all.
+/// The number of keys that the argument `at` gives, if it is a positive 32-bit integer.
 pub fn number_of_keys(args: Args, at: usize) -> Option<usize> {
     let number = i32::try_from(parse_i64(args.get(at)?)?).ok()?;
     usize::try_from(number).ok().filter(|&number| number > 0)
 }
 
-/// The number of the argument behind the last of the keys that are counted there, if that is one.
+/// The index behind the last of the numbered keys, if the call has that many.
 fn numbered_keys_end(args: Args, at: usize, step: usize) -> Option<usize> {
     let end = (number_of_keys(args, at)? - 1).checked_mul(step)? + at + 2;
     (end <= args.len()).then_some(end)
 }
 
-/// How many words the name of a row is: `client|id` is sent as two.
+/// The number of words in a name: `client|id` is sent as two.
 const fn name_words(name: &str) -> usize {
     let mut at = 0;
     while at < name.len() {

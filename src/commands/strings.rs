@@ -33,7 +33,7 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .key("RW access update").fast().notes("RW and UPDATE because it changes the TTL")
         .doc("6.2.0", "O(1)", "Returns the string value of a key and sets or removes its expiry time."),
     read("getrange", "key start end", getrange).key("RO access")
-        .doc("2.4.0", "O(N) with N the length of the reply",
+        .doc("2.4.0", "O(N) where N is the length of the reply",
              "Returns a substring of the string value of a key."),
     write("getset", "key value", getset).key("RW access update").flags(WRITE_FAST)
         .doc("1.0.0", "O(1)", "Sets the string value of a key and returns the previous one.")
@@ -46,21 +46,21 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .doc("2.6.0", "O(1)", "Increments the floating-point value of a key by a number."),
     read("mget", "key [key ...]", mget).every_key("RO access").fast()
         .tips(&["request_policy:multi_shard"])
-        .doc("1.0.0", "O(N) with N the number of keys", "Returns the string values of one or more keys."),
+        .doc("1.0.0", "O(N) where N is the number of keys", "Returns the string values of one or more keys."),
     write("mset", "key value [key value ...]", mset).keys(1, -1, 2, "OW update")
         .flags(Flags::DENYOOM)
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
-        .doc("1.0.1", "O(N) with N the number of keys", "Sets the string values of one or more keys."),
+        .doc("1.0.1", "O(N) where N is the number of keys", "Sets the string values of one or more keys."),
     write("msetex", "numkeys key value [key value ...] [NX | XX] [EX seconds | PX milliseconds | \
                      EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]", msetex)
         .numbered_keys(1, 2, "OW update").flags(Flags::DENYOOM)
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
-        .doc("8.4.0", "O(N) with N the number of keys",
+        .doc("8.4.0", "O(N) where N is the number of keys",
              "Sets the string values of one or more keys and an expiry time for all of them."),
     write("msetnx", "key value [key value ...]", msetnx).keys(1, -1, 2, "OW insert")
         .flags(Flags::DENYOOM)
         .tips(&["request_policy:multi_shard", "response_policy:agg_min"])
-        .doc("1.0.1", "O(N) with N the number of keys",
+        .doc("1.0.1", "O(N) where N is the number of keys",
              "Sets the string values of one or more keys if none of the keys exists."),
     write("psetex", "key milliseconds value", psetex).key("OW update").flags(Flags::DENYOOM)
         .doc("2.6.0", "O(1)", "Sets the string value of a key and its expiry time, in milliseconds from now.")
@@ -79,12 +79,12 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .doc("1.0.0", "O(1)", "Sets the string value of a key if the key does not exist.")
         .deprecated("2.6.12", "SET with NX"),
     write("setrange", "key offset value", setrange).key("RW update").flags(Flags::DENYOOM)
-        .doc("2.2.0", "O(N) with N the length of the value given",
+        .doc("2.2.0", "O(N) where N is the length of the value given",
              "Overwrites part of the string value of a key, from an offset on."),
     read("strlen", "key", strlen).key("RO").fast()
         .doc("2.2.0", "O(1)", "Returns the length of the string value of a key."),
     read("substr", "key start end", getrange).key("RO access")
-        .doc("1.0.0", "O(N) with N the length of the reply",
+        .doc("1.0.0", "O(N) where N is the length of the reply",
              "Returns a substring of the string value of a key.")
         .deprecated("2.0.0", "GETRANGE"),
 ] };

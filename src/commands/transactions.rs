@@ -1,8 +1,9 @@
 //! Transactions: the rows of the table, then their handlers.
 //!
-//! The commands are described at <https://redis.io/docs/latest/commands/?group=transactions>. What makes a
-//! transaction is elsewhere: the dispatcher queues commands and carries them out, and the shards of the
-//! keyspace tell those who watch a key. Here is how one begins, and what ends it without `EXEC`.
+//! Here a transaction begins, and ends without `EXEC`. The dispatcher queues the commands and executes them;
+//! the shards of the keyspace notify the sessions that watch a key.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/?group=transactions>.
 
 use super::spec::{Context, Family, Flags, Handler, Nested, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
@@ -11,26 +12,26 @@ use crate::session::Multi;
 const SHARED: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
 const FAST: Flags = SHARED.or(Flags::FAST).or(Flags::ALLOW_BUSY);
 
-/// The transactions.
+/// The transaction commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "transactions", commands: &[
     session("discard", "", discard).flags(FAST.or(Flags::NOT_QUEUED))
-        .doc("2.0.0", "O(N) with N the number of queued commands",
-             "Ends a transaction without carrying it out."),
+        .doc("2.0.0", "O(N) where N is the number of queued commands",
+             "Discards a transaction."),
     command("exec", "", Handler::Nested(Nested::Exec))
         .flags(SHARED.or(Flags::SKIP_SLOWLOG).or(Flags::NOT_QUEUED))
         .doc("1.2.0", "depends on the commands of the transaction",
-             "Carries out the commands of a transaction, unless a watched key has changed."),
+             "Executes the commands of a transaction unless a watched key has changed."),
     session("multi", "", multi).flags(FAST.or(Flags::NOT_QUEUED))
-        .doc("1.2.0", "O(1)", "Begins a transaction: what follows waits for EXEC."),
+        .doc("1.2.0", "O(1)", "Starts a transaction: the commands that follow are queued until EXEC."),
     session("unwatch", "", unwatch).flags(FAST)
-        .doc("2.2.0", "O(N) with N the number of watched keys", "Watches no key any more."),
+        .doc("2.2.0", "O(N) where N is the number of watched keys", "Stops watching all keys."),
     session("watch", "key [key ...]", watch).every_key("RO").flags(FAST.or(Flags::NOT_QUEUED))
         .doc("2.2.0", "O(1) for each key",
-             "Lets the next transaction be carried out only if none of the keys changes before it."),
+             "Watches keys: the next transaction is executed only if none of them has changed."),
 ] };
 
-/// That it cannot be nested does not end the transaction that has begun.
+/// A nested MULTI fails, but the transaction goes on.
 fn multi(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     if context.session.multi.is_some() {
         return Err(CommandError::new("ERR MULTI calls can not be nested"));
@@ -55,7 +56,7 @@ fn watch(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         return Err(CommandError::new("ERR WATCH inside MULTI is not allowed"));
     }
     let watcher = &session.client.watcher;
-    // After a change the transaction is lost, whatever else is watched.
+    // Once a watched key has changed the transaction will fail, so nothing else need be watched.
     let keys = args.from(1).take_while(|_| !watcher.has_changed());
     for key in keys {
         if context.server.keyspace.watch(session.db, key, watcher) {
@@ -66,7 +67,7 @@ fn watch(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Inside of a transaction it comes too late to do anything: EXEC has looked at the keys.
+/// In a transaction it has no effect, as EXEC has already checked the keys.
 fn unwatch(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     context.session.unwatch(&context.server.keyspace);
     reply.ok();

@@ -127,7 +127,7 @@ pub struct Config {
 }
 
 /// How a setting is stored, read and shown.
-enum Kind {
+enum SettingKind {
     Integer {
         at: fn(&Config) -> &AtomicI64,
         min: i64,
@@ -153,10 +153,10 @@ enum Kind {
     Events(fn(&Config) -> &Wanted),
 }
 
-/// When `CONFIG SET` may change a setting.
-enum Change {
+/// Whether `CONFIG SET` may change a setting.
+enum Mutability {
     Live,
-    /// Only at the start: `CONFIG SET` refuses.
+    /// Only at startup: `CONFIG SET` refuses.
     AtStart,
     /// Redis guards these with `enable-protected-configs`; `CONFIG SET` refuses.
     Protected,
@@ -170,28 +170,28 @@ pub struct Setting {
     alias: &'static str,
     /// The value it has unless told otherwise.
     pub default: &'static str,
-    /// What it is for, in half a sentence.
+    /// What it is for, in a phrase.
     pub summary: &'static str,
-    kind: Kind,
-    change: Change,
+    kind: SettingKind,
+    mutability: Mutability,
     /// Whether the value may be several words.
     several_words: bool,
 }
 
-use Change::{AtStart, Live, Protected};
+use Mutability::{AtStart, Live, Protected};
 
 const fn row(
     name: &'static str,
     default: &'static str,
-    change: Change,
-    kind: Kind,
+    mutability: Mutability,
+    kind: SettingKind,
     summary: &'static str,
 ) -> Setting {
-    Setting { name, alias: "", default, summary, kind, change, several_words: false }
+    Setting { name, alias: "", default, summary, kind, mutability, several_words: false }
 }
 
-const fn integer(at: fn(&Config) -> &AtomicI64, min: i64, max: i64) -> Kind {
-    Kind::Integer { at, min, max }
+const fn integer(at: fn(&Config) -> &AtomicI64, min: i64, max: i64) -> SettingKind {
+    SettingKind::Integer { at, min, max }
 }
 
 impl Setting {
@@ -234,81 +234,81 @@ pub enum FsyncPolicy {
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
     row("port", "6379", AtStart, integer(|c| &c.port, 0, 65535),
-        "TCP port; 0 picks a free one, or with a `unixsocket` means none"),
-    row("bind", "127.0.0.1 -::1", AtStart, Kind::Text(|c| &c.bind),
-        "addresses to listen on, `*` for all; one behind `-` may be missing").several_words(),
-    row("unixsocket", "", AtStart, Kind::Text(|c| &c.unixsocket),
-        "path of a Unix socket to listen on as well"),
-    row("dir", ".", Protected, Kind::Directory(|c| &c.dir),
-        "directory of the log"),
-    row("save", "", Live, Kind::Choice(|c| &c.save, NO_SNAPSHOTS),
-        "when snapshots are made: never, so it can only be empty"),
-    row("appendonly", "yes", Live, Kind::YesNo(|c| &c.appendonly),
-        "whether changes are logged and replayed at the start"),
-    row("appendfilename", "storage.aof", AtStart, Kind::Text(|c| &c.appendfilename),
-        "name of the log"),
-    row("appendfsync", "everysec", Live, Kind::Choice(|c| &c.appendfsync, FSYNC_POLICIES),
-        "when the log is synced: `always` before replying, `everysec`, or `no`"),
-    row("aof-load-truncated", "yes", Live, Kind::YesNo(|c| &c.aof_load_truncated),
-        "whether a torn tail is cut off at the start; otherwise the server refuses to start"),
+        "TCP port; 0 picks a free port or, with a `unixsocket`, disables TCP"),
+    row("bind", "127.0.0.1 -::1", AtStart, SettingKind::Text(|c| &c.bind),
+        "addresses to listen on, `*` for all; one with `-` in front may be unavailable").several_words(),
+    row("unixsocket", "", AtStart, SettingKind::Text(|c| &c.unixsocket),
+        "path of a Unix socket to listen on, in addition to TCP"),
+    row("dir", ".", Protected, SettingKind::Directory(|c| &c.dir),
+        "directory of the append-only file"),
+    row("save", "", Live, SettingKind::Choice(|c| &c.save, NO_SNAPSHOTS),
+        "snapshot schedule; there are no snapshots, so only the empty value is allowed"),
+    row("appendonly", "yes", Live, SettingKind::YesNo(|c| &c.appendonly),
+        "log changes to the append-only file, and replay it at startup"),
+    row("appendfilename", "storage.aof", AtStart, SettingKind::Text(|c| &c.appendfilename),
+        "name of the append-only file"),
+    row("appendfsync", "everysec", Live, SettingKind::Choice(|c| &c.appendfsync, FSYNC_POLICIES),
+        "when the file is synced to disk: `always` (before each reply), `everysec`, or `no` (by the system)"),
+    row("aof-load-truncated", "yes", Live, SettingKind::YesNo(|c| &c.aof_load_truncated),
+        "truncate a torn tail at startup; if `no`, the server refuses to start"),
     row("auto-aof-rewrite-percentage", "100", Live,
         integer(|c| &c.auto_aof_rewrite_percentage, 0, i32::MAX as i64),
-        "growth since the last rewrite, in percent, at which the log is rewritten; 0 for never"),
+        "growth of the file since the last rewrite, in percent, that starts a rewrite; 0 for never"),
     row("auto-aof-rewrite-min-size", "64mb", Live,
-        Kind::Memory { at: |c| &c.auto_aof_rewrite_min_size, min: 0, max: i64::MAX },
-        "size of the log below which it is not rewritten by itself"),
-    row("requirepass", "", Live, Kind::Text(|c| &c.requirepass),
-        "password that clients must give; empty for none"),
+        SettingKind::Memory { at: |c| &c.auto_aof_rewrite_min_size, min: 0, max: i64::MAX },
+        "size of the file below which no automatic rewrite starts"),
+    row("requirepass", "", Live, SettingKind::Text(|c| &c.requirepass),
+        "password of the default user; empty for none"),
     row("databases", "16", AtStart, integer(|c| &c.databases, 1, 65536),
         "number of databases"),
     row("maxclients", "10000", Live, integer(|c| &c.maxclients, 1, u32::MAX as i64),
-        "connections served at once"),
+        "maximum number of connections"),
     row("client-query-buffer-limit", "1gb", Live,
-        Kind::Memory { at: |c| &c.client_query_buffer_limit, min: 1 << 20, max: i64::MAX },
-        "memory of the commands that a client's MULTI queues; beyond it the client is cut off"),
+        SettingKind::Memory { at: |c| &c.client_query_buffer_limit, min: 1 << 20, max: i64::MAX },
+        "maximum memory of commands queued after MULTI; beyond it the client is disconnected"),
     row("timeout", "0", Live, integer(|c| &c.timeout, 0, i32::MAX as i64),
         "seconds after which an idle connection is closed; 0 for never"),
     row("client-output-buffer-limit", "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60", Live,
-        Kind::OutputLimits(|c| &c.client_output_buffer_limit),
-        "what may pile up for a client before it is cut off: by class, bytes, and bytes for some seconds")
+        SettingKind::OutputLimits(|c| &c.client_output_buffer_limit),
+        "output that may wait for a client before it is disconnected: class, hard limit, soft limit, seconds")
         .several_words(),
-    row("loglevel", "notice", Live, Kind::Choice(|c| &c.loglevel, LOG_LEVELS),
-        "least severity that is printed"),
+    row("loglevel", "notice", Live, SettingKind::Choice(|c| &c.loglevel, LOG_LEVELS),
+        "least severity that is logged"),
     row("hash-max-listpack-entries", "512", Live,
         integer(|c| &c.hash_max_listpack_entries, 0, i64::MAX),
-        "most fields that a hash keeps in its compact form").or("hash-max-ziplist-entries"),
+        "maximum number of fields in the compact form of a hash").or("hash-max-ziplist-entries"),
     row("hash-max-listpack-value", "64", Live,
-        Kind::Memory { at: |c| &c.hash_max_listpack_value, min: 0, max: i64::MAX },
-        "longest field or value (bytes) of the compact form").or("hash-max-ziplist-value"),
+        SettingKind::Memory { at: |c| &c.hash_max_listpack_value, min: 0, max: i64::MAX },
+        "maximum length of a field or value in the compact form, in bytes").or("hash-max-ziplist-value"),
     row("hll-sparse-max-bytes", "3000", Live,
-        Kind::Memory { at: |c| &c.hll_sparse_max_bytes, min: 0, max: i64::MAX },
-        "longest sparse form of a HyperLogLog, in bytes"),
+        SettingKind::Memory { at: |c| &c.hll_sparse_max_bytes, min: 0, max: i64::MAX },
+        "maximum length of the sparse form of a HyperLogLog, in bytes"),
     row("proto-max-bulk-len", "512mb", Live,
-        Kind::Memory { at: |c| &c.proto_max_bulk_len, min: 1 << 20, max: i64::MAX },
-        "longest argument and longest string value, in bytes"),
-    row("notify-keyspace-events", "", Live, Kind::Events(|c| &c.notify_keyspace_events),
-        "classes of events that are published, by letters, with `K` or `E` for the channels; empty for none"),
+        SettingKind::Memory { at: |c| &c.proto_max_bulk_len, min: 1 << 20, max: i64::MAX },
+        "maximum length of an argument or a string value, in bytes"),
+    row("notify-keyspace-events", "", Live, SettingKind::Events(|c| &c.notify_keyspace_events),
+        "classes of keyspace events to publish, by letter, with `K` or `E` for the channels; empty for none"),
     row("enable-debug-command", "no", AtStart,
-        Kind::Choice(|c| &c.enable_debug_command, DEBUG_USERS),
-        "who may use `DEBUG`: nobody (`no`), everybody, or who connects from this machine (`local`)"),
+        SettingKind::Choice(|c| &c.enable_debug_command, DEBUG_USERS),
+        "which clients may use `DEBUG`: none (`no`), all (`yes`), or those on this machine (`local`)"),
     row("slowlog-log-slower-than", "10000", Live,
         integer(|c| &c.slowlog_log_slower_than, -1, i64::MAX),
-        "microseconds from which a command stands in the slow log; 0 for all, -1 for none"),
+        "least duration of a command in the slow log, in microseconds; 0 for every command, -1 for none"),
     row("slowlog-max-len", "128", Live, integer(|c| &c.slowlog_max_len, 0, i64::MAX),
-        "most commands that the slow log keeps"),
+        "maximum number of entries in the slow log"),
     row("acllog-max-len", "128", Live, integer(|c| &c.acllog_max_len, 0, i64::MAX),
-        "most failed logins that `ACL LOG` keeps"),
+        "maximum number of failed logins in `ACL LOG`"),
     row("latency-monitor-threshold", "0", Live,
         integer(|c| &c.latency_monitor_threshold, 0, i64::MAX),
-        "milliseconds from which `LATENCY` shows an event; 0 for none"),
-    row("latency-tracking", "yes", Live, Kind::YesNo(|c| &c.latency_tracking),
-        "whether each command has a histogram of how long it takes"),
+        "least duration of an event that `LATENCY` records, in milliseconds; 0 for none"),
+    row("latency-tracking", "yes", Live, SettingKind::YesNo(|c| &c.latency_tracking),
+        "keep a latency histogram of each command"),
     row("latency-tracking-info-percentiles", "50 99 99.9", Live,
-        Kind::Percentiles(|c| &c.latency_tracking_info_percentiles),
-        "percentiles of the histograms that `INFO latencystats` shows").several_words(),
+        SettingKind::Percentiles(|c| &c.latency_tracking_info_percentiles),
+        "percentiles that `INFO latencystats` shows").several_words(),
     row("tracking-table-max-keys", "1000000", Live,
         integer(|c| &c.tracking_table_max_keys, 0, i64::MAX),
-        "most keys of which it is known who caches them; 0 for any number"),
+        "maximum number of keys in the tracking table; 0 for no limit"),
 ];
 
 /// A value that has passed the checks of its row.
@@ -329,28 +329,28 @@ impl Setting {
 
     fn parse(&self, text: &str) -> Result<Parsed, String> {
         match self.kind {
-            Kind::Integer { min, max, .. } => {
+            SettingKind::Integer { min, max, .. } => {
                 let value = integer::parse_i64(text.as_bytes())
                     .ok_or("argument couldn't be parsed into an integer")?;
                 Parsed::within(value, min, max)
             }
-            Kind::Memory { min, max, .. } => {
+            SettingKind::Memory { min, max, .. } => {
                 let value = parse_memory(text).ok_or("argument must be a memory value")?;
                 Parsed::within(value, min, max)
             }
-            Kind::YesNo(_) if text.eq_ignore_ascii_case("yes") => Ok(Parsed::YesNo(true)),
-            Kind::YesNo(_) if text.eq_ignore_ascii_case("no") => Ok(Parsed::YesNo(false)),
-            Kind::YesNo(_) => Err("argument must be 'yes' or 'no'".into()),
-            Kind::Choice(_, words) => {
+            SettingKind::YesNo(_) if text.eq_ignore_ascii_case("yes") => Ok(Parsed::YesNo(true)),
+            SettingKind::YesNo(_) if text.eq_ignore_ascii_case("no") => Ok(Parsed::YesNo(false)),
+            SettingKind::YesNo(_) => Err("argument must be 'yes' or 'no'".into()),
+            SettingKind::Choice(_, words) => {
                 let is = |word: &&str| word.eq_ignore_ascii_case(text);
                 words.iter().position(is).map(Parsed::Choice).ok_or_else(|| {
                     format!("argument(s) must be one of the following: {}", words.join(", "))
                 })
             }
-            Kind::Text(_) | Kind::Directory(_) => Ok(Parsed::Text(text.into())),
-            Kind::OutputLimits(_) => parse_output_limits(text).map(Parsed::OutputLimits),
-            Kind::Percentiles(_) => parse_percentiles(text).map(Parsed::Text),
-            Kind::Events(_) => {
+            SettingKind::Text(_) | SettingKind::Directory(_) => Ok(Parsed::Text(text.into())),
+            SettingKind::OutputLimits(_) => parse_output_limits(text).map(Parsed::OutputLimits),
+            SettingKind::Percentiles(_) => parse_percentiles(text).map(Parsed::Text),
+            SettingKind::Events(_) => {
                 let classes = Class::parse(text).map(Parsed::Events);
                 classes.ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into())
             }
@@ -359,37 +359,43 @@ impl Setting {
 
     fn store(&self, config: &Config, value: Parsed) {
         match (&self.kind, value) {
-            (Kind::Integer { at, .. } | Kind::Memory { at, .. }, Parsed::Integer(value)) => {
+            (
+                SettingKind::Integer { at, .. } | SettingKind::Memory { at, .. },
+                Parsed::Integer(value),
+            ) => {
                 at(config).store(value, Relaxed);
             }
-            (Kind::YesNo(at), Parsed::YesNo(value)) => at(config).store(value, Relaxed),
-            (Kind::Choice(at, _), Parsed::Choice(value)) => at(config).store(value, Relaxed),
-            (Kind::Text(at) | Kind::Directory(at) | Kind::Percentiles(at), Parsed::Text(value)) => {
+            (SettingKind::YesNo(at), Parsed::YesNo(value)) => at(config).store(value, Relaxed),
+            (SettingKind::Choice(at, _), Parsed::Choice(value)) => at(config).store(value, Relaxed),
+            (
+                SettingKind::Text(at) | SettingKind::Directory(at) | SettingKind::Percentiles(at),
+                Parsed::Text(value),
+            ) => {
                 at(config).set(value);
             }
-            (Kind::OutputLimits(at), Parsed::OutputLimits(limits)) => {
+            (SettingKind::OutputLimits(at), Parsed::OutputLimits(limits)) => {
                 limits.into_iter().for_each(|(class, limit)| at(config).class(class).set(limit));
             }
-            (Kind::Events(at), Parsed::Events(classes)) => at(config).set(classes),
+            (SettingKind::Events(at), Parsed::Events(classes)) => at(config).set(classes),
             _ => unreachable!("a setting's parser gives its own kind"),
         }
     }
 
     fn show(&self, config: &Config) -> String {
         match self.kind {
-            Kind::Integer { at, .. } | Kind::Memory { at, .. } => {
+            SettingKind::Integer { at, .. } | SettingKind::Memory { at, .. } => {
                 at(config).load(Relaxed).to_string()
             }
-            Kind::YesNo(at) => if at(config).load(Relaxed) { "yes" } else { "no" }.into(),
-            Kind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
-            Kind::Text(at) | Kind::Percentiles(at) => at(config).get(),
-            Kind::Directory(at) => {
+            SettingKind::YesNo(at) => if at(config).load(Relaxed) { "yes" } else { "no" }.into(),
+            SettingKind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
+            SettingKind::Text(at) | SettingKind::Percentiles(at) => at(config).get(),
+            SettingKind::Directory(at) => {
                 let path = std::path::absolute(at(config).get()).ok();
                 path.and_then(|path| path.into_os_string().into_string().ok())
                     .unwrap_or_else(|| at(config).get())
             }
-            Kind::Events(at) => at(config).get().letters(),
-            Kind::OutputLimits(at) => {
+            SettingKind::Events(at) => at(config).get().letters(),
+            SettingKind::OutputLimits(at) => {
                 let show = |(number, name): (usize, &&str)| {
                     let (hard_bytes, soft_bytes, soft_seconds) = at(config).class(number).get();
                     format!("{name} {hard_bytes} {soft_bytes} {soft_seconds}")
@@ -535,9 +541,12 @@ impl Config {
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
         let is_pattern = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
         let shown = |name: &str| {
-            let wanted = |pattern: &&&[u8]| match is_pattern(pattern) {
-                true => glob::matches(pattern, name.as_bytes(), true),
-                false => name.as_bytes().eq_ignore_ascii_case(pattern),
+            let wanted = |pattern: &&&[u8]| {
+                if is_pattern(pattern) {
+                    glob::matches(pattern, name.as_bytes(), true)
+                } else {
+                    name.as_bytes().eq_ignore_ascii_case(pattern)
+                }
             };
             let pattern = patterns.iter().find(wanted).filter(|_| !name.is_empty())?;
             let as_asked = !is_pattern(pattern);
@@ -565,7 +574,7 @@ impl Config {
             })?;
             let is_alias = name.eq_ignore_ascii_case(setting.alias);
             let known = if is_alias { setting.alias } else { setting.name };
-            match setting.change {
+            match setting.mutability {
                 AtStart => return Err(refuse(known, "can't set immutable config")),
                 Protected => return Err(refuse(known, "can't set protected config")),
                 Live => {}

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use super::{Config, Kind, SETTINGS, Setting};
+use super::{Config, SETTINGS, Setting, SettingKind};
 use crate::text::split_quoted;
 
 /// What stands above the settings that were added.
@@ -117,13 +117,14 @@ fn parse_line(line: &[u8]) -> Option<(&'static Setting, String)> {
 
 fn line_of(setting: &Setting, value: &str) -> String {
     // Several words are several arguments, but a text is one.
-    let text = matches!(setting.kind, Kind::Text(_) | Kind::Directory(_));
+    let text = matches!(setting.kind, SettingKind::Text(_) | SettingKind::Directory(_));
     let words = !text || setting.several_words;
     let plain = |c: char| c.is_ascii_graphic() && !"\"'\\#".contains(c);
     let is_plain = |text: &str| !text.is_empty() && text.chars().all(plain);
-    match (words && !value.is_empty()) || is_plain(value) {
-        true => format!("{} {value}", setting.name),
-        false => format!("{} {}", setting.name, quote(value)),
+    if (words && !value.is_empty()) || is_plain(value) {
+        format!("{} {value}", setting.name)
+    } else {
+        format!("{} {}", setting.name, quote(value))
     }
 }
 
