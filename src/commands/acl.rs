@@ -1,6 +1,8 @@
 //! `ACL`: users and their permissions. There is one user, `default`, which may do everything. Its only
 //! property is its password (`requirepass`), shown as a SHA-256 digest. Subcommands that change users do not
 //! exist here.
+//!
+//! The command is described at <https://redis.io/docs/latest/commands/acl/>.
 
 use std::fs::File;
 use std::io::Read;

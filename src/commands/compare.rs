@@ -3,6 +3,9 @@
 //! A client compares with a value or with the digest of a value, so that it need not send a long value.
 //! As in Redis, a digest is checked only if there is a string to compare it with, and only its length is
 //! checked: 16 characters that are no hexadecimal digits are allowed and equal no digest.
+//!
+//! The commands are described at <https://redis.io/docs/latest/commands/delex/>,
+//! <https://valkey.io/commands/delifeq/> and <https://redis.io/docs/latest/commands/digest/>.
 
 use super::options::OptionCursor;
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
@@ -47,20 +50,19 @@ impl<'a> SetCondition<'a> {
     pub(super) fn take(
         words: &mut OptionCursor<'a>,
     ) -> Result<Option<SetCondition<'a>>, CommandError> {
-        if words.take("NX") {
-            return Ok(Some(SetCondition::Absent));
-        }
-        if words.take("XX") {
-            return Ok(Some(SetCondition::Present));
-        }
-        let comparisons: [(_, fn(&'a [u8]) -> SetCondition<'a>); 4] = [
-            ("IFEQ", SetCondition::Equal),
-            ("IFNE", SetCondition::Unequal),
-            ("IFDEQ", SetCondition::DigestEqual),
-            ("IFDNE", SetCondition::DigestUnequal),
-        ];
-        let found = comparisons.into_iter().find(|(name, _)| words.take(name));
-        found.map(|(_, comparison)| words.value().map(comparison)).transpose()
+        Ok(if words.take("NX") {
+            Some(SetCondition::Absent)
+        } else if words.take("XX") {
+            Some(SetCondition::Present)
+        } else if let Some(value) = words.take_value("IFEQ")? {
+            Some(SetCondition::Equal(value))
+        } else if let Some(value) = words.take_value("IFNE")? {
+            Some(SetCondition::Unequal(value))
+        } else if let Some(digest) = words.take_value("IFDEQ")? {
+            Some(SetCondition::DigestEqual(digest))
+        } else {
+            words.take_value("IFDNE")?.map(SetCondition::DigestUnequal)
+        })
     }
 
     /// Adds a condition of the call. The same one may be repeated, and then the last one counts; two may
@@ -85,7 +87,7 @@ impl<'a> SetCondition<'a> {
     /// Whether the condition holds for the key.
     ///
     /// # Errors
-    /// The key holds no string to compare, or the digest has another length than a digest.
+    /// The key holds no string to compare, or the digest does not have 16 characters.
     pub(super) fn holds(self, view: &WriteView, key: &[u8]) -> Result<bool, CommandError> {
         Ok(match self {
             SetCondition::None => true,

@@ -13,7 +13,7 @@ use crate::session::Replies;
 use crate::stats::logins::FailedLogin;
 use crate::store::now_ms;
 
-/// The version of Redis that clients are told, because some choose features by it.
+/// The version of Redis that the server reports, because some clients choose features by it.
 pub const REDIS_VERSION: &str = "7.4.0";
 
 /// The flags of commands that work before authentication.

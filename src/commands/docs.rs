@@ -5,12 +5,14 @@
 //!
 //! | in the syntax | is |
 //! |---|---|
-//! | `key` | an argument of that name |
-//! | `EX seconds` | an argument behind a token |
-//! | `KEEPTTL` | a token alone |
+//! | `key` | an argument of this name |
+//! | `EX seconds` | an argument with a token |
+//! | `KEEPTTL` | a token |
 //! | `[…]` | optional |
 //! | `a \| b` | one of several |
-//! | `key value [key value ...]` | any number of `key value` |
+//! | `key value [key value ...]` | `key value`, once or more often |
+//!
+//! The command is described at <https://redis.io/docs/latest/commands/command/>.
 
 use super::all;
 use super::lookup::{by_name, find, find_row, rows, subcommand_name};

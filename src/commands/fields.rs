@@ -136,7 +136,7 @@ const OPTIONAL: FieldsErrors = FieldsErrors {
 };
 
 impl<'a> Fields<'a> {
-    /// Reads them behind `FIELDS`.
+    /// Reads what follows `FIELDS`.
     fn read(
         words: &mut OptionCursor<'a>,
         step: usize,
@@ -368,9 +368,8 @@ enum FieldExpiry {
 }
 
 impl<'a> FieldOptions<'a> {
-    /// Reads the options of a command that knows `word` beside EX, PX, EXAT and PXAT, and that has every
-    /// `step`-th word behind `FIELDS numfields` for a field. `take_own` takes an option that only this
-    /// command has.
+    /// Reads the options of a command that knows `word` beside EX, PX, EXAT and PXAT. After `FIELDS
+    /// numfields`, every `step`-th word is a field. `take_own` takes an option that only this command has.
     fn parse(
         args: Args<'a>,
         now_ms: i64,

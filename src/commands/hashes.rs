@@ -231,7 +231,7 @@ fn hsetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     Ok(Propagate::verbatim_if(absent))
 }
 
-/// Sets the field that the arguments name, which keeps its deadline if it is there and has one.
+/// Sets the field in a call `name key field`. A field that exists keeps its expiry time.
 fn update_field(view: &mut WriteView, args: Args, value: &[u8]) -> Result<(), CommandError> {
     let limits = view.packed_limits();
     view.edit_or_make_hash(&args[1], |hash| hash.update(&args[2], value, limits))?;

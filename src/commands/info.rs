@@ -26,7 +26,7 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
     session("info", "[section [section ...]]", info)
         .flags(Flags::ALWAYS.or(Flags::DANGEROUS).or(Flags::VISITS_KEYS))
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
-        .doc("1.0.0", "O(1)", "Returns information and statistics about the server."),
+        .doc("1.0.0", "O(1)", "Tells about the server."),
 ] };
 
 /// A section: its title, whether it is shown when none is named, and what writes its lines.

@@ -26,26 +26,26 @@ const BAR_COLUMNS: u64 = 50;
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("latency", "subcommand [argument ...]", Handler::Container(COMMANDS, None))
-        .doc("2.8.13", "depends on the subcommand", "A container for commands about latency."),
+        .doc("2.8.13", "depends on the subcommand", "Tells how long commands take."),
 ] };
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
     session("latency|doctor", "", doctor).flags(ADMIN).tips(TIPS)
-        .doc("2.8.13", "O(1)", "Explains the latency events in plain words."),
+        .doc("2.8.13", "O(1)", "Explains in words what took long."),
     session("latency|graph", "event", graph).flags(ADMIN).tips(TIPS)
-        .doc("2.8.13", "O(1)", "Draws a graph of an event."),
+        .doc("2.8.13", "O(1)", "Draws what is known of an event."),
     help("latency|help", "2.8.13"),
     session("latency|histogram", "[command [command ...]]", histogram).flags(ADMIN).tips(TIPS)
-        .doc("7.0.0", "O(N) where N is the number of commands",
-             "Returns the latency histograms of commands."),
+        .doc("7.0.0", "O(N) with N the number of commands",
+             "Returns how many calls of commands took how long."),
     session("latency|history", "event", history).flags(ADMIN).tips(TIPS)
-        .doc("2.8.13", "O(1)", "Returns the times and latencies of an event."),
+        .doc("2.8.13", "O(1)", "Returns when an event took long, and how long."),
     session("latency|latest", "", latest).flags(ADMIN).tips(TIPS)
-        .doc("2.8.13", "O(1)", "Returns the latest and the worst latency of each event."),
+        .doc("2.8.13", "O(1)", "Returns the last time that each event took long, and the worst."),
     session("latency|reset", "[event [event ...]]", reset).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.8.13", "O(1)", "Resets events, or all of them."),
+        .doc("2.8.13", "O(1)", "Forgets events, or all of them."),
 ];
 
 /// The calls of each command, or of those that are named; a container stands for its subcommands.
@@ -205,7 +205,7 @@ fn diagnosis(events: &BTreeMap<&str, Event>, threshold_ms: i64, slow_us: i64) ->
         advise("The disk is slow: with appendfsync everysec no reply waits for a sync of the log.");
     }
     if has("expire-cycle") {
-        advise("Many keys expire at the same moment: spread their expiry times.");
+        advise("Many keys expire at the same moment: spread their deadlines.");
     }
     text
 }

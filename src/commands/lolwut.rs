@@ -1,4 +1,6 @@
 //! `LOLWUT`: the version and a picture. Every version of Redis draws another one; ours is a night at sea.
+//!
+//! The command is described at <https://redis.io/docs/latest/commands/lolwut/>.
 
 use super::options::{integer, is};
 use super::spec::{Command, Family, Outcome, command};

@@ -9,12 +9,9 @@ use std::cell::Cell;
 use std::sync::LazyLock;
 
 use super::all;
-use super::options::{c_text, is, wrong_subcommand_args};
+use super::options::{QUOTED_BYTES, is, quotable, wrong_subcommand_args};
 use super::spec::{Command, Flags, Handler};
 use crate::resp::{Args, CommandError};
-
-/// An error repeats at most this many bytes of what the client sent.
-const QUOTED_BYTES: usize = 128;
 
 /// Finds the row of a call and checks the number of its arguments.
 ///
@@ -149,12 +146,6 @@ fn unknown_subcommand(container: &Command, name: &[u8]) -> CommandError {
     let container = container.name.to_uppercase();
     let help = format!("'. Try {container} HELP.");
     [b"ERR unknown subcommand '", name, help.as_bytes()].concat().into()
-}
-
-/// The part of an argument that an error repeats. Like Redis, it stops at a zero byte.
-fn quotable(arg: &[u8], limit: usize) -> &[u8] {
-    let text = c_text(arg);
-    &text[..text.len().min(limit)]
 }
 
 #[cfg(test)]

@@ -190,7 +190,16 @@ pub(super) fn c_text(arg: &[u8]) -> &[u8] {
     arg.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// A name that can stand in a line of CLIENT LIST.
+/// An error repeats at most this many bytes of what the client sent.
+pub(super) const QUOTED_BYTES: usize = 128;
+
+/// The part of an argument that an error repeats. Like Redis, it stops at a zero byte.
+pub(super) fn quotable(arg: &[u8], limit: usize) -> &[u8] {
+    let text = c_text(arg);
+    &text[..text.len().min(limit)]
+}
+
+/// A name that can appear in a line of CLIENT LIST.
 ///
 /// # Errors
 /// It has spaces, control characters or bytes beyond ASCII; `what` names it in the text.
@@ -213,7 +222,7 @@ pub(crate) fn wrong_subcommand_args(args: Args) -> CommandError {
     let container = args[0].to_ascii_uppercase();
     let text: [&[u8]; 5] = [
         b"ERR unknown subcommand or wrong number of arguments for '",
-        &args[1],
+        quotable(&args[1], QUOTED_BYTES),
         b"'. Try ",
         &container,
         b" HELP.",

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use super::docs::help;
+use super::options::wrong_subcommand_args;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
@@ -25,22 +26,22 @@ const ADMIN: Flags = Flags::ADMIN.or(Flags::ALWAYS);
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("slowlog", "subcommand [argument ...]", Handler::Container(COMMANDS, None))
-        .doc("2.2.12", "depends on the subcommand", "A container for commands about the slow log."),
+        .doc("2.2.12", "depends on the subcommand", "Tells which commands took long."),
 ] };
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
     session("slowlog|get", "[count]", get).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "nondeterministic_output"])
-        .doc("2.2.12", "O(N) where N is the number of entries returned",
-             "Returns the latest entries, ten by default, and all for -1."),
+        .doc("2.2.12", "O(N) with N the number of entries returned",
+             "Returns the last entries, ten or as many as asked for; -1 for all."),
     help("slowlog|help", "6.2.0"),
     session("slowlog|len", "", len).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"])
         .doc("2.2.12", "O(1)", "Returns the number of entries."),
     session("slowlog|reset", "", reset).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.2.12", "O(N) where N is the number of entries", "Clears the slow log."),
+        .doc("2.2.12", "O(N) with N the number of entries", "Forgets all entries."),
 ];
 
 /// Enters what took long.
@@ -56,7 +57,7 @@ pub fn enter(server: &Server, session: &Session, took: Duration, args: Vec<Vec<u
     server.stats.slowlog.add(slow, server.config.slowlog_limit());
 }
 
-/// The arguments that the entry of a command shows.
+/// What the entry of a command shows.
 pub fn entry(command: &Command, args: Args) -> Vec<Vec<u8>> {
     shorten(command.without_secrets(args))
 }
@@ -70,11 +71,7 @@ pub fn entry_of_run(timed: &Timed, first_key: &[u8]) -> Vec<Vec<u8>> {
 
 fn get(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if args.len() > 3 {
-        let name = args[1].escape_ascii();
-        let text = format!(
-            "ERR unknown subcommand or wrong number of arguments for '{name}'. Try SLOWLOG HELP."
-        );
-        return Err(text.into());
+        return Err(wrong_subcommand_args(args));
     }
     let count = match args.get(2).map(parse_i64) {
         None => 10,

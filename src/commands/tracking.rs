@@ -2,6 +2,8 @@
 //!
 //! A client declares that it caches what it reads, and how it wants to be notified of changes. The tables
 //! of tracked keys are in [`crate::watchers::tracking`], the rows in [`super::clients`].
+//!
+//! The main command is described at <https://redis.io/docs/latest/commands/client-tracking/>.
 
 use std::sync::Arc;
 
