@@ -4,11 +4,15 @@ use std::backtrace::Backtrace;
 use std::path::Path;
 use std::process::ExitCode;
 
-use respite::config::{Config, Level, SETTINGS, logger};
+use respite::config::{Config, Level, SETTINGS, logger, trace};
 use respite::server;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = args.iter().position(|arg| arg == "--trace") {
+        args.remove(at);
+        trace::enable();
+    }
     match args.first().map(String::as_str) {
         Some("--help" | "-h") => {
             print!("{}", help());
@@ -76,7 +80,11 @@ fn help() -> String {
         let named = format!("--{} {:?}", setting.name, setting.default);
         text.push_str(&format!("  {named:38} {}\n", setting.summary));
     }
-    text.push_str("\n  --check-aof FILE [--fix]    look at a log, and mend it\n");
-    text.push_str("  --help       this text\n  --version    the version\n");
+    text.push_str(
+        "\n  --trace                     print what each command does on its way through the server\n  \
+         --check-aof FILE [--fix]    look for damage in a log, and repair it\n  \
+         --help                      print this text\n  \
+         --version                   print the version\n",
+    );
     text
 }

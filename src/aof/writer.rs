@@ -34,6 +34,7 @@ use super::file::LogFile;
 use super::flush::{BUFFER_BYTES, Files, Output};
 use super::group_commit::{GroupCommit, Synced, copy_of};
 use super::progress::Rewrites;
+use crate::config::trace::trace;
 use crate::stats::{Counter, lock};
 
 /// A sync that takes longer than this is counted as delayed.
@@ -127,7 +128,10 @@ impl Aof {
         if record.len() < BUFFER_BYTES {
             let mut pending = self.lock_pending();
             pending.push(databases, record);
-            return pending.appended;
+            let lsn = pending.appended;
+            drop(pending);
+            trace!("Aof::append", "record of {} bytes, LSN {lsn}", record.len());
+            return lsn;
         }
         let mut files = self.lock_files();
         let mut pending = self.lock_pending();
@@ -145,13 +149,17 @@ impl Aof {
     /// # Errors
     /// The kernel does not take it. Nothing that needs this record may be acknowledged.
     pub fn flush_to(&self, lsn: u64) -> io::Result<()> {
-        if lsn <= self.flushed.load(SeqCst) {
+        let is_flushed = || lsn <= self.flushed.load(SeqCst);
+        if is_flushed() {
+            trace!("Aof::flush_to", "the kernel has the log up to LSN {lsn} already");
             return Ok(());
         }
         let mut files = self.lock_files();
-        if lsn <= self.flushed.load(SeqCst) {
+        if is_flushed() {
+            trace!("Aof::flush_to", "another thread has flushed up to LSN {lsn} meanwhile");
             return Ok(());
         }
+        trace!("Aof::flush_to", "writes the log up to LSN {lsn} to the kernel");
         self.flush_locked(&mut files)
     }
 

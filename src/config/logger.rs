@@ -54,6 +54,11 @@ pub fn log(level: Level, text: Arguments) {
     QUEUE.push(&line);
 }
 
+/// Logs a line as it is, without process, time and level.
+pub(super) fn log_unstamped(text: Arguments) {
+    QUEUE.push(&format!("{text}\n"));
+}
+
 /// Starts the thread that writes the lines, if it does not run yet. Lines logged before that wait for it.
 ///
 /// # Errors

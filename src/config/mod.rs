@@ -12,6 +12,7 @@
 pub mod events;
 pub mod logger;
 mod rewrite;
+pub mod trace;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};

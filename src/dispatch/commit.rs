@@ -23,6 +23,7 @@ use super::call::{Call, Scope};
 use crate::aof::Block;
 use crate::commands::spec::{Change, Flags, Outcome};
 use crate::commands::{Propagate, monitor};
+use crate::config::trace::trace;
 use crate::resp::request;
 use crate::session::{Origin, Server};
 use crate::store::{Changes, Event, Expired, WhatExpired};
@@ -62,6 +63,10 @@ impl Call<'_> {
         if self.server.hub.is_monitored() {
             self.show();
         }
+        trace!(
+            "Call::commit",
+            "unlocks; the reply shows the log up to LSN {}", self.session.read_lsn
+        );
         drop(scope);
         if let Some(changes) = changes {
             self.server.discard(changes.garbage);

@@ -15,6 +15,7 @@ use crate::commands::lookup::{describe_failure, find_row, resolve, resolve_recor
 use crate::commands::spec::Outcome;
 use crate::commands::{Command, Handler, spec::Flags, spec::Nested};
 use crate::config::logger::log_line;
+use crate::config::trace::trace;
 use crate::net::pause::Paused;
 use crate::resp::{Args, CommandError, Protocol, Reply};
 use crate::session::{Server, Session};
@@ -38,6 +39,9 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         session.last_command = command.name;
         admit(server, session, command).map(|()| command)
     });
+    if let Ok(command) = &admitted {
+        trace!("dispatch::execute", "row: {} {}", command.name.to_uppercase(), command.syntax);
+    }
     let mut confirms = false;
     let result = match admitted {
         Ok(command) if session.multi.is_some() && !command.has(Flags::NOT_QUEUED) => {

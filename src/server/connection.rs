@@ -18,6 +18,7 @@ use std::time::Instant;
 use crate::aof::Aof;
 use crate::commands::lookup::resolve;
 use crate::config::logger::log_line;
+use crate::config::trace::{self, quoted, trace};
 use crate::config::{FsyncPolicy, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
 use crate::net::outbox::Outbox;
@@ -40,6 +41,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
     log_line!(server.config, Verbose, "Client {id} connected from {from}");
     // Taken out again however the thread ends.
     let _registered = Registered { server, id };
+    trace::set_client(id);
     let mut connection = Connection {
         server,
         socket,
@@ -116,6 +118,8 @@ impl Connection<'_> {
             };
             input.consume(progress.used);
             if progress.complete {
+                let shown = || request.args().from(0).map(quoted).collect::<Vec<_>>().join(" ");
+                trace!("Request::feed", "{} arguments: {}", request.args().len(), shown());
                 prefetched = prefetched.saturating_sub(1);
                 let rest = input.buffer();
                 if prefetched == 0 && !rest.is_empty() && self.session.authenticated {
@@ -147,6 +151,7 @@ impl Connection<'_> {
                 return Ok(());
             }
             self.session.received += arrived as u64;
+            trace!("Connection::run", "reads {arrived} bytes: {}", quoted(input.buffer()));
             if request.is_partial() {
                 // Who is sending a long command is not idle.
                 self.session.publish(self.server, Instant::now());
@@ -197,6 +202,7 @@ impl Connection<'_> {
             (0..answered).for_each(|_| self.reply.error(&CommandError::from(text.clone())));
             self.server.tracking.forget_all(&self.server.hub, self.session.client.id);
         }
+        trace!("Connection::send", "replies {}", quoted(self.reply.bytes()));
         self.put()?;
         self.reply.clear(REPLY_BYTES);
         Ok(())

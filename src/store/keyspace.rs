@@ -28,6 +28,7 @@ use super::view::{ReadView, View, WriteView};
 use super::watch::Watcher;
 use super::whole::{AllShards, ReadAll, WriteAll};
 use crate::config::Config;
+use crate::config::trace::trace;
 
 /// How long a thread that wants all shards waits for one of them before it lets go of the others …
 const LOCK_ALL_PATIENCE: Duration = Duration::from_millis(1);
@@ -205,12 +206,20 @@ impl Keyspace {
 
     /// Locks the shards of the keys for reading.
     pub fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
-        View::new(&self.env, db, Guards::of(keys, |index| self.shared(index)))
+        let lock = |index| {
+            trace!("Keyspace::read", "locks shard {index} of {SHARDS} for reading");
+            self.shared(index)
+        };
+        View::new(&self.env, db, Guards::of(keys, lock))
     }
 
     /// Locks the shards of the keys for writing.
     pub fn write<'k>(&self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
-        View::new(&self.env, db, Guards::of(keys, |index| self.exclusive(index)))
+        let lock = |index| {
+            trace!("Keyspace::write", "locks shard {index} of {SHARDS} for writing");
+            self.exclusive(index)
+        };
+        View::new(&self.env, db, Guards::of(keys, lock))
     }
 
     /// All keys, to be read. Nothing is locked until they are visited.
