@@ -1,8 +1,8 @@
 //! `--trace`: what each command does on its way, a line per step with the function that takes it, for people
 //! who learn how the server works.
 //!
-//! The lines go to stderr, in the order of the steps. They show all bytes of clients, passwords too. When it is
-//! off, a step costs a look at one flag.
+//! The lines go to stderr, in the order of the steps. They show all that clients send, passwords too. When
+//! tracing is off, a step costs a look at one flag.
 
 use std::cell::Cell;
 use std::fmt::Arguments;

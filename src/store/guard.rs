@@ -1,4 +1,4 @@
-//! Locked shards: how a view holds them, whoever locked them.
+//! Locked shards, as a view holds them.
 //!
 //! A plain command locks the shards of its keys itself; a transaction locks those of all its commands and
 //! lends each command its own. A view holds either kind, so handlers need not know.
@@ -13,9 +13,9 @@ use super::key::HashedKey;
 use super::shard::Shard;
 use crate::config::{Level, logger};
 
-/// A shard locked for reading, by its holder or by the transaction that lends it.
+/// A shard locked for reading, by the view itself or by the transaction that lends it.
 pub enum Shared<'a> {
-    /// By its holder.
+    /// By the view.
     Locked(RwLockReadGuard<'a, Shard>),
     /// By a transaction.
     Lent(&'a Shard),
@@ -32,9 +32,9 @@ impl Deref for Shared<'_> {
     }
 }
 
-/// A shard locked for writing, by its holder or by the transaction that lends it.
+/// A shard locked for writing, by the view itself or by the transaction that lends it.
 pub enum Exclusive<'a> {
-    /// By its holder.
+    /// By the view.
     Locked(RwLockWriteGuard<'a, Shard>),
     /// By a transaction.
     Lent(&'a mut Shard),
@@ -88,14 +88,14 @@ impl Guard for Exclusive<'_> {
 
 /// Locked shards.
 pub(super) enum Guards<G> {
-    /// That of the only key of a command, whose hash is known.
+    /// The shard of the command's only key, whose hash is known.
     One { hash: u64, guard: G },
-    /// Several, by ascending index.
+    /// Several, in ascending order of their index.
     Many(Vec<(usize, G)>),
 }
 
 impl<G> Guards<G> {
-    /// Those of the keys, each of which `lock` is asked for once, in ascending order.
+    /// Calls `lock` once for each shard of the keys, in ascending order.
     pub(super) fn of<'k>(mut keys: impl Keys<'k>, mut lock: impl FnMut(usize) -> G) -> Guards<G> {
         if keys.len() == 1
             && let Some(key) = keys.next()
@@ -110,7 +110,7 @@ impl<G> Guards<G> {
     }
 }
 
-/// The place of a key's shard among those that are locked.
+/// The position of a key's shard among those that are locked.
 ///
 /// # Panics
 /// If it is not among them: the row of the command does not name all of its keys.

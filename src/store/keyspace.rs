@@ -1,12 +1,12 @@
 //! The keyspace: 4096 shards, each a [`Shard`] behind an `RwLock`, and everything that locks them.
 //!
-//! Why so many: a map that grows rehashes under its lock, and its growth must not be felt (one map
-//! of 10 million keys stands still for seconds; a shard of it for 0.2 ms). And clients that use
-//! different keys then rarely meet. Why not more: their locks, and what the maps look at first, then fit
-//! into a core's cache. (With four times as many, a `GET` in a long pipeline took a tenth more.)
+//! Why so many: a map that grows rehashes under its lock. One map of 10 million keys does so for seconds, a
+//! shard of it for 0.2 ms. And clients that use different keys rarely wait for each other. Why not more:
+//! the locks and the heads of the maps should fit into a core's cache. (With four times as many shards, a
+//! `GET` in a long pipeline took a tenth longer.)
 //!
-//! **Lock order**: shards in ascending index, then the log, then the registries. No other
-//! module calls `.read()` or `.write()` on a shard, so the order is kept here, once.
+//! **Lock order**: shards in ascending index, then the log, then the registries. No other module calls
+//! `.read()` or `.write()` on a shard, so the order is kept here.
 
 use std::array;
 use std::hint::black_box;
@@ -30,18 +30,18 @@ use super::whole::{AllShards, ReadAll, WriteAll};
 use crate::config::Config;
 use crate::config::trace::trace;
 
-/// How long a thread that wants all shards waits for one of them before it lets go of the others …
+/// How long a thread that locks all shards waits for one of them before it unlocks the others …
 const LOCK_ALL_PATIENCE: Duration = Duration::from_millis(1);
-/// … and how often it does so before it just waits.
+/// … and how often it does that before it just waits.
 const LOCK_ALL_ATTEMPTS: usize = 100;
 
-/// How many keys are looked up together ahead.
+/// How many keys are prefetched together.
 const PREFETCHED: usize = 16;
 
-/// How often a command that waits for the end of a snapshot looks for it.
+/// How often a command that waits for the end of a snapshot checks for it.
 const SNAPSHOT_SLICE: Duration = Duration::from_millis(1);
 
-/// So many fields of a database are swept while a shard is locked.
+/// The sweeper removes up to this many fields before it unlocks the shard for others.
 const SWEPT_FIELDS: usize = 1000;
 
 /// A shard with its lock, at the start of a cache line.
@@ -53,19 +53,19 @@ struct Slot(RwLock<Shard>);
 pub struct Keyspace {
     shards: Box<[Slot]>,
     pub(super) env: Environment,
-    /// What a rewrite of the log wants to be shown of each shard before the shard changes.
+    /// The snapshot that is being taken, if any.
     snapshot: RwLock<Option<Snapshot>>,
-    /// Its number; 0 while none is being taken.
+    /// Its number; 0 without one.
     snapshot_epoch: AtomicU64,
-    /// Whether FLUSHALL and its like may end it.
+    /// Whether commands such as FLUSHALL may end it.
     snapshot_may_yield: AtomicBool,
-    /// How many there have been.
+    /// How many snapshots there have been.
     epochs: AtomicU64,
-    /// Whether the sweeper sweeps.
+    /// Whether the sweeper removes expired keys.
     sweeping: AtomicBool,
 }
 
-/// The keyspace as it was at one moment, on its way to somewhere else. See [`Keyspace::snapshot`].
+/// See [`Keyspace::snapshot`].
 struct Snapshot {
     epoch: u64,
     save: Arc<SaveShard>,
@@ -86,8 +86,8 @@ impl From<io::Error> for SnapshotError {
     }
 }
 
-/// What is done with a shard to save it. It is called with the shard locked, by the thread that takes
-/// the snapshot or by one that is about to change the shard.
+/// Saves a shard. Called with the shard locked, by the thread that takes the snapshot or by one that is
+/// about to change the shard.
 pub type SaveShard = dyn Fn(&Shard) + Send + Sync;
 
 impl Keyspace {
@@ -109,14 +109,14 @@ impl Keyspace {
         Keyspace { env: self.env.beside(), ..Keyspace::new(self.env.config.clone()) }
     }
 
-    /// Shows `save` every shard as it is at one moment, the moment at which `begin` is called: then,
-    /// briefly, all shards are locked. After that each shard is saved by whoever comes first, this
-    /// thread on its way through all of them, or a writer just before its first change (copy on
-    /// write, by shard). So nobody waits for more than one shard, and no second copy of the data is
-    /// needed. `progress` is told how many shards are done, and may stop it with an error.
+    /// Calls `save` with every shard as it was at one point in time: when `begin` is called, with all
+    /// shards locked briefly. After that each shard is saved by this thread on its way through all of
+    /// them, or by the first writer that reaches the shard, just before it changes it (copy on write, by
+    /// shard). So no client waits for more than one shard, and there is no second copy of the data.
+    /// `progress` gets the number of shards that are saved, and may stop the snapshot with an error.
     ///
-    /// A command that changes the whole keyspace ends it, if it `may_yield`, and otherwise waits for
-    /// its end. Only one snapshot can be taken at a time; the caller sees to that.
+    /// A command that changes the whole keyspace ends the snapshot if it `may_yield`, and otherwise waits
+    /// for its end. The caller sees to it that only one snapshot is taken at a time.
     ///
     /// # Errors
     /// [`SnapshotError::Yielded`] if such a command ended it; otherwise those of `begin` and `progress`.
@@ -136,7 +136,7 @@ impl Keyspace {
         self.snapshot_epoch.store(epoch, SeqCst);
         drop(all);
         let done = (0..SHARDS).try_for_each(|index| {
-            // Locked for reading only: clients may look on, and a writer waits for its turn.
+            // Locked for reading, so that clients can read meanwhile.
             let shard = self.shared(index);
             if self.snapshot_epoch.load(SeqCst) != epoch {
                 return Err(SnapshotError::Yielded);
@@ -152,7 +152,7 @@ impl Keyspace {
         done
     }
 
-    /// Saves a shard that is about to be changed, if a snapshot is being taken and does not have it.
+    /// Saves a shard that is about to be changed, if a snapshot is being taken and does not have it yet.
     fn save_before_change(&self, shard: &Shard) {
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = snapshot.as_ref()
@@ -162,7 +162,7 @@ impl Keyspace {
         }
     }
 
-    /// Lets the sweeper sweep, or not. An expired key is gone for everybody all the same.
+    /// Turns the sweeper on or off. Clients do not see expired keys either way.
     pub fn set_sweeping(&self, sweeping: bool) {
         self.sweeping.store(sweeping, Relaxed);
     }
@@ -177,13 +177,12 @@ impl Keyspace {
         self.env.tick();
     }
 
-    /// Brings keys near that are going to be used soon, and returns how many: some of the first.
+    /// Prefetches the first of these keys, which will be used soon, into the CPU cache. Returns how many.
     ///
-    /// A look-up waits for memory three times: for the lock, for the place in the map, for the entry. In a
-    /// large keyspace the look-ups of a pipeline do little else, one behind the other. Here they wait
-    /// together: the shards that are free are locked (which locks no order, since it waits for nobody), and
-    /// then looked into. In pipelines of 100, with two million keys, that spares a GET a third of its user
-    /// time.
+    /// A lookup waits for memory three times: for the lock, for the slot in the map, for the entry. In a
+    /// large keyspace, a pipeline spends most of its time on such waits, one after the other. Here they
+    /// overlap: the shards that are free are locked (in any order, since it waits for none) and then read.
+    /// In pipelines of 100, with two million keys, that saves a GET a third of its user time.
     pub fn prefetch<'a>(&self, db: usize, keys: impl Iterator<Item = &'a [u8]>) -> usize {
         let (mut hashed, mut count) = ([HashedKey::default(); PREFETCHED], 0);
         for (place, key) in hashed.iter_mut().zip(keys) {
@@ -199,7 +198,7 @@ impl Keyspace {
             let table = shard.as_ref().and_then(|shard| shard.table(db));
             table.is_some_and(|table| table.get(**key).is_some())
         };
-        // The compiler would leave out a look-up whose result nobody wants.
+        // The compiler would remove a lookup whose result is unused.
         black_box(hashed.iter().zip(&shards).filter(is_there).count());
         count
     }
@@ -232,7 +231,7 @@ impl Keyspace {
         WriteAll::new(&self.env, db, self)
     }
 
-    /// Locks all that a transaction locks, each shard once, for writing only where it writes.
+    /// Locks the shards of a transaction, each once, and for writing only where it writes.
     pub fn transact(&self, locks: LockSet) -> Transaction<'_> {
         let held = |index, written| match written {
             true => Held::Exclusive(self.exclusive(index)),
@@ -259,10 +258,11 @@ impl Keyspace {
         Transaction::new(&self.env, shards)
     }
 
-    /// Has the watcher told when the key changes. False if it watches the key already.
+    /// Raises the watcher's flag when the key changes from now on. Returns false if it watches the key
+    /// already.
     pub fn watch(&self, db: usize, key: &[u8], watcher: &Arc<Watcher>) -> bool {
         let key = HashedKey::new(key);
-        // Not through `exclusive`: no data changes, so there is nothing to save or to fear.
+        // Not through `exclusive`: no data changes, so no snapshot needs to save the shard.
         let shard = self.shards[key.shard()].0.write();
         let mut shard = shard.unwrap_or_else(PoisonError::into_inner);
         shard.watch(db, key, watcher, self.env.now_ms())
@@ -280,10 +280,9 @@ impl Keyspace {
         lock_all(|index| self.try_exclusive(index), |index| self.exclusive(index))
     }
 
-    /// Removes what has expired. For each shard in which something had, `log` is told what (the shard
-    /// still locked) and returns the log position behind the records; then what was removed is
-    /// dropped, without the lock. Where very many fields have expired, the shard is let go of in
-    /// between.
+    /// Removes expired keys and fields. For each shard that had some, `log` gets them while the shard is
+    /// still locked, and returns the LSN of their records; then they are freed without the lock. If very
+    /// many fields of a shard have expired, the shard is unlocked in between.
     pub fn sweep(&self, now_ms: i64, mut log: impl FnMut(&[Expired]) -> u64) {
         let shards = if self.sweeping.load(Relaxed) { SHARDS } else { 0 };
         for index in 0..shards {
@@ -308,12 +307,12 @@ impl Keyspace {
         self.guard(self.shards[index].0.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// As `shared`, but gives up soon.
+    /// As `shared`, but gives up after a moment.
     fn try_shared(&self, index: usize) -> Option<Shared<'_>> {
         patiently(|| self.shards[index].0.try_read()).map(Shared::Locked)
     }
 
-    /// As `exclusive`, but gives up soon.
+    /// As `exclusive`, but gives up after a moment.
     fn try_exclusive(&self, index: usize) -> Option<Exclusive<'_>> {
         patiently(|| self.shards[index].0.try_write()).map(|shard| self.guard(shard))
     }
@@ -361,8 +360,8 @@ impl AllShards for Keyspace {
         lsn
     }
 
-    /// A snapshot that is being taken ends: to save all of it first, with everything locked, would keep
-    /// everybody waiting. One that has yielded too often already is waited for, with nothing locked.
+    /// Ends a snapshot that is being taken: saving all shards first, with all of them locked, would stop
+    /// every client. A snapshot that has yielded too often is waited for, with nothing locked.
     fn lock_all(&self) -> Vec<Exclusive<'_>> {
         while !self.snapshot_may_yield.load(SeqCst) && self.snapshot_epoch.load(SeqCst) != 0 {
             std::thread::sleep(SNAPSHOT_SLICE);
@@ -372,8 +371,8 @@ impl AllShards for Keyspace {
     }
 }
 
-/// Locks all shards, and waits for none of them for long while it holds others: everybody would wait
-/// with it, for one client's long command.
+/// Locks all shards. While it holds some, it does not wait long for another: all clients would wait for
+/// the one long command that holds it.
 fn lock_all<G>(attempt: impl Fn(usize) -> Option<G>, lock: impl Fn(usize) -> G) -> Vec<G> {
     let mut all = Vec::with_capacity(SHARDS);
     for _ in 0..LOCK_ALL_ATTEMPTS {
@@ -393,7 +392,7 @@ fn lock_all<G>(attempt: impl Fn(usize) -> Option<G>, lock: impl Fn(usize) -> G) 
     (0..SHARDS).map(lock).collect()
 }
 
-/// Tries to lock, for a moment.
+/// Tries to lock for up to `LOCK_ALL_PATIENCE`.
 fn patiently<G>(attempt: impl Fn() -> TryLockResult<G>) -> Option<G> {
     let mut started = None;
     loop {

@@ -1,13 +1,13 @@
-//! A transaction's shards: all that its commands use, locked once, for as long as it takes.
+//! A transaction's shards: those of all its commands, locked once, until it ends.
 //!
-//! [`LockSet`] collects which keys the commands read and write; [`Keyspace::transact`] locks the union of
-//! their shards in the one order there is, for writing where something writes and for reading elsewhere:
-//! transactions that only read do not keep each other waiting. The [`Transaction`] then lends each command
-//! the view that it would have alone, of no more than its own keys, so handlers do not know that they are
-//! part of one. Nobody else sees anything between two of its commands.
+//! [`LockSet`] collects which keys the commands read and write. The keyspace locks the union of their
+//! shards in ascending order, for writing where a command writes and for reading elsewhere, so that
+//! transactions that only read do not wait for each other. The [`Transaction`] then lends each command the
+//! view that it would have alone, of its own keys only, so handlers do not know that they are part of
+//! one. No other client sees the state between two of its commands.
 //!
-//! The shards of watched keys are among those that are locked, if only for reading. Otherwise two
-//! transactions, each watching what the other writes, could both find nothing changed and both go on.
+//! The shards of watched keys are locked too, if only for reading. Otherwise two transactions, each of
+//! which watches what the other writes, could both find nothing changed and both go on.
 //!
 //! The clock is read once, when everything is locked.
 
@@ -23,10 +23,10 @@ use super::view::{ReadView, View, WriteView};
 use super::watch::Watcher;
 use super::whole::{AllShards, ReadAll, WriteAll};
 
-/// What a transaction is going to use.
+/// What a transaction is going to lock.
 #[derive(Default)]
 pub struct LockSet {
-    /// Shards, and whether they are exclusive.
+    /// Shards, and whether they are locked for writing.
     shards: Vec<(usize, bool)>,
     reads_all: bool,
     writes_all: bool,
@@ -38,7 +38,7 @@ impl LockSet {
         self.shards.extend(keys.map(|key| (HashedKey::new(key).shard(), false)));
     }
 
-    /// These keys are exclusive.
+    /// These keys are written.
     pub fn write<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
         self.shards.extend(keys.map(|key| (HashedKey::new(key).shard(), true)));
     }
@@ -48,17 +48,17 @@ impl LockSet {
         self.reads_all = true;
     }
 
-    /// The whole keyspace is exclusive.
+    /// The whole keyspace is written.
     pub fn write_all(&mut self) {
         self.writes_all = true;
     }
 
-    /// What to lock for it.
+    /// The shards to lock.
     pub(super) fn shards(mut self) -> LockPlan {
         if self.writes_all {
             return LockPlan::AllExclusive;
         }
-        // Of what is said of one shard, that it is exclusive comes first and stays.
+        // For each shard the exclusive request sorts first, and is the one that stays.
         self.shards.sort_unstable_by_key(|&(index, exclusive)| (index, !exclusive));
         self.shards.dedup_by_key(|(index, _)| *index);
         if self.reads_all {
@@ -69,13 +69,13 @@ impl LockSet {
     }
 }
 
-/// The shards that a transaction wants locked.
+/// The shards to lock for a transaction.
 pub(super) enum LockPlan {
     /// All, for writing.
     AllExclusive,
-    /// All, some of them for writing: those, in ascending order.
+    /// All; these, in ascending order, for writing.
     All { exclusive: Vec<usize> },
-    /// Some in ascending order, and whether they are for writing.
+    /// These, in ascending order, each with whether it is locked for writing.
     Some(Vec<(usize, bool)>),
 }
 
@@ -114,13 +114,13 @@ impl<'a> Transaction<'a> {
         Transaction { env, shards, now_ms: env.now_ms() }
     }
 
-    /// The moment of all of its commands: Unix time in milliseconds.
+    /// The time that all of its commands see: Unix time in milliseconds.
     pub fn now_ms(&self) -> i64 {
         self.now_ms
     }
 
-    /// Whether one of these keys, with their databases, which the watcher watches, has changed. All of
-    /// them were among its locks.
+    /// Whether one of these watched keys, given with their databases, has changed since it was watched.
+    /// Their shards are locked.
     pub fn finds_changed(&self, watched: &[(usize, Vec<u8>)], watcher: &Arc<Watcher>) -> bool {
         let has_expired = |(db, key): &(usize, Vec<u8>)| {
             let key = HashedKey::new(key);
@@ -130,12 +130,12 @@ impl<'a> Transaction<'a> {
         watcher.has_changed() || watched.iter().any(has_expired)
     }
 
-    /// The highest log position of what is locked.
+    /// The highest LSN of the locked shards.
     pub fn last_lsn(&self) -> u64 {
         self.shards.iter().map(|(_, held)| held.shard().last_lsn).max().unwrap_or(0)
     }
 
-    /// Takes note that the log has everything up to that position.
+    /// The log has every change of the shards locked for writing up to that LSN.
     pub fn logged(&mut self, position: u64) {
         let exclusive = self.shards.iter_mut().filter_map(|(_, held)| held.shard_mut());
         exclusive.for_each(|shard| shard.logged(position));
@@ -157,7 +157,7 @@ impl Shards for Transaction<'_> {
     }
 
     fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
-        // The shards come in ascending order: each is parted from those behind it.
+        // Shards are asked for in ascending order, so each is split off from those behind it.
         let mut rest = self.shards.iter_mut();
         let lend = |index| {
             let place = rest.as_slice().partition_point(|(held, _)| *held < index);

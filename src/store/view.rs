@@ -5,10 +5,10 @@
 //! the guard allows it, so a command that is declared as a read and changes something does not
 //! compile. Handlers cannot lock, and cannot reach a key that is not among those of their command.
 //!
-//! Expiry: a reader treats an expired key as absent, and so an expired field ([`LiveHash`]). A writer
-//! that is about to change one in place removes it first, and the view remembers that, so that the log
-//! says `DEL` or `HDEL` before it says what the command did. The clock is read at most once in the life
-//! of a view, so a command sees one moment.
+//! Expiry: to a reader, an expired key is absent, and so is an expired field ([`LiveHash`]). A writer that
+//! is about to change one removes it first. The view remembers that, so that the log gets a `DEL` or `HDEL`
+//! before the record of the command. The clock is read at most once in the life of a view, so a command
+//! sees a single point in time.
 //!
 //! Every lookup says with [`Access`] what it counts as.
 
@@ -45,22 +45,22 @@ pub enum Access {
     Inspect,
 }
 
-/// Keys in locked shards. See the module's opening words.
+/// Keys in locked shards.
 pub struct View<'a, G> {
     env: &'a Environment,
     guards: Guards<G>,
-    /// The database that the methods mean. `COPY` and `MOVE` change it for a moment: the shard of a
-    /// key is the same in all databases.
+    /// The database that the methods refer to. `COPY` and `MOVE` change it temporarily, which works because
+    /// a key has the same shard in all databases.
     pub db: usize,
-    /// Unix time in milliseconds; 0 until somebody asks.
+    /// Unix time in milliseconds; 0 until it is first needed.
     now_ms: Cell<i64>,
     /// Whether a lookup may count as a use of the key. Not with `CLIENT NO-TOUCH`.
     lru: bool,
-    /// The log is being replayed, where nothing expires by itself: a key that has expired by now may get a
-    /// later expiry time further on in the log; and when it did expire, the log says so.
+    /// The log is being replayed, and nothing expires by itself: a key that has expired by now may get a
+    /// later expiry time further on in the log, and a key that did expire has a `DEL` there.
     replaying: bool,
     lookups: Cell<(u32, u32)>,
-    /// Most commands leave nothing, and pay for one pointer.
+    /// Boxed, because most commands leave nothing.
     changes: Cell<Option<Box<Changes>>>,
 }
 
@@ -75,19 +75,19 @@ impl<'a, G: Guard> View<'a, G> {
         View { env, guards, db, now_ms, lru: true, replaying: false, lookups, changes }
     }
 
-    /// The same at a time that is known.
+    /// Sets the time that the command sees.
     pub(super) fn at(self, now_ms: i64) -> View<'a, G> {
         self.now_ms.set(now_ms);
         self
     }
 
-    /// The same, in which a lookup may count as a use of the key or not, for a replay of the log or not.
+    /// Sets whether lookups may count as uses of the keys, and whether the log is being replayed.
     #[inline(always)]
     pub fn with(self, lru: bool, replaying: bool) -> View<'a, G> {
         View { lru, replaying, ..self }
     }
 
-    /// The moment of this command: Unix time in milliseconds.
+    /// The time that the command sees: Unix time in milliseconds.
     pub fn now_ms(&self) -> i64 {
         if self.now_ms.get() == 0 {
             self.now_ms.set(self.env.now_ms());
@@ -95,13 +95,13 @@ impl<'a, G: Guard> View<'a, G> {
         self.now_ms.get()
     }
 
-    /// Whether something that is to expire then is gone at once. (Redis's rule: a key that is there
-    /// stays through the millisecond of its deadline, one that is given this deadline does not.)
+    /// Whether a key that is given this expiry time is deleted at once. (Redis's rule: an existing key lives
+    /// through the millisecond of its expiry time, but one that is given a time that has come does not.)
     pub fn has_passed(&self, expires_at_ms: i64) -> bool {
         !self.replaying && expires_at_ms <= self.now_ms()
     }
 
-    /// The highest log position of the shards: what the command may show is logged before it.
+    /// The highest LSN of the shards: every change that the command can see is in the log before it.
     pub fn last_lsn(&self) -> u64 {
         match &self.guards {
             Guards::One { guard, .. } => guard.last_lsn,
@@ -128,8 +128,8 @@ impl<'a, G: Guard> View<'a, G> {
         found
     }
 
-    /// Notes that a key is not there that a read wanted. One that is `held` has expired: it stays for a
-    /// writer or the sweeper to remove, but clients that cache it need not wait for that.
+    /// Notes that a read did not find the key. If it is `held`, it has expired: a writer or the sweeper will
+    /// remove it, but clients that cache it are notified now.
     #[inline]
     fn note_miss(&self, key: &[u8], access: Access, held: bool) {
         let is_event =
@@ -152,7 +152,7 @@ impl<'a, G: Guard> View<'a, G> {
         self.env.second().saturating_sub(entry.used_at())
     }
 
-    /// Whether the key is there.
+    /// Whether the key exists.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.get(key, Access::Use).is_some()
     }
@@ -185,7 +185,7 @@ impl<'a, G: Guard> View<'a, G> {
         }
     }
 
-    /// The longest string that may be stored.
+    /// The longest string that may be stored, in bytes.
     pub fn string_limit(&self) -> usize {
         if self.replaying {
             return usize::MAX; // what the log has was once allowed
@@ -197,7 +197,7 @@ impl<'a, G: Guard> View<'a, G> {
         entry.can_expire() && !self.replaying && entry.is_expired(self.now_ms())
     }
 
-    /// What the command leaves to be done.
+    /// Takes what the command leaves to be done.
     #[inline(always)]
     pub fn finish(&self) -> Aftermath {
         Aftermath { lookups: self.lookups.get(), changes: self.changes.take() }
@@ -232,8 +232,8 @@ impl WriteView<'_> {
         }))
     }
 
-    /// As [`WriteView::string_mut`], for those who may leave the string as it is, or put another in its
-    /// place: they say how it was written.
+    /// As [`WriteView::string_mut`], for callers that may leave the string as it is or replace it: they set
+    /// its [`StringOrigin`] themselves.
     ///
     /// # Errors
     /// [`WrongType`] if it holds something else.
@@ -251,8 +251,8 @@ impl WriteView<'_> {
         }
     }
 
-    /// Changes the hash at the key, if it is there, without the fields that have expired. If it is
-    /// empty then, the key goes away.
+    /// Calls `edit` with the hash at the key, if the key exists, after removing its expired fields. If the
+    /// hash is empty afterwards, the key is deleted.
     ///
     /// # Errors
     /// [`WrongType`] if it holds something else.
@@ -264,7 +264,7 @@ impl WriteView<'_> {
         if !self.is_live(key) {
             return Ok(None);
         }
-        // If the hash has a field with a deadline, the clock has been read to know that it is live.
+        // `is_live` has read the clock if any field of the hash can expire.
         let now_ms = if self.replaying { 0 } else { self.now_ms.get() };
         let hash = match self.entry_mut(key).map(|entry| &mut entry.value) {
             None => return Ok(None),
@@ -296,7 +296,7 @@ impl WriteView<'_> {
         Ok(Some(result))
     }
 
-    /// As [`WriteView::edit_hash`], with a new hash if the key is not there.
+    /// As [`WriteView::edit_hash`], with a new hash if the key does not exist.
     ///
     /// # Errors
     /// [`WrongType`] if the key holds something else.
@@ -311,14 +311,14 @@ impl WriteView<'_> {
         self.edit_hash(key, edit)?.ok_or(WrongType)
     }
 
-    /// Lets the key hold the value until the deadline, whatever it held before. If that had expired,
-    /// the log must say so first: a command that is logged as received and did this because the key
-    /// was not there (SETNX) would find it when it is replayed, where nothing expires by itself.
+    /// Sets the key to the value, with that expiry time or none. If it held a value that had expired, the log
+    /// gets a `DEL` first: otherwise a command that is logged verbatim and succeeded because the key was
+    /// absent (SETNX) would find the key during a replay, where nothing expires by itself.
     pub fn insert(&mut self, key: &[u8], value: Value, expires_at_ms: Option<i64>) {
         self.insert_entry(key, Entry::new(value, expires_at_ms));
     }
 
-    /// As [`WriteView::insert`], for an entry that was elsewhere before.
+    /// As [`WriteView::insert`], for an entry that was taken from another place.
     pub fn insert_entry(&mut self, key: &[u8], entry: Entry) {
         self.notify_insertion(key);
         let (db, expires_at_ms) = (self.db, entry.expires_at_ms());
@@ -332,7 +332,7 @@ impl WriteView<'_> {
         self.replaced(hashed, old, expires_at_ms);
     }
 
-    /// As [`WriteView::insert`], for a string: see [`Table::insert_string`].
+    /// As [`WriteView::insert`], for a string, which may reuse the memory of the old one.
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<i64>) {
         self.notify_insertion(key);
         let (db, second) = (self.db, self.env.second());
@@ -343,7 +343,7 @@ impl WriteView<'_> {
         self.replaced(hashed, old, expires_at_ms);
     }
 
-    /// Takes note of what the key held before, and of when it expires now.
+    /// Notes what the key held before and when it expires now.
     fn replaced(&mut self, key: HashedKey, old: Option<Entry>, expires_at_ms: Option<i64>) {
         self.env.note_expiry(key.shard(), expires_at_ms);
         if let Some(old) = old.as_ref().filter(|old| self.is_expired(old)) {
@@ -353,7 +353,7 @@ impl WriteView<'_> {
         self.discard(old);
     }
 
-    /// Removes the key; says whether it was there.
+    /// Deletes the key. Returns whether it existed.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let old = self.take(key);
         let found = old.is_some();
@@ -361,7 +361,7 @@ impl WriteView<'_> {
         found
     }
 
-    /// Removes the key and returns what it held.
+    /// Deletes the key and returns its entry.
     pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
         if !self.is_live(key) {
             return None;
@@ -374,13 +374,13 @@ impl WriteView<'_> {
         entry
     }
 
-    /// Removes the key if it has expired. Who only reads a key that it was given to write, and whose
-    /// record is to give the same when it is replayed, where nothing expires, lets the log say so.
+    /// Removes the key if it has expired. For a command that only reads this key but is logged verbatim: a
+    /// replay, where nothing expires by itself, must find the key absent too.
     pub fn remove_if_expired(&mut self, key: &[u8]) {
         self.is_live(key);
     }
 
-    /// Lets the key, if it is there, expire at the deadline, or never.
+    /// Sets the expiry time of the key, if it exists, or removes it.
     pub fn set_expires_at_ms(&mut self, key: &[u8], expires_at_ms: Option<i64>) {
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
@@ -390,7 +390,7 @@ impl WriteView<'_> {
         self.env.note_expiry(hashed.shard(), expires_at_ms);
     }
 
-    /// When a hash is small enough for its compact form.
+    /// Up to which size a hash stays packed.
     pub fn packed_limits(&self) -> PackedLimits {
         let config = &self.env.config;
         PackedLimits {
@@ -399,7 +399,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// The longest sparse form of a HyperLogLog.
+    /// The longest sparse form of a HyperLogLog, in bytes.
     pub fn hll_sparse_limit(&self) -> usize {
         self.env.config.hll_sparse_max_bytes.load(Relaxed) as usize
     }
@@ -409,7 +409,7 @@ impl WriteView<'_> {
         self.env.config.database_count()
     }
 
-    /// Takes note of what happened to a key, if events of that class are wanted.
+    /// Notes a keyspace event, if its class is enabled.
     #[inline(always)]
     pub fn notify(&mut self, class: Class, name: &'static str, key: &[u8]) {
         if self.env.config.notify_keyspace_events.has(class) {
@@ -423,8 +423,8 @@ impl WriteView<'_> {
         self.changes().events.push(event);
     }
 
-    /// Takes note that the key, which was just read, is not there, if it is not. (A command that only
-    /// reads need not say so.)
+    /// Notes a `keymiss` event if the key, which the command has just read, does not exist. (For commands
+    /// that write: of commands that only read, every miss is noted.)
     #[inline(always)]
     pub fn notify_if_missing(&mut self, key: &[u8]) {
         if self.env.config.notify_keyspace_events.has(Class::KEY_MISS) && !self.is_live(key) {
@@ -432,7 +432,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Takes note of an event of a hash, and that it went away with its last field, if it did.
+    /// Notes that an event removed fields of a hash, and `del` if the hash is gone with its last field.
     pub fn notify_removal(&mut self, name: &'static str, key: &[u8]) {
         self.notify(Class::HASH, name, key);
         if self.get(key, Access::Look).is_none() {
@@ -440,7 +440,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Something is about to be put at the key: what expired there is told first, then that it is new.
+    /// Notes the events that come before a key is set: `expired` if its old value had, and `new`.
     #[inline(always)]
     fn notify_insertion(&mut self, key: &[u8]) {
         let wanted = &self.env.config.notify_keyspace_events;
@@ -462,7 +462,7 @@ impl WriteView<'_> {
         names.for_each(|(_, name)| self.note_event(name, key));
     }
 
-    /// Takes note that the log has everything about these shards up to that position.
+    /// The log has every change of these shards up to that LSN.
     pub fn logged(&mut self, position: u64) {
         match &mut self.guards {
             Guards::One { guard, .. } => guard.logged(position),
@@ -470,7 +470,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Takes note that a key has changed, if anybody caches what he has read.
+    /// Notes that a key was modified, if any client caches what it reads.
     #[inline(always)]
     fn note_change(&mut self, key: &[u8]) {
         if self.env.is_tracked() {
@@ -478,8 +478,8 @@ impl WriteView<'_> {
         }
     }
 
-    /// What the command leaves to be done. Values that were lent to be changed in place count as modified if
-    /// it has `changed` something.
+    /// Takes what the command leaves to be done. If it has `changed` something, the values that were lent to
+    /// be changed in place count as modified.
     #[inline(always)]
     pub fn finish_write(&mut self, changed: bool) -> Aftermath {
         if changed && self.changes.get_mut().is_some() {
@@ -507,7 +507,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Whether the key is there. If it has expired it is removed.
+    /// Whether the key exists. If it has expired, it is removed.
     fn is_live(&mut self, key: &[u8]) -> bool {
         let (shard, hashed) = self.locate(key);
         let Some(entry) = shard.table(self.db).and_then(|table| table.get(hashed)) else {
@@ -527,7 +527,7 @@ impl WriteView<'_> {
         false
     }
 
-    /// The entry, expired or not.
+    /// The entry, even if it has expired.
     fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
         let (db, lru, second) = (self.db, self.lru, self.env.second());
         if self.locate(key).0.watches.is_some() || self.env.is_tracked() {

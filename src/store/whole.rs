@@ -1,7 +1,7 @@
-//! The whole keyspace, as the few commands see it that need all of it.
+//! The whole keyspace, for the few commands that need all of it.
 //!
-//! [`ReadAll`] visits one shard after the other and never holds more than one, so a walk keeps nobody
-//! waiting for long. [`WriteAll`] locks all shards, but only when it begins to change something.
+//! [`ReadAll`] visits one shard after the other and never locks more than one, so no client waits long for
+//! it. [`WriteAll`] locks all shards, but only when it begins to change something.
 
 use std::cell::Cell;
 
@@ -12,19 +12,19 @@ use super::guard::Exclusive;
 use super::shard::{Shard, Table};
 use super::value::Entry;
 
-/// All shards, as the keyspace and a transaction have them.
+/// Access to all shards: the keyspace locks them, a transaction has them locked.
 pub trait AllShards {
-    /// Shows every shard from the `first` on to the visitor, one after the other, until it returns false.
+    /// Calls the visitor with every shard from the `first` on, one after the other, until it returns false.
     /// Returns the highest LSN that was seen.
     fn visit(&self, first: usize, visitor: &mut dyn FnMut(usize, &Shard) -> bool) -> u64;
     /// Locks every shard for writing.
     fn lock_all(&self) -> Vec<Exclusive<'_>>;
 }
 
-/// What a command sees that reads the whole keyspace: one shard after the other, never all at once.
+/// The whole keyspace for a command that reads it, one shard at a time.
 pub struct ReadAll<'a> {
     shards: &'a dyn AllShards,
-    /// The database that the command means.
+    /// The database that the client has selected.
     pub db: usize,
     now_ms: i64,
     last_lsn: Cell<u64>,
@@ -35,20 +35,20 @@ impl<'a> ReadAll<'a> {
         ReadAll { shards, db, now_ms, last_lsn: Cell::new(0) }
     }
 
-    /// The highest log position of what was visited.
+    /// The highest LSN of the shards that were visited.
     pub fn last_lsn(&self) -> u64 {
         self.last_lsn.get()
     }
 
-    /// Shows the database's part of every shard, from the shard of that number on, with the shard's
-    /// number, until the visitor returns false.
+    /// Calls the visitor with the index of each shard from the `first` on and its keys in the selected
+    /// database, until it returns false.
     pub fn visit(&self, first: usize, mut visitor: impl FnMut(usize, &Table) -> bool) {
         self.visit_shards(first, |index, shard| {
             shard.table(self.db).is_none_or(|table| visitor(index, table))
         });
     }
 
-    /// Shows the parts of all databases of every shard, with the numbers of the databases.
+    /// Calls the visitor with the number of each database and its keys, shard by shard.
     pub fn visit_databases(&self, mut visitor: impl FnMut(usize, &Table)) {
         self.visit_shards(0, |_, shard| {
             let databases = 0..shard.databases();
@@ -62,23 +62,23 @@ impl<'a> ReadAll<'a> {
         self.last_lsn.set(self.last_lsn.get().max(lsn));
     }
 
-    /// The moment of this command: Unix time in milliseconds.
+    /// The time that the command sees: Unix time in milliseconds.
     pub fn now_ms(&self) -> i64 {
         self.now_ms
     }
 
-    /// Whether the entry is there at the moment of this command.
+    /// Whether the entry has not expired.
     pub fn is_live(&self, entry: &Entry) -> bool {
         !entry.is_expired(self.now_ms)
     }
 }
 
-/// What a command sees that changes the whole keyspace: every shard, locked as soon as it begins to.
+/// The whole keyspace for a command that changes it: all shards, locked as soon as it begins to.
 pub struct WriteAll<'a> {
     env: &'a Environment,
-    /// The database that the command means.
+    /// The database that the client has selected.
     pub db: usize,
-    /// Locks all shards; none if they are locked.
+    /// Locks all shards, unless they are locked already.
     unlocked: Option<&'a dyn AllShards>,
     shards: Vec<Exclusive<'a>>,
     changes: Changes,
@@ -117,7 +117,7 @@ impl<'a> WriteAll<'a> {
         self.env.config.database_count()
     }
 
-    /// Empties the database that the command means.
+    /// Empties the selected database.
     pub fn flush(&mut self) {
         self.changes.replaced_all = true;
         let db = self.db;
@@ -138,12 +138,12 @@ impl<'a> WriteAll<'a> {
         }
     }
 
-    /// Locks everything now: nobody else uses any key until this is dropped.
+    /// Locks all shards now: no other client uses any key until this is dropped.
     pub fn stop(&mut self) {
         self.lock();
     }
 
-    /// Takes over all keys of all databases of another keyspace, and gives up what there was.
+    /// Replaces all databases by those of another keyspace.
     pub fn take_over(&mut self, mut other: WriteAll) {
         self.lock();
         self.changes.replaced_all = true;
@@ -165,17 +165,17 @@ impl<'a> WriteAll<'a> {
         self.lock().iter_mut().for_each(|shard| shard.swap(one, other, now_ms));
     }
 
-    /// The highest log position of the shards.
+    /// The highest LSN of the shards.
     pub fn last_lsn(&self) -> u64 {
         self.shards.iter().map(|shard| shard.last_lsn).max().unwrap_or(0)
     }
 
-    /// Takes note that the log has everything up to that position.
+    /// The log has every change up to that LSN.
     pub fn logged(&mut self, position: u64) {
         self.shards.iter_mut().for_each(|shard| shard.logged(position));
     }
 
-    /// What the command leaves to be done. (Nothing counts as a lookup.)
+    /// Takes what the command leaves to be done. (Nothing counts as a lookup.)
     pub fn finish(&mut self) -> Aftermath {
         let changes = std::mem::take(&mut self.changes);
         let is_needed = changes.replaced_all || !changes.garbage.is_empty();
