@@ -99,7 +99,7 @@ fn setinfo(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn info(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    context.session.publish(context.server, Instant::now());
+    context.session.sync_client_state(Instant::now());
     describe(context.server, std::slice::from_ref(&context.session.client), reply);
     Ok(())
 }
@@ -121,7 +121,7 @@ fn list(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         }
         Some(_) => return Err(CommandError::SYNTAX),
     }
-    context.session.publish(context.server, Instant::now());
+    context.session.sync_client_state(Instant::now());
     describe(context.server, &all, reply);
     Ok(())
 }

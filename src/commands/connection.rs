@@ -129,7 +129,7 @@ fn authenticate(context: &mut Context, command: &[u8], user: &[u8], password: &[
 /// Records a failed login for `ACL LOG`.
 fn note_failure(context: &mut Context, command: &[u8], user: &[u8]) {
     let Context { server, session, .. } = context;
-    session.publish(server, Instant::now());
+    session.sync_client_state(Instant::now());
     let client = server.describe(&session.client);
     let attempt = FailedLogin::new(command, user, session.multi.is_some(), now_ms());
     let limit = server.config.acllog_max_len.load(Relaxed) as usize;

@@ -1,21 +1,21 @@
-//! `INFO`: what the server can tell of itself.
+//! `INFO`: the server's state and statistics, in sections.
 //!
-//! Only what is known to be true here. Fields of Redis's that would have to be invented are left out, and
-//! so are those about forks, evictions in progress, scripts, modules and replicas. A zero stands where
-//! zero is the truth and where tools look for it: nothing is ever evicted, no client ever blocks.
+//! Every field is true. Redis's fields about things that do not exist here (forks, evictions in progress,
+//! scripts, modules, replicas) are left out, except where tools expect one and zero is the right value.
 //!
-//! `used_memory` is what the kernel counts for the process, as `used_memory_rss`: what the allocator has
-//! handed out the standard library does not tell. Times of commands are measured as
-//! [`crate::stats::calls`] says.
+//! `used_memory` is the process's resident memory, as `used_memory_rss` is, because the standard library does
+//! not say how much the allocator has handed out. [`crate::stats::timer`] says how commands are timed.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use super::connection::REDIS_VERSION;
+use super::lookup::rows;
 use super::options::is;
-use super::spec::{Context, Family, Flags, Outcome, session};
+use super::spec::{Command, Context, Family, Flags, Outcome, session};
 use crate::resp::{Args, Reply};
+use crate::session::Server;
+use crate::stats::PerCommand;
 use crate::store::now_ms;
 use crate::store::shard::Table;
 use crate::watchers::pubsub::Kind;
@@ -26,10 +26,10 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
     session("info", "[section [section ...]]", info)
         .flags(Flags::ALWAYS.or(Flags::DANGEROUS).or(Flags::VISITS_KEYS))
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
-        .doc("1.0.0", "O(1)", "Tells about the server."),
+        .doc("1.0.0", "O(1)", "Returns the state and the statistics of the server."),
 ] };
 
-/// A section: its title, whether it is shown when none is named, and what writes its lines.
+/// A section: its title, whether it is shown by default, and the function that writes its lines.
 type Section = (&'static str, bool, fn(&mut Context, &mut String) -> fmt::Result);
 
 const SECTIONS: &[Section] = &[
@@ -48,8 +48,6 @@ const SECTIONS: &[Section] = &[
 ];
 
 fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    context.session.publish(context.server, Instant::now());
-    context.server.collected_stats();
     let asked = |name: &str| args.from(1).any(|arg| is(arg, name));
     let everything = asked("all") || asked("everything");
     let default = args.len() == 1 || asked("default");
@@ -88,8 +86,8 @@ fn server_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "config_file:{}\r\n", config_file.unwrap_or_default())
 }
 
-/// The system, its release and the architecture, as `uname` shows them; without the release where that
-/// is not in `/proc`.
+/// The system, its release and the architecture, as `uname` shows them. Without `/proc` the release is
+/// missing.
 fn operating_system() -> String {
     let arch = std::env::consts::ARCH;
     let read = |name| std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
@@ -127,20 +125,20 @@ fn memory_section(_: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "maxmemory_policy:noeviction\r\n")
 }
 
-/// What the process has in memory now, and the most it ever had, where Linux tells.
+/// The process's resident memory now and at its peak, in bytes. Known only on Linux.
 pub(super) fn resident_bytes() -> Option<(u64, u64)> {
     let of = |name| kilobytes("/proc/self/status", name);
     Some((of("VmRSS:")?, of("VmHWM:")?))
 }
 
-/// What a line of that name in a file of `/proc` says, in bytes.
+/// The value of the line with this name in a file of `/proc`, converted from kilobytes to bytes.
 fn kilobytes(path: &str, name: &str) -> Option<u64> {
     let lines = std::fs::read_to_string(path).ok()?;
     let line = lines.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// Bytes in the unit that fits, as Redis writes them.
+/// A number of bytes in the largest unit that fits, as Redis writes it.
 pub(super) fn human_bytes(bytes: u64) -> String {
     let units = [('T', 1u64 << 40), ('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
     match units.iter().find(|(_, unit)| bytes >= *unit) {
@@ -180,14 +178,15 @@ fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result 
 
 fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let stats = &context.server.stats;
+    let totals = stats.meters.totals();
     write!(text, "total_connections_received:{}\r\n", stats.connections.get())?;
-    write!(text, "total_commands_processed:{}\r\n", stats.commands.calls())?;
+    write!(text, "total_commands_processed:{}\r\n", totals.calls())?;
     let rate = stats.rates.get();
     if let Some(rate) = rate {
         write!(text, "instantaneous_ops_per_sec:{:.0}\r\n", rate.calls)?;
     }
-    write!(text, "total_net_input_bytes:{}\r\n", stats.input_bytes.get())?;
-    write!(text, "total_net_output_bytes:{}\r\n", stats.output_bytes.get())?;
+    write!(text, "total_net_input_bytes:{}\r\n", totals.received)?;
+    write!(text, "total_net_output_bytes:{}\r\n", totals.sent)?;
     if let Some(rate) = rate {
         write!(text, "instantaneous_input_kbps:{:.2}\r\n", rate.input_bytes / 1024.0)?;
         write!(text, "instantaneous_output_kbps:{:.2}\r\n", rate.output_bytes / 1024.0)?;
@@ -196,8 +195,8 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "expired_keys:{}\r\n", stats.expired_keys.get())?;
     write!(text, "expired_subkeys:{}\r\n", stats.expired_fields.get())?;
     write!(text, "evicted_keys:0\r\n")?;
-    write!(text, "keyspace_hits:{}\r\n", stats.hits.get())?;
-    write!(text, "keyspace_misses:{}\r\n", stats.misses.get())?;
+    write!(text, "keyspace_hits:{}\r\n", totals.hits)?;
+    write!(text, "keyspace_misses:{}\r\n", totals.misses)?;
     for (name, kind) in [
         ("pubsub_channels", Kind::Channel),
         ("pubsub_patterns", Kind::Pattern),
@@ -221,7 +220,7 @@ fn replication_section(_: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "master_repl_offset:0\r\nrepl_backlog_active:0\r\n")
 }
 
-/// User and system time of the process, where Linux tells. It counts in hundredths of a second.
+/// The process's user and system time. Known only on Linux, which counts it in hundredths of a second.
 fn cpu_section(_: &mut Context, text: &mut String) -> fmt::Result {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
         return Ok(());
@@ -239,10 +238,21 @@ fn cpu_section(_: &mut Context, text: &mut String) -> fmt::Result {
     Ok(())
 }
 
+/// The commands that were executed or refused since the last reset, by name.
+pub(super) fn called(server: &Server) -> Vec<(&'static Command, PerCommand)> {
+    let mut totals = server.stats.meters.totals();
+    let mut called: Vec<_> = rows()
+        .filter_map(|(_, row)| Some((row, totals.commands.remove(&row.id)?)))
+        .filter(|(_, counts)| counts.calls + counts.rejected > 0)
+        .collect();
+    called.sort_by_key(|(row, _)| row.name);
+    called
+}
+
 fn commandstats_section(context: &mut Context, text: &mut String) -> fmt::Result {
-    for (name, stats) in context.server.stats.commands.called() {
-        let (calls, microseconds) = (stats.calls(), stats.nanoseconds() as f64 / 1000.0);
-        let (rejected, failed) = (stats.rejected(), stats.failed());
+    for (Command { name, .. }, counts) in called(context.server) {
+        let PerCommand { calls, rejected, failed, .. } = counts;
+        let microseconds = counts.nanoseconds as f64 / 1000.0;
         let per_call = if calls == 0 { 0.0 } else { microseconds / calls as f64 };
         write!(
             text,
@@ -266,8 +276,8 @@ fn latencystats_section(context: &mut Context, text: &mut String) -> fmt::Result
         return Ok(());
     }
     let percentiles = server.config.latency_tracking_info_percentiles.get();
-    for (name, stats) in server.stats.commands.called() {
-        let Some(histogram) = stats.histogram() else { continue };
+    for (Command { name, id, .. }, counts) in called(server) {
+        let Some(histogram) = server.stats.histogram(*id, &counts) else { continue };
         let shown = percentiles.split_whitespace().map(|percent| {
             let nanoseconds = histogram.percentile(percent.parse().unwrap_or_default());
             format!("p{percent}={:.3}", nanoseconds as f64 / 1000.0)
@@ -295,33 +305,33 @@ fn keyspace_section(context: &mut Context, text: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// What there is in a database.
+/// The contents of one database.
 #[derive(Clone, Default)]
 pub(super) struct Totals {
     pub(super) keys: usize,
-    /// How many of them have a deadline.
+    /// Keys with an expiry time.
     pub(super) volatile: usize,
-    /// How many hashes have fields with a deadline.
+    /// Hashes with fields that have an expiry time.
     pub(super) timed: usize,
     pub(super) table_bytes: usize,
-    /// How many keys were looked at for the average of the time that they have left.
-    looked_at: usize,
-    /// How many of these have a deadline, and how long they have left altogether.
+    /// Keys visited for [`Totals::average_ttl_ms`].
+    visited: usize,
+    /// How many of these have an expiry time, and the sum of the times that they have left.
     sampled: usize,
     left_ms: u128,
 }
 
-/// So many keys are looked at for [`Totals::average_ttl_ms`], in the first shards that have any with a
-/// deadline. Keys are spread over the shards by a hash, so those are a fair sample.
-const LOOKED_AT: usize = 16_384;
+/// At most this many keys are visited for [`Totals::average_ttl_ms`], in the first shards that have a key
+/// with an expiry time. A hash decides which shard a key is in, so the sample is fair.
+const VISITED_KEYS: usize = 16_384;
 
 impl Totals {
     fn sample(&mut self, table: &Table, now_ms: i64) {
         if table.volatile() == 0 {
             return;
         }
-        for (_, entry) in table.iter().take(LOOKED_AT - self.looked_at) {
-            self.looked_at += 1;
+        for (_, entry) in table.iter().take(VISITED_KEYS - self.visited) {
+            self.visited += 1;
             if let Some(expires_at_ms) = entry.expires_at_ms() {
                 self.sampled += 1;
                 self.left_ms += expires_at_ms.saturating_sub(now_ms).max(0) as u128;
@@ -329,14 +339,14 @@ impl Totals {
         }
     }
 
-    /// How long the keys that have a deadline have left, on average: of all if there are few, or else of
-    /// a sample, as in Redis. 0 if none has a deadline.
+    /// The average time left until a key with an expiry time expires, over a sample if there are many keys,
+    /// as in Redis. 0 if no key has an expiry time.
     fn average_ttl_ms(&self) -> u128 {
         self.left_ms / self.sampled.max(1) as u128
     }
 }
 
-/// What there is in each database.
+/// The contents of each database.
 pub(super) fn keyspace_totals(context: &mut Context) -> Vec<Totals> {
     let mut totals = vec![Totals::default(); context.server.config.database_count()];
     let now_ms = now_ms();

@@ -1,75 +1,71 @@
-//! `LATENCY`: how long commands take, and when something took long.
+//! `LATENCY`: how long commands take, and which events took long.
 //!
-//! Two sources: the histogram of each command (`LATENCY HISTOGRAM`, setting `latency-tracking`), and the
-//! events that took longer than `latency-monitor-threshold`. Which events there are stands in
-//! [`crate::stats::latency`]: only what is really measured has a name.
+//! It has two sources: a histogram for each command, kept while `latency-tracking` is on, and the events that
+//! took at least `latency-monitor-threshold` milliseconds ([`crate::stats::latency`]).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::docs::help;
-use super::lookup::by_name;
+use super::info::called;
+use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, Reply};
 use crate::stats::latency::Event;
-use crate::stats::{CommandStats, unix_seconds};
+use crate::stats::unix_seconds;
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
 const TIPS: &[&str] =
     &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
-/// The width of a graph's longest bar.
+/// The width of the longest bar in a graph.
 const BAR_COLUMNS: u64 = 50;
 
-/// Latency.
+/// The commands about latency.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("latency", "subcommand [argument ...]", Handler::Container(COMMANDS, None))
-        .doc("2.8.13", "depends on the subcommand", "Tells how long commands take."),
+        .doc("2.8.13", "depends on the subcommand", "Shows how long commands take."),
 ] };
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
     session("latency|doctor", "", doctor).flags(ADMIN).tips(TIPS)
-        .doc("2.8.13", "O(1)", "Explains in words what took long."),
+        .doc("2.8.13", "O(1)", "Explains in words which events took long, and what to do."),
     session("latency|graph", "event", graph).flags(ADMIN).tips(TIPS)
-        .doc("2.8.13", "O(1)", "Draws what is known of an event."),
+        .doc("2.8.13", "O(1)", "Draws the history of an event."),
     help("latency|help", "2.8.13"),
     session("latency|histogram", "[command [command ...]]", histogram).flags(ADMIN).tips(TIPS)
         .doc("7.0.0", "O(N) with N the number of commands",
-             "Returns how many calls of commands took how long."),
+             "Returns a histogram of each command's times."),
     session("latency|history", "event", history).flags(ADMIN).tips(TIPS)
-        .doc("2.8.13", "O(1)", "Returns when an event took long, and how long."),
+        .doc("2.8.13", "O(1)", "Returns when an event took long, and how long it took."),
     session("latency|latest", "", latest).flags(ADMIN).tips(TIPS)
-        .doc("2.8.13", "O(1)", "Returns the last time that each event took long, and the worst."),
+        .doc("2.8.13", "O(1)", "Returns the last and the longest time of each event."),
     session("latency|reset", "[event [event ...]]", reset).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
-        .doc("2.8.13", "O(1)", "Forgets events, or all of them."),
+        .doc("2.8.13", "O(1)", "Forgets the named events, or all events."),
 ];
 
-/// The calls of each command, or of those that are named; a container stands for its subcommands.
+/// The histogram of each command, or of those that are named. A container's name stands for its subcommands.
 fn histogram(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    context.session.count(context.server);
-    let called = context.server.collected_stats().commands.called();
-    let called: BTreeMap<&str, Arc<CommandStats>> = match args.len() {
-        2 => called,
-        _ => args
-            .from(2)
-            .flat_map(names)
-            .filter_map(|name| called.get_key_value(name))
-            .map(|(name, stats)| (*name, stats.clone()))
-            .collect(),
+    let is_named = |row: &Command| {
+        let container = row.name.split_once('|').map_or("", |(container, _)| container);
+        args.len() == 2 || args.from(2).any(|arg| is(arg, row.name) || is(arg, container))
     };
-    let tracked: Vec<_> = called
-        .iter()
-        .filter_map(|(name, stats)| Some((name, stats.histogram()?.cumulative())))
+    let stats = &context.server.stats;
+    let tracked: Vec<_> = called(context.server)
+        .into_iter()
+        .filter(|(row, _)| is_named(row))
+        .filter_map(|(row, counts)| {
+            Some((row.name, stats.histogram(row.id, &counts)?.cumulative()))
+        })
         .collect();
     reply.map(tracked.len());
     for (name, histogram) in tracked {
         reply.bulk(name.as_bytes());
         reply.map(2);
-        // Those in the histogram: with latency-tracking off there are others.
+        // Only the calls in the histogram: there may be others, made while latency-tracking was off.
         reply.bulk(b"calls");
         reply.integer(histogram.last().map_or(0, |(_, calls)| *calls as i64));
         reply.bulk(b"histogram_usec");
@@ -80,12 +76,6 @@ fn histogram(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         }
     }
     Ok(())
-}
-
-/// The names under which the calls of a command are counted: a container has its subcommands'.
-fn names(asked: &[u8]) -> impl Iterator<Item = &'static str> {
-    let rows = by_name(asked).map(|(_, row)| std::iter::once(row).chain(row.subcommands()));
-    rows.into_iter().flatten().map(|row| row.name)
 }
 
 fn latest(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
@@ -124,7 +114,7 @@ fn reset(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// A line for each second in which the event took long, with a bar.
+/// One line with a bar for each second in which the event took long.
 fn graph(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let name = &args[2];
     let event = find_event(context, name)
@@ -147,7 +137,7 @@ fn graph(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Seconds in the largest unit that fits.
+/// A number of seconds, shown in the largest unit that fits.
 fn shown_age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -163,11 +153,11 @@ fn doctor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let slow_us = config.slowlog_log_slower_than.load(Relaxed);
     let events = context.server.stats.latency.events();
     let text = if threshold_ms == 0 {
-        "Nothing is monitored: latency-monitor-threshold is 0. With CONFIG SET \
-         latency-monitor-threshold <milliseconds> the events that take longer are kept.\n"
+        "No events are recorded: latency-monitor-threshold is 0. CONFIG SET \
+         latency-monitor-threshold <milliseconds> records the events that take at least so long.\n"
             .into()
     } else if events.is_empty() {
-        format!("Nothing has taken {threshold_ms} milliseconds or longer.\n")
+        format!("No event has taken {threshold_ms} milliseconds or longer.\n")
     } else {
         diagnosis(&events, threshold_ms, slow_us)
     };
@@ -176,7 +166,7 @@ fn doctor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn diagnosis(events: &BTreeMap<&str, Event>, threshold_ms: i64, slow_us: i64) -> String {
-    let mut text = format!("These have taken {threshold_ms} milliseconds or longer:\n\n");
+    let mut text = format!("These events have taken {threshold_ms} milliseconds or longer:\n\n");
     for (name, event) in events {
         let count = event.spikes.len().max(1) as u64;
         let sum: u64 = event.spikes.iter().map(|spike| spike.ms).sum();
@@ -190,22 +180,24 @@ fn diagnosis(events: &BTreeMap<&str, Event>, threshold_ms: i64, slow_us: i64) ->
     let has = |name: &str| events.contains_key(name);
     let mut advise = |advice: &str| text.push_str(&format!("{advice}\n"));
     if has("command") {
-        advise("SLOWLOG GET shows which commands those were.");
+        advise("SLOWLOG GET shows the slow commands.");
         if slow_us < 0 || slow_us / 1000 > threshold_ms {
-            advise("The slow log keeps only slower ones: lower slowlog-log-slower-than.");
+            advise("The slow log misses some of them: lower slowlog-log-slower-than.");
         }
     }
     if has("fast-command") {
         advise(
-            "Commands that do little have taken long: the machine lacks processors or memory, or they \
-             waited for a key that a slow command was using.",
+            "Fast commands have taken long: the machine is short of CPU time or memory, or they waited for a \
+             key that a slow command was using.",
         );
     }
     if has("aof-write") || has("aof-fsync-always") {
-        advise("The disk is slow: with appendfsync everysec no reply waits for a sync of the log.");
+        advise(
+            "The disk is slow: with appendfsync everysec, replies do not wait for a sync of the log.",
+        );
     }
     if has("expire-cycle") {
-        advise("Many keys expire at the same moment: spread their deadlines.");
+        advise("Many keys expire at the same moment: spread their expiry times.");
     }
     text
 }

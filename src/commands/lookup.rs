@@ -12,6 +12,7 @@ use super::all;
 use super::options::{QUOTED_BYTES, is, quotable, wrong_subcommand_args};
 use super::spec::{Command, Flags, Handler};
 use crate::resp::{Args, CommandError};
+use crate::stats::CommandId;
 
 /// Finds the row of a call and checks the number of its arguments.
 ///
@@ -83,6 +84,12 @@ pub fn rows() -> impl Iterator<Item = (&'static str, &'static Command)> {
     all().flat_map(|(group, row)| {
         std::iter::once(row).chain(row.subcommands()).map(move |row| (group, row))
     })
+}
+
+/// The row with that id: its index among [`rows`].
+pub fn row(id: CommandId) -> Option<&'static Command> {
+    static ROWS: LazyLock<Vec<&Command>> = LazyLock::new(|| rows().map(|(_, row)| row).collect());
+    ROWS.get(id).copied()
 }
 
 /// The name of a subcommand without its container's.

@@ -39,6 +39,8 @@ mod tracking;
 pub mod transactions;
 
 pub use lookup::{find, subcommand_name};
+use std::sync::LazyLock;
+
 pub use spec::{Command, Context, Family, Handler, Propagate};
 
 /// All families of commands.
@@ -71,19 +73,43 @@ pub static FAMILIES: &[&Family] = &[
     &monitor::FAMILY,
 ];
 
+/// The rows of [`FAMILIES`] with their ids and groups.
+static TABLE: LazyLock<Vec<(&str, Command)>> = LazyLock::new(|| {
+    let mut next_id = 0;
+    let mut with_id = |row: &Command| {
+        let mut row = *row;
+        row.id = next_id;
+        next_id += 1;
+        row
+    };
+    let mut table = Vec::new();
+    for family in FAMILIES {
+        for row in family.commands {
+            let mut row = with_id(row);
+            if let Handler::Container(rows, _) = &mut row.handler {
+                *rows = rows.iter().map(&mut with_id).collect::<Vec<_>>().leak();
+            }
+            table.push((family.group, row));
+        }
+    }
+    table
+});
+
 /// All commands, without subcommands, with their groups, in the order of the table.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static Command)> {
-    FAMILIES.iter().flat_map(|family| family.commands.iter().map(|row| (family.group, row)))
+    TABLE.iter().map(|(group, row)| (*group, row))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::COMMAND_LIMIT;
 
     #[test]
     fn names_are_unique_and_in_lower_case_and_every_row_has_a_summary() {
         let mut names = std::collections::HashSet::new();
-        for (_, row) in lookup::rows() {
+        for (id, (_, row)) in lookup::rows().enumerate() {
+            assert!(row.id == id && id < COMMAND_LIMIT, "{} has another id", row.name);
             assert!(names.insert(row.name), "{} is in the table twice", row.name);
             assert!(!row.summary.is_empty(), "{} has no summary", row.name);
             assert_eq!(row.name, row.name.to_lowercase());

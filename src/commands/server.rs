@@ -3,7 +3,7 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=server>.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::docs::help;
 use super::options::{integer, is};
@@ -107,9 +107,8 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    let Context { server, session, .. } = context;
-    session.publish(server, Instant::now());
-    server.collected_stats().reset();
+    let server = context.server;
+    server.stats.reset();
     server.hub.cut_off.reset();
     server.aof.rewrites.completed.reset();
     server.aof.delayed_syncs.reset();

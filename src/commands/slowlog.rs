@@ -1,12 +1,12 @@
-//! `SLOWLOG`: which commands took longer than `slowlog-log-slower-than`.
+//! `SLOWLOG`: the commands that took at least `slowlog-log-slower-than` microseconds.
 //!
-//! The dispatcher measures every command and enters the slow ones here. What a command took is the time
-//! from the end of the command before, or from the arrival of its batch: waiting for a shard's lock is
-//! in it, waiting for the client, for the log's flush and for the socket is not.
+//! The dispatcher measures every command and adds the slow ones here. A command's time begins when the
+//! command before it ends, or when its batch arrives. It includes waiting for a shard's lock, but not waiting
+//! for the client, for the log's flush or for the socket.
 //!
-//! No slow command is missed. But a few equal brief commands in a pipeline are timed together
-//! ([`crate::stats::calls`]), and if they were slow the entry shows the first and says so. With
-//! `slowlog-log-slower-than` below 1000 every command is timed alone.
+//! No slow command is missed. Equal brief commands in a pipeline are timed together
+//! ([`crate::stats::timer`]); if they were slow, the entry shows the first of them and says so. With
+//! `slowlog-log-slower-than` below 1000, every command is timed alone.
 
 use std::time::Duration;
 
@@ -15,18 +15,17 @@ use super::options::wrong_subcommand_args;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
-use crate::stats::calls::Timed;
 use crate::stats::slowlog::{Slow, shorten};
 use crate::stats::unix_seconds;
 use crate::text::integer::parse_i64;
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::ALWAYS);
 
-/// The slow log.
+/// The commands about the slow log.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("slowlog", "subcommand [argument ...]", Handler::Container(COMMANDS, None))
-        .doc("2.2.12", "depends on the subcommand", "Tells which commands took long."),
+        .doc("2.2.12", "depends on the subcommand", "Shows which commands took long."),
 ] };
 
 #[rustfmt::skip]
@@ -34,7 +33,7 @@ const COMMANDS: &[Command] = &[
     session("slowlog|get", "[count]", get).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "nondeterministic_output"])
         .doc("2.2.12", "O(N) with N the number of entries returned",
-             "Returns the last entries, ten or as many as asked for; -1 for all."),
+             "Returns the last entries: ten, or the given number, or all for -1."),
     help("slowlog|help", "6.2.0"),
     session("slowlog|len", "", len).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"])
@@ -44,10 +43,10 @@ const COMMANDS: &[Command] = &[
         .doc("2.2.12", "O(N) with N the number of entries", "Forgets all entries."),
 ];
 
-/// Enters what took long.
+/// Adds a slow command to the slow log.
 pub fn enter(server: &Server, session: &Session, took: Duration, args: Vec<Vec<u8>>) {
     let slow = Slow {
-        id: 0, // the log gives it its own
+        id: 0, // set by SlowLog::add
         at: unix_seconds(),
         microseconds: took.as_micros().try_into().unwrap_or(u64::MAX),
         args,
@@ -57,16 +56,15 @@ pub fn enter(server: &Server, session: &Session, took: Duration, args: Vec<Vec<u
     server.stats.slowlog.add(slow, server.config.slowlog_limit());
 }
 
-/// What the entry of a command shows.
+/// The arguments that the entry of a command shows.
 pub fn entry(command: &Command, args: Args) -> Vec<Vec<u8>> {
     shorten(command.without_secrets(args))
 }
 
-/// What the entry of commands shows that were timed together: their name, the first key and how many
-/// there were.
-pub fn entry_of_run(timed: &Timed, first_key: &[u8]) -> Vec<Vec<u8>> {
-    let note = format!("... (first of {} in a pipeline, timed together)", timed.calls);
-    vec![timed.name.as_bytes().to_vec(), first_key.to_vec(), note.into_bytes()]
+/// The arguments that the entry of a run shows: the command's name, the first key, and the number of calls.
+pub fn entry_of_run(command: &Command, calls: u32, first_key: &[u8]) -> Vec<Vec<u8>> {
+    let note = format!("... (first of {calls} in a pipeline, timed together)");
+    vec![command.name.as_bytes().to_vec(), first_key.to_vec(), note.into_bytes()]
 }
 
 fn get(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -96,7 +94,7 @@ fn get(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn len(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.count(context.server.stats.slowlog.len());
+    reply.count(context.server.stats.slowlog.count());
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
+use crate::stats::CommandId;
 use crate::store::shard::Shard;
 use crate::store::{AllShards, ReadAll, ReadView, Transaction, WriteAll, WriteView, WrongType};
 use crate::text::integer::parse_i64;
@@ -247,6 +248,8 @@ impl Flags {
 /// A row of the table.
 #[derive(Clone, Copy)]
 pub struct Command {
+    /// Its index in the table, subcommands included, given when that is built.
+    pub id: CommandId,
     /// The name in lower case. A subcommand has its container's name in front: `client|id`.
     pub name: &'static str,
     /// The arguments, as Redis's documentation writes them: `key value [NX | XX]`.
@@ -278,6 +281,7 @@ const REDACTED: &[u8] = b"(redacted)";
 /// A row. The arity is counted from the syntax.
 pub const fn command(name: &'static str, syntax: &'static str, handler: Handler) -> Command {
     Command {
+        id: CommandId::MAX,
         name,
         syntax,
         arity: count_arity(syntax, name_words(name)),

@@ -45,7 +45,7 @@ impl Call<'_> {
             Err(error) => (Propagate::Nothing, Err(error)),
         };
         let aftermath = scope.finish(propagate != Propagate::Nothing);
-        self.session.tally.looked_up(aftermath.lookups);
+        self.session.client.meter.looked_up(aftermath.lookups);
         if let Some(changes) = &aftermath.changes {
             for expired in &changes.expired {
                 scope.set_logged(self.log_expired(expired));

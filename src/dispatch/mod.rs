@@ -59,7 +59,7 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
             let command = find_row(args).ok();
             let error = transaction::refuse(server, session, command, error);
             session.last_command = command.map_or("NULL", |command| command.name);
-            measure::rejected(server, command, &error);
+            measure::rejected(server, session, command, &error);
             Err(error)
         }
     };

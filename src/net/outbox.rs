@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use crate::config::{OutputLimit, UNCOUNTED_OUTPUT_BYTES};
 use crate::net::socket::Socket;
 use crate::resp::{Protocol, Reply};
-use crate::stats::Counter;
+use crate::stats::meter::OwnCounter;
 
 /// A client's own replies wait while more than this is on its way to it.
 const OWN_BYTES: usize = 1 << 20;
@@ -46,8 +46,8 @@ pub struct Outbox {
     socket: Option<Arc<Socket>>,
     resp3: AtomicBool,
     closed: AtomicBool,
-    /// Bytes that were written to the socket, whoever did it.
-    pub sent: Counter,
+    /// Bytes written to the socket. Counted while `turn` is held.
+    pub sent: Arc<OwnCounter>,
     queue: Mutex<Queue>,
     /// The writer has something to do, or its client's thread need not wait any more.
     changed: Condvar,
@@ -119,7 +119,7 @@ impl Outbox {
             socket,
             resp3: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            sent: Counter::default(),
+            sent: Arc::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
             has_writer: AtomicBool::new(false),

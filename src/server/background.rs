@@ -137,7 +137,7 @@ pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(SWEEP_PERIOD);
         server.keyspace.tick();
-        server.collected_stats().sample();
+        server.stats.sample();
         if server.pause.is_likely() && server.pause.paused().is_some() {
             continue; // to remove a key is a write
         }

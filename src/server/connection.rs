@@ -40,7 +40,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
     let (from, _) = socket.addresses();
     log_line!(server.config, Verbose, "Client {id} connected from {from}");
     // Taken out again however the thread ends.
-    let _registered = Registered { server, id };
+    let _registered = Registered::new(server, &client);
     trace::set_client(id);
     let mut connection = Connection {
         server,
@@ -67,9 +67,18 @@ struct Registered<'a> {
     id: u64,
 }
 
+impl<'a> Registered<'a> {
+    /// The place of a client that is in the registry of clients. Registers its meter too.
+    fn new(server: &'a Server, client: &Client) -> Registered<'a> {
+        server.stats.meters.register(client.id, client.meter.clone());
+        Registered { server, id: client.id }
+    }
+}
+
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.server.deregister(self.id);
+        self.server.stats.meters.deregister(self.id);
     }
 }
 
@@ -85,13 +94,11 @@ struct Connection<'a> {
 }
 
 impl Drop for Connection<'_> {
-    /// However the thread ends, it leaves no watched key behind, nobody who waits for its transaction, no
-    /// writer, and nothing uncounted: if it was killed, it has been taken out of the registry before.
+    /// However the thread ends, it leaves behind no watched key, no writer, and no message that waits for
+    /// its transaction.
     fn drop(&mut self) {
         self.session.release(self.server);
         self.session.client.outbox.end();
-        self.session.publish(self.server, Instant::now());
-        self.session.client.collect(&self.server.stats);
     }
 }
 
@@ -132,7 +139,7 @@ impl Connection<'_> {
                 let before = self.reply.len();
                 dispatch::execute(self.server, &mut self.session, request.args(), &mut self.reply);
                 self.worked = true;
-                self.session.commands += 1;
+                self.session.client.meter.commands.add(1);
                 self.answered += u64::from(self.reply.len() > before);
                 request.clear();
                 if self.session.closing {
@@ -150,11 +157,11 @@ impl Connection<'_> {
             if arrived == 0 {
                 return Ok(());
             }
-            self.session.received += arrived as u64;
+            self.session.client.meter.received.add(arrived as u64);
             trace!("Connection::run", "reads {arrived} bytes: {}", quoted(input.buffer()));
             if request.is_partial() {
                 // Who is sending a long command is not idle.
-                self.session.publish(self.server, Instant::now());
+                self.session.sync_client_state(Instant::now());
             }
         }
     }
@@ -171,7 +178,7 @@ impl Connection<'_> {
         self.send()?;
         self.session.client_flags.blocked = true;
         self.session.last_command = resolve(args).map_or("NULL", |command| command.name);
-        self.session.publish(self.server, Instant::now());
+        self.session.sync_client_state(Instant::now());
         self.server.pause.wait_while(|what| must_wait(&self.session, what));
         self.session.client_flags.blocked = false;
         if self.session.client.outbox.is_closed() {
@@ -187,7 +194,7 @@ impl Connection<'_> {
         if self.reply.is_empty() && !worked {
             return Ok(());
         }
-        self.session.publish(self.server, ended.unwrap_or_else(Instant::now));
+        self.session.sync_client_state(ended.unwrap_or_else(Instant::now));
         let answered = std::mem::take(&mut self.answered);
         if self.reply.is_empty() {
             return self.put();

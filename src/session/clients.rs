@@ -4,7 +4,7 @@
 //! command.
 //!
 //! Locks: the registry, then a client's state; both below everything else but the statistics, and held for
-//! a few copies, or, to collect what all connections have counted, for a walk over them.
+//! a few copies.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::net::outbox::Outbox;
 use crate::net::socket::Socket;
 use crate::resp::Protocol;
-use crate::stats::{CallCounts, Stats};
+use crate::stats::Meter;
 use crate::store::Watcher;
 use crate::watchers::pubsub::Counts;
 use crate::watchers::tracking::{State, Tracked};
@@ -40,6 +40,8 @@ pub struct Client {
     pub watcher: Arc<Watcher>,
     /// The way to it.
     pub outbox: Arc<Outbox>,
+    /// What it counts for the statistics.
+    pub meter: Arc<Meter>,
     connected: Instant,
     state: Mutex<ClientState>,
 }
@@ -60,12 +62,6 @@ pub struct ClientState {
     /// How many keys it watches.
     pub(super) watched: usize,
     pub(super) client_flags: ClientFlags,
-    /// Bytes that it sent.
-    pub(super) received: u64,
-    /// Commands of it that were carried out.
-    pub(super) commands: u64,
-    /// What they cost.
-    pub counts: CallCounts,
 }
 
 impl Client {
@@ -81,14 +77,13 @@ impl Client {
             queued: None,
             watched: 0,
             client_flags: ClientFlags::default(),
-            received: 0,
-            commands: 0,
-            counts: CallCounts::default(),
         };
+        let outbox = Arc::new(Outbox::new(socket));
         Client {
             id,
             watcher: Arc::default(),
-            outbox: Arc::new(Outbox::new(socket)),
+            meter: Arc::new(Meter::new(outbox.sent.clone())),
+            outbox,
             connected: now,
             state: Mutex::new(state),
         }
@@ -119,13 +114,6 @@ impl Client {
         let state = self.state();
         let is_busy = state.client_flags.monitor || state.client_flags.blocked;
         !is_busy && state.last_active.elapsed().as_secs() >= seconds
-    }
-
-    /// Adds what its connection has counted to the statistics.
-    pub fn collect(&self, stats: &Stats) {
-        let mut state = self.state();
-        let received = state.received;
-        state.counts.collect(stats, received, self.outbox.sent.get());
     }
 
     /// The part that changes.
@@ -172,9 +160,9 @@ impl Client {
         line.extend_from_slice(&state.lib_ver);
         let totals = format!(
             " tot-net-in={} tot-net-out={} tot-cmds={}",
-            state.received,
-            self.outbox.sent.get(),
-            state.commands
+            self.meter.received.get(),
+            self.meter.sent.get(),
+            self.meter.commands.get()
         );
         line.extend_from_slice(totals.as_bytes());
         line

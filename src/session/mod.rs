@@ -8,13 +8,12 @@ mod server;
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crate::aof::Block;
 use crate::net::outbox::{Outbox, Promise, VisibleAt};
 use crate::resp::{Queue, Reply};
-use crate::stats::Tally;
+use crate::stats::CommandTimer;
 use crate::store::Keyspace;
 use crate::watchers::tracking::Mode;
 
@@ -51,12 +50,8 @@ pub struct Session {
     pub drain_before_reply: bool,
     /// What else others see of it.
     pub client_flags: ClientFlags,
-    /// How its commands are timed.
-    pub tally: Tally,
-    /// Bytes that it sent since others were told.
-    pub received: u64,
-    /// Its commands that were carried out since then.
-    pub commands: u64,
+    /// Measures how long its commands take.
+    pub timer: CommandTimer,
     /// Where its records are encoded for the log; kept so that it need not be reserved each time.
     pub scratch: Cell<Vec<u8>>,
     /// The transaction that MULTI has begun.
@@ -137,9 +132,7 @@ impl Session {
             replies: Replies::On,
             drain_before_reply: false,
             client_flags: ClientFlags::default(),
-            tally: Tally::default(),
-            received: 0,
-            commands: 0,
+            timer: CommandTimer::default(),
             scratch: Cell::default(),
             multi: None,
             watched: Vec::new(),
@@ -216,22 +209,9 @@ impl Session {
         }
     }
 
-    /// Counts what was timed last, if that has not been done.
-    #[inline]
-    pub fn count(&mut self, server: &Server) {
-        if self.tally.is_uncounted() {
-            let tracked = server.config.latency_tracking.load(Relaxed);
-            self.tally.count(&server.stats, &mut self.client.state().counts, tracked);
-        }
-    }
-
-    /// Brings what others see up to date; it is active now.
-    pub fn publish(&mut self, server: &Server, now: Instant) {
+    /// Updates what other connections see of this one, and marks it as active at `now`.
+    pub fn sync_client_state(&self, now: Instant) {
         let mut state = self.client.state();
-        let tracked = server.config.latency_tracking.load(Relaxed);
-        self.tally.count(&server.stats, &mut state.counts, tracked);
-        state.received += std::mem::take(&mut self.received);
-        state.commands += std::mem::take(&mut self.commands);
         state.db = self.db;
         state.last_command = self.last_command;
         state.last_active = now;

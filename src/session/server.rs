@@ -89,12 +89,6 @@ impl Server {
         self.aof.rewrites.claim() && self.rewrites.send(()).is_ok()
     }
 
-    /// The statistics, with what all connections have counted up to now.
-    pub fn collected_stats(&self) -> &Stats {
-        self.clients.lock().values().for_each(|client| client.collect(&self.stats));
-        &self.stats
-    }
-
     /// Ends a client's subscriptions, monitoring and tracking: nobody sends it anything any more.
     pub fn stop_watching(&self, id: u64) {
         self.hub.leave(id);
@@ -104,11 +98,8 @@ impl Server {
     /// Takes a connection out of the registries.
     pub fn deregister(&self, id: u64) {
         self.stop_watching(id);
-        let mut connected = self.clients.lock();
-        // Still under the lock: what it has counted is with it, or with all.
-        if let Some(client) = connected.remove(&id) {
-            client.collect(&self.stats);
-        }
+        let client = self.clients.lock().remove(&id);
+        drop(client); // not under the lock
     }
 
     /// A connection's line in `CLIENT LIST`.

@@ -1,24 +1,24 @@
-//! A histogram of durations: how many there were of each length, to two significant digits.
+//! A histogram of durations, to two significant digits.
 //!
-//! The buckets are log-linear: each doubling of the duration is divided into 128 equal parts. That is
-//! how finely Redis divides them, so a percentile is the same number here and there. A histogram
-//! takes 26 KB, however much is counted, and exists only for commands that were called.
+//! The buckets are log-linear: each doubling of the duration is divided into 128 equal parts. Redis divides
+//! it in the same way, so percentiles are the same numbers in both. A histogram takes 26 KB, however much is
+//! counted.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Into how many parts each doubling is divided.
+/// The number of parts that each doubling is divided into.
 const PARTS: u64 = 1 << PART_BITS;
 const PART_BITS: u32 = 7;
-/// What is told apart from zero: less than a microsecond there is nothing, as that is the unit.
+/// Durations from 2^9 ns on are counted apart from zero; the unit is a microsecond, so none is shorter.
 const FIRST_DOUBLING: u32 = 9;
 /// Durations of 2^34 ns (17 seconds) and more are counted in the last bucket.
 const LAST_DOUBLING: u32 = 33;
 const BUCKETS: usize = 1 + ((LAST_DOUBLING - FIRST_DOUBLING + 1) as usize) * PARTS as usize;
 
-/// A histogram that is shared by threads.
+/// A histogram that threads share.
 pub struct Histogram(Box<[AtomicU64]>);
 
-/// The bucket for a duration in whole microseconds: bucket 0 is for none.
+/// The bucket for a duration in whole microseconds. Bucket 0 is for zero.
 pub fn bucket_of(microseconds: u64) -> usize {
     let nanoseconds = microseconds.saturating_mul(1000).min((1 << (LAST_DOUBLING + 1)) - 1);
     if nanoseconds == 0 {
@@ -29,7 +29,7 @@ pub fn bucket_of(microseconds: u64) -> usize {
     1 + (doubling - FIRST_DOUBLING) as usize * PARTS as usize + part as usize
 }
 
-/// The longest duration in a bucket, in nanoseconds.
+/// The longest duration that a bucket counts, in nanoseconds.
 fn end_of(bucket: usize) -> u64 {
     let Some(place) = bucket.checked_sub(1) else { return 0 };
     let (doubling, part) = (place as u32 / PARTS as u32 + FIRST_DOUBLING, place as u64 % PARTS);
@@ -43,9 +43,14 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts so many more in a bucket.
+    /// Adds to the count of a bucket.
     pub fn add(&self, bucket: usize, more: u64) {
         self.0[bucket].fetch_add(more, Relaxed);
+    }
+
+    /// A copy that no other thread changes.
+    pub fn copy(&self) -> Histogram {
+        Histogram(self.0.iter().map(|bucket| bucket.load(Relaxed).into()).collect())
     }
 
     /// Empties all buckets.
@@ -53,12 +58,12 @@ impl Histogram {
         self.0.iter().for_each(|bucket| bucket.store(0, Relaxed));
     }
 
-    /// How many were counted.
+    /// The number of durations counted.
     pub fn total(&self) -> u64 {
         self.0.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
 
-    /// The duration, in nanoseconds, that so many percent do not exceed.
+    /// The duration, in nanoseconds, that this percentage of all durations does not exceed.
     pub fn percentile(&self, percent: f64) -> u64 {
         let wanted = ((percent / 100.0 * self.total() as f64 + 0.5) as u64).max(1);
         let mut counted = 0;
@@ -69,8 +74,8 @@ impl Histogram {
         self.0.iter().position(reaches).map_or(0, end_of)
     }
 
-    /// How many took at most so many microseconds, for limits that double: those that add something to
-    /// the one before. The limits are Redis's, which rounds each to its bucket: 1, 2, 4, 8, 16, 33, …
+    /// Pairs of a limit in microseconds and the number of durations up to it. The limits double and are
+    /// rounded to buckets as in Redis: 1, 2, 4, 8, 16, 33, … Limits that add no duration are left out.
     pub fn cumulative(&self) -> Vec<(u64, u64)> {
         let (mut found, mut counted, mut last) = (Vec::new(), 0, 0);
         let mut buckets = self.0.iter().enumerate().peekable();
@@ -118,7 +123,7 @@ mod tests {
         histogram.add(bucket_of(24), 98);
         histogram.add(bucket_of(240), 1);
         histogram.add(bucket_of(20851), 1);
-        // These are Redis's answers for such durations.
+        // Redis replies these percentiles for the same durations.
         assert_eq!(histogram.percentile(50.0), 24_063);
         assert_eq!(histogram.percentile(99.0), 240_639);
         assert_eq!(histogram.percentile(99.9), 20_971_519);
@@ -126,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_double_and_those_that_add_nothing_are_left_out() {
+    fn limits_double_and_are_left_out_if_they_add_no_duration() {
         let histogram = Histogram::default();
         for (microseconds, times) in [(0, 1), (1, 2), (5, 1), (33, 1), (34, 1), (20851, 1)] {
             histogram.add(bucket_of(microseconds), times);

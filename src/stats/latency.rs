@@ -1,8 +1,8 @@
-//! The latency monitor: when something took longer than `latency-monitor-threshold`, and how long.
+//! The latency monitor: events that took at least `latency-monitor-threshold` milliseconds.
 //!
-//! Only what really is measured has a name here: `command` and `fast-command` by the dispatcher,
-//! `aof-write` and `aof-fsync-always` where a connection waits for the log before it replies,
-//! `expire-cycle` in the sweeper. While the threshold is 0 nobody even looks at the clock for it.
+//! These events are measured: `command` and `fast-command` by the dispatcher, `aof-write` and
+//! `aof-fsync-always` where a connection waits for the log before it replies, and `expire-cycle` in the
+//! sweeper. While the threshold is 0, the last three do not read the clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -10,34 +10,34 @@ use std::time::{Duration, Instant};
 
 use super::{lock, unix_seconds};
 
-/// How many samples of an event are kept, as in Redis.
-const SAMPLES: usize = 160;
+/// How many spikes of an event are kept, as in Redis.
+const SPIKES: usize = 160;
 
-/// The worst of an event in one second.
+/// The longest time that an event took within one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spike {
     /// Unix time in seconds.
     pub at: u64,
-    /// How long it took.
+    /// How long it took, in milliseconds.
     pub ms: u64,
 }
 
-/// What is known of an event.
+/// The history of one event.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Event {
-    /// The last samples, the oldest first; one a second at most.
+    /// The last spikes, the oldest first; at most one per second.
     pub spikes: VecDeque<Spike>,
-    /// The worst since it was reset.
+    /// The longest time since the event was reset, in milliseconds.
     pub worst_ms: u64,
 }
 
-/// All events that took long.
+/// The history of all events.
 #[derive(Default)]
 pub struct Monitor(Mutex<BTreeMap<&'static str, Event>>);
 
 impl Monitor {
-    /// Takes note of an event if it took at least so many milliseconds, 0 standing for no limit at all:
-    /// then nothing is noted.
+    /// Records an event if it took at least `threshold_ms` milliseconds. With a threshold of 0 it records
+    /// nothing.
     pub fn note(&self, name: &'static str, took: Duration, threshold_ms: i64) {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         if threshold_ms > 0 && ms >= threshold_ms.unsigned_abs() {
@@ -45,7 +45,7 @@ impl Monitor {
         }
     }
 
-    /// Does the work, and takes note of how long that took.
+    /// Does the work, measures it, and records it as [`Monitor::note`] does.
     pub fn timed<T>(&self, name: &'static str, threshold_ms: i64, work: impl FnOnce() -> T) -> T {
         let start = (threshold_ms > 0).then(Instant::now);
         let result = work();
@@ -62,7 +62,7 @@ impl Monitor {
         match event.spikes.back_mut().filter(|last| last.at == spike.at) {
             Some(last) => last.ms = last.ms.max(spike.ms),
             None => {
-                if event.spikes.len() == SAMPLES {
+                if event.spikes.len() == SPIKES {
                     event.spikes.pop_front();
                 }
                 event.spikes.push_back(spike);
@@ -70,12 +70,12 @@ impl Monitor {
         }
     }
 
-    /// The events by their names.
+    /// All events by name.
     pub fn events(&self) -> BTreeMap<&'static str, Event> {
         lock(&self.0).clone()
     }
 
-    /// Forgets the events whose names are wanted, and says how many those were.
+    /// Forgets the events whose names are wanted. Returns how many it forgot.
     pub fn reset(&self, wanted: impl Fn(&str) -> bool) -> usize {
         let mut events = lock(&self.0);
         let before = events.len();
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_each_second_the_worst_is_kept() {
+    fn the_longest_time_of_each_second_is_kept() {
         let monitor = Monitor::default();
         for (at, ms) in [(1, 5), (1, 9), (1, 7), (2, 3)] {
             monitor.add("command", Spike { at, ms });
@@ -99,11 +99,11 @@ mod tests {
         assert_eq!(event.worst_ms, 9);
         (10..1000).for_each(|at| monitor.add("command", Spike { at, ms: 1 }));
         let event = &monitor.events()["command"];
-        assert_eq!((event.spikes.len(), event.spikes[0].at, event.worst_ms), (SAMPLES, 840, 9));
+        assert_eq!((event.spikes.len(), event.spikes[0].at, event.worst_ms), (SPIKES, 840, 9));
     }
 
     #[test]
-    fn what_took_less_than_the_threshold_is_not_noted_and_without_one_nothing_is() {
+    fn only_events_that_reach_the_threshold_are_recorded_and_none_without_a_threshold() {
         let monitor = Monitor::default();
         monitor.note("command", Duration::from_secs(1), 0);
         monitor.note("command", Duration::from_micros(9999), 10);

@@ -1,38 +1,38 @@
-//! Wrong passwords and unknown users: what `ACL LOG` shows.
+//! Failed logins, which `ACL LOG` shows.
 //!
-//! Attempts that are alike are one entry, which counts them: so whoever guesses passwords cannot push
-//! everything else out of the log. Which attempts are alike follows Redis.
+//! Similar attempts share one entry that counts them, so guessing passwords does not push other entries out
+//! of the log. The rules for what is similar are Redis's.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::lock;
 
-/// So long after an attempt another that is like it is counted with it.
-const ALIKE_MS: i64 = 60_000;
-/// Among so many entries one that is like it is looked for.
-const ALIKE_ENTRIES: usize = 10;
-/// How much of what a client calls a user is kept.
+/// Similar attempts share an entry if at most this much time passes between them.
+const SIMILAR_MS: i64 = 60_000;
+/// How many of the newest entries are searched for a similar one.
+const SEARCHED_ENTRIES: usize = 10;
+/// How much of the user name is kept.
 const USER_BYTES: usize = 1024;
 
-/// An attempt to log in that failed, or several that are alike.
+/// A failed login, or several similar ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailedLogin {
-    /// Its number, never given twice.
+    /// The entry's number, which is never reused.
     pub id: u64,
-    /// How often it was tried.
+    /// The number of attempts.
     pub count: u64,
-    /// Whether EXEC tried it.
+    /// Whether the attempt was part of a transaction.
     pub in_transaction: bool,
-    /// The command, as it was sent.
+    /// The command's name, as the client sent it.
     pub command: Vec<u8>,
-    /// Who it was to be.
+    /// The name of the user.
     pub user: Vec<u8>,
-    /// The client that tried it last, as `CLIENT LIST` shows it.
+    /// The client of the last attempt, as `CLIENT LIST` shows it.
     pub client: Vec<u8>,
-    /// When it was first tried: Unix time in milliseconds.
+    /// The time of the first attempt: Unix time in milliseconds.
     pub first_ms: i64,
-    /// When it was last tried.
+    /// The time of the last attempt: Unix time in milliseconds.
     pub last_ms: i64,
 }
 
@@ -40,7 +40,7 @@ impl FailedLogin {
     /// One attempt.
     pub fn new(command: &[u8], user: &[u8], in_transaction: bool, now_ms: i64) -> FailedLogin {
         FailedLogin {
-            id: 0, // the log gives it its own
+            id: 0, // set by FailedLogins::add
             count: 1,
             in_transaction,
             command: command.to_vec(),
@@ -51,15 +51,15 @@ impl FailedLogin {
         }
     }
 
-    fn is_like(&self, other: &FailedLogin) -> bool {
+    fn is_similar_to(&self, other: &FailedLogin) -> bool {
         self.in_transaction == other.in_transaction
             && self.command == other.command
             && self.user == other.user
-            && other.last_ms - self.last_ms <= ALIKE_MS
+            && other.last_ms - self.last_ms <= SIMILAR_MS
     }
 }
 
-/// The last of them.
+/// The last failed logins.
 #[derive(Default)]
 pub struct FailedLogins(Mutex<Entries>);
 
@@ -70,11 +70,12 @@ struct Entries {
 }
 
 impl FailedLogins {
-    /// Enters an attempt, and forgets the oldest beyond `limit`.
+    /// Adds an attempt, then forgets the oldest entries beyond `limit`.
     pub fn add(&self, attempt: FailedLogin, limit: usize) {
         let mut entries = lock(&self.0);
-        let alike = entries.last.iter().take(ALIKE_ENTRIES).position(|old| old.is_like(&attempt));
-        let entry = match alike.and_then(|at| entries.last.remove(at)) {
+        let similar =
+            entries.last.iter().take(SEARCHED_ENTRIES).position(|old| old.is_similar_to(&attempt));
+        let entry = match similar.and_then(|at| entries.last.remove(at)) {
             Some(old) => {
                 FailedLogin { id: old.id, count: old.count + 1, first_ms: old.first_ms, ..attempt }
             }
@@ -87,12 +88,12 @@ impl FailedLogins {
         entries.last.truncate(limit);
     }
 
-    /// The last so many, the newest first.
+    /// The last entries, at most `count`, the newest first.
     pub fn last(&self, count: usize) -> Vec<FailedLogin> {
         lock(&self.0).last.iter().take(count).cloned().collect()
     }
 
-    /// Forgets all.
+    /// Forgets all entries.
     pub fn clear(&self) {
         lock(&self.0).last.clear();
     }
@@ -103,21 +104,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_alike_and_not_long_ago_is_counted_together() {
+    fn similar_attempts_within_a_minute_are_counted_together() {
         let log = FailedLogins::default();
         let attempt = |user: &str, now_ms| {
             log.add(FailedLogin::new(b"AUTH", user.as_bytes(), false, now_ms), 3);
         };
         attempt("a", 0);
         attempt("b", 1);
-        attempt("a", ALIKE_MS);
-        attempt("b", ALIKE_MS + 2);
+        attempt("a", SIMILAR_MS);
+        attempt("b", SIMILAR_MS + 2);
         let shown = |entry: &FailedLogin| (entry.id, entry.count, entry.first_ms, entry.last_ms);
-        let last = ALIKE_MS + 2;
+        let last = SIMILAR_MS + 2;
         let entries: Vec<_> = log.last(9).iter().map(shown).collect();
-        assert_eq!(entries, [(2, 1, last, last), (0, 2, 0, ALIKE_MS), (1, 1, 1, 1)]);
+        assert_eq!(entries, [(2, 1, last, last), (0, 2, 0, SIMILAR_MS), (1, 1, 1, 1)]);
         attempt("c", last);
-        assert_eq!(log.last(9).len(), 3, "the oldest is forgotten");
+        assert_eq!(log.last(9).len(), 3, "the oldest entry is forgotten");
         log.add(FailedLogin::new(b"AUTH", &[b'x'; 9999], true, last), 1);
         assert_eq!(log.last(9).iter().map(|entry| entry.user.len()).sum::<usize>(), USER_BYTES);
     }

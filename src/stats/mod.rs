@@ -1,86 +1,142 @@
-//! What the server knows of its own past: counters, what each command cost, slow commands, latency events.
+//! The server's statistics: counters, what each command cost, slow commands, latency events.
 //!
-//! Nobody waits for any of it. What every command touches is counted by its connection in [`CallCounts`]
-//! of its own, and collected into the shared counters when somebody asks for those. The locks here
-//! ([`slowlog`], [`latency`], the errors, the list of commands that were ever called) are below all others,
-//! held for a few copies, and met only when something happens that is rare or slow anyway.
+//! What every command counts, its connection counts in a [`Meter`] of its own. The locks here (the list of
+//! meters, [`slowlog`], [`latency`], [`logins`], the errors) are below all others; they are held for a few
+//! copies and taken only when something rare or slow happens, or when someone reads the statistics.
 
-pub mod calls;
 pub mod histogram;
 pub mod latency;
 pub mod logins;
+pub mod meter;
 pub mod slowlog;
+pub mod timer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use calls::{CommandStats, Commands, Counts as CallCounts, Tally};
+use histogram::{Histogram, bucket_of};
+
 pub use latency::Monitor;
 pub use logins::FailedLogins;
+pub use meter::{Meter, Meters, PerCommand, Totals};
 pub use slowlog::SlowLog;
+pub use timer::{CommandTimer, Timed};
 
-/// A count of things that happened since the server started, or since `CONFIG RESETSTAT`.
+/// A command's number, below [`COMMAND_LIMIT`]: its place in the table of commands.
+pub type CommandId = usize;
+
+/// The table has fewer commands, subcommands included.
+pub const COMMAND_LIMIT: usize = 512;
+
+/// A counter that any thread adds to. It starts with the server, or with `CONFIG RESETSTAT`.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts so many more.
+    /// Adds to the count.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Relaxed);
     }
 
-    /// How many there were.
+    /// The count.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 
-    /// Begins again.
+    /// Starts again from zero.
     pub fn reset(&self) {
         self.0.store(0, Relaxed);
     }
 }
 
-/// What is counted.
+/// All statistics of a server.
 #[derive(Default)]
 pub struct Stats {
     /// Connections accepted.
     pub connections: Counter,
-    /// Connections refused, because there were `maxclients` already or no thread could be had.
+    /// Connections refused because of `maxclients`, or because no thread could be started.
     pub rejected_connections: Counter,
-    /// Clients that queued more than `client-query-buffer-limit` allows.
+    /// Clients disconnected because they queued more than `client-query-buffer-limit` allows.
     pub query_limit_cut_offs: Counter,
-    /// Logins that were refused.
+    /// Failed logins.
     pub refused_logins: Counter,
-    /// Keys removed because their deadline had passed.
+    /// Keys removed because they had expired.
     pub expired_keys: Counter,
-    /// Fields removed because their deadline had passed.
+    /// Hash fields removed because they had expired.
     pub expired_fields: Counter,
-    /// Bytes received from clients.
-    pub input_bytes: Counter,
-    /// Bytes sent to clients.
-    pub output_bytes: Counter,
-    /// Keys that a command that reads found.
-    pub hits: Counter,
-    /// Keys that a command that reads did not find.
-    pub misses: Counter,
-    /// What each command cost.
-    pub commands: Commands,
-    /// What was refused.
+    /// What connections count: bytes, lookups, and each command's calls and times.
+    pub meters: Meters,
+    /// The calls of at least [`meter::BRIEF_US`]. Connections count briefer ones.
+    long_calls: Histograms,
+    /// Error replies.
     pub errors: Errors,
-    /// How much was done lately.
+    /// The recent rates of commands and bytes.
     pub rates: Rates,
-    /// Which commands took long.
+    /// The slow log.
     pub slowlog: SlowLog,
-    /// Who could not log in.
+    /// The last failed logins.
     pub failed_logins: FailedLogins,
-    /// When something took long.
+    /// The latency monitor.
     pub latency: Monitor,
 }
 
+/// A histogram per command, made when it is first needed.
+struct Histograms(Box<[OnceLock<Histogram>]>);
+
+impl Default for Histograms {
+    fn default() -> Histograms {
+        Histograms((0..COMMAND_LIMIT).map(|_| OnceLock::new()).collect())
+    }
+}
+
+impl Histograms {
+    fn add(&self, command: CommandId, bucket: usize, calls: u64) {
+        let histogram = self.0.get(command).map(|cell| cell.get_or_init(Histogram::default));
+        histogram.into_iter().for_each(|histogram| histogram.add(bucket, calls));
+    }
+}
+
 impl Stats {
-    /// `CONFIG RESETSTAT`: begins to count again. As in Redis, the slow log and the latency events stay.
+    /// Counts an executed command, or a run of equal ones; in the histogram too if that is `tracked`.
+    pub fn executed(&self, meter: &Meter, timed: Timed, tracked: bool) {
+        let (counts, calls) = (meter.of(timed.command), u64::from(timed.calls));
+        let nanoseconds = timed.took.as_nanos() as u64; // 584 years fit
+        counts.calls.add(calls);
+        counts.nanoseconds.add(nanoseconds);
+        if tracked {
+            let microseconds = nanoseconds / 1000 / calls;
+            match counts.brief.get(microseconds as usize) {
+                Some(brief) => brief.add(calls),
+                None => self.long_calls.add(timed.command, bucket_of(microseconds), calls),
+            }
+        }
+    }
+
+    /// Counts that an executed command replied with this error.
+    pub fn failed(&self, meter: &Meter, command: CommandId, error: &[u8]) {
+        meter.of(command).failed.add(1);
+        self.errors.count(error);
+    }
+
+    /// Counts that a command was refused with this error before it was executed.
+    pub fn rejected(&self, meter: &Meter, command: Option<CommandId>, error: &[u8]) {
+        command.into_iter().for_each(|command| meter.of(command).rejected.add(1));
+        self.errors.count(error);
+    }
+
+    /// How long a command's calls took, if any was tracked. `counts` are its totals.
+    pub fn histogram(&self, command: CommandId, counts: &PerCommand) -> Option<Histogram> {
+        let long_calls = self.long_calls.0.get(command).and_then(OnceLock::get);
+        let histogram = long_calls.map(Histogram::copy).unwrap_or_default();
+        for (microseconds, calls) in (0..).zip(counts.brief) {
+            histogram.add(bucket_of(microseconds), calls);
+        }
+        (histogram.total() > 0).then_some(histogram)
+    }
+
+    /// `CONFIG RESETSTAT`: starts again from zero. As in Redis, the slow log and the latency events stay.
     pub fn reset(&self) {
         let counters = [
             &self.connections,
@@ -89,34 +145,32 @@ impl Stats {
             &self.refused_logins,
             &self.expired_keys,
             &self.expired_fields,
-            &self.input_bytes,
-            &self.output_bytes,
-            &self.hits,
-            &self.misses,
         ];
         counters.into_iter().for_each(Counter::reset);
-        self.commands.reset();
+        self.meters.reset();
+        self.long_calls.0.iter().filter_map(OnceLock::get).for_each(Histogram::reset);
         self.errors.reset();
         self.rates.reset();
     }
 
-    /// Takes note of how much has been done up to now. Called every now and then, see [`Rates`].
+    /// Takes a sample for [`Rates`].
     pub fn sample(&self) {
+        let totals = self.meters.totals();
         self.rates.add(Sample {
             at: Instant::now(),
-            calls: self.commands.calls(),
-            input_bytes: self.input_bytes.get(),
-            output_bytes: self.output_bytes.get(),
+            calls: totals.calls(),
+            input_bytes: totals.received,
+            output_bytes: totals.sent,
         });
     }
 }
 
-/// Locks. What the locks of this module guard is right even if a thread panicked while it held one.
+/// Locks. The data behind these locks is valid even if a thread panicked while it held one.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How often each kind of error was replied. The kind is the first word of the text.
+/// How many error replies there were of each kind. The kind is the first word of the text.
 #[derive(Default)]
 pub struct Errors(Mutex<ErrorCounts>);
 
@@ -126,12 +180,12 @@ struct ErrorCounts {
     kinds: BTreeMap<String, u64>,
 }
 
-/// How many kinds of error are told apart, and what all others are counted as: as in Redis.
+/// How many kinds of error are counted apart, and the name for all others; both as in Redis.
 const ERROR_KINDS: usize = 128;
 const OTHER_ERRORS: &str = "ERRORSTATS_OVERFLOW";
 
 impl Errors {
-    /// Counts an error of this text.
+    /// Counts an error with this text.
     pub fn count(&self, text: &[u8]) {
         let end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
         let kind = String::from_utf8_lossy(&text[..end]);
@@ -142,12 +196,12 @@ impl Errors {
         *counts.kinds.entry(kind).or_default() += 1;
     }
 
-    /// How many there were.
+    /// The number of error replies.
     pub fn total(&self) -> u64 {
         lock(&self.0).total
     }
 
-    /// The kinds there were, and how many of each.
+    /// The number of error replies of each kind.
     pub fn kinds(&self) -> BTreeMap<String, u64> {
         lock(&self.0).kinds.clone()
     }
@@ -157,7 +211,7 @@ impl Errors {
     }
 }
 
-/// What had been done at a moment.
+/// The totals at one moment.
 #[derive(Clone, Copy)]
 struct Sample {
     at: Instant,
@@ -166,14 +220,14 @@ struct Sample {
     output_bytes: u64,
 }
 
-/// How many samples are looked at: with ten a second, those of the last second and a half.
+/// How many samples are kept: the last second and a half, at ten samples per second.
 const SAMPLES: usize = 16;
 
-/// How much was done lately: the difference between two samples, over the time between them.
+/// Recent rates: the difference between two samples, divided by the time between them.
 #[derive(Default)]
 pub struct Rates(Mutex<VecDeque<Sample>>);
 
-/// How much was done in a second.
+/// Amounts per second.
 #[derive(Default, Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     /// Commands.
@@ -197,7 +251,7 @@ impl Rates {
         lock(&self.0).clear();
     }
 
-    /// The rate between the oldest sample and the newest; none while there are not two.
+    /// The rate between the oldest and the newest sample, or `None` until there are two.
     pub fn get(&self) -> Option<Rate> {
         let samples = lock(&self.0);
         let (first, last) = (samples.front()?, samples.back()?);
@@ -222,7 +276,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_counted_by_their_first_word_and_beyond_a_limit_together() {
+    fn a_call_is_in_the_bucket_of_its_time_however_long_it_took() {
+        let (stats, meter) = (Stats::default(), std::sync::Arc::new(Meter::default()));
+        stats.meters.register(1, meter.clone());
+        let call = |command, calls, took, tracked| {
+            stats.executed(&meter, Timed { command, calls, took }, tracked);
+        };
+        let brief = Duration::from_micros(meter::BRIEF_US as u64 / 2);
+        call(7, 1, Duration::ZERO, true);
+        call(7, 4, brief * 4, true);
+        call(7, 1, Duration::from_millis(10), true);
+        call(8, 1, brief, false);
+        let histogram = |command| {
+            let totals = stats.meters.totals();
+            stats.histogram(command, &totals.commands[&command])
+        };
+        assert!(histogram(8).is_none(), "it was not tracked");
+        let Some(found) = histogram(7) else { panic!("it was tracked") };
+        assert_eq!(found.total(), 6);
+        assert_eq!(found.percentile(50.0) / 1000, brief.as_micros() as u64);
+        assert!(found.percentile(100.0) >= 10_000_000);
+        stats.reset();
+        assert!(histogram(7).is_none());
+    }
+
+    #[test]
+    fn errors_are_counted_by_their_first_word_and_together_beyond_a_limit() {
         let errors = Errors::default();
         errors.count(b"ERR syntax error");
         errors.count(b"ERR no such key");
@@ -239,11 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_what_was_done_between_the_samples_that_are_kept() {
+    fn a_rate_covers_the_time_between_the_kept_samples() {
         let rates = Rates::default();
         assert_eq!(rates.get(), None);
         let start = Instant::now();
-        // A burst that is too long ago to count, then ten commands each tenth of a second.
+        // A burst that is too long ago to count, then ten commands every tenth of a second.
         for number in 0..100u64 {
             rates.add(Sample {
                 at: start + Duration::from_millis(100) * number as u32,

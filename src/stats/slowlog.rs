@@ -1,28 +1,28 @@
-//! The slow log: the last commands that took longer than `slowlog-log-slower-than`.
+//! The slow log: the last commands that took at least `slowlog-log-slower-than` microseconds.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::lock;
 
-/// How many arguments of a command are kept, and how much of each: as in Redis.
+/// How many arguments of a command are kept, and how many bytes of each; both as in Redis.
 const ARGS_LIMIT: usize = 32;
 const ARG_BYTES: usize = 128;
 
-/// A command that took long.
+/// An entry: one slow command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slow {
-    /// Its number, never given twice.
+    /// The entry's number, which is never reused.
     pub id: u64,
-    /// When it had ended: Unix time in seconds.
+    /// When the command ended: Unix time in seconds.
     pub at: u64,
-    /// How long it took.
+    /// How long the command took.
     pub microseconds: u64,
-    /// The command and its arguments; long ones and many cut off.
+    /// The command and its arguments, shortened by [`shorten`].
     pub args: Vec<Vec<u8>>,
-    /// Where its client is connected from.
+    /// The client's address.
     pub address: String,
-    /// The name that the client has given itself.
+    /// The client's name, from `CLIENT SETNAME`.
     pub name: Vec<u8>,
 }
 
@@ -37,7 +37,7 @@ struct Slows {
 }
 
 impl SlowLog {
-    /// Enters a command under the next number, and forgets the oldest beyond `limit`.
+    /// Adds an entry under the next number, then forgets the oldest entries beyond `limit`.
     pub fn add(&self, slow: Slow, limit: usize) {
         let mut slows = lock(&self.0);
         let id = slows.next_id;
@@ -46,7 +46,7 @@ impl SlowLog {
         slows.last.truncate(limit);
     }
 
-    /// Forgets the oldest beyond `limit`, which has been lowered.
+    /// Forgets the oldest entries beyond `limit`, after that has been lowered.
     pub fn shorten(&self, limit: usize) {
         let mut slows = lock(&self.0);
         let keep = limit.min(slows.last.len());
@@ -55,28 +55,23 @@ impl SlowLog {
         drop(forgotten); // not under the lock: there may be very many
     }
 
-    /// The last so many, the newest first.
+    /// The last entries, at most `count`, the newest first.
     pub fn last(&self, count: usize) -> Vec<Slow> {
         lock(&self.0).last.iter().take(count).cloned().collect()
     }
 
-    /// How many are kept.
-    pub fn len(&self) -> usize {
+    /// The number of entries.
+    pub fn count(&self) -> usize {
         lock(&self.0).last.len()
     }
 
-    /// Whether none is kept.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Forgets all.
+    /// Forgets all entries.
     pub fn clear(&self) {
         self.shorten(0);
     }
 }
 
-/// What is kept of the arguments.
+/// Cuts off long arguments, and leaves out the last of many, as Redis does.
 pub fn shorten<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let count = args.len();
     let kept = if count > ARGS_LIMIT { ARGS_LIMIT - 1 } else { count };
