@@ -184,7 +184,7 @@ enum State {
     Start,
     /// In a line whose end has not arrived; its beginning is in `Request::line`.
     Inline,
-    MultibulkLength,
+    ArrayLength,
     BulkLength {
         args_left: usize,
     },
@@ -241,10 +241,10 @@ impl Request {
         self.ends.shrink_to(KEPT_BYTES / size_of::<usize>());
     }
 
-    /// Takes bytes until a command is complete or they are used up.
+    /// Takes bytes until a command is complete or the bytes are used up.
     ///
     /// # Errors
-    /// What is wrong with them; the parser cannot go on after it.
+    /// The input is not RESP. The parser cannot go on after an error.
     pub fn feed(&mut self, input: &[u8]) -> Result<Progress, ProtocolError> {
         if let Some(used) = self.take_whole(input) {
             return Ok(Progress { used, complete: true });
@@ -252,76 +252,24 @@ impl Request {
         let mut used = 0;
         while used < input.len() {
             let rest = &input[used..];
-            match self.state {
-                State::Start if rest[0] == b'*' => self.state = State::MultibulkLength,
-                State::Start => self.state = State::Inline,
+            used += match self.state {
+                State::Start if rest[0] == b'*' => self.take_array_length(rest)?,
+                State::ArrayLength => self.take_array_length(rest)?,
+                State::Start | State::Inline => self.take_inline(rest)?,
+                State::BulkLength { args_left } => self.take_bulk_length(rest, args_left)?,
                 State::Bulk { args_left, bytes_left } => {
-                    used += self.take_bulk(rest, args_left, bytes_left)?;
+                    self.take_bulk(rest, args_left, bytes_left)?
                 }
-                State::Inline => {
-                    let limit = ProtocolError::InlineTooLong;
-                    let (taken, line) = take_line(&mut self.line, rest, LineEnd::Newline, limit)?;
-                    used += taken;
-                    let Some(line) = line else { continue };
-                    for word in split_quoted(line).ok_or(ProtocolError::UnbalancedQuotes)? {
-                        self.bytes.extend_from_slice(&word);
-                        self.ends.push(self.bytes.len());
-                    }
-                    self.line.clear();
-                    self.state = State::Start;
-                }
-                State::MultibulkLength => {
-                    let limit = ProtocolError::MultibulkLineTooLong;
-                    let (taken, line) = take_line(&mut self.line, rest, LineEnd::Return, limit)?;
-                    used += taken;
-                    let Some(line) = line else { continue };
-                    if self.strict && rest[taken - 1] != b'\n' {
-                        return Err(ProtocolError::LineEnd);
-                    }
-                    let least = if self.strict { 1 } else { i64::MIN };
-                    let length = integer::parse_i64(&line[1..])
-                        .filter(|length| (least..=ARGS_LIMIT).contains(length))
-                        .ok_or(ProtocolError::MultibulkLength)?;
-                    if self.unauthenticated && length > UNAUTHENTICATED_ARGS_LIMIT {
-                        return Err(ProtocolError::UnauthenticatedMultibulkLength);
-                    }
-                    self.line.clear();
-                    self.state = match usize::try_from(length) {
-                        Ok(args_left @ 1..) => State::BulkLength { args_left },
-                        _ => State::Start, // `*0` and `*-1` are no commands and get no reply
-                    };
-                    continue;
-                }
-                State::BulkLength { args_left } => {
-                    if self.line.is_empty() && rest[0] != b'$' {
-                        return Err(ProtocolError::ExpectedBulk(rest[0]));
-                    }
-                    let limit = ProtocolError::BulkLineTooLong;
-                    let (taken, line) = take_line(&mut self.line, rest, LineEnd::Return, limit)?;
-                    used += taken;
-                    let Some(line) = line else { continue };
-                    if self.strict && rest[taken - 1] != b'\n' {
-                        return Err(ProtocolError::LineEnd);
-                    }
-                    let length = integer::parse_i64(&line[1..])
-                        .filter(|length| (0..=self.bulk_limit).contains(length))
-                        .ok_or(ProtocolError::BulkLength)?;
-                    if self.unauthenticated && length > UNAUTHENTICATED_BULK_LIMIT {
-                        return Err(ProtocolError::UnauthenticatedBulkLength);
-                    }
-                    self.line.clear();
-                    self.state = State::Bulk { args_left, bytes_left: length as usize + 2 };
-                }
-            }
-            if matches!(self.state, State::Start) && !self.ends.is_empty() {
+            };
+            if !self.is_partial() && !self.ends.is_empty() {
                 return Ok(Progress { used, complete: true });
             }
         }
         Ok(Progress { used, complete: false })
     }
 
-    /// Takes a command as [`whole_command`] finds it; returns how many bytes that was. Anything else is left
-    /// to the states, which are slower by half and miss nothing.
+    /// Takes a command that [`whole_command`] can read, and returns its bytes. Leaves everything else to the
+    /// states, which take half as long again.
     fn take_whole(&mut self, input: &[u8]) -> Option<usize> {
         if self.is_partial() || self.unauthenticated {
             return None;
@@ -337,7 +285,61 @@ impl Request {
         taken
     }
 
-    /// Takes what has arrived of an argument; returns how many bytes that was.
+    // Each of these takes what has arrived of one part, moves to the next state when the part is
+    // complete, and returns the number of bytes that it took.
+
+    fn take_inline(&mut self, input: &[u8]) -> Result<usize, ProtocolError> {
+        self.state = State::Inline;
+        let end = input.iter().position(|&byte| byte == b'\n');
+        let taken = end.unwrap_or(input.len());
+        self.keep_line(&input[..taken], ProtocolError::InlineTooLong)?;
+        if end.is_none() {
+            return Ok(taken);
+        }
+        let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+        for word in split_quoted(line).ok_or(ProtocolError::UnbalancedQuotes)? {
+            self.bytes.extend_from_slice(&word);
+            self.ends.push(self.bytes.len());
+        }
+        self.line.clear();
+        self.state = State::Start;
+        Ok(taken + 1)
+    }
+
+    fn take_array_length(&mut self, input: &[u8]) -> Result<usize, ProtocolError> {
+        self.state = State::ArrayLength;
+        let (taken, length) = self.take_length(input, ProtocolError::MultibulkLineTooLong)?;
+        let Some(length) = length else { return Ok(taken) };
+        let least = if self.strict { 1 } else { i64::MIN };
+        let length = length
+            .filter(|length| (least..=ARGS_LIMIT).contains(length))
+            .ok_or(ProtocolError::MultibulkLength)?;
+        if self.unauthenticated && length > UNAUTHENTICATED_ARGS_LIMIT {
+            return Err(ProtocolError::UnauthenticatedMultibulkLength);
+        }
+        self.state = match usize::try_from(length) {
+            Ok(args_left @ 1..) => State::BulkLength { args_left },
+            _ => State::Start, // `*0` and `*-1` are no commands and get no reply
+        };
+        Ok(taken)
+    }
+
+    fn take_bulk_length(&mut self, input: &[u8], args_left: usize) -> Result<usize, ProtocolError> {
+        if self.line.is_empty() && input[0] != b'$' {
+            return Err(ProtocolError::ExpectedBulk(input[0]));
+        }
+        let (taken, length) = self.take_length(input, ProtocolError::BulkLineTooLong)?;
+        let Some(length) = length else { return Ok(taken) };
+        let length = length
+            .filter(|length| (0..=self.bulk_limit).contains(length))
+            .ok_or(ProtocolError::BulkLength)?;
+        if self.unauthenticated && length > UNAUTHENTICATED_BULK_LIMIT {
+            return Err(ProtocolError::UnauthenticatedBulkLength);
+        }
+        self.state = State::Bulk { args_left, bytes_left: length as usize + 2 };
+        Ok(taken)
+    }
+
     fn take_bulk(
         &mut self,
         input: &[u8],
@@ -362,18 +364,46 @@ impl Request {
         }
         Ok(taken)
     }
+
+    /// Takes a line that announces a length, such as `$5`. Returns the number of bytes taken and, once the
+    /// line is complete, its number, if it is one.
+    fn take_length(
+        &mut self,
+        input: &[u8],
+        too_long: ProtocolError,
+    ) -> Result<(usize, Option<Option<i64>>), ProtocolError> {
+        // The line ends with `\r` and one more byte, at which only `strict` looks, as in Redis.
+        let end = if self.line.ends_with(b"\r") {
+            0
+        } else {
+            let end = input.iter().position(|&byte| byte == b'\r').unwrap_or(input.len());
+            self.keep_line(&input[..end], too_long)?;
+            if end == input.len() {
+                return Ok((end, None));
+            }
+            self.line.push(b'\r');
+            end + 1
+        };
+        let Some(last) = input.get(end) else { return Ok((end, None)) };
+        if self.strict && *last != b'\n' {
+            return Err(ProtocolError::LineEnd);
+        }
+        let length = integer::parse_i64(&self.line[1..self.line.len() - 1]);
+        self.line.clear();
+        Ok((end + 1, Some(length)))
+    }
+
+    fn keep_line(&mut self, bytes: &[u8], too_long: ProtocolError) -> Result<(), ProtocolError> {
+        if self.line.len() + bytes.len() > LINE_LIMIT {
+            return Err(too_long);
+        }
+        self.line.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum LineEnd {
-    /// `\n`, and a `\r` before it is no part of the line: inline commands.
-    Newline,
-    /// `\r` and whatever byte follows it: the lengths. (Redis does not look at that byte either.)
-    Return,
-}
-
-/// The first arguments of the commands that have arrived whole, which are most likely their keys; empty where
-/// there is none. It ends with the first command that is not spelled as every client spells it.
+/// The first arguments, most likely keys, of the commands that `input` holds whole; empty for a command
+/// without arguments. Stops at the first command that [`whole_command`] cannot read.
 pub fn keys_ahead(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (mut key, mut number): (&[u8], _) = (b"", 0);
@@ -388,9 +418,9 @@ pub fn keys_ahead(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Goes through the arguments of a command that has arrived whole and is spelled as every client spells it,
-/// none of them longer than `short_length` says, and so shorter than any limit; returns how many bytes the
-/// command has. If there is no such command, some arguments may have been gone through nevertheless.
+/// Reads a command of the usual form: an array, complete, with no length of more than three digits, so that
+/// no argument can exceed a limit. Passes its arguments to `take` and returns its bytes. For anything else
+/// it returns `None`, and may have passed some arguments before.
 #[inline(always)]
 fn whole_command<'a>(input: &'a [u8], mut take: impl FnMut(&'a [u8])) -> Option<usize> {
     let (args, mut at) = short_length(input, 0, b'*')?;
@@ -407,8 +437,7 @@ fn whole_command<'a>(input: &'a [u8], mut take: impl FnMut(&'a [u8])) -> Option<
     (args > 0).then_some(at)
 }
 
-/// The length that stands at that place, behind its sigil, and the place behind its line, if it has few
-/// digits.
+/// The length of at most three digits in the line at `at`, such as `$12\r\n`, and the place after the line.
 fn short_length(input: &[u8], at: usize, sigil: u8) -> Option<(usize, usize)> {
     let digit = |byte: u8| byte.is_ascii_digit().then(|| usize::from(byte - b'0'));
     let (length, digits) = match *input.get(at..)? {
@@ -422,35 +451,6 @@ fn short_length(input: &[u8], at: usize, sigil: u8) -> Option<(usize, usize)> {
         _ => return None,
     };
     Some((length, at + digits + 3))
-}
-
-/// Takes a line from `input`, whose beginning may be in `kept` from before. Returns how many bytes
-/// of the input were used, and the line without its end; if that has not arrived, none, and the
-/// beginning is kept.
-fn take_line<'a>(
-    kept: &'a mut Vec<u8>,
-    input: &'a [u8],
-    end: LineEnd,
-    too_long: ProtocolError,
-) -> Result<(usize, Option<&'a [u8]>), ProtocolError> {
-    let (line_end, end_bytes) = match end {
-        LineEnd::Newline => (input.iter().position(|&byte| byte == b'\n'), 1),
-        // A `\r` that came last time waits for the one byte behind it.
-        LineEnd::Return if kept.last() == Some(&b'\r') => (Some(0), 1),
-        LineEnd::Return => match input.iter().position(|&byte| byte == b'\r') {
-            Some(at) if at + 1 < input.len() => (Some(at), 2),
-            _ => (None, 0),
-        },
-    };
-    let taken = line_end.unwrap_or(input.len());
-    if kept.len() + taken > LINE_LIMIT {
-        return Err(too_long);
-    }
-    kept.extend_from_slice(&input[..taken]);
-    if line_end.is_none() {
-        return Ok((taken, None));
-    }
-    Ok((taken + end_bytes, Some(kept.strip_suffix(b"\r").unwrap_or(kept))))
 }
 
 /// Appends a command in the form in which clients send it and the log keeps it.
@@ -517,6 +517,143 @@ mod tests {
                 .to_vec();
         for piece in 1..=bytes.len() {
             assert_eq!(parse(bytes, piece), (expected.clone(), None), "pieces of {piece}");
+        }
+    }
+
+    /// Numbers that look random, the same for the same seed.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+            (self.0 >> 33) as usize % limit
+        }
+
+        fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+            list[self.below(list.len())]
+        }
+
+        fn arg(&mut self) -> Vec<u8> {
+            let length = match self.below(8) {
+                0 => 0,
+                1 => self.pick(&[9, 10, 99, 100, 999, 1000, 1001, 16_384, 16_385]),
+                _ => self.below(12),
+            };
+            (0..length).map(|_| self.pick(b"*$\r\n 019-ab\"\\\0\xff")).collect()
+        }
+
+        /// A command in one of the forms that clients send, or an empty one.
+        fn command(&mut self, out: &mut Vec<u8>) {
+            let empty: [&[u8]; 6] = [b"*0\r\n", b"*-1\r\n", b"\r\n", b"\n", b"  \r\n", b"*-9\r\n"];
+            let inline: [&[u8]; 5] =
+                [b"PING\r\n", b"GET a\n", b" a \"\" \r\n", b"a\rb\r\n", b"\"\\x00\"\n"];
+            match self.below(6) {
+                0 => out.extend_from_slice(self.pick(&empty)),
+                1 => out.extend_from_slice(self.pick(&inline)),
+                _ => {
+                    let most = self.pick(&[1, 3, 3, 3, 11, 120]);
+                    let count = 1 + self.below(most);
+                    let args: Vec<Vec<u8>> = (0..count).map(|_| self.arg()).collect();
+                    encode(out, &args.iter().map(Vec::as_slice).collect::<Vec<_>>());
+                }
+            }
+        }
+
+        /// A pipeline, often with an error in it, and sometimes with lines as long as the limit.
+        fn input(&mut self) -> Vec<u8> {
+            let mut input = Vec::new();
+            (0..1 + self.below(6)).for_each(|_| self.command(&mut input));
+            if self.below(20) == 0 {
+                let start: &[u8] = self.pick(&[b"*", b"*1\r\n$", b"", b"+"]);
+                input.extend_from_slice(start);
+                let length = LINE_LIMIT - 3 + self.below(5);
+                input.resize(input.len() + length, b'1');
+                input.extend_from_slice(self.pick(&[&b"\r\n"[..], b"\n", b"\r", b""]));
+                self.command(&mut input);
+            }
+            for _ in 0..self.below(3) {
+                let at = self.below(input.len());
+                match self.below(4) {
+                    0 => input[at] = self.pick(b"*$\r\n\"'0123456789- x"),
+                    1 => input.insert(at, self.pick(b"*$\r\n\"'0123456789-+ x")),
+                    2 => _ = input.remove(at),
+                    _ => input.truncate(at + 1),
+                }
+                if input.is_empty() {
+                    input.push(b'*');
+                }
+            }
+            input
+        }
+    }
+
+    /// What became of an input: each command with the bytes up to its end, the error, and whether a command
+    /// was left incomplete.
+    #[derive(Debug, Default, PartialEq)]
+    struct Outcome {
+        commands: Vec<(usize, Vec<Vec<u8>>)>,
+        error: Option<String>,
+        is_partial: bool,
+    }
+
+    /// Feeds the input in pieces of the lengths that `piece` gives.
+    fn outcome(mut request: Request, input: &[u8], mut piece: impl FnMut() -> usize) -> Outcome {
+        let mut outcome = Outcome::default();
+        let (mut at, mut arrived) = (0, 0);
+        while at < input.len() {
+            if at == arrived {
+                arrived = input.len().min(arrived.saturating_add(piece()));
+            }
+            match request.feed(&input[at..arrived]) {
+                Err(error) => {
+                    outcome.error = Some(error.to_string());
+                    return outcome;
+                }
+                Ok(Progress { used, complete }) => {
+                    at += used;
+                    assert!(complete || at == arrived, "bytes were left over");
+                    if complete {
+                        assert!(!request.is_partial(), "a complete command leaves nothing to do");
+                        let args = request.args().from(0).map(<[u8]>::to_vec).collect();
+                        outcome.commands.push((at, args));
+                        request.clear();
+                    }
+                }
+            }
+        }
+        outcome.is_partial = request.is_partial();
+        outcome
+    }
+
+    /// `REQUEST_SEED` gives another seed.
+    #[test]
+    fn commands_and_errors_do_not_depend_on_where_the_input_is_cut() {
+        let seed = std::env::var("REQUEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed: u64 = seed.unwrap_or(1);
+        for seed in seed..seed + 1500 {
+            let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let input = random.input();
+            let bulk_limit = random.pick(&[LIMIT, LIMIT, 16_384, 1000]);
+            let (strict, unauthenticated) = (random.below(3) == 0, random.below(3) == 0);
+            let request = || Request { strict, unauthenticated, ..Request::new(bulk_limit) };
+            // Bytes that arrive one at a time never take the quick path.
+            let expected = outcome(request(), &input, || 1);
+            let shown = || format!("seed {seed}: {}", input.escape_ascii());
+            assert_eq!(outcome(request(), &input, || usize::MAX), expected, "{}", shown());
+            for longest in [3, 40, 2000] {
+                let cut = outcome(request(), &input, || 1 + random.below(longest));
+                assert_eq!(cut, expected, "pieces of up to {longest}, {}", shown());
+            }
+            if unauthenticated {
+                continue;
+            }
+            let keys: Vec<Vec<u8>> = keys_ahead(&input).map(<[u8]>::to_vec).collect();
+            let commands = expected.commands.iter();
+            let first: Vec<Vec<u8>> = commands
+                .map(|(_, args)| args.get(1).cloned().unwrap_or_default())
+                .take(keys.len())
+                .collect();
+            assert_eq!(keys, first, "{}", shown());
         }
     }
 
