@@ -1,8 +1,8 @@
-//! RESP, the protocol: [`request`] makes arguments from bytes, [`reply`] makes bytes from answers.
+//! RESP, the Redis protocol: [`request`] parses commands, [`reply`] encodes replies.
 //!
-//! Neither reads or writes a socket. The connection thread, the replay of the log and the tests feed
-//! the same parser from what they have, and take the reply bytes where they need them.
-//! The protocol is described at <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+//! Neither does I/O: the connection thread, the replay of the log and the tests feed bytes to the same parser
+//! and fetch the encoded replies. The protocol is specified at
+//! <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
 pub mod reply;
 pub mod request;

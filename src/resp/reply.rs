@@ -1,52 +1,52 @@
-//! Answers → bytes: the only place where RESP2 and RESP3 differ.
+//! Encodes replies. This is the only place where RESP2 and RESP3 differ.
 //!
-//! A handler says what it answers (a map, a double, nothing); whether that is `%2` or `*4`, `,1.5`
-//! or a bulk string, is decided here by the protocol that the client asked for with `HELLO`. Replies
-//! collect in a plain `Vec<u8>`, which never writes itself anywhere: the connection sends it when
-//! the log is flushed as far as the replies show.
+//! A handler replies with a type (a map, a double, null). Whether a map becomes `%2` or `*4`, and a double
+//! `,1.5` or a bulk string, depends on the protocol that the client chose with
+//! [`HELLO`](https://redis.io/docs/latest/commands/hello/). Replies are appended to a plain `Vec<u8>`; the
+//! connection sends it once it has flushed the log up to the last change that the replies reveal.
 
 use std::borrow::Cow;
 
 use super::request::header;
 use crate::text::integer;
 
-/// The version of the protocol that a client speaks.
+/// The protocol version of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
-    /// What every client speaks unless it says otherwise.
+    /// The default.
     Resp2,
     /// After `HELLO 3`.
     Resp3,
 }
 
-/// A command's refusal: one line, which starts with a code in capitals. The connection goes on.
+/// An error reply: one line that starts with a code in capitals. The connection stays open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandError(Cow<'static, [u8]>);
 
 impl CommandError {
-    /// A fixed text.
+    /// An error with a fixed text.
     pub const fn new(text: &'static str) -> CommandError {
         CommandError(Cow::Borrowed(text.as_bytes()))
     }
 
-    /// The line, without `-` and line end.
+    /// The line, without the leading `-` and the line end.
     pub fn text(&self) -> &[u8] {
         &self.0
     }
 
-    /// Options that do not fit together, or are unknown.
+    /// An unknown option, or options that exclude each other.
     pub const SYNTAX: CommandError = CommandError::new("ERR syntax error");
-    /// An argument, or a stored value, that is no 64-bit integer.
+    /// An argument or a stored value is not a 64-bit integer.
     pub const NOT_AN_INTEGER: CommandError =
         CommandError::new("ERR value is not an integer or out of range");
-    /// An argument, or a stored value, that is no number.
+    /// An argument or a stored value is not a number.
     pub const NOT_A_FLOAT: CommandError = CommandError::new("ERR value is not a valid float");
     /// The key holds a value of another type.
     pub const WRONG_TYPE: CommandError =
         CommandError::new("WRONGTYPE Operation against a key holding the wrong kind of value");
-    /// RENAME and others, on a key that is not there.
+    /// The key of RENAME, for example, does not exist.
     pub const NO_SUCH_KEY: CommandError = CommandError::new("ERR no such key");
-    /// A string that would become longer than `proto-max-bulk-len`.
+    /// A string would become longer than `proto-max-bulk-len`.
     pub const TOO_LONG: CommandError =
         CommandError::new("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 }
@@ -63,43 +63,43 @@ impl From<Vec<u8>> for CommandError {
     }
 }
 
-/// Where an array of yet unknown length began.
+/// The position of an array whose length is not known yet.
 pub struct OpenArray(usize);
 
-/// Replies on their way to one client.
+/// A buffer of encoded replies to one client.
 pub struct Reply {
     bytes: Vec<u8>,
-    /// How to say it.
+    /// The protocol in which replies are encoded from now on.
     pub protocol: Protocol,
 }
 
 impl Reply {
-    /// Nothing yet.
+    /// An empty buffer.
     pub fn new(protocol: Protocol) -> Reply {
         Reply { bytes: Vec::new(), protocol }
     }
 
-    /// What is to be sent.
+    /// The encoded replies.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Bytes collected.
+    /// The length of the encoded replies in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether nothing was said.
+    /// Whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Takes back what was said since there were `length` bytes.
+    /// Removes everything after the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(length);
     }
 
-    /// Forgets everything, and the memory beyond `kept` bytes.
+    /// Empties the buffer and frees its memory beyond `kept` bytes.
     pub fn clear(&mut self, kept: usize) {
         self.bytes.clear();
         self.bytes.shrink_to(kept);
@@ -114,14 +114,14 @@ impl Reply {
         self.bytes.extend_from_slice(b"+OK\r\n");
     }
 
-    /// A status line.
+    /// A simple string (a status). `text` must not contain line ends.
     pub fn simple(&mut self, text: &str) {
         self.bytes.push(b'+');
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// An error. Line ends that a client's own bytes brought into the text become spaces.
+    /// An error. Line ends in its text, which can come from a client's arguments, become spaces.
     pub fn error(&mut self, error: &CommandError) {
         self.bytes.push(b'-');
         let line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
@@ -136,7 +136,7 @@ impl Reply {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// A length or a count, as an integer.
+    /// An integer, from a length or a count.
     pub fn count(&mut self, value: usize) {
         self.integer(i64::try_from(value).unwrap_or(i64::MAX));
     }
@@ -156,7 +156,7 @@ impl Reply {
         }
     }
 
-    /// Text for people: a verbatim string in RESP3.
+    /// Human-readable text: a verbatim string in RESP3, a bulk string in RESP2.
     pub fn verbatim(&mut self, text: &[u8]) {
         if !self.resp3() {
             return self.bulk(text);
@@ -167,7 +167,7 @@ impl Reply {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// A floating-point number, given as its digits: a bulk string in RESP2.
+    /// A floating-point number, given as decimal text: a double in RESP3, a bulk string in RESP2.
     pub fn double(&mut self, digits: &[u8]) {
         if !self.resp3() {
             return self.bulk(digits);
@@ -177,41 +177,42 @@ impl Reply {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// No value.
+    /// Null, in place of a value.
     pub fn null(&mut self) {
         self.bytes.extend_from_slice(if self.resp3() { b"_\r\n" } else { b"$-1\r\n" });
     }
 
-    /// No array.
+    /// Null, in place of an array.
     pub fn null_array(&mut self) {
         self.bytes.extend_from_slice(if self.resp3() { b"_\r\n" } else { b"*-1\r\n" });
     }
 
-    /// The start of an array of so many elements, which follow.
+    /// Starts an array of `length` elements; the caller appends them.
     pub fn array(&mut self, length: usize) {
         header(&mut self.bytes, b'*', length);
     }
 
-    /// The start of a map of so many pairs, which follow.
+    /// Starts a map of `pairs` keys and values; the caller appends them.
     pub fn map(&mut self, pairs: usize) {
-        match self.protocol {
-            Protocol::Resp2 => self.array(pairs * 2),
-            Protocol::Resp3 => header(&mut self.bytes, b'%', pairs),
+        if self.resp3() {
+            header(&mut self.bytes, b'%', pairs);
+        } else {
+            self.array(pairs * 2);
         }
     }
 
-    /// The start of a set of so many elements, which follow.
+    /// Starts a set of `length` elements; the caller appends them.
     pub fn set(&mut self, length: usize) {
         let kind = if self.resp3() { b'~' } else { b'*' };
         header(&mut self.bytes, kind, length);
     }
 
-    /// The start of an array of so many pairs, each of which follows as [`Reply::pair`].
+    /// Starts an array of `pairs` pairs; the caller appends each with [`Reply::pair`].
     pub fn pairs(&mut self, pairs: usize) {
         self.array(if self.resp3() { pairs } else { pairs * 2 });
     }
 
-    /// Two bulk strings: an array of their own in RESP3.
+    /// Two bulk strings, which in RESP3 form an array of their own.
     pub fn pair(&mut self, one: &[u8], other: &[u8]) {
         if self.resp3() {
             self.array(2);
@@ -220,23 +221,23 @@ impl Reply {
         self.bulk(other);
     }
 
-    /// The start of a message of so many elements that answers nothing.
+    /// Starts a push message of `length` elements: one that is not a reply to a command.
     pub fn push(&mut self, length: usize) {
         let kind = if self.resp3() { b'>' } else { b'*' };
         header(&mut self.bytes, kind, length);
     }
 
-    /// Puts in what is encoded already, to where there were `at` bytes.
+    /// Inserts encoded messages at the byte offset `at`.
     pub fn insert(&mut self, at: usize, encoded: &[u8]) {
         self.bytes.splice(at..at, encoded.iter().copied());
     }
 
-    /// Begins an array whose length will be known when [`Reply::close_array`] is called.
+    /// Starts an array whose length only [`Reply::close_array`] knows.
     pub fn open_array(&mut self) -> OpenArray {
         OpenArray(self.bytes.len())
     }
 
-    /// Ends an array, which has got so many elements.
+    /// Ends an array that got `length` elements.
     pub fn close_array(&mut self, open: &OpenArray, length: usize) {
         let mut start = Vec::with_capacity(16);
         header(&mut start, b'*', length);
@@ -248,14 +249,14 @@ impl Reply {
 mod tests {
     use super::*;
 
-    fn said(protocol: Protocol, say: fn(&mut Reply)) -> String {
+    fn encoded(protocol: Protocol, write: fn(&mut Reply)) -> String {
         let mut reply = Reply::new(protocol);
-        say(&mut reply);
+        write(&mut reply);
         String::from_utf8_lossy(reply.bytes()).into_owned()
     }
 
     #[test]
-    fn the_two_protocols_differ_where_they_should() {
+    fn each_type_is_encoded_as_its_protocol_says() {
         type Case = (fn(&mut Reply), &'static str, &'static str);
         let pairs = |reply: &mut Reply| {
             reply.pairs(1);
@@ -271,15 +272,15 @@ mod tests {
             (|r| r.verbatim(b"hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
             (|r| r.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
         ];
-        for (say, resp2, resp3) in cases {
-            assert_eq!(said(Protocol::Resp2, say), resp2);
-            assert_eq!(said(Protocol::Resp3, say), resp3);
+        for (write, resp2, resp3) in cases {
+            assert_eq!(encoded(Protocol::Resp2, write), resp2);
+            assert_eq!(encoded(Protocol::Resp3, write), resp3);
         }
     }
 
     #[test]
-    fn an_array_of_unknown_length_gets_its_header_in_front() {
-        let text = said(Protocol::Resp2, |reply| {
+    fn an_array_of_unknown_length_gets_its_header_before_its_elements() {
+        let text = encoded(Protocol::Resp2, |reply| {
             reply.ok();
             let open = reply.open_array();
             reply.integer(-7);
@@ -290,8 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn an_error_stays_on_its_line() {
-        let text = said(Protocol::Resp2, |reply| {
+    fn line_ends_in_an_error_become_spaces() {
+        let text = encoded(Protocol::Resp2, |reply| {
             reply.error(&CommandError::from(String::from("ERR a\r\n+OK")));
         });
         assert_eq!(text, "-ERR a  +OK\r\n");

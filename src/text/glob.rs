@@ -1,31 +1,32 @@
-//! The glob patterns of `KEYS`, `SCAN MATCH` and `CONFIG GET`, over bytes rather than characters.
+//! The glob patterns of [`KEYS`](https://redis.io/docs/latest/commands/keys/), `SCAN MATCH` and `CONFIG GET`.
+//! They match bytes, not characters.
 //!
 //! | Pattern    | Matches                                                              |
 //! |------------|----------------------------------------------------------------------|
-//! | `*`        | any run of bytes, also an empty one                                  |
+//! | `*`        | any run of bytes, even an empty one                                 |
 //! | `?`        | any one byte                                                         |
-//! | `[a-c_]`   | one byte out of a class of bytes and ranges                          |
+//! | `[a-c_]`   | one byte of a class of bytes and ranges                              |
 //! | `[^a-c_]`  | one byte that is not in the class                                    |
 //! | `\x`       | the byte `x`, whatever it means elsewhere; also inside a class       |
 //! | any other  | itself                                                               |
 //!
-//! A pattern comes from a client, so two things always hold. Every sequence of bytes is a pattern:
-//! a class that is never closed ends with the pattern, a trailing backslash stands for itself. And
-//! none makes the search explode: everything but `*` matches exactly one byte, so it is enough to
-//! let the *last* star grow when the rest does not fit, since whatever an earlier star could gain
-//! by growing, the last one can gain too. The work is at most pattern length times text length.
+//! Patterns come from clients, so two things always hold. Every sequence of bytes is a valid pattern: a
+//! class that is never closed ends with the pattern, a trailing backslash stands for itself. And no pattern
+//! takes exponential time: everything but `*` matches exactly one byte, so on a mismatch only the *last*
+//! star needs to take one more byte. (Whatever an earlier star could match by growing, the last one can
+//! match too.) The time is at most proportional to pattern length × text length.
 //!
-//! The corners are those that Redis 7.0 shows when asked; a few are odd, and each says so below.
+//! The corner cases are those of Redis 7.0, found by experiment. A few are odd; comments below name them.
 
-/// Whether the whole of `text` fits `pattern`.
+/// Whether `pattern` matches all of `text`.
 #[must_use]
 pub fn matches(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
-    // Redis compares nothing with an empty text, so that even `**` misses the key with the empty
-    // name; but its KEYS and SCAN take a lone `*` for "no filter" before they look.
+    // In Redis an empty text matches only an empty pattern, so even `**` misses the key with the empty
+    // name. But KEYS and SCAN treat a lone `*` as "no filter".
     if text.is_empty() {
         return pattern.is_empty() || pattern == b"*";
     }
-    // What follows the last star seen, and the text from which that was last tried.
+    // The pattern after the last star, and the text at which we last tried to match it.
     let mut last_star: Option<(&[u8], &[u8])> = None;
     loop {
         if let Some(rest) = pattern.strip_prefix(b"*") {
@@ -37,8 +38,7 @@ pub fn matches(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
             continue;
         }
         let Some((&byte, text_rest)) = text.split_first() else {
-            // What is left of the pattern wants at least one more byte; a longer star would only
-            // leave it fewer.
+            // The rest of the pattern needs at least one more byte; a longer star would leave it fewer.
             return pattern.is_empty();
         };
         if let Some(rest) = match_one(pattern, byte, ignore_case) {
@@ -46,7 +46,7 @@ pub fn matches(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
             text = text_rest;
             continue;
         }
-        // The star takes one byte more, and what follows it starts again.
+        // Let the star take one more byte, and retry the pattern after it.
         let Some((after_star, [_, tried_rest @ ..])) = last_star else {
             return false;
         };
@@ -56,8 +56,8 @@ pub fn matches(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
     }
 }
 
-/// Matches one byte against the first element of `pattern`, which is not a star, and returns the
-/// pattern after that element; `None` if the byte does not fit or there is no element.
+/// Matches one byte against the first element of `pattern`, which is not a star. Returns the pattern after
+/// that element, or `None` if the byte does not match or the pattern is empty.
 fn match_one(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
     match pattern {
         [] => None,
@@ -69,20 +69,20 @@ fn match_one(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
     }
 }
 
-/// Like [`match_one`] for a class whose `[` is already taken. It is read to its end even after a
-/// member was found, because the end is where the pattern goes on.
+/// Like [`match_one`], for a class without its `[`. It reads the class to its end even after a match,
+/// because it returns the pattern after the class.
 fn match_class(class: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
     let (negated, mut class) = match class {
         [b'^', members @ ..] => (true, members),
         members => (false, members),
     };
     let mut found = false;
-    // The order of the arms is the meaning: an escape counts before the closing bracket, the
-    // bracket before a range, and so `[]` is an empty class while `[a-]` is a range up to `]`.
+    // The order of the arms matters: an escape takes precedence over the closing bracket, and the bracket
+    // over a range. So `[]` is an empty class, but `[a-]` is a range up to `]`.
     let rest = loop {
         class = match class {
             [] => break class,
-            // In Redis an escaped member keeps its case even where case is ignored.
+            // In Redis an escaped member is case-sensitive even if case is ignored.
             [b'\\', member, rest @ ..] => {
                 found |= *member == byte;
                 rest
@@ -101,10 +101,10 @@ fn match_class(class: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
     (found != negated).then_some(rest)
 }
 
-/// Whether `byte` lies between the ends of a range, which may stand in either order.
+/// Whether `byte` is in a range, whose ends may come in either order.
 ///
-/// Two oddities are Redis's: bytes are ordered as C's signed `char`, 0x80 to 0xff below zero; and
-/// the ends are put in order before their case is dropped, so without case `[Z-a]` is empty.
+/// Two oddities come from Redis: bytes are compared as C's signed `char`, so 0x80 to 0xff are negative; and
+/// the ends are swapped before case is folded, so with `ignore_case` the range `[Z-a]` is empty.
 fn in_range(first: u8, last: u8, byte: u8, ignore_case: bool) -> bool {
     let (low, high) =
         if first.cast_signed() <= last.cast_signed() { (first, last) } else { (last, first) };
@@ -124,7 +124,7 @@ fn fold_case(byte: u8, ignore_case: bool) -> u8 {
 mod tests {
     use super::*;
 
-    /// `yes` and `no` are texts that Redis 7.0 was seen to match and not to match.
+    /// Redis 7.0 matches the texts in `yes` and does not match those in `no`.
     fn check(pattern: &str, yes: &[&str], no: &[&str]) {
         for (texts, expected) in [(yes, true), (no, false)] {
             for text in texts {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_empty_text_is_matched_only_by_the_empty_pattern_and_a_lone_star() {
+    fn only_the_empty_pattern_and_a_lone_star_match_the_empty_text() {
         check("*", &["", "a"], &[]);
         check("**", &["a"], &[""]);
     }

@@ -1,18 +1,17 @@
-//! Decimal integers as the protocol and the commands spell them.
+//! Decimal integers, as the protocol and the commands write them.
 //!
-//! Every integer has one spelling: digits without a leading zero, a minus only before a number
-//! below zero, no plus, no spaces. So for all that [`parse_i64`] accepts, [`write_i64`] gives back
-//! the same bytes: a string that holds an integer can be kept as a number without anybody noticing,
-//! which `+1` or `007` would not survive. Redis holds arguments to the same rule.
+//! Every integer has exactly one spelling: no leading zeros, a minus only if it is negative, no plus, no
+//! spaces. So [`write_i64`] restores the exact bytes that [`parse_i64`] accepted, and the store can keep a
+//! string such as `17` as a number, but not `+1` or `007`. Redis has the same rule for arguments.
 //!
-//! Both directions are on the path of every command (lengths, counters, replies), hence no detour
-//! through `str`, no allocation, and two digits a step when writing.
+//! Every command parses and writes integers (lengths, counters, replies), so neither direction converts to
+//! `str` or allocates, and writing produces two digits per division.
 
-/// The integer that `bytes` spells in its one canonical form, if it is one and fits.
+/// Parses an integer in canonical form. `None` for any other spelling, and if it does not fit in an `i64`.
 #[must_use]
 pub fn parse_i64(bytes: &[u8]) -> Option<i64> {
     match bytes {
-        // The magnitude is never zero here, or "-0" would be a second spelling of zero.
+        // "-0" would be a second spelling of zero.
         [b'-', digits @ ..] => match parse_u64(digits)? {
             0 => None,
             magnitude => 0i64.checked_sub_unsigned(magnitude),
@@ -21,10 +20,10 @@ pub fn parse_i64(bytes: &[u8]) -> Option<i64> {
     }
 }
 
-/// Like [`parse_i64`], for what can have no sign.
+/// Like [`parse_i64`], without a sign.
 #[must_use]
 pub fn parse_u64(bytes: &[u8]) -> Option<u64> {
-    /// Any number of this many digits fits, so that only longer ones need a check for overflow.
+    /// Every number of this many digits fits, so only further digits need an overflow check.
     const SAFE_DIGITS: usize = 19;
 
     match bytes {
@@ -57,7 +56,7 @@ pub fn write_i64(out: &mut Vec<u8>, value: i64) {
 
 /// Appends `value` in decimal.
 pub fn write_u64(out: &mut Vec<u8>, mut value: u64) {
-    /// `00` to `99` in a row: one division yields two digits.
+    /// `00` to `99` in a row, so that one division yields two digits.
     static PAIRS: [u8; 200] = {
         let mut pairs = [0; 200];
         let mut number = 0;
@@ -69,7 +68,7 @@ pub fn write_u64(out: &mut Vec<u8>, mut value: u64) {
         pairs
     };
 
-    // Digits come out last first; 20 is the length of u64::MAX.
+    // Digits are produced last first; u64::MAX has 20.
     let mut buffer = [0; 20];
     let mut start = buffer.len();
     while value >= 10 {
@@ -78,8 +77,7 @@ pub fn write_u64(out: &mut Vec<u8>, mut value: u64) {
         start -= 2;
         buffer[start..start + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
     }
-    // What is left is a single digit, or nothing after a pair that had no leading zero. Zero
-    // itself never entered the loop.
+    // At most one digit is left; none if the number of digits is even. Zero never enters the loop.
     if value > 0 || start == buffer.len() {
         start -= 1;
         buffer[start] = b'0' + value as u8;
@@ -92,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_integer_reads_back_as_it_was_written() {
+    fn every_integer_is_read_back_as_written() {
         let mut values = vec![0, i64::MAX, i64::MIN, i64::MIN + 1];
         for power in 0..19 {
             let ten = 10i64.pow(power);
@@ -107,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn unsigned_integers_reach_further_than_signed_ones() {
+    fn unsigned_integers_go_up_to_u64_max() {
         let mut text = Vec::new();
         write_u64(&mut text, u64::MAX);
         assert_eq!(text, b"18446744073709551615");
@@ -120,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_appends_after_what_is_there() {
+    fn writing_appends_to_the_buffer() {
         let mut out = b":".to_vec();
         write_u64(&mut out, 120);
         write_i64(&mut out, -7);
@@ -128,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_past_either_end_is_no_integer() {
+    fn a_number_out_of_range_is_not_an_integer() {
         assert_eq!(parse_i64(b"9223372036854775807"), Some(i64::MAX));
         assert_eq!(parse_i64(b"-9223372036854775808"), Some(i64::MIN));
         assert_eq!(parse_i64(b"9223372036854775808"), None);
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_spelling_of_a_number_is_no_integer() {
+    fn any_other_spelling_is_not_an_integer() {
         let spellings: [&[u8]; 17] = [
             b"", b"-", b"+", b"-0", b"+1", b"01", b"00", b"-01", b" 1", b"1 ", b"1\0", b"1\n",
             b"0x1", b"1.0", b"1e3", b"--1", b"\xb1",

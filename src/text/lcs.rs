@@ -1,29 +1,30 @@
-//! The longest common subsequence of two strings: what is left of both when as little as possible is
-//! struck out of each. `LCS` answers it.
+//! The longest common subsequence of two strings, for the [`LCS`](https://redis.io/docs/latest/commands/lcs/)
+//! command.
 //!
-//! The classic table says for each pair of prefixes how long theirs is, and the way back through it
-//! finds the bytes. Of several subsequences of the greatest length Redis answers the one to which its
-//! way back leads, so ours takes the same turns: where two bytes differ, it goes on in the string whose
-//! shorter prefix keeps the longer subsequence, and in the second if both do.
+//! This is the textbook dynamic program: a table holds the length of the longest common subsequence for each
+//! pair of prefixes, and tracing back through it from the end finds the bytes. Where several subsequences
+//! have the greatest length, the reply depends on the path of the trace, so ours takes the same path as
+//! Redis: where two bytes differ, it shortens the string that keeps the longer subsequence, and the second
+//! string on a tie.
 //!
-//! That turn is all that is kept of a cell: one bit, where Redis keeps 32. So what many clients
-//! compute at once stays small, and the table in the cache.
+//! A cell only stores that decision: one bit, where Redis stores a length of 32 bits. So the table fits in
+//! the cache, and many clients can run `LCS` at once.
 
-/// Bytes that stand in both strings, one after the other in each.
+/// Consecutive bytes that both strings have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Where they begin in the first string.
+    /// Their offset in the first string.
     pub first: usize,
-    /// Where they begin in the second.
+    /// Their offset in the second string.
     pub second: usize,
-    /// How many there are.
+    /// The number of bytes.
     pub length: usize,
 }
 
-/// The bytes of the longest common subsequence, the last run of them first.
+/// The runs that make up the longest common subsequence, last run first.
 #[must_use]
 pub fn runs(first: &[u8], second: &[u8]) -> Vec<Run> {
-    // Row by row through the longer string, so that a row is as short as can be.
+    // The longer string gives the rows, so that a row is as short as possible.
     let swapped = second.len() > first.len();
     let (rows, columns) = if swapped { (second, first) } else { (first, second) };
     let turns = Turns::compute(rows, columns, swapped);
@@ -49,26 +50,26 @@ pub fn runs(first: &[u8], second: &[u8]) -> Vec<Run> {
     runs
 }
 
-/// For each pair of bytes that differ, where the way back goes on.
+/// For each pair of bytes that differ, where the trace goes next.
 struct Turns {
     columns: usize,
-    /// One bit a cell: set if it goes to the row above, and not to the column before.
+    /// One bit per cell: set for the row above, clear for the column before.
     up: Vec<u64>,
 }
 
 impl Turns {
-    /// `swapped`: the rows are the second string, in which the way goes on after a tie.
+    /// `swapped` means that the rows are the second string, which is the one to shorten on a tie.
     fn compute(rows: &[u8], columns: &[u8], swapped: bool) -> Turns {
         let cells = rows.len() * columns.len();
         let mut up = Vec::with_capacity(cells.div_ceil(64));
         let (mut bits, mut filled) = (0u64, 0);
-        // The row above, which becomes this one cell by cell.
+        // The lengths of the row above, overwritten cell by cell with those of this row.
         let mut lengths = vec![0u32; columns.len()];
         for row in rows {
             let (mut before, mut above_before) = (0, 0);
             for (column, length) in columns.iter().zip(&mut lengths) {
                 let above = *length;
-                // Without a branch, which no processor could foresee.
+                // Branch-free: a branch on the bytes would be unpredictable.
                 *length = before.max(above).max(above_before + u32::from(row == column));
                 bits |= u64::from(above + u32::from(swapped) > before) << filled;
                 filled += 1;
@@ -83,7 +84,7 @@ impl Turns {
         Turns { columns: columns.len(), up }
     }
 
-    /// Of the cell of the last bytes of two prefixes that are so long.
+    /// `row` and `column` are the lengths of the two prefixes, at least 1.
     fn goes_up(&self, row: usize, column: usize) -> bool {
         let cell = (row - 1) * self.columns + column - 1;
         self.up[cell / 64] >> (cell % 64) & 1 == 1
@@ -108,16 +109,15 @@ mod tests {
         assert_eq!(runs(b"", b""), []);
     }
 
-    /// What Redis answers where there are several answers, whichever string is the longer one.
     #[test]
-    fn a_tie_is_broken_as_redis_does() {
+    fn a_tie_is_broken_as_in_redis_whichever_string_is_longer() {
         assert_eq!(runs(b"ab", b"ba"), [run(1, 0, 1)]);
         assert_eq!(runs(b"ba", b"ab"), [run(1, 0, 1)]);
         assert_eq!(runs(b"ab", b"bac"), [run(1, 0, 1)]);
         assert_eq!(runs(b"bac", b"ab"), [run(1, 0, 1)]);
     }
 
-    /// More cells than a word has bits, in rows that do not end with one.
+    /// The table has many words of bits, and the ends of its rows are not the ends of words.
     #[test]
     fn a_long_subsequence_is_found() {
         let first: Vec<u8> = (0..97u8).collect();

@@ -1,37 +1,37 @@
-//! The number type of `INCRBYFLOAT` and `HINCRBYFLOAT`: C's `long double` as x86 processors have
-//! it.
+//! The number type of [`INCRBYFLOAT`](https://redis.io/docs/latest/commands/incrbyfloat/) and `HINCRBYFLOAT`:
+//! C's `long double` on x86, the 80-bit
+//! [extended precision format](https://en.wikipedia.org/wiki/Extended_precision).
 //!
-//! Redis reads both numbers as `long double`, adds, and prints 17 decimals. An `f64` has too few
-//! bits for that: 0.1 + 0.2 would be 0.30000000000000004 rather than 0.3. Rust has no wider type,
-//! so this file builds the three operations that are needed, each exact and then rounded once (to
-//! the nearest value, a tie to the even mantissa):
+//! Redis parses both numbers as `long double`, adds them, and prints 17 decimals. An `f64` has too few bits
+//! for that: 0.1 + 0.2 would give 0.30000000000000004, not 0.3. Rust has no wider type, so this file
+//! implements the three operations that are needed. Each computes the exact result and rounds it once, to
+//! the nearest value and ties to even:
 //!
-//! - [`LongDouble::parse`] writes the text as a fraction of two big integers and divides until
-//!   there are bits enough to round;
+//! - [`LongDouble::parse`] turns the text into a fraction of two big integers and divides until it has
+//!   enough bits to round;
 //! - `+` and `-` align the two mantissas in a `u128`;
 //! - [`LongDouble::write_to`] multiplies by 10¹⁷, or prints a big integer.
 //!
-//! A value is ±mantissa × 2^exponent with a mantissa of 64 bits. Its top bit is set unless the
-//! exponent is already the least there is (zero and the subnormal numbers), so every value has one
-//! representation. There is no NaN: no text is read as one, and a sum that would be one is
-//! infinite, which callers refuse in the same words.
+//! A value is ±mantissa × 2^exponent with a mantissa of 64 bits. The top bit is set unless the exponent is
+//! the smallest one (zero and the subnormal numbers), so every value has exactly one representation. There
+//! is no NaN: no text parses as NaN, and a sum that would be NaN becomes infinite, which callers refuse with
+//! the same error.
 
 use std::cmp::Ordering;
 use std::ops::{Add, Sub};
 
-/// The exponent of the greatest finite values, about 1.19 × 10⁴⁹³².
+/// The exponent of the largest finite values, about 1.19 × 10⁴⁹³².
 const MAX_EXPONENT: i32 = 16_383 - 63;
-/// The exponent of zero and of the least values, down to about 3.6 × 10⁻⁴⁹⁵¹.
+/// The exponent of zero and of the smallest values, down to about 3.6 × 10⁻⁴⁹⁵¹.
 const MIN_EXPONENT: i32 = -16_382 - 63;
-/// Redis copies the text to a buffer of 5 KiB with a closing zero; what does not fit is no number.
+/// Redis copies the text to a buffer of 5 KiB with a terminating zero, and refuses longer texts.
 const MAX_TEXT_BYTES: usize = 5 * 1024 - 1;
-/// Beyond this an exponent, or the decimal magnitude of a number, decides the outcome by itself.
-/// It leaves room for a text that is all digits and shifts them back with its exponent.
+/// Exponents are clamped to this. With a larger one any text overflows or underflows, whatever its digits.
 const EXPONENT_BOUND: i32 = 100_000;
-/// As many decimals are printed as `%.17Lf` prints.
+/// Redis prints with `%.17Lf`.
 const DECIMALS: u32 = 17;
 
-/// A `long double`: finite, or infinite with either sign.
+/// A `long double`: finite or infinite, never NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LongDouble {
     negative: bool,
@@ -40,18 +40,18 @@ pub struct LongDouble {
 }
 
 impl LongDouble {
-    /// There is no negative zero: nothing that is printed would tell it from this one.
+    /// The only zero: nothing that is printed depends on its sign.
     pub const ZERO: LongDouble =
         LongDouble { negative: false, mantissa: 0, exponent: MIN_EXPONENT };
-    /// The greatest that is finite.
+    /// The largest finite value.
     pub const MAX: LongDouble =
         LongDouble { negative: false, mantissa: u64::MAX, exponent: MAX_EXPONENT };
-    /// The least that is finite.
+    /// The most negative finite value.
     pub const MIN: LongDouble = LongDouble { negative: true, ..LongDouble::MAX };
 
-    /// Reads what Redis takes for a floating point number: decimal (`-1.5e3`), hexadecimal
-    /// (`0x1.8p3`), `inf` or `infinity` in any case, with a sign or without. No spaces, no NaN, and
-    /// nothing whose value is too great or, not being zero, so small that it rounds to zero.
+    /// Parses what Redis accepts as a floating-point number: decimal (`-1.5e3`), hexadecimal (`0x1.8p3`),
+    /// or `inf` or `infinity` in any case, with an optional sign. `None` for anything else, including
+    /// spaces and NaN, for finite texts that overflow, and for non-zero texts that round to zero.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<LongDouble> {
         if bytes.len() > MAX_TEXT_BYTES {
@@ -72,14 +72,14 @@ impl LongDouble {
         (rounded.is_finite() && rounded.mantissa != 0).then_some(rounded)
     }
 
-    /// Whether it may be stored; Redis refuses the rest.
+    /// Whether the value is finite. Redis refuses to store any other.
     #[must_use]
     pub fn is_finite(self) -> bool {
         self.exponent <= MAX_EXPONENT
     }
 
-    /// Appends the value with 17 decimals less the trailing zeros, as Redis stores and replies it.
-    /// Never an exponent, so up to 4933 digits; never `-0`.
+    /// Appends the value as Redis stores and replies it: 17 decimals, without trailing zeros. Never with an
+    /// exponent, so there may be 4933 digits; never `-0`.
     pub fn write_to(self, out: &mut Vec<u8>) {
         let start = out.len();
         if self.negative {
@@ -90,8 +90,8 @@ impl LongDouble {
         } else if self.exponent >= 0 {
             BigUint::from(self.mantissa).shifted_left(self.exponent as u32).write_to(out);
         } else {
-            // In units of the last decimal: times 10¹⁷ = 5¹⁷ × 2¹⁷, where the power of two only
-            // changes the shift. What lies below the point after it is rounded away.
+            // In units of the last decimal, that is times 10¹⁷ = 5¹⁷ × 2¹⁷. The power of two only
+            // changes the shift. The fraction that is left is rounded away.
             let product = u128::from(self.mantissa) * 5u128.pow(DECIMALS);
             let shift = self.exponent + DECIMALS as i32;
             let scaled = if shift >= 0 {
@@ -113,14 +113,13 @@ impl LongDouble {
         LongDouble { negative, mantissa: 1 << 63, exponent: MAX_EXPONENT + 1 }
     }
 
-    /// The value nearest to `bits` × 2^`exponent`, where the lowest bit may be sticky: set for
-    /// anything lost below it. A caller with a sticky bit brings at least 66 bits, so that it lies
-    /// below the bit that decides.
+    /// The value nearest to `bits` × 2^`exponent`. The lowest bit may be sticky, that is set if any lower bit
+    /// was lost. With a sticky bit `bits` has at least 66 bits, so that it lies below the rounding bit.
     fn round(negative: bool, bits: u128, exponent: i32) -> LongDouble {
         if bits == 0 {
             return LongDouble::ZERO;
         }
-        // Keep 64 bits, or fewer if the least exponent does not let go of more.
+        // Keep 64 bits, or fewer if the exponent would be below the smallest one.
         let length = (u128::BITS - bits.leading_zeros()) as i32;
         let excess = (length - 64).max(MIN_EXPONENT - exponent);
         let mut exponent = exponent + excess;
@@ -147,9 +146,9 @@ impl LongDouble {
 impl Add for LongDouble {
     type Output = LongDouble;
 
-    /// The sum; infinite when it is too great or when either number is.
+    /// The sum; infinite if it overflows or if either number is infinite.
     fn add(self, other: LongDouble) -> LongDouble {
-        /// How far the mantissa with the greater exponent is moved up to make room below it.
+        /// The bits of room below the mantissa with the larger exponent.
         const ROOM: u32 = 63;
 
         let (high, low) =
@@ -176,7 +175,7 @@ impl Add for LongDouble {
 impl Sub for LongDouble {
     type Output = LongDouble;
 
-    /// The difference; infinite when it is too great or when either number is.
+    /// The difference; infinite if it overflows or if either number is infinite.
     fn sub(self, other: LongDouble) -> LongDouble {
         self + LongDouble { negative: !other.negative && other.mantissa != 0, ..other }
     }
@@ -184,7 +183,7 @@ impl Sub for LongDouble {
 
 impl Ord for LongDouble {
     fn cmp(&self, other: &LongDouble) -> Ordering {
-        // Only the least exponent has mantissas without their top bit, so the exponent goes first.
+        // Only with the smallest exponent is the top bit clear, so comparing exponents first is right.
         let magnitudes = (self.exponent, self.mantissa).cmp(&(other.exponent, other.mantissa));
         match (self.negative, other.negative) {
             (false, false) => magnitudes,
@@ -201,9 +200,9 @@ impl PartialOrd for LongDouble {
     }
 }
 
-/// A numeral taken apart: its value is `digits` × `radix`^`scale` × 2^`binary_scale`.
+/// A parsed numeral: its value is `digits` × `radix`^`scale` × 2^`binary_scale`.
 struct Numeral {
-    /// Values rather than characters, without leading zeros.
+    /// The values of the digits, not characters; no leading zeros.
     digits: Vec<u8>,
     radix: u32,
     scale: i32,
@@ -211,7 +210,7 @@ struct Numeral {
 }
 
 impl Numeral {
-    /// Digits with at most one point among them, at least one digit, perhaps an exponent.
+    /// Parses at least one digit, at most one point, and an optional exponent.
     fn parse(text: &[u8], radix: u32) -> Option<Numeral> {
         let mut number = Numeral { digits: Vec::new(), radix, scale: 0, binary_scale: 0 };
         let mut any_digit = false;
@@ -243,9 +242,9 @@ impl Numeral {
         Some(number)
     }
 
-    /// The nearest value. There are digits.
+    /// The nearest value. `digits` must not be empty.
     fn round(&self, negative: bool) -> LongDouble {
-        // Hopeless magnitudes first, so that the big integers stay as small as the text is short.
+        // Settle extreme magnitudes first, so that the big integers stay small.
         if self.radix == 10 {
             let magnitude = self.scale + self.digits.len() as i32;
             if magnitude > 5_000 {
@@ -255,7 +254,7 @@ impl Numeral {
                 return LongDouble::ZERO;
             }
         }
-        // radix^scale = (radix / 2)^scale × 2^scale for 10, and a power of two alone for 16.
+        // 10^scale = 5^scale × 2^scale, and 16^scale is a power of two.
         let mut numerator = BigUint::from_digits(&self.digits, self.radix);
         let mut denominator = BigUint::from(1);
         let exponent = if self.radix == 10 {
@@ -278,7 +277,7 @@ fn split_sign(bytes: &[u8]) -> (bool, &[u8]) {
     }
 }
 
-/// A signed decimal exponent, held within `EXPONENT_BOUND` so that no later sum overflows.
+/// Parses a signed decimal exponent, clamped to ±`EXPONENT_BOUND` so that no later sum overflows.
 fn parse_exponent(bytes: &[u8]) -> Option<i32> {
     let (negative, digits) = split_sign(bytes);
     if digits.is_empty() {
@@ -292,13 +291,13 @@ fn parse_exponent(bytes: &[u8]) -> Option<i32> {
     Some(if negative { -exponent } else { exponent })
 }
 
-/// `numerator` / `denominator` as bits × 2^exponent: at least the first 66 bits of the quotient and
-/// a sticky one below them. Long division in base two: slow per bit, but few bits are wanted, and
-/// it needs no guessing of quotient digits.
+/// `numerator` / `denominator` as bits × 2^exponent: at least the first 66 bits of the quotient, and a sticky
+/// bit below them. This is binary long division: slow per bit, but it needs few bits, and unlike division
+/// with larger digits it does not estimate any.
 fn divide_to_66_bits(mut numerator: BigUint, mut denominator: BigUint) -> (u128, i32) {
     const BITS: u32 = 66;
 
-    // Make both equally long, so that the first bit of the quotient or the second is set.
+    // Give both the same bit length, so that the first or second bit of the quotient is set.
     let (above, below) = (numerator.bit_length(), denominator.bit_length());
     if above < below {
         numerator = numerator.shifted_left(below - above);
@@ -306,7 +305,7 @@ fn divide_to_66_bits(mut numerator: BigUint, mut denominator: BigUint) -> (u128,
         denominator = denominator.shifted_left(above - below);
     }
     let mut bits = 0;
-    // One step more for the case that the first bit is not set.
+    // One more step in case the first bit is clear.
     for _ in 0..=BITS {
         let fits = numerator.subtract_if_it_fits(&denominator);
         bits = bits << 1 | u128::from(fits);
@@ -316,17 +315,17 @@ fn divide_to_66_bits(mut numerator: BigUint, mut denominator: BigUint) -> (u128,
     (bits, above as i32 - below as i32 - BITS as i32 - 1)
 }
 
-/// `bits` / 2^`shift`, with the lowest bit set if anything was lost.
+/// `bits` / 2^`shift`, with the lowest bit set if any bit was lost.
 fn shift_right_sticky(bits: u128, shift: u32) -> u128 {
     let kept = bits.checked_shr(shift).unwrap_or(0);
     let lost = bits != kept.checked_shl(shift).unwrap_or(0);
     kept | u128::from(lost)
 }
 
-/// `bits` / 2^`shift`, rounded to the nearest integer and from the middle to the even one. `bits`
-/// leaves the top two places free, which a shift by less than two needs.
+/// `bits` / 2^`shift`, rounded to the nearest integer, ties to even. The top two bits must be clear: a shift
+/// by less than two needs them.
 fn shift_right_to_even(bits: u128, shift: u32) -> u128 {
-    // Two places are kept below the point: the half, and whatever lies below it.
+    // Keep two fractional bits: the half, and a sticky bit.
     let quarters =
         if shift >= 2 { shift_right_sticky(bits, shift - 2) } else { bits << (2 - shift) };
     let (floor, quarter) = (quarters >> 2, quarters & 0b11);
@@ -334,7 +333,7 @@ fn shift_right_to_even(bits: u128, shift: u32) -> u128 {
     floor + u128::from(up)
 }
 
-/// An unsigned integer of any size: limbs of 32 bits, the least first, no zero limb on top.
+/// An unsigned integer of any size: limbs of 32 bits, least significant first, the last one not zero.
 struct BigUint {
     limbs: Vec<u32>,
 }
@@ -350,7 +349,7 @@ impl From<u64> for BigUint {
 impl BigUint {
     fn from_digits(digits: &[u8], radix: u32) -> BigUint {
         let mut number = BigUint { limbs: Vec::new() };
-        // 16⁷ still fits a limb, and 10⁷ does.
+        // Seven digits fit in a limb in either radix.
         for chunk in digits.chunks(7) {
             let value = chunk.iter().fold(0, |value, digit| value * radix + u32::from(*digit));
             number.multiply_add(radix.pow(chunk.len() as u32), value);
@@ -359,7 +358,7 @@ impl BigUint {
     }
 
     fn multiply_by_power_of_5(&mut self, power: u32) {
-        /// The greatest power of 5 in a limb is 5¹³.
+        /// 5¹³ is the largest power of 5 that fits in a limb.
         const STEP: u32 = 13;
 
         for _ in 0..power / STEP {
@@ -386,8 +385,9 @@ impl BigUint {
         self
     }
 
+    /// Subtracts `other` and returns true, unless it is larger.
     fn subtract_if_it_fits(&mut self, other: &BigUint) -> bool {
-        // No zero limb on top, so the longer number is the greater one.
+        // The last limb is not zero, so the longer number is the larger one.
         let by_length = self.limbs.len().cmp(&other.limbs.len());
         if by_length.then_with(|| self.limbs.iter().rev().cmp(other.limbs.iter().rev())).is_lt() {
             return false;
@@ -408,7 +408,7 @@ impl BigUint {
     fn write_to(mut self, out: &mut Vec<u8>) {
         const CHUNK: u64 = 1_000_000_000;
 
-        // Nine digits a division, the last ones first.
+        // Nine digits per division, last ones first.
         let mut chunks = Vec::new();
         while !self.is_zero() {
             let mut remainder = 0;
@@ -450,8 +450,8 @@ mod tests {
         LongDouble::parse(text.as_bytes())
     }
 
-    /// What Redis 7.0 was seen to reply to `SET key a` and `INCRBYFLOAT key b`: the sum, `refused`
-    /// for one that is not finite, `invalid` for a text that is no number.
+    /// The reply of `SET key a` and `INCRBYFLOAT key b`, as observed in Redis 7.0: the sum, `refused` if it
+    /// is not finite, `invalid` if a text is not a number.
     fn sum(a: &str, b: &str) -> String {
         let (Some(a), Some(b)) = (parse(a), parse(b)) else {
             return "invalid".to_owned();
@@ -465,7 +465,7 @@ mod tests {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// The text that a number is kept as.
+    /// How a number is stored.
     fn kept(text: &str) -> String {
         sum(text, "0")
     }
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn seventeen_decimals_are_printed_less_the_trailing_zeros() {
+    fn seventeen_decimals_are_printed_without_trailing_zeros() {
         assert_eq!(kept("3.14159265358979323846"), "3.14159265358979324");
         assert_eq!(kept("3.0"), "3");
         assert_eq!(kept("100"), "100");
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tie_in_the_last_decimal_is_printed_even() {
+    fn a_tie_in_the_last_decimal_rounds_to_even() {
         assert_eq!(kept("0x1p-18"), "0.00000381469726562");
         assert_eq!(kept("0x3p-18"), "0.00001144409179688");
     }
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn subtracting_neighbours_loses_nothing() {
+    fn the_difference_of_neighbours_is_exact() {
         let difference = sum("0x8000000000000001p60", "-0x8000000000000000p60");
         assert_eq!(difference, "1152921504606846976");
     }
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_number() {
+    fn anything_else_is_not_a_number() {
         for text in [
             "", ".", "-", "-.", "+-1", "1e", "1e+", ".e5", "1.2.3", "1,5", "1_0", "1f", " 1", "1 ",
             "\t1", "1\n", "1\0", "+ 1", "0x", "0x.p1", "0x1p", "0xg", "0x1p1.5", "infinit", "nan",
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn infinity_is_read_but_makes_no_sum() {
+    fn infinity_is_read_but_its_sums_are_refused() {
         for infinity in ["inf", "+INF", "-inf", "Infinity"] {
             assert_eq!(sum(infinity, "1"), "refused");
             assert_eq!(sum("1", infinity), "refused");
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_too_great_is_no_number_and_a_sum_too_great_is_refused() {
+    fn a_text_that_overflows_is_not_a_number_and_a_sum_that_overflows_is_refused() {
         let greatest = "1.18973149535723176502e4932";
         for text in ["1e4933", "1.2e4932", "0x1p16384", "-1e5000", "1e99999999999999999999"] {
             assert_eq!(parse(text), None, "{text}");
@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_in_order_and_their_differences_have_its_sign() {
+    fn numbers_are_ordered_and_the_sign_of_a_difference_follows_the_order() {
         let texts = [
             "-inf",
             "-1e4932",
@@ -612,11 +612,11 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_only_rounds_to_zero_is_no_number() {
+    fn a_text_that_underflows_is_not_a_number() {
         assert_eq!(parse("1.8e-4951"), None);
         assert_eq!(parse("0x1p-16446"), None);
         assert_eq!(parse("1e-99999999999999999999"), None);
-        // These round to the least number there is.
+        // These round to the smallest number.
         assert_eq!(parse("1.9e-4951"), parse("0x1p-16445"));
         assert_eq!(parse("0x1.8p-16446"), parse("0x1p-16445"));
         assert!(parse("0x1p-16445").is_some());
@@ -635,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_5120_bytes_is_no_number_whatever_it_says() {
+    fn a_text_of_5120_bytes_is_never_a_number() {
         assert_eq!(kept(&format!("{}1", "0".repeat(5118))), "1");
         assert_eq!(parse(&format!("{}1", "0".repeat(5119))), None);
         assert_eq!(kept(&format!("0.{}1e5001", "0".repeat(5000))), "1");

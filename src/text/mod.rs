@@ -1,7 +1,7 @@
-//! What bytes mean: integers, long doubles, patterns, quoted words, what two strings share, hashes.
+//! Pure functions on bytes: integers, long doubles, glob patterns, quoted words, LCS, hashes.
 //!
-//! The lowest layer. Nothing here knows of sockets, keys or commands; each module is a pure function
-//! of bytes whose rules are Redis's, found by asking a real one.
+//! This is the lowest layer: it knows nothing about sockets, keys or commands, and takes no locks. The rules
+//! are those of Redis, found by experiments with a real server; the hashes follow their specifications.
 
 pub mod glob;
 pub mod integer;
@@ -11,11 +11,13 @@ pub mod sha1;
 pub mod sha256;
 pub mod xxh3;
 
-/// Splits a line into words as Redis does for inline commands and configuration files.
+/// Splits a line into words as Redis does for
+/// [inline commands](https://redis.io/docs/latest/develop/reference/protocol-spec/#inline-commands) and
+/// configuration files.
 ///
-/// Words are separated by white space. Within `"…"`, `\xHH` is a byte and `\n \r \t \b \a` are what
-/// they are in C; any other escaped byte stands for itself. Within `'…'` only `\'` is an escape.
-/// `None` if a quote is not closed, or its end is not the end of a word.
+/// White space separates words. Within `"…"`, `\xHH` is a byte and `\n \r \t \b \a` mean what they mean in
+/// C; any other escaped byte stands for itself. Within `'…'` only `\'` is an escape. Returns `None` if a
+/// quote is not closed, or if something other than white space follows the closing quote.
 pub fn split_quoted(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = skip_space(line);
@@ -42,7 +44,7 @@ pub fn split_quoted(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(words)
 }
 
-/// Appends the bytes within quotes, such that [`split_quoted`] reads them back, in ASCII.
+/// Appends the bytes in double quotes, escaped to printable ASCII; [`split_quoted`] is the inverse.
 pub fn quote(bytes: &[u8], to: &mut Vec<u8>) {
     to.push(b'"');
     for &byte in bytes {
@@ -60,13 +62,13 @@ pub fn quote(bytes: &[u8], to: &mut Vec<u8>) {
     to.push(b'"');
 }
 
-/// Skips what C calls white space. Of it, vertical tabs and form feeds only count before a word.
+/// Skips the white space that C's `isspace` knows. A vertical tab or form feed counts only before a word.
 fn skip_space(bytes: &[u8]) -> &[u8] {
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'\x0b';
     &bytes[bytes.iter().position(|byte| !is_space(byte)).unwrap_or(bytes.len())..]
 }
 
-/// Appends what stands up to the closing quote and returns what follows it.
+/// Appends the bytes up to the closing quote to `word` and returns the rest after the quote.
 fn take_quoted<'a>(quote: u8, mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         let (byte, behind) = match (quote, rest) {
@@ -97,7 +99,7 @@ fn unescape(escaped: u8) -> u8 {
     }
 }
 
-/// The value of a byte that is a hexadecimal digit.
+/// The value of a byte, which must be a hexadecimal digit.
 fn hex_digit(byte: u8) -> u8 {
     match byte {
         b'0'..=b'9' => byte - b'0',
@@ -121,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn double_quotes_know_escapes_and_single_quotes_only_their_own() {
+    fn double_quotes_have_all_escapes_and_single_quotes_only_one() {
         let line = r#""a b\x00\n\"" 'c\n\'d' """#;
         let expected = [r#"a b\x00\n\""#, r"c\\n\'d", ""];
         assert_eq!(words(line), Some(expected.map(String::from).to_vec()));
     }
 
     #[test]
-    fn what_is_quoted_is_read_back() {
+    fn quoted_bytes_are_read_back() {
         let bytes: Vec<u8> = (0..=255).collect();
         let mut line = Vec::new();
         quote(&bytes, &mut line);
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_open_or_closes_inside_a_word_is_unbalanced() {
+    fn an_open_quote_and_one_that_closes_inside_a_word_are_refused() {
         for line in [r#""abc"#, "'abc", r#""a"b"#, "'a'b", r#""a\"#] {
             assert_eq!(words(line), None, "{line}");
         }

@@ -1,4 +1,5 @@
-//! SHA-1 (FIPS 180-4), which Redis uses to name what it has: not for secrets, for which it is broken.
+//! SHA-1 ([FIPS 180-4](https://csrc.nist.gov/pubs/fips/180-4/upd1/final)). Redis uses it for names and
+//! checksums, such as that of `DEBUG DIGEST`. It is broken as a cryptographic hash: not for secrets.
 
 const BLOCK_BYTES: usize = 64;
 
@@ -8,7 +9,7 @@ pub fn sha1(bytes: &[u8]) -> [u8; 20] {
     let mut state = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
     let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
     blocks.iter().for_each(|block| compress(&mut state, block));
-    // Behind the message: a one bit, zeros, and the number of its bits at the end of a block.
+    // Padding: a one bit, zeros, and the length in bits in the last eight bytes of the last block.
     let mut tail = [0; 2 * BLOCK_BYTES];
     tail[..rest.len()].copy_from_slice(rest);
     tail[rest.len()] = 0x80;
@@ -53,7 +54,7 @@ mod tests {
     use super::sha1;
 
     #[test]
-    fn the_standards_own_examples_come_out() {
+    fn the_examples_of_the_standard_have_their_digests() {
         let hex = |text: &[u8]| sha1(text).map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(hex(b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
         assert_eq!(hex(b""), "da39a3ee5e6b4b0d3255bfef95601890afd80709");

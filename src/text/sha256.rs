@@ -1,10 +1,10 @@
-//! SHA-256 (FIPS 180-4), with which Redis shows passwords.
+//! SHA-256 ([FIPS 180-4](https://csrc.nist.gov/pubs/fips/180-4/upd1/final)). `ACL GETUSER` and `ACL LIST`
+//! show passwords as SHA-256 digests.
 //!
-//! The constants are what the standard says they are, the first 32 bits of the fractional parts of
-//! roots of the first primes, and are computed from that: square roots for the state, cube roots for
-//! the rounds.
+//! The constants are computed from their definition in the standard: the first 32 bits of the fractional
+//! parts of the square roots (initial state) and cube roots (rounds) of the first primes.
 
-/// The digest of a message, in hexadecimal digits.
+/// The SHA-256 digest of a message, as 64 lower-case hexadecimal digits.
 pub fn hex_digest(message: &[u8]) -> String {
     digest(message).iter().map(|word| format!("{word:08x}")).collect()
 }
@@ -17,7 +17,7 @@ fn digest(message: &[u8]) -> [u32; 8] {
     for (word, prime) in state.iter_mut().zip(&primes) {
         *word = root_fraction(*prime, 2);
     }
-    // A one bit, zeros, and the length in bits in the last eight bytes of the last block.
+    // Padding: a one bit, zeros, and the length in bits in the last eight bytes of the last block.
     let mut padded = message.to_vec();
     padded.push(0x80);
     padded.resize((padded.len() + 8).next_multiple_of(64) - 8, 0);
@@ -28,8 +28,8 @@ fn digest(message: &[u8]) -> [u32; 8] {
     state
 }
 
-/// The first 32 bits of the fractional part of the square or cube root of a small prime: of the whole
-/// number that is that root times 2^32, the lower half.
+/// The first 32 bits of the fractional part of the square or cube root of a small prime. That is the lower
+/// half of the integer root × 2^32, which is found by bisection.
 fn root_fraction(prime: u128, power: u32) -> u32 {
     let scaled = prime << (32 * power);
     let (mut low, mut high) = (0u128, 1 << 37);
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_those_of_the_standard() {
+    fn the_examples_of_the_standard_have_their_digests() {
         let cases: [(&[u8], &str); 4] = [
             (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
             (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),

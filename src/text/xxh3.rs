@@ -1,10 +1,9 @@
-//! XXH3, the 64-bit variant without a seed: what `DIGEST` answers and `IFDEQ` compares.
+//! XXH3, the 64-bit hash without a seed, which `DIGEST` returns and `IFDEQ` compares.
 //!
-//! StringOrigin from the [specification](https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md),
-//! whose names are kept. It is four algorithms, by the length of the input: up to 16 bytes (which are
-//! four again), up to 128, up to 240, and more. All of them mix the input with words of a fixed
-//! secret. Numbers are little-endian and wrap around. The longer algorithms read stripes of eight
-//! words, which the compiler turns into vector instructions.
+//! Written from the [specification](https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), with its
+//! names. XXH3 is one of several algorithms, chosen by the length of the input: up to 3, 8, 16, 128 and 240
+//! bytes, and longer. All of them mix the input with words of a fixed secret. Words are little-endian and
+//! arithmetic wraps around. For long inputs, the compiler vectorizes the loop over stripes of eight words.
 
 const PRIME32_1: u64 = 0x9E37_79B1;
 const PRIME32_2: u64 = 0x85EB_CA77;
@@ -17,7 +16,7 @@ const PRIME64_5: u64 = 0x27D4_EB2F_1656_67C5;
 const PRIME_MX1: u64 = 0x1656_6791_9E37_79F9;
 const PRIME_MX2: u64 = 0x9FB2_1C65_1E98_DF25;
 
-/// The secret that everybody uses who gives none.
+/// The default secret.
 #[rustfmt::skip]
 const SECRET: [u8; 192] = [
     0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c, 0xf7, 0x21, 0xad, 0x1c,
@@ -35,10 +34,10 @@ const SECRET: [u8; 192] = [
 ];
 
 const STRIPE_BYTES: usize = 64;
-/// A block has one stripe for each place in the secret at which eight words can be read.
+/// A block has one stripe for each word of the secret at which a stripe's length can be read.
 const BLOCK_BYTES: usize = (SECRET.len() - STRIPE_BYTES) / 8 * STRIPE_BYTES;
 
-/// The hash of the input.
+/// The 64-bit XXH3 hash of the input.
 #[must_use]
 pub fn hash(input: &[u8]) -> u64 {
     match input.len() {
@@ -103,7 +102,7 @@ fn hash_129_to_240(input: &[u8]) -> u64 {
 fn hash_long(input: &[u8]) -> u64 {
     let mut acc =
         [PRIME32_3, PRIME64_1, PRIME64_2, PRIME64_3, PRIME64_4, PRIME32_2, PRIME64_5, PRIME32_1];
-    // The last byte does not count: what is left behind the loop is never nothing.
+    // Without the last byte, so that the last block is never processed here.
     let blocks = input[..input.len() - 1].chunks_exact(BLOCK_BYTES);
     let rest = blocks.remainder();
     for block in blocks {
@@ -124,7 +123,7 @@ fn hash_long(input: &[u8]) -> u64 {
     avalanche(result)
 }
 
-/// Takes in the whole stripes of a block, each with the secret eight bytes further on.
+/// Accumulates the whole stripes of a block. Each uses the secret at an offset of eight more bytes.
 fn accumulate_stripes(acc: &mut [u64; 8], block: &[u8]) {
     for (number, stripe) in block.chunks_exact(STRIPE_BYTES).enumerate() {
         accumulate(acc, stripe, number * 8);
@@ -148,14 +147,14 @@ fn scramble(acc: &mut [u64; 8]) {
     }
 }
 
-/// Two words of the input with two of the secret.
+/// Mixes two words of the input with two words of the secret.
 fn mix(input: &[u8], at: usize, secret: usize) -> u64 {
     let low = word(input, at) ^ word(&SECRET, secret);
     let high = word(input, at + 8) ^ word(&SECRET, secret + 8);
     multiply_and_fold(low, high)
 }
 
-/// The product of 128 bits, its halves combined.
+/// The XOR of the two halves of the 128-bit product.
 fn multiply_and_fold(one: u64, other: u64) -> u64 {
     let product = u128::from(one) * u128::from(other);
     product as u64 ^ (product >> 64) as u64
@@ -188,7 +187,7 @@ fn half_word(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::hash;
 
-    /// Bytes that look like chance, the same in every run.
+    /// Pseudo-random bytes, the same in every run.
     fn bytes(length: usize) -> Vec<u8> {
         let mut state = 1u64;
         let mut next = || {
@@ -198,8 +197,8 @@ mod tests {
         (0..length).map(|_| next()).collect()
     }
 
-    /// Every class of lengths with its first and its last, and where stripes and blocks end. The
-    /// hashes are those of the reference implementation.
+    /// The shortest and the longest input of each algorithm, and the lengths around the ends of stripes and
+    /// blocks. The expected hashes come from the reference implementation.
     #[test]
     fn every_length_has_the_hash_of_the_reference_implementation() {
         #[rustfmt::skip]
@@ -226,9 +225,9 @@ mod tests {
         }
     }
 
-    /// The example of Redis's documentation, and one whose first digits are zeros.
+    /// The second one begins with zeros.
     #[test]
-    fn redis_documents_these() {
+    fn the_examples_of_the_redis_documentation_have_their_hashes() {
         assert_eq!(hash(b"Hello world"), 0xb6ac_b9d8_4a38_ff74);
         let zeros =
             b"v8lf0c11xh8ymlqztfd3eeq16kfn4sspw7fqmnuuq3k3t75em5wdizgcdw7uc26nnf961u2jkfzkjyt\
