@@ -206,5 +206,5 @@ fn is_credential(args: Args, at: usize) -> bool {
 
 fn speak(context: &mut Context, reply: &mut Reply, protocol: Protocol) {
     reply.protocol = protocol;
-    context.session.client.outbox.speak(protocol);
+    context.session.client.outbox.set_protocol(protocol);
 }

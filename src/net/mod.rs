@@ -1,5 +1,5 @@
-//! One client's connection, below the protocol: its socket, how its thread waits for input, the order
-//! of what is sent to it, and what makes its commands wait.
+//! A client's connection below the protocol: its socket, how its thread waits for input, the queue of
+//! output, and `CLIENT PAUSE`.
 
 pub mod outbox;
 pub mod pause;

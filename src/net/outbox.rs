@@ -1,31 +1,32 @@
-//! What goes to one client: its own replies, and what others send it.
+//! The output of one client: its own replies, and the messages that other clients send it.
 //!
-//! As long as nobody else sends it anything, a connection's thread writes its own replies, and nothing
-//! here is used but [`Outbox::write_alone`]. A client that listens (to channels, to other clients' commands,
-//! to changes of what it caches) must get messages while its thread waits for its next command. From then
-//! on everything for it goes through a queue that a thread of its own writes to the socket:
-//! [`Outbox::write_out`], which lives as long as the client listens. To a client that another one has
-//! *redirected* its messages to, they may come although it listens to nothing itself: it gets that thread
-//! from outside, and keeps it.
+//! A client that gets no messages needs no queue: its thread writes the replies itself
+//! ([`Outbox::try_write`]). A client that *listens* (to channels, to other clients' commands, to
+//! invalidations of what it caches) must get messages even while its thread waits for the next command.
+//! From then on, all its output goes through a queue, which a second thread, the *writer*, writes to the
+//! socket ([`Outbox::write_out`]). The writer lives as long as the client listens. The target of a
+//! [redirection](https://redis.io/docs/latest/commands/client-tracking/) gets messages without listening
+//! itself: the thread of the other client starts its writer, which then stays.
 //!
 //! What always holds:
 //!
-//! - **Order.** While the connection's thread carries out commands, its replies are not in the queue yet,
-//!   so messages of others are *held*. Behind each command they go into its replies
-//!   ([`Outbox::take_held`]), or behind all of them when those are sent. So a client sees its commands and
-//!   the messages in one order, in which every command is a single moment, as in a server that does one
-//!   thing at a time: the confirmation of a subscription comes before the first message.
-//! - **Who pushes never waits** for the client. What is not written yet is counted, and a client that lets
-//!   more pile up than `client-output-buffer-limit` allows its class is disconnected. Its own replies
-//!   do wait for room: that slows nobody but itself.
-//! - **The log first.** A message shows what its sender has seen, so it carries a position of the
-//!   log, and the log is flushed that far before it is written. The writer does it, not the sender:
-//!   many messages, one flush. What a transaction sends waits for the position behind its block.
-//! - **One writes.** There is one writer at most, and while there is one nobody else writes; when it comes
-//!   from outside it waits until the client's thread has written the replies it is at.
+//! - **Order.** While the connection's thread runs commands, their replies are not in the queue yet, so
+//!   messages are *held*. After each command they are inserted into its replies ([`Outbox::take_held`]), or
+//!   appended to all replies when these are sent. So a client sees its commands and the messages in one
+//!   order in which each command is atomic, as in a single-threaded server: the confirmation of a
+//!   subscription precedes the first message.
+//! - **Pushing never blocks.** The queue counts its bytes, and a client whose queue exceeds
+//!   `client-output-buffer-limit` for its class is disconnected. Its own replies do wait for room, which
+//!   slows down only that client.
+//! - **The log first.** A message reveals a change that its sender has seen, so it carries a log position,
+//!   and the log is flushed up to there before the message is written. The writer does that rather than the
+//!   sender, so one flush serves many messages. A message from a transaction waits for the log position
+//!   after its block.
+//! - **One writer.** There is at most one, and while there is one, no other thread writes to the socket. A
+//!   writer that another client's thread started waits until the client's thread has finished its write.
 //!
-//! Locks: whose turn it is to write, held by him; then the queue, the last in the lock order, never held
-//! while a socket is written.
+//! Locks: `turn`, held while the socket is written; then the queue, the last in the lock order, never held
+//! while the socket is written.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
@@ -37,21 +38,21 @@ use crate::net::socket::Socket;
 use crate::resp::{Protocol, Reply};
 use crate::stats::meter::OwnCounter;
 
-/// A client's own replies wait while more than this is on its way to it.
+/// A client's own replies wait while its queue has more than this many bytes.
 const OWN_BYTES: usize = 1 << 20;
 
-/// The way to one client.
+/// The output of one client.
 pub struct Outbox {
-    /// The replay of the log has none.
+    /// `None` for the replay of the log.
     socket: Option<Arc<Socket>>,
     resp3: AtomicBool,
     closed: AtomicBool,
     /// Bytes written to the socket. Counted while `turn` is held.
     pub sent: Arc<OwnCounter>,
     queue: Mutex<Queue>,
-    /// The writer has something to do, or its client's thread need not wait any more.
+    /// Wakes the writer (there is work), and the client's thread (there is room, or the writer has ended).
     changed: Condvar,
-    /// There is a writer. Changed only while the queue is locked.
+    /// Whether there is a writer. Changed only while the queue is locked.
     has_writer: AtomicBool,
     /// Held while the socket is written.
     turn: Mutex<()>,
@@ -59,61 +60,61 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    /// To be written, in this order.
+    /// What to write, in this order.
     pieces: Vec<Piece>,
-    /// What others sent while the client's thread carries out commands.
+    /// Messages that arrived while the client's thread runs commands.
     held: Vec<Piece>,
     holding: bool,
-    /// How much is not written: `pieces`, `held`, and what the writer is about to write.
+    /// The bytes that are not written yet: in `pieces`, in `held`, and in the writer's hands.
     bytes: usize,
-    /// Since when it has been more than the soft limit.
+    /// Since when `bytes` has exceeded the soft limit.
     over_since: Option<Instant>,
-    /// The writer waits. Others need not wake it.
+    /// Whether the writer waits for work, and so must be woken.
     idle: bool,
-    /// The writer is to end when all is written.
+    /// The writer must end when everything is written.
     ending: bool,
-    /// Another client's messages go here, whether this one listens or not: the writer is to stay.
+    /// Another client redirects its messages here, so the writer stays even if this client does not listen.
     redirected: bool,
-    /// The connection ends when all is written. Nothing more comes from others.
+    /// The connection ends when everything is written, and accepts no more messages.
     closing: bool,
 }
 
 struct Piece {
     bytes: Arc<[u8]>,
-    /// How far the log must be flushed before the client may see it.
-    position: VisibleAt,
+    /// The log position up to which the log must be flushed before the client may see the piece.
+    visible_at: VisibleAt,
 }
 
-/// A position of the log.
+/// The log position up to which the log must be flushed before a message may be written.
 #[derive(Clone)]
 pub enum VisibleAt {
-    /// This one.
+    /// This position.
     Lsn(u64),
-    /// That behind a transaction which is being carried out.
+    /// The position after the block of a transaction that is still running.
     Promised(Promise),
 }
 
-/// What will be a position of the log, as soon as a transaction stands there. Whoever waits for it holds no
-/// lock, and a transaction waits for nobody, so it comes soon.
+/// The log position after a transaction's block, once the transaction has been logged. A thread that waits
+/// for it holds no lock, and a transaction waits for no other thread, so the wait is short.
 pub type Promise = Arc<OnceLock<u64>>;
 
 impl VisibleAt {
     fn wait(&self) -> u64 {
         match self {
-            VisibleAt::Lsn(position) => *position,
+            VisibleAt::Lsn(lsn) => *lsn,
             VisibleAt::Promised(promise) => *promise.wait(),
         }
     }
 }
 
 impl From<u64> for VisibleAt {
-    fn from(position: u64) -> VisibleAt {
-        VisibleAt::Lsn(position)
+    fn from(lsn: u64) -> VisibleAt {
+        VisibleAt::Lsn(lsn)
     }
 }
 
 impl Outbox {
-    /// The way to whoever is at the other end.
+    /// An empty queue for the client at the other end of the socket.
     pub fn new(socket: Option<Arc<Socket>>) -> Outbox {
         Outbox {
             socket,
@@ -132,26 +133,26 @@ impl Outbox {
         self.socket.as_deref()
     }
 
-    /// What the client speaks.
+    /// The client's protocol, in which messages to it must be encoded.
     pub fn protocol(&self) -> Protocol {
         if self.resp3.load(SeqCst) { Protocol::Resp3 } else { Protocol::Resp2 }
     }
 
-    /// From here on the client speaks that.
-    pub fn speak(&self, protocol: Protocol) {
+    /// Sets the protocol of all further messages.
+    pub fn set_protocol(&self, protocol: Protocol) {
         self.resp3.store(protocol == Protocol::Resp3, SeqCst);
     }
 
-    // ---- Others ----
+    // ---- For other clients' threads ----
 
-    /// Sends a message to the client. Returns whether that was too much and has disconnected it.
-    pub fn push(&self, bytes: &Arc<[u8]>, position: VisibleAt, limit: &OutputLimit) -> bool {
+    /// Sends a message to the client. Returns true if this exceeds the limit and disconnects the client.
+    pub fn push(&self, bytes: &Arc<[u8]>, visible_at: VisibleAt, limit: &OutputLimit) -> bool {
         let mut queue = self.lock();
         if self.is_closed() || queue.closing {
             return false;
         }
         queue.bytes += bytes.len();
-        let piece = Piece { bytes: bytes.clone(), position };
+        let piece = Piece { bytes: bytes.clone(), visible_at };
         if queue.holding {
             queue.held.push(piece);
         } else {
@@ -161,7 +162,7 @@ impl Outbox {
         self.cut_if_over(queue, limit)
     }
 
-    /// Disconnects the client if what has piled up for it is beyond the limit.
+    /// Disconnects the client if its queue exceeds the limit, and returns whether it did.
     pub fn check(&self, limit: &OutputLimit) -> bool {
         self.cut_if_over(self.lock(), limit)
     }
@@ -197,21 +198,21 @@ impl Outbox {
         self.closed.load(Relaxed)
     }
 
-    /// How many pieces, and how many bytes, are not written yet.
+    /// The numbers of pieces and of bytes that are not written yet.
     pub fn backlog(&self) -> (usize, usize) {
         let queue = self.lock();
         (queue.pieces.len() + queue.held.len(), queue.bytes)
     }
 
-    // ---- The client's own thread ----
+    // ---- For the client's own thread ----
 
-    /// Messages have to wait from here on, until the replies are sent.
+    /// Holds messages back from now on, until the replies are sent.
     pub fn hold(&self) {
         self.lock().holding = true;
     }
 
-    /// Moves what was held into the replies, to where there were `at` bytes; what comes is held on only if
-    /// the client still `listens`. Returns how far the log must be flushed for it.
+    /// Moves the held messages into the replies, at the byte offset `at`. Goes on holding messages only if
+    /// the client still `listens`. Returns the log position up to which the log must be flushed for them.
     pub fn take_held(&self, reply: &mut Reply, at: usize, listens: bool) -> u64 {
         let mut queue = self.lock();
         queue.holding = listens;
@@ -223,13 +224,13 @@ impl Outbox {
         }
         let pieces: Vec<&[u8]> = held.iter().map(|piece| &*piece.bytes).collect();
         reply.insert(at, &pieces.concat());
-        held.iter().map(|piece| piece.position.wait()).max().unwrap_or(0)
+        held.iter().map(|piece| piece.visible_at.wait()).max().unwrap_or(0)
     }
 
-    /// Keeps a writer that may come from the socket, as long as what it returns lives; nothing if there is
-    /// a writer already.
+    /// Returns a guard that keeps every other thread from writing to the socket, or `None` if there is a
+    /// writer.
     pub fn try_exclusive_write(&self) -> Option<MutexGuard<'_, ()>> {
-        // Not waiting for it: a writer's turn may last as long as its client does not read.
+        // Do not wait: a writer holds the lock as long as its client does not read.
         let turn = self.turn.try_lock().ok()?;
         (!self.has_writer.load(SeqCst)).then_some(turn)
     }
@@ -251,20 +252,21 @@ impl Outbox {
         drop(backlog);
     }
 
-    /// Writes replies, for which the log is flushed, unless there is a writer: it says no then.
+    /// Writes replies to the socket, or returns false if there is a writer. The log must be flushed for them.
     ///
     /// # Errors
-    /// The client is gone.
-    pub fn write_alone(&self, replies: &[u8]) -> io::Result<bool> {
+    /// Those of the socket: the client is gone.
+    pub fn try_write(&self, replies: &[u8]) -> io::Result<bool> {
         let Some(_turn) = self.try_exclusive_write() else { return Ok(false) };
-        // Counted first: whoever has seen a reply finds it in the statistics.
+        // Count first, so that a client that has read a reply finds it in the statistics.
         self.sent.add(replies.len() as u64);
         self.socket().map_or(Ok(()), |mut socket| socket.write_all(replies))?;
         Ok(true)
     }
 
-    /// Sends replies, for which the log is flushed, and behind them what was held.
-    pub fn send_own(&self, replies: &[u8]) {
+    /// Queues replies for the writer, and the held messages after them. The log must be flushed for the
+    /// replies.
+    pub fn push_replies(&self, replies: &[u8]) {
         let mut queue = self.lock();
         while queue.bytes > OWN_BYTES && !queue.pieces.is_empty() && !self.is_closed() {
             queue = self.wait(queue);
@@ -274,7 +276,7 @@ impl Outbox {
         }
         if !replies.is_empty() {
             queue.bytes += replies.len();
-            queue.pieces.push(Piece { bytes: replies.into(), position: 0.into() });
+            queue.pieces.push(Piece { bytes: replies.into(), visible_at: 0.into() });
         }
         let held = std::mem::take(&mut queue.held);
         queue.pieces.extend(held);
@@ -282,14 +284,23 @@ impl Outbox {
         self.wake(&mut queue);
     }
 
-    /// Has the writer, if there is one, write everything and end, and waits for that. One that is needed
-    /// from outside stays, unless the connection is `closing`: then nothing more is taken from there.
-    pub fn end_writer(&self, closing: bool) {
-        let mut queue = self.lock();
-        if queue.redirected && !closing {
-            return;
+    /// Ends the writer, if there is one and no redirection needs it, after it has written everything.
+    pub fn end_writer(&self) {
+        let queue = self.lock();
+        if !queue.redirected {
+            self.drain(queue);
         }
-        queue.closing = closing;
+    }
+
+    /// Accepts no more messages, and waits until everything is written.
+    pub fn drain_before_close(&self) {
+        let mut queue = self.lock();
+        queue.closing = true;
+        self.drain(queue);
+    }
+
+    /// Waits until the writer, if there is one, has written everything and ended.
+    fn drain(&self, mut queue: MutexGuard<Queue>) {
         queue.ending = true;
         self.wake(&mut queue);
         while queue.ending && self.has_writer.load(SeqCst) && !self.is_closed() {
@@ -298,42 +309,42 @@ impl Outbox {
         queue.ending = false;
     }
 
-    // ---- The writer ----
+    // ---- For the writer ----
 
-    /// Claims the place of the writer, unless there is one, or nothing to be written any more.
+    /// Returns true if the caller must start a writer: there is none, and the connection is open.
     pub fn claim_writer(&self) -> bool {
         let _queue = self.lock();
         !self.is_closed() && !self.has_writer.swap(true, SeqCst)
     }
 
-    /// As [`Outbox::claim_writer`], for a client that need not listen: messages of another one go to it.
+    /// Like [`Outbox::claim_writer`], for the target of a redirection, which need not listen itself.
     pub fn claim_redirected(&self) -> bool {
         let mut queue = self.lock();
         if queue.closing {
-            return false; // there is an end to be waited for
+            return false; // a thread waits for the writer to end
         }
         queue.redirected = true;
-        queue.ending = false; // whoever waits for that goes on with the writer there is
+        queue.ending = false; // a thread that waits for the end goes on, and the writer stays
         drop(queue);
         self.changed.notify_all();
         self.claim_writer()
     }
 
-    /// Writes what comes, until [`Outbox::end_writer`] or the end of the connection. `flush` flushes the log
-    /// as far as it is told.
+    /// Runs the writer until [`Outbox::end_writer`] or the end of the connection. `flush` flushes the log up
+    /// to a position.
     pub fn write_out(&self, flush: impl Fn(u64) -> io::Result<()>) {
-        let _whatever_happens = Writing(self);
+        let _guard = Writing(self);
         while let Some(mut pieces) = self.next() {
-            let farthest = pieces.iter().map(|piece| piece.position.wait()).max().unwrap_or(0);
-            if flush(farthest).is_err() {
-                // Nobody may be shown what the log does not have. The sender gets an error for it; to
-                // those whom it was sent to, it has not happened.
+            let last = pieces.iter().map(|piece| piece.visible_at.wait()).max().unwrap_or(0);
+            if flush(last).is_err() {
+                // No client may see a change that is not in the log. The sender gets an error; for the
+                // receivers the change has not happened.
                 pieces.retain(|piece| {
-                    let may_be_seen = flush(piece.position.wait()).is_ok();
-                    if !may_be_seen {
+                    let is_visible = flush(piece.visible_at.wait()).is_ok();
+                    if !is_visible {
                         self.forget(piece.bytes.len());
                     }
-                    may_be_seen
+                    is_visible
                 });
             }
             if self.write(&pieces).is_err() {
@@ -343,7 +354,7 @@ impl Outbox {
         }
     }
 
-    /// Waits for something to write.
+    /// Waits for pieces to write. `None` if the writer must end.
     fn next(&self) -> Option<Vec<Piece>> {
         let mut queue = self.lock();
         loop {
@@ -383,7 +394,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// So many bytes are not on their way any more.
+    /// Subtracts bytes that have been written or dropped.
     fn forget(&self, bytes: usize) {
         let mut queue = self.lock();
         queue.bytes = queue.bytes.saturating_sub(bytes);
@@ -391,7 +402,7 @@ impl Outbox {
             queue.over_since = None;
         }
         drop(queue);
-        self.changed.notify_all(); // its client's thread may be waiting for room
+        self.changed.notify_all(); // the client's thread may wait for room
     }
 
     fn wake(&self, queue: &mut Queue) {
@@ -435,19 +446,19 @@ mod tests {
         config
     }
 
-    fn push(outbox: &Outbox, text: &str, position: u64, config: &Config) -> bool {
+    fn push(outbox: &Outbox, text: &str, lsn: u64, config: &Config) -> bool {
         let limit = &config.client_output_buffer_limit.pubsub;
-        outbox.push(&text.as_bytes().into(), position.into(), limit)
+        outbox.push(&text.as_bytes().into(), lsn.into(), limit)
     }
 
-    /// What the writer would write next.
+    /// The bytes that the writer would write next.
     fn next(outbox: &Outbox) -> Vec<u8> {
         let pieces = outbox.next().unwrap_or_default();
         pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect()
     }
 
     #[test]
-    fn what_is_held_goes_behind_the_replies_or_into_them() {
+    fn held_messages_go_into_the_replies_or_after_them() {
         let (outbox, config) = (Outbox::new(None), Config::new());
         push(&outbox, "a", 0, &config);
         outbox.hold();
@@ -459,14 +470,14 @@ mod tests {
         assert_eq!(reply.bytes(), b"bc+OK\r\n");
         push(&outbox, "d", 0, &config);
         assert_eq!(next(&outbox), b"a");
-        outbox.send_own(reply.bytes());
+        outbox.push_replies(reply.bytes());
         push(&outbox, "e", 0, &config);
         assert_eq!(next(&outbox), b"bc+OK\r\nde");
         assert_eq!(outbox.lock().pieces.capacity(), 0, "a burst leaves no memory behind");
     }
 
     #[test]
-    fn what_is_held_for_who_does_not_listen_any_more_is_sent_at_once() {
+    fn messages_are_not_held_for_a_client_that_no_longer_listens() {
         let (outbox, config) = (Outbox::new(None), Config::new());
         outbox.hold();
         outbox.take_held(&mut Reply::new(Protocol::Resp2), 0, false);
@@ -475,16 +486,16 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_what_is_to_be_written_whoever_redirects_to_it() {
+    fn closing_waits_until_everything_is_written_despite_a_redirection() {
         let (outbox, config) = (Outbox::new(None), Config::new());
         assert!(outbox.claim_writer());
         push(&outbox, "a", 0, &config);
         std::thread::scope(|scope| {
-            let ending = scope.spawn(|| outbox.end_writer(true));
+            let closing = scope.spawn(|| outbox.drain_before_close());
             while !outbox.lock().ending {
                 std::thread::yield_now();
             }
-            assert!(!outbox.claim_redirected() && !ending.is_finished());
+            assert!(!outbox.claim_redirected() && !closing.is_finished());
             push(&outbox, "too late", 0, &config);
             assert_eq!(next(&outbox), b"a");
             assert!(outbox.lock().ending && outbox.next().is_none());
@@ -492,22 +503,22 @@ mod tests {
     }
 
     #[test]
-    fn a_redirection_keeps_the_writer_that_was_to_end() {
+    fn a_redirection_keeps_a_writer_that_was_about_to_end() {
         let outbox = Outbox::new(None);
         assert!(outbox.claim_writer());
         std::thread::scope(|scope| {
-            scope.spawn(|| outbox.end_writer(false));
+            scope.spawn(|| outbox.end_writer());
             while !outbox.lock().ending {
                 std::thread::yield_now();
             }
             assert!(!outbox.claim_redirected(), "there is one");
         });
-        outbox.end_writer(false);
+        outbox.end_writer();
         assert!(outbox.try_exclusive_write().is_none());
     }
 
     #[test]
-    fn nobody_waits_for_a_writer_whose_client_does_not_read() {
+    fn exclusive_write_does_not_wait_for_a_writer_whose_client_does_not_read() {
         let outbox = Outbox::new(None);
         let _writing = outbox.turn.lock();
         assert!(outbox.try_exclusive_write().is_none());
@@ -530,14 +541,14 @@ mod tests {
     }
 
     #[test]
-    fn the_soft_limit_counts_the_time_without_a_break() {
+    fn the_soft_limit_needs_uninterrupted_time() {
         let (outbox, config) = (Outbox::new(None), limited("pubsub 0 1 1"));
         let limit = &config.client_output_buffer_limit.pubsub;
         let large = "x".repeat(UNCOUNTED_OUTPUT_BYTES + 2);
         assert!(!push(&outbox, &large, 0, &config));
         let long_ago = Instant::now().checked_sub(Duration::from_secs(9)).expect("a time");
         outbox.lock().over_since = Some(long_ago);
-        // All of it is written: the time begins anew.
+        // Everything is written, so the time starts again.
         outbox.forget(large.len());
         assert!(!outbox.check(limit));
         assert!(!push(&outbox, &large, 0, &config));
@@ -546,16 +557,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_log_does_not_have_is_not_written() {
+    fn a_message_whose_change_is_not_in_the_log_is_not_written() {
         use std::io::Read;
         use std::os::unix::net::UnixStream;
         let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
         let (outbox, config) = (Outbox::new(Some(Arc::new(Socket::Unix(server)))), Config::new());
-        for (text, position) in [("a", 5), ("b", 7), ("c", 6)] {
-            push(&outbox, text, position, &config);
+        for (text, lsn) in [("a", 5), ("b", 7), ("c", 6)] {
+            push(&outbox, text, lsn, &config);
         }
         outbox.lock().ending = true;
-        let flush = |position| if position > 6 { Err(ErrorKind::Other.into()) } else { Ok(()) };
+        let flush = |lsn| if lsn > 6 { Err(ErrorKind::Other.into()) } else { Ok(()) };
         outbox.write_out(flush);
         outbox.close();
         let mut written = String::new();

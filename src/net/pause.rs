@@ -1,13 +1,15 @@
-//! `CLIENT PAUSE`: for a while, commands that change data, or all, are not carried out.
+//! [`CLIENT PAUSE`](https://redis.io/docs/latest/commands/client-pause/) holds back write commands, or all
+//! commands, for a while.
 //!
-//! They are not refused either: each connection's thread waits with its next command until the pause
-//! ends. Without a pause that costs a command one load of an atomic.
+//! A paused command is delayed, not refused: its connection's thread waits until the pause ends. Without a
+//! pause, this costs each command one atomic load. The lock here is held only briefly; threads wait on a
+//! condition variable.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// What a pause stops. The later stops more.
+/// Which commands a pause holds back. Ordered: the later variant includes the earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Paused {
     /// Commands that change data or send messages.
@@ -16,27 +18,27 @@ pub enum Paused {
     Everything,
 }
 
-/// Whether there is a pause, and until when.
+/// The pause of a server, if there is one.
 #[derive(Default)]
 pub struct Pause {
-    /// There is one, or there was and nobody has noticed its end.
+    /// False only if there is no pause. Stays true after the end of a pause until somebody looks.
     maybe: AtomicBool,
     state: Mutex<Option<(Paused, Instant)>>,
     changed: Condvar,
 }
 
 impl Pause {
-    /// Whether it is worth while to ask for more. Every command does.
+    /// A cheap check for every command: if false, there is no pause.
     pub fn is_likely(&self) -> bool {
         self.maybe.load(Relaxed)
     }
 
-    /// What is paused now.
+    /// Which commands are paused now, if any.
     pub fn paused(&self) -> Option<Paused> {
         self.look(&mut self.lock()).map(|(what, _)| what)
     }
 
-    /// Starts a pause. One that goes on already becomes neither shorter nor less strict.
+    /// Starts a pause. If one is active already, the later end and the stricter mode win.
     pub fn start(&self, what: Paused, until: Instant) {
         let mut state = self.lock();
         let (old_what, old_until) = self.look(&mut state).unwrap_or((what, until));
@@ -44,14 +46,14 @@ impl Pause {
         self.maybe.store(true, SeqCst);
     }
 
-    /// Ends it.
+    /// Ends the pause.
     pub fn end(&self) {
         *self.lock() = None;
         self.maybe.store(false, SeqCst);
         self.changed.notify_all();
     }
 
-    /// Waits as long as what is paused makes one wait.
+    /// Blocks the calling thread while there is a pause for which `must_wait` is true.
     pub fn wait_while(&self, must_wait: impl Fn(Paused) -> bool) {
         let mut state = self.lock();
         while let Some((what, until)) = self.look(&mut state)
@@ -63,13 +65,13 @@ impl Pause {
         }
     }
 
-    /// Has all who wait ask again whether they must.
+    /// Makes all waiting threads evaluate their `must_wait` again.
     pub fn wake(&self) {
-        let _state = self.lock(); // nobody is between asking and waiting
+        let _state = self.lock(); // no thread is between its check and its wait
         self.changed.notify_all();
     }
 
-    /// The pause, unless it is over.
+    /// The pause, after clearing it if it is over.
     fn look(&self, state: &mut MutexGuard<Option<(Paused, Instant)>>) -> Option<(Paused, Instant)> {
         if state.is_some_and(|(_, until)| until <= Instant::now()) {
             **state = None;
@@ -91,7 +93,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_pause_becomes_only_longer_and_stricter() {
+    fn a_second_pause_can_only_extend_the_first() {
         let pause = Pause::default();
         assert!(!pause.is_likely());
         let (soon, later) = (Instant::now(), Instant::now() + Duration::from_secs(100));

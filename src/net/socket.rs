@@ -1,4 +1,4 @@
-//! A client's socket, TCP or Unix, which its thread reads and writes and others may close.
+//! A client's socket, TCP or Unix. The client's threads read and write it; any thread may close it.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -7,14 +7,14 @@ use std::os::unix::net::UnixStream;
 
 /// A connected socket.
 pub enum Socket {
-    /// From an address of `bind`.
+    /// Accepted on an address of `bind`.
     Tcp(TcpStream),
-    /// From `unixsocket`.
+    /// Accepted on `unixsocket`.
     Unix(UnixStream),
 }
 
 impl Socket {
-    /// The addresses of the far end and of ours, as `CLIENT LIST` shows them.
+    /// The addresses of the peer and of this end, as `CLIENT LIST` shows them.
     pub fn addresses(&self) -> (String, String) {
         match self {
             Socket::Tcp(stream) => {
@@ -32,7 +32,7 @@ impl Socket {
         }
     }
 
-    /// Whether the far end is on this machine.
+    /// Whether the peer is on this machine.
     pub fn is_local(&self) -> bool {
         match self {
             Socket::Tcp(stream) => {
@@ -42,7 +42,11 @@ impl Socket {
         }
     }
 
-    /// Sends what is written at once, instead of waiting for more.
+    /// Disables Nagle's algorithm ([RFC 896](https://www.rfc-editor.org/rfc/rfc896)), so that every write is
+    /// sent at once.
+    ///
+    /// # Errors
+    /// Those of the operating system.
     pub fn send_at_once(&self) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.set_nodelay(true),
@@ -50,7 +54,10 @@ impl Socket {
         }
     }
 
-    /// Lets reads and writes fail at once where they would have to wait; or lets them wait again.
+    /// Sets whether reads and writes fail with `WouldBlock` instead of blocking.
+    ///
+    /// # Errors
+    /// Those of the operating system.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
@@ -58,7 +65,7 @@ impl Socket {
         }
     }
 
-    /// The number of its file descriptor.
+    /// The file descriptor.
     pub fn fd(&self) -> i32 {
         match self {
             Socket::Tcp(stream) => stream.as_raw_fd(),
@@ -66,13 +73,13 @@ impl Socket {
         }
     }
 
-    /// Ends it: its thread, wherever it waits, finds it closed.
+    /// Shuts the socket down in both directions. A thread that is blocked on it returns.
     pub fn close(&self) {
         let closed = match self {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Both),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Both),
         };
-        closed.unwrap_or_default(); // it was closed already
+        closed.unwrap_or_default(); // an error means that it is closed already
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
     let ended = connection.run();
     if ended.is_ok() {
         // Who asks no more may still read. Until it has, it counts, and can be killed.
-        connection.session.client.outbox.end_writer(true);
+        connection.session.client.outbox.drain_before_close();
     }
     server.deregister(id); // before the socket is closed: whoever sees that finds it gone
     drop(connection);
@@ -232,15 +232,15 @@ impl Connection<'_> {
             {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            if outbox.write_alone(self.reply.bytes())? {
+            if outbox.try_write(self.reply.bytes())? {
                 return Ok(());
             }
         } else if outbox.claim_writer() {
             start_writer(self.server, outbox)?;
         }
-        outbox.send_own(self.reply.bytes());
+        outbox.push_replies(self.reply.bytes());
         if !listens {
-            outbox.end_writer(false);
+            outbox.end_writer();
         }
         Ok(())
     }

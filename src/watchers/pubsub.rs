@@ -361,7 +361,7 @@ mod tests {
         let hub = Hub::new(Arc::new(Config::new()));
         let outboxes: Vec<Arc<Outbox>> = (0..4).map(|_| Arc::new(Outbox::new(None))).collect();
         for (id, outbox) in (0..).zip(&outboxes) {
-            outbox.speak(if id < 2 { Protocol::Resp2 } else { Protocol::Resp3 });
+            outbox.set_protocol(if id < 2 { Protocol::Resp2 } else { Protocol::Resp3 });
             outbox.hold();
             hub.subscribe(Kind::Channel, b"a", id, outbox);
         }

@@ -382,7 +382,7 @@ mod tests {
         /// A client that speaks RESP3 and tracks.
         fn client(&self, id: u64, mode: Mode, prefixes: &[&[u8]]) -> Arc<Outbox> {
             let outbox = Arc::new(Outbox::new(None));
-            outbox.speak(Protocol::Resp3);
+            outbox.set_protocol(Protocol::Resp3);
             outbox.hold();
             self.tracking.start(id, &outbox, mode, None, prefixes);
             outbox
@@ -473,14 +473,14 @@ mod tests {
     fn a_redirection_breaks_with_its_target_and_says_so() {
         let place = place();
         let (target, own) = (Arc::new(Outbox::new(None)), Arc::new(Outbox::new(None)));
-        own.speak(Protocol::Resp3);
+        own.set_protocol(Protocol::Resp3);
         [&target, &own].into_iter().for_each(|outbox| outbox.hold());
         place.tracking.start(1, &own, Mode { redirect: 2, ..READS }, Some(&target), &[]);
         let is_broken = || place.tracking.state(1).is_some_and(|state| state.broken);
         place.read(1, &["a"]);
         place.change(&["a"], NOBODY);
         assert_eq!(told(&target), "", "it speaks RESP2 and does not listen");
-        target.speak(Protocol::Resp3);
+        target.set_protocol(Protocol::Resp3);
         drop(place.tracking.tell_all(&place.hub));
         assert_eq!((told(&target), told(&own)), ("| _ ".into(), String::new()));
         assert!(!is_broken());
