@@ -207,6 +207,6 @@ fn set_active_expire(context: &mut Context, args: Args, reply: &mut Reply) -> Ou
 }
 
 fn stringmatch_len(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    reply.integer(glob::matches(&args[2], &args[3], false).into());
+    reply.integer(glob::matches(&args[2], &args[3]).into());
     Ok(())
 }

@@ -103,7 +103,7 @@ fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
                 rows().filter(|(group, row)| is_in(group, row)).map(|(_, row)| row.name).collect()
             } else if is(&args[3], "PATTERN") {
                 let names = rows().map(|(_, row)| row.name);
-                names.filter(|name| glob::matches(wanted, name.as_bytes(), true)).collect()
+                names.filter(|name| glob::matches_ignoring_case(wanted, name.as_bytes())).collect()
             } else {
                 return Err(CommandError::SYNTAX);
             }

@@ -211,7 +211,7 @@ fn keys(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
     let mut count = 0;
     all.visit(0, |_, table| {
         for (key, entry) in table.iter() {
-            if glob::matches(pattern, key, false) && all.is_live(entry) {
+            if glob::matches(pattern, key) && all.is_live(entry) {
                 reply.bulk(key);
                 count += 1;
             }

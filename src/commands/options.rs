@@ -329,7 +329,7 @@ impl<'a> ScanOptions<'a> {
 
     /// Whether the name matches the pattern, if one was given.
     pub(super) fn matches(&self, name: &[u8]) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, name, false))
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
     }
 }
 

@@ -1,39 +1,39 @@
-//! Keyspace events: what happened to a key, for those who subscribe to the channels on which it is told.
+//! The classes of keyspace events, which tell subscribers what happened to a key, and the setting.
 //!
-//! Events have classes, each with a letter in `notify-keyspace-events`. Only what that setting asks for is
-//! noted at all, so a server of which nobody wants to hear pays one load where an event would be. Handlers
-//! say what happened to their view; the dispatcher publishes it when the change has been logged.
+//! Each class has a letter in the setting `notify-keyspace-events`. Events of other classes are not even
+//! recorded, so without that setting an event costs one atomic load. A handler reports an event to its view;
+//! the dispatcher publishes it once the change is in the log.
 //!
-//! The letters, the names of the events and of their channels are Redis's
+//! The letters and the names of events and channels are those of Redis
 //! (<https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>).
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// A class of events, or several.
+/// A set of event classes, often just one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Class(u32);
 
-/// The classes that `A` stands for. Of some there is no event here, as there is no such type.
+/// The classes that `A` stands for. Some belong to types that we do not have.
 const IN_ALL: &str = "g$lshzxetd";
-/// Every letter in the order in which they are shown. (Behind `A`, Redis 7 does not show `n`.)
+/// All letters, in the order in which they are shown. (Redis 7 does not show `n` together with `A`.)
 const LETTERS: &str = "g$lshzxetdnKEm";
 
 impl Class {
-    /// Of keys whatever they hold: `del`, `expire`, `rename_from`.
+    /// Events of keys of any type: `del`, `expire`, `rename_from`.
     pub const GENERIC: Class = Class::of(b'g');
-    /// Of strings.
+    /// Events of strings.
     pub const STRING: Class = Class::of(b'$');
-    /// Of hashes.
+    /// Events of hashes.
     pub const HASH: Class = Class::of(b'h');
-    /// A key has expired and was removed.
+    /// A key was removed because it has expired.
     pub const EXPIRED: Class = Class::of(b'x');
-    /// A key is there that was not.
+    /// A key was created.
     pub const NEW: Class = Class::of(b'n');
-    /// A key was read that is not there.
+    /// A read found no key.
     pub const KEY_MISS: Class = Class::of(b'm');
-    /// Not a class: events are told on the channels of keys.
+    /// Not a class: publishes events on the channels named after keys.
     pub const KEYSPACE: Class = Class::of(b'K');
-    /// Not a class: events are told on the channels of events.
+    /// Not a class: publishes events on the channels named after events.
     pub const KEYEVENT: Class = Class::of(b'E');
 
     const fn of(letter: u8) -> Class {
@@ -44,7 +44,7 @@ impl Class {
         Class(1 << place)
     }
 
-    /// These and those.
+    /// The union of both sets.
     pub const fn or(self, other: Class) -> Class {
         Class(self.0 | other.0)
     }
@@ -57,7 +57,7 @@ impl Class {
         IN_ALL.bytes().fold(Class(0), |all, letter| all.or(Class::of(letter)))
     }
 
-    /// Those of the letters, unless one is unknown.
+    /// The classes of the letters; `None` if a letter is unknown.
     pub fn parse(text: &str) -> Option<Class> {
         text.bytes().try_fold(Class(0), |so_far, letter| match letter {
             b'A' => Some(so_far.or(Class::all())),
@@ -66,7 +66,7 @@ impl Class {
         })
     }
 
-    /// The letters, in one order however they were given.
+    /// The letters of the classes, in a fixed order.
     pub fn letters(self) -> String {
         let is_all = self.has(Class::all());
         let hidden = |letter: &char| is_all && (IN_ALL.contains(*letter) || *letter == 'n');
@@ -76,23 +76,23 @@ impl Class {
     }
 }
 
-/// The classes that are wanted: the setting.
+/// The value of the setting: the classes of events to publish.
 #[derive(Default)]
-pub struct Wanted(AtomicU32);
+pub struct WantedEvents(AtomicU32);
 
-impl Wanted {
-    /// Whether events of one of the classes are.
+impl WantedEvents {
+    /// Whether any of the classes is wanted.
     #[inline(always)]
     pub fn has(&self, class: Class) -> bool {
         self.0.load(Relaxed) & class.0 != 0
     }
 
-    /// All of them.
+    /// All wanted classes.
     pub fn get(&self) -> Class {
         Class(self.0.load(Relaxed))
     }
 
-    /// From now on these.
+    /// Replaces the wanted classes.
     pub fn set(&self, classes: Class) {
         self.0.store(classes.0, Relaxed);
     }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_are_shown_in_one_order_and_none_is_unknown() {
+    fn letters_are_shown_in_a_fixed_order_and_unknown_ones_are_refused() {
         for (given, shown) in [
             ("", ""),
             ("EK", "KE"),

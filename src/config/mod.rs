@@ -1,13 +1,13 @@
-//! The settings: one table, from which the command line, the configuration file, `CONFIG GET` and
-//! `CONFIG SET` are all derived.
+//! The settings. The command line, the configuration file, `CONFIG GET`, `CONFIG SET` and `CONFIG REWRITE`
+//! are all derived from one table.
 //!
-//! A setting is a row of [`SETTINGS`] and a field of [`Config`]. The fields are atomics (or small
-//! locks for text), because every connection thread reads them while `CONFIG SET` changes them;
-//! nobody waits for anybody, and a change is seen by the next command that looks.
+//! A setting is a row of [`SETTINGS`] and a field of [`Config`]. The fields are atomics (or texts behind
+//! small locks), because all connection threads read them while `CONFIG SET` changes them. A change takes
+//! effect with the next read; no lock is held for longer than it takes to copy a text.
 //!
-//! Names, ranges, defaults and the texts of errors are Redis's (its `redis.conf` and the CONFIG SET
-//! documentation), apart from three defaults: `appendonly yes`, `appendfilename storage.aof` and
-//! `bind 127.0.0.1 -::1`.
+//! Names, ranges, defaults and error texts are those of Redis, as in its
+//! [`redis.conf`](https://redis.io/docs/latest/operate/oss_and_stack/management/config-file/), apart from
+//! three defaults: `appendonly yes`, `appendfilename storage.aof` and `bind 127.0.0.1 -::1`.
 
 pub mod events;
 pub mod logger;
@@ -19,10 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use crate::text::{glob, integer};
-use events::{Class, Wanted};
+use events::{Class, WantedEvents};
 pub use logger::Level;
 
-/// Text that `CONFIG SET` may replace.
+/// A text setting.
 #[derive(Default)]
 pub struct Text(RwLock<String>);
 
@@ -32,7 +32,7 @@ impl Text {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether there is none.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
@@ -42,13 +42,14 @@ impl Text {
     }
 }
 
-/// Bytes that are at once too many, bytes that are too many after some time, and that time in seconds.
+/// The hard limit in bytes, the soft limit in bytes, and for how many seconds the soft limit may be exceeded.
 pub type Limit = (usize, usize, u64);
 
-/// What is not counted of that which piles up: in Redis it has a place of its own.
+/// This much output of a client does not count towards its limits: in Redis it fits in a static buffer.
 pub const UNCOUNTED_OUTPUT_BYTES: usize = 16 << 10;
 
-/// How much may pile up for a client before it is disconnected. 0 stands for no limit.
+/// How many bytes of unsent output a client may have before it is disconnected; 0 means no limit. See
+/// [output buffer limits](https://redis.io/docs/latest/develop/reference/clients/#output-buffer-limits).
 #[derive(Default)]
 pub struct OutputLimit {
     hard_bytes: AtomicUsize,
@@ -57,7 +58,7 @@ pub struct OutputLimit {
 }
 
 impl OutputLimit {
-    /// The limits.
+    /// The current limits.
     pub fn get(&self) -> Limit {
         let soft = (self.soft_bytes.load(Relaxed), self.soft_seconds.load(Relaxed));
         (self.hard_bytes.load(Relaxed), soft.0, soft.1)
@@ -70,14 +71,14 @@ impl OutputLimit {
     }
 }
 
-/// The limit of each class of clients.
+/// The output limits of each class of clients.
 #[derive(Default)]
 pub struct OutputLimits {
-    /// Who sends commands and reads replies.
+    /// Clients that get only replies, or invalidations of what they cache.
     pub normal: OutputLimit,
-    /// Replicas, of which there are none: what is set is only shown.
+    /// Replicas. We have none, so the value is only stored and shown.
     pub replica: OutputLimit,
-    /// Who gets what others send: subscribers, and here monitors as well. (But not who only caches.)
+    /// Subscribers, and unlike in Redis also monitors.
     pub pubsub: OutputLimit,
 }
 
@@ -87,7 +88,7 @@ impl OutputLimits {
     }
 }
 
-/// The current value of every setting. What each means stands in its row of [`SETTINGS`].
+/// The current values of all settings. The rows of [`SETTINGS`] say what they mean.
 #[derive(Default)]
 #[allow(missing_docs)]
 pub struct Config {
@@ -107,7 +108,6 @@ pub struct Config {
     pub requirepass: Text,
     pub databases: AtomicI64,
     pub maxclients: AtomicI64,
-    /// `client-query-buffer-limit`
     pub client_query_buffer_limit: AtomicI64,
     pub timeout: AtomicI64,
     pub client_output_buffer_limit: OutputLimits,
@@ -116,7 +116,7 @@ pub struct Config {
     pub hash_max_listpack_value: AtomicI64,
     pub hll_sparse_max_bytes: AtomicI64,
     pub proto_max_bulk_len: AtomicI64,
-    pub notify_keyspace_events: Wanted,
+    pub notify_keyspace_events: WantedEvents,
     pub enable_debug_command: AtomicUsize,
     pub slowlog_log_slower_than: AtomicI64,
     pub slowlog_max_len: AtomicI64,
@@ -127,49 +127,49 @@ pub struct Config {
     pub tracking_table_max_keys: AtomicI64,
 }
 
-/// How a setting is stored, read and shown.
+/// The type of a setting: how it is stored, parsed and shown.
 enum SettingKind {
     Integer {
         at: fn(&Config) -> &AtomicI64,
         min: i64,
         max: i64,
     },
-    /// An integer of bytes, which may be written with a unit (`64mb`).
+    /// A number of bytes, which may have a unit (`64mb`).
     Memory {
         at: fn(&Config) -> &AtomicI64,
         min: i64,
         max: i64,
     },
     YesNo(fn(&Config) -> &AtomicBool),
-    /// One of a list of words; the number of the word is stored.
+    /// One of a list of words, stored as its index.
     Choice(fn(&Config) -> &AtomicUsize, &'static [&'static str]),
     Text(fn(&Config) -> &Text),
-    /// A directory, which is told as an absolute path.
+    /// A directory, which is shown as an absolute path.
     Directory(fn(&Config) -> &Text),
-    /// Any number of `class hard soft seconds`; classes that are not named stay as they are.
+    /// Any number of `class hard soft seconds`; other classes keep their limits.
     OutputLimits(fn(&Config) -> &OutputLimits),
-    /// Numbers of percent, with a space between them.
+    /// Percentages, separated by spaces.
     Percentiles(fn(&Config) -> &Text),
-    /// Letters for classes of events.
-    Events(fn(&Config) -> &Wanted),
+    /// Letters of event classes.
+    Events(fn(&Config) -> &WantedEvents),
 }
 
 /// Whether `CONFIG SET` may change a setting.
 enum Mutability {
     Live,
-    /// Only at startup: `CONFIG SET` refuses.
+    /// No: it can be set only when the server starts.
     AtStart,
-    /// Redis guards these with `enable-protected-configs`; `CONFIG SET` refuses.
+    /// No: Redis requires `enable-protected-configs`, which we do not have.
     Protected,
 }
 
-/// A row of the table of settings.
+/// A row of the settings table.
 pub struct Setting {
-    /// The name, as in `redis.conf`.
+    /// The name in `redis.conf`.
     pub name: &'static str,
-    /// An older name by which Redis still knows it, or nothing.
+    /// An older name that Redis still accepts, or empty.
     alias: &'static str,
-    /// The value it has unless told otherwise.
+    /// The default value.
     pub default: &'static str,
     /// What it is for, in a phrase.
     pub summary: &'static str,
@@ -207,27 +207,28 @@ impl Setting {
     }
 }
 
-/// The classes of `client-output-buffer-limit`, as Redis shows them.
+/// The client classes of `client-output-buffer-limit`, as Redis shows them.
 const OUTPUT_CLASSES: [&str; 3] = ["normal", "slave", "pubsub"];
 /// The values of `appendfsync`, in the order of [`FsyncPolicy`].
 const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
 /// The values of `loglevel`, in the order of [`Level`].
 const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
 
-/// The only value of `save`, which tools ask for and files of settings often give.
+/// The only value of `save`. The setting exists because tools query it and many configuration files set it.
 const NO_SNAPSHOTS: &[&str] = &[""];
 
 /// The values of `enable-debug-command`.
 const DEBUG_USERS: &[&str] = &["no", "yes", "local"];
 
-/// When the log is synced to the disk.
+/// When the log is synced to the disk, see
+/// [persistence](https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FsyncPolicy {
-    /// Once a second, by a thread.
+    /// Once per second, by a background thread.
     EverySecond,
-    /// Before every reply that shows a change.
+    /// Before every reply that reveals a change.
     Always,
-    /// When the operating system pleases.
+    /// Whenever the operating system does it.
     No,
 }
 
@@ -312,7 +313,7 @@ pub static SETTINGS: &[Setting] = &[
         "maximum number of keys in the tracking table; 0 for no limit"),
 ];
 
-/// A value that has passed the checks of its row.
+/// A valid value of a setting.
 enum Parsed {
     Integer(i64),
     YesNo(bool),
@@ -378,7 +379,7 @@ impl Setting {
                 limits.into_iter().for_each(|(class, limit)| at(config).class(class).set(limit));
             }
             (SettingKind::Events(at), Parsed::Events(classes)) => at(config).set(classes),
-            _ => unreachable!("a setting's parser gives its own kind"),
+            _ => unreachable!("a setting parses into its own kind"),
         }
     }
 
@@ -416,7 +417,8 @@ impl Parsed {
     }
 }
 
-/// Percentiles, as they will be shown: `99.90` is `99.9`. The texts are Redis's.
+/// Parses percentiles into the form in which they are shown: `99.90` becomes `99.9`. The error texts are
+/// those of Redis.
 fn parse_percentiles(text: &str) -> Result<String, String> {
     let mut shown = Vec::new();
     for word in text.split(' ').filter(|_| !text.is_empty()) {
@@ -432,7 +434,7 @@ fn parse_percentiles(text: &str) -> Result<String, String> {
     Ok(shown.join(" "))
 }
 
-/// Bytes, with Redis's units: `k`, `m`, `g` are powers of 1000, `kb`, `mb`, `gb` of 1024.
+/// Parses a number of bytes. As in Redis, `k`, `m` and `g` are powers of 1000; `kb`, `mb` and `gb` of 1024.
 fn parse_memory(text: &str) -> Option<i64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let unit = match text[digits..].to_ascii_lowercase().as_str() {
@@ -448,7 +450,7 @@ fn parse_memory(text: &str) -> Option<i64> {
     text[..digits].parse::<i64>().ok()?.checked_mul(unit)
 }
 
-/// The limits of the classes that are named, with the numbers of those. The texts are Redis's.
+/// Parses output limits into pairs of a class (its index) and its limit. The error texts are those of Redis.
 fn parse_output_limits(text: &str) -> Result<Vec<(usize, Limit)>, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let (limits, rest) = words.as_chunks::<4>();
@@ -470,7 +472,7 @@ fn parse_output_limits(text: &str) -> Result<Vec<(usize, Limit)>, String> {
 }
 
 impl Config {
-    /// All settings at their defaults.
+    /// All settings with their default values.
     pub fn new() -> Config {
         let config = Config::default();
         for setting in SETTINGS {
@@ -481,10 +483,11 @@ impl Config {
         config
     }
 
-    /// Takes the command line: an optional configuration file, then `--name value …`, which win.
+    /// Parses the command line: an optional configuration file, then options `--name value …`, which take
+    /// precedence.
     ///
     /// # Errors
-    /// A text for the person who typed it, naming the setting (and the file's line).
+    /// A message that names the setting, and the line if it is in the file.
     pub fn from_args(args: &[String]) -> Result<Config, String> {
         let config = Config::new();
         let mut rest = args;
@@ -503,7 +506,7 @@ impl Config {
         Ok(config)
     }
 
-    /// A configuration file: a setting a line, `#` before comments, quotes around what needs them.
+    /// Reads a configuration file: one setting per line, comments after `#`, optional quotes.
     fn load_file(&self, path: &str) -> Result<(), String> {
         let bytes = std::fs::read(path)
             .map_err(|error| format!("can't read the configuration file '{path}': {error}"))?;
@@ -537,36 +540,39 @@ impl Config {
         Ok(())
     }
 
-    /// `CONFIG GET`: the settings whose names match any of the patterns, with their values. A name
-    /// that is no pattern is shown as it was asked for.
+    /// `CONFIG GET`: the names and values of the settings whose names match any of the patterns. A name
+    /// without wildcards is returned in the spelling of the request.
     pub fn matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
         let is_pattern = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
         let shown = |name: &str| {
-            let wanted = |pattern: &&&[u8]| {
+            let matches = |pattern: &&&[u8]| {
                 if is_pattern(pattern) {
-                    glob::matches(pattern, name.as_bytes(), true)
+                    glob::matches_ignoring_case(pattern, name.as_bytes())
                 } else {
                     name.as_bytes().eq_ignore_ascii_case(pattern)
                 }
             };
-            let pattern = patterns.iter().find(wanted).filter(|_| !name.is_empty())?;
-            let as_asked = !is_pattern(pattern);
-            Some(if as_asked { String::from_utf8_lossy(pattern).into() } else { name.to_string() })
+            let pattern = patterns.iter().find(matches).filter(|_| !name.is_empty())?;
+            Some(if is_pattern(pattern) {
+                name.to_string()
+            } else {
+                String::from_utf8_lossy(pattern).into()
+            })
         };
         let names = |setting: &'static Setting| [(setting.name, setting), (setting.alias, setting)];
         let found = SETTINGS.iter().flat_map(names);
         found.filter_map(|(name, setting)| Some((shown(name)?, setting.show(self)))).collect()
     }
 
-    /// `CONFIG SET`: changes all the settings or, when one is refused, none.
+    /// `CONFIG SET`: changes all of the settings, or none if one of them is refused.
     ///
     /// # Errors
-    /// Redis's text, without the `ERR`.
+    /// The error text of Redis, without `ERR`.
     pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
         let refuse = |name: &str, why: &str| {
             format!("CONFIG SET failed (possibly related to argument '{name}') - {why}")
         };
-        // As in Redis, all names are looked at before any value.
+        // Like Redis, check all names before any value.
         let mut settings: Vec<(&'static Setting, &str)> = Vec::new();
         for (name, _) in pairs {
             let name = String::from_utf8_lossy(name);
@@ -581,7 +587,7 @@ impl Config {
                 Live => {}
             }
             if settings.iter().any(|(other, _)| std::ptr::eq(*other, setting)) {
-                // Here Redis shows the name as it came.
+                // In this error Redis shows the name as it was given.
                 return Err(refuse(&name, "duplicate parameter"));
             }
             settings.push((setting, known));
@@ -598,12 +604,12 @@ impl Config {
         Ok(())
     }
 
-    /// The configuration file that the server was started with, if there was one.
+    /// The configuration file that the server was started with, if any.
     pub fn file(&self) -> Option<&Path> {
         self.file.get().map(PathBuf::as_path)
     }
 
-    /// When to sync the log.
+    /// The value of `appendfsync`.
     pub fn fsync_policy(&self) -> FsyncPolicy {
         match FSYNC_POLICIES[self.appendfsync.load(Relaxed)] {
             "always" => FsyncPolicy::Always,
@@ -619,12 +625,12 @@ impl Config {
         }
     }
 
-    /// Where the log is.
+    /// The path of the log.
     pub fn log_path(&self) -> PathBuf {
         PathBuf::from(self.dir.get()).join(self.appendfilename.get())
     }
 
-    /// Whether a client may use `DEBUG`, who has come from this machine or not.
+    /// Whether a client may use `DEBUG`. `is_local` means that it is connected from this machine.
     pub fn allows_debug(&self, is_local: bool) -> bool {
         match DEBUG_USERS[self.enable_debug_command.load(Relaxed)] {
             "yes" => true,
@@ -633,7 +639,7 @@ impl Config {
         }
     }
 
-    /// How many entries the slow log may have.
+    /// The maximum number of entries in the slow log.
     pub fn slowlog_limit(&self) -> usize {
         self.slowlog_max_len.load(Relaxed).try_into().unwrap_or(usize::MAX)
     }
@@ -657,21 +663,21 @@ mod tests {
     }
 
     #[test]
-    fn every_default_is_a_value_its_own_row_accepts() {
+    fn every_default_is_a_valid_value() {
         for setting in SETTINGS {
             assert!(setting.parse(setting.default).is_ok(), "{}", setting.name);
         }
     }
 
     #[test]
-    fn a_setting_takes_all_the_words_up_to_the_next_option() {
+    fn a_setting_takes_all_words_up_to_the_next_option() {
         let config = args("--bind 127.0.0.1 ::1 --port 0").unwrap_or_default();
         assert_eq!(config.bind.get(), "127.0.0.1 ::1");
         assert_eq!(config.port.load(Relaxed), 0);
     }
 
     #[test]
-    fn an_error_at_the_start_names_the_setting() {
+    fn an_error_in_the_command_line_names_the_setting() {
         let refused = |line| args(line).err().unwrap_or_default();
         assert_eq!(refused("--prot 1"), "bad setting '--prot': unknown setting");
         let text = "bad setting '--port': argument couldn't be parsed into an integer";
@@ -681,13 +687,13 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_told_as_an_absolute_path() {
+    fn the_directory_is_shown_as_an_absolute_path() {
         let config = Config::new();
-        let told = || Setting::find("dir").map(|setting| setting.show(&config));
+        let shown = || Setting::find("dir").map(|setting| setting.show(&config));
         let here = std::env::current_dir().expect("a directory");
-        assert_eq!(told().as_deref(), here.to_str());
+        assert_eq!(shown().as_deref(), here.to_str());
         config.dir.set("data".into());
-        assert_eq!(told().as_deref(), here.join("data").to_str());
+        assert_eq!(shown().as_deref(), here.join("data").to_str());
         assert_eq!(config.log_path(), PathBuf::from("data/storage.aof"));
     }
 
@@ -701,7 +707,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_on_output_change_only_for_the_classes_that_are_named() {
+    fn output_limits_change_only_for_the_classes_that_are_named() {
         let config = args("--client-output-buffer-limit pubsub 1k 2kb 3 Replica 4 5 6");
         let config = config.unwrap_or_default();
         let found = config.matching(&[b"client-output-buffer-limit"]).remove(0).1;
@@ -712,7 +718,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_takes_units_of_1000_and_1024() {
+    fn memory_sizes_have_units_of_1000_and_1024() {
         assert_eq!(parse_memory("1k"), Some(1000));
         assert_eq!(parse_memory("1Kb"), Some(1024));
         assert_eq!(parse_memory("2gb"), Some(2 << 30));

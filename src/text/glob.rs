@@ -20,7 +20,17 @@
 
 /// Whether `pattern` matches all of `text`.
 #[must_use]
-pub fn matches(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    search(pattern, text, false)
+}
+
+/// Like [`matches`], but upper-case and lower-case ASCII letters are the same.
+#[must_use]
+pub fn matches_ignoring_case(pattern: &[u8], text: &[u8]) -> bool {
+    search(pattern, text, true)
+}
+
+fn search(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
     // In Redis an empty text matches only an empty pattern, so even `**` misses the key with the empty
     // name. But KEYS and SCAN treat a lone `*` as "no filter".
     if text.is_empty() {
@@ -128,7 +138,7 @@ mod tests {
     fn check(pattern: &str, yes: &[&str], no: &[&str]) {
         for (texts, expected) in [(yes, true), (no, false)] {
             for text in texts {
-                let matched = matches(pattern.as_bytes(), text.as_bytes(), false);
+                let matched = matches(pattern.as_bytes(), text.as_bytes());
                 assert_eq!(matched, expected, "{pattern} on {text}");
             }
         }
@@ -211,18 +221,18 @@ mod tests {
 
     #[test]
     fn case_is_ignored_on_request_except_for_an_escaped_member_of_a_class() {
-        assert!(matches(b"APPEND*", b"appendonly", true));
-        assert!(matches(br"\Appendonly", b"appendonly", true));
-        assert!(matches(b"[A-C]ppendonly", b"appendonly", true));
-        assert!(!matches(br"[\A]ppendonly", b"appendonly", true));
-        assert!(!matches(b"[Z-a]ppendonly", b"appendonly", true));
-        assert!(!matches(b"APPEND*", b"appendonly", false));
+        assert!(matches_ignoring_case(b"APPEND*", b"appendonly"));
+        assert!(matches_ignoring_case(br"\Appendonly", b"appendonly"));
+        assert!(matches_ignoring_case(b"[A-C]ppendonly", b"appendonly"));
+        assert!(!matches_ignoring_case(br"[\A]ppendonly", b"appendonly"));
+        assert!(!matches_ignoring_case(b"[Z-a]ppendonly", b"appendonly"));
+        assert!(!matches(b"APPEND*", b"appendonly"));
     }
 
     #[test]
     fn ranges_order_bytes_as_signed_chars() {
         let matched = |pattern: &[u8]| {
-            let bytes = (0..=u8::MAX).filter(|byte| matches(pattern, &[*byte], false));
+            let bytes = (0..=u8::MAX).filter(|byte| matches(pattern, &[*byte]));
             bytes.collect::<Vec<_>>()
         };
         assert_eq!(matched(b"[\x01-\xff]"), [0x00, 0x01, 0xff]);
@@ -233,7 +243,7 @@ mod tests {
     fn many_stars_take_no_more_than_pattern_times_text() {
         let text = vec![b'a'; 20_000];
         let stars = b"a*".repeat(500);
-        assert!(matches(&stars, &text, false));
-        assert!(!matches(&[&stars[..], b"b"].concat(), &text, false));
+        assert!(matches(&stars, &text));
+        assert!(!matches(&[&stars[..], b"b"].concat(), &text));
     }
 }

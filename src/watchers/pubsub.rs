@@ -162,7 +162,7 @@ impl Hub {
             sent += self.send(receivers, &[b"message", channel, message], position);
         }
         for (pattern, receivers) in &all.receivers[Kind::Pattern as usize] {
-            if glob::matches(pattern, channel, false) {
+            if glob::matches(pattern, channel) {
                 sent += self.send(receivers, &[b"pmessage", pattern, channel, message], position);
             }
         }
@@ -263,7 +263,7 @@ impl Hub {
     pub fn names(&self, kind: Kind, pattern: &[u8]) -> Vec<Arc<[u8]>> {
         let all = self.lock();
         let names = all.receivers[kind as usize].keys();
-        names.filter(|name| glob::matches(pattern, name, false)).cloned().collect()
+        names.filter(|name| glob::matches(pattern, name)).cloned().collect()
     }
 
     /// How many clients have subscribed to it.
