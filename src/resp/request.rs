@@ -485,6 +485,7 @@ pub(super) fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
 
     const LIMIT: i64 = 512 << 20;
 
@@ -523,13 +524,12 @@ mod tests {
         }
     }
 
-    /// Numbers that look random, the same for the same seed.
-    struct Random(u64);
+    /// Random requests, well-formed and malformed.
+    struct Random(Rng);
 
     impl Random {
-        fn below(&mut self, limit: usize) -> usize {
-            self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-            (self.0 >> 33) as usize % limit
+        fn below(&mut self, end: usize) -> usize {
+            self.0.below(end)
         }
 
         fn pick<T: Copy>(&mut self, list: &[T]) -> T {
@@ -658,20 +658,17 @@ mod tests {
         outcome
     }
 
-    /// `REQUEST_SEED` gives another seed.
     #[test]
     fn commands_and_errors_do_not_depend_on_where_the_input_is_cut() {
-        let seed = std::env::var("REQUEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed: u64 = seed.unwrap_or(1);
-        for seed in seed..seed + 1500 {
-            let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = Random(Rng::of_run());
+        for _ in 0..1500 {
             let input = random.input();
             let bulk_limit = random.pick(&[LIMIT, LIMIT, 16_384, 1000]);
             let (strict, unauthenticated) = (random.below(3) == 0, random.below(3) == 0);
             let request = || Request { strict, unauthenticated, ..Request::new(bulk_limit) };
             // Bytes that arrive one at a time never take the quick path.
             let expected = outcome(request(), &input, || 1);
-            let shown = || format!("seed {seed}: {}", input.escape_ascii());
+            let shown = || input.escape_ascii();
             assert_eq!(outcome(request(), &input, || usize::MAX), expected, "{}", shown());
             for longest in [3, 40, 2000] {
                 let cut = outcome(request(), &input, || 1 + random.below(longest));

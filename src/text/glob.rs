@@ -24,7 +24,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     search(pattern, text, false)
 }
 
-/// Like [`matches`], but upper-case and lower-case ASCII letters are the same.
+/// Like [`matches()`], but upper-case and lower-case ASCII letters are the same.
 #[must_use]
 pub fn matches_ignoring_case(pattern: &[u8], text: &[u8]) -> bool {
     search(pattern, text, true)
