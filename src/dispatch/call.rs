@@ -1,7 +1,7 @@
-//! One command on its way: the one path for plain commands, for those inside EXEC and for a replay.
+//! One command on its way: the single path for plain commands, for commands inside `EXEC` and for a replay.
 //!
-//! They differ in where the shards come from ([`Shards`]: locked for this command, or by the transaction)
-//! and in where the records go ([`Origin`]). Everything else is the same code: lock, run the handler,
+//! They differ in who locks the shards ([`Shards`]: the command itself, or its transaction) and in where
+//! the records go ([`Origin`]). Everything else is the same code: lock, run the handler,
 //! [`commit`](Call::commit), unlock.
 
 use crate::commands::lookup::find_hidden;
@@ -22,7 +22,7 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Carries the command out. After an error the caller takes back what is in the reply.
+    /// Runs the command. After an error, the caller removes what the command has put into the reply.
     pub(super) fn run(self, shards: &mut impl Shards, reply: &mut Reply) -> Outcome {
         let (command, args, db) = (self.command, self.args, self.session.db);
         match command.handler {
@@ -71,7 +71,7 @@ impl<'a> Call<'a> {
                 admit(self.server, self.session, command)?;
                 Call { command, ..self }.run(shards, reply)
             }
-            // The arity of a container asks for a subcommand.
+            // Unreachable: the arity of a container requires a subcommand.
             Handler::Container(_, None) => Err(CommandError::SYNTAX),
         }
     }
@@ -84,13 +84,13 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What a command has locked.
+/// The shards that a command has locked.
 pub(super) trait Scope {
-    /// The highest LSN of a change that the command may have seen.
+    /// The highest LSN of the changes that the command may have seen.
     fn last_lsn(&self) -> u64;
-    /// The log has every change of what is locked up to that LSN.
+    /// The log has every change of these shards up to that LSN.
     fn set_logged(&mut self, lsn: u64);
-    /// What the command leaves to be done; `changed` if it goes into the log.
+    /// Takes what the command leaves to be done. `changed`: the command has a record for the log.
     fn finish(&mut self, changed: bool) -> Aftermath;
 }
 
@@ -150,7 +150,7 @@ impl Scope for WriteAll<'_> {
     }
 }
 
-/// A command about the connection or the server has locked nothing.
+/// For commands about the connection or the server, which lock no shard.
 struct NoKeys;
 
 impl Scope for NoKeys {

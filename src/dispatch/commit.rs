@@ -1,22 +1,22 @@
-//! What follows a command, in one place and one order: everyone who wants to know what it did is served
-//! from one value, the [`Aftermath`] of its view and its record.
+//! What follows a command. Everything that depends on what the command did is served here, in one order,
+//! from its record and the [`Aftermath`](crate::store::Aftermath) of its view.
 //!
-//! Its shards are still locked meanwhile. So the log's order is memory's order, and everybody hears of the
+//! The shards are still locked, so the log's order is memory's order, and watchers are notified of the
 //! changes of a key in the order in which they happened:
 //!
 //! 1. the statistics: hits and misses;
-//! 2. the log: what had expired, then the record of the command; shards and session remember its LSN;
+//! 2. the log: first what had expired, then the record of the command; shards and session remember its LSN;
 //! 3. subscribers to keyspace events;
-//! 4. clients that cache: those that have read what changed; then this connection, if it tracks, becomes a
-//!    reader of what it has just read;
+//! 4. clients that cache: those that have read a modified key are invalidated; then this connection, if
+//!    it tracks, is registered as a reader of the keys that it has just read;
 //! 5. monitors;
-//! 6. the shards are unlocked, and what takes long to free goes to the thread that frees it.
+//! 6. the shards are unlocked, and values that take long to free go to the thread that frees them.
 //!
-//! `WATCH` comes before all of this: the store raises the flags of watching connections when it changes a
-//! key. A replica would get its stream at step 2.
+//! `WATCH` comes before all of this: the store raises the flags of watching connections at the moment it
+//! changes a key. A replica would be fed in step 2.
 //!
-//! What others are sent in steps 3 to 5 carries the LSN up to which the log must be flushed first. Within a
-//! transaction that is the end of its block, which is not known yet: see
+//! The messages of steps 3 to 5 carry the LSN up to which the log must be flushed before they are sent.
+//! Within a transaction that is the end of its block, which is not known yet: see
 //! [`VisibleAt`](crate::net::outbox::VisibleAt).
 
 use super::call::{Call, Scope};
@@ -29,15 +29,15 @@ use crate::session::{Origin, Server};
 use crate::store::{Changes, Event, Expired, WhatExpired};
 use crate::watchers::tracking::NOBODY;
 
-/// A record of expired fields has at most so many.
+/// A record of expired fields has at most this many.
 const RECORD_FIELDS: usize = 1000;
 
-/// What a connection keeps of the memory in which it encodes records.
+/// The buffer for encoding records is shrunk to this after a larger record.
 const SCRATCH_BYTES: usize = 64 << 10;
 
 impl Call<'_> {
-    /// Serves everyone who wants to know what the command did, and unlocks its shards. See the module's
-    /// opening words. (Inlined, lest every command pay for what few leave.)
+    /// Takes the steps above and unlocks the shards. (Inlined, because most commands leave nothing to be
+    /// done but a record.)
     #[inline(always)]
     pub(super) fn commit(mut self, mut scope: impl Scope, change: Change) -> Outcome {
         let (propagate, outcome) = match change {
@@ -74,7 +74,7 @@ impl Call<'_> {
         outcome
     }
 
-    /// Appends the record of the command to the log; returns its LSN.
+    /// Appends the record of the command to the log. Returns its LSN.
     fn log(&mut self, propagate: Propagate) -> u64 {
         let db = self.session.db;
         let lsn = match propagate {
@@ -102,7 +102,7 @@ impl Call<'_> {
         lsn
     }
 
-    /// Appends the record of what has expired; returns its LSN.
+    /// Appends the record of something that has expired. Returns its LSN.
     #[cold]
     fn log_expired(&mut self, expired: &Expired) -> u64 {
         count_expired(self.server, expired);
@@ -115,7 +115,7 @@ impl Call<'_> {
         lsn
     }
 
-    /// Puts records where those of this origin go. Their LSN is 0 if there is none, or none yet.
+    /// Appends records to where those of this origin go. Returns 0 as long as they have no LSN.
     #[inline(always)]
     fn append(
         &mut self,
@@ -132,7 +132,7 @@ impl Call<'_> {
         }
     }
 
-    /// Tells subscribers to keyspace events and clients that cache. During a replay nothing happens anew.
+    /// Notifies subscribers to keyspace events and clients that cache; during a replay, nobody.
     #[cold]
     fn notify(&mut self, changes: &mut Changes, lsn: u64) {
         let Server { tracking, hub, .. } = self.server;
@@ -150,7 +150,7 @@ impl Call<'_> {
         changes.found_expired.iter().for_each(|key| tracking.tell_readers(hub, key, by));
         changes.modified.iter().for_each(|key| tracking.tell_readers(hub, key, by));
         match &mut self.session.origin {
-            // Those who want to hear of all keys hear of a transaction's together.
+            // Clients that track by prefix are notified once, at the end of the transaction.
             Origin::Transaction(exec) => exec.modified.append(&mut changes.modified),
             _ => tracking.broadcast(hub, &changes.modified, by),
         }
@@ -159,8 +159,8 @@ impl Call<'_> {
         }
     }
 
-    /// If the connection tracks the keys it reads, enters it as a reader of this command's keys. Their shards
-    /// are locked, so whoever changes the keys afterwards finds it.
+    /// If the connection tracks the keys it reads, registers it as a reader of this command's keys. Their
+    /// shards are locked, so the next change of the keys finds it.
     #[inline(always)]
     fn track_reads(&self) {
         if let Some(mode) = self.session.tracking
@@ -172,7 +172,7 @@ impl Call<'_> {
         }
     }
 
-    /// Shows the command to monitors, except what is for administrators.
+    /// Sends the command to monitors, unless it is for administrators.
     #[cold]
     fn show(&self) {
         let is_replay = matches!(self.session.origin, Origin::Replay);
@@ -183,8 +183,8 @@ impl Call<'_> {
     }
 }
 
-/// Logs what the sweeper has removed and tells everyone who wants to know. The shard is locked. Returns
-/// the LSN of the last record.
+/// Takes the same steps for what the sweeper has removed; its shard is locked. Returns the LSN of the last
+/// record.
 pub fn commit_expired(server: &Server, all: &[Expired]) -> u64 {
     let mut lsn = 0;
     for expired in all {
@@ -212,7 +212,7 @@ fn count_expired(server: &Server, expired: &Expired) {
     }
 }
 
-/// What the log says of it.
+/// The record for the log.
 fn record_of(Expired { key, what, .. }: &Expired) -> Vec<u8> {
     let mut record = Vec::new();
     if let WhatExpired::Fields(names) = what {
@@ -227,7 +227,7 @@ fn record_of(Expired { key, what, .. }: &Expired) -> Vec<u8> {
     record
 }
 
-/// Tells clients that cache the key, or asked for its prefix, that something of it has expired.
+/// Invalidates a key that has expired, or some of whose fields have, at the clients that cache it.
 fn invalidate_expired(server: &Server, key: &[u8]) {
     server.tracking.tell_readers(&server.hub, key, NOBODY);
     server.tracking.broadcast(&server.hub, &[key], NOBODY);

@@ -1,9 +1,10 @@
-//! From arguments to effect, in one place: look up, check, lock, run, log, unlock.
+//! From arguments to effect: look up the row, admit the command, lock, run, commit, unlock.
 //!
-//! What always holds here: a record is appended while the locks are still held that guarded its
-//! change, so the log's order is memory's order; and `session.read_lsn` is at least the log position of
-//! everything that the replies show, whoever changed it, so that the connection knows how far the log
-//! must be flushed before they may leave.
+//! [`execute`] is the way in for clients and [`apply`] for a replay; both lead to `Call::run`.
+//!
+//! Two things always hold. A record is appended while the locks that guarded its change are still held, so
+//! the log's order is memory's order. And `session.read_lsn` is at least the LSN of every change that the
+//! replies show, whoever made it, so the connection knows how far to flush the log before it sends them.
 
 mod call;
 mod commit;
@@ -23,13 +24,13 @@ use call::Call;
 
 pub use commit::commit_expired;
 
-/// Carries out one command for a connection. The reply has its answer or its error.
+/// Runs one command for a connection and appends its answer, or its error, to the reply.
 pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut Reply) {
     let start = reply.len();
     if session.listens() {
         session.client.outbox.hold();
     }
-    // The first words of an HTTP request: somebody makes a browser talk to us. As Redis, we do not.
+    // The first words of an HTTP request: a browser was tricked into talking to us. Redis hangs up too.
     if args[0].eq_ignore_ascii_case(b"POST") || args[0].eq_ignore_ascii_case(b"Host:") {
         log_line!(server.config, Warning, "Closed a client that sent an HTTP request");
         session.closing = true;
@@ -68,13 +69,13 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         reply.error(&error);
     }
     if session.caching && session.multi.is_none() {
-        // CLIENT CACHING is for the next command, or transaction, that is not about the connection.
+        // CLIENT CACHING applies to the next command, or transaction, that is no CLIENT command.
         session.caching = find_row(args).is_ok_and(|row| row.has(Flags::KEEPS_CACHING));
     }
     session.finish(reply, start, confirms);
 }
 
-/// Whether a pause makes the command wait. One that is going to be refused need not.
+/// Whether a pause holds the command back. A command that will be refused is not held back.
 pub fn waits_for(what: Paused, server: &Server, session: &Session, args: Args) -> bool {
     let allowed = |command: &&Command| admit(server, session, command).is_ok();
     let writes = |command: &Command| {
@@ -90,11 +91,10 @@ pub fn waits_for(what: Paused, server: &Server, session: &Session, args: Args) -
     })
 }
 
-/// Carries out one command of a log. It is admitted unseen; where its record goes, if it has one, the
-/// session's origin says.
+/// Runs one command of a log, without asking whether it is admitted.
 ///
 /// # Errors
-/// It is no command that can stand in a log, or it fails.
+/// The command does not belong in a log, or it fails.
 pub fn apply(
     server: &Server,
     session: &mut Session,
@@ -108,10 +108,10 @@ pub fn apply(
     result.map_err(|error| describe_failure(args, &error))
 }
 
-/// Whether this could stand in a log: what `--check-aof` asks.
+/// Checks a record without running it, for `--check-aof`.
 ///
 /// # Errors
-/// It is no command, or not one that can stand in a log, or lacks arguments.
+/// It is no command that belongs in a log, or has the wrong number of arguments.
 pub fn check(args: Args) -> Result<(), String> {
     resolve_record(args).map(drop).map_err(|error| describe_failure(args, &error))
 }
@@ -122,7 +122,10 @@ const DEBUG_NOT_ALLOWED: CommandError = CommandError::new(
      and then restart the server.",
 );
 
-/// Whether the connection may use the command now.
+/// Checks whether the connection may run the command now.
+///
+/// # Errors
+/// Why it may not.
 #[inline(always)]
 fn admit(server: &Server, session: &Session, command: &Command) -> Outcome {
     if !session.authenticated && !command.has(Flags::NO_AUTH) {
@@ -153,7 +156,7 @@ fn admit(server: &Server, session: &Session, command: &Command) -> Outcome {
         );
         return Err(text.into());
     }
-    // To Redis, who watches is a kind of replica.
+    // To Redis, a monitor is a kind of replica.
     if session.client_flags.monitor
         && (command.uses_keyspace() || command.has(Flags::MAY_REPLICATE))
     {

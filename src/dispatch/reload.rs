@@ -1,8 +1,8 @@
-//! `DEBUG LOADAOF`, `RELOAD` and `POPULATE`: commands for test tools that carry out other commands.
+//! `DEBUG LOADAOF`, `RELOAD` and `POPULATE`: commands for test tools that run other commands.
 //!
-//! `LOADAOF` and `RELOAD` read the log into a keyspace beside the one that is served and then exchange the
-//! two with every shard locked. So nobody sees half of it, what clients sent meanwhile waits, and if the log
-//! cannot be read everything stays as it was. It takes the memory twice.
+//! `LOADAOF` and `RELOAD` read the log into a second keyspace while every shard of the first is locked, and
+//! then exchange the two. So no client sees a part of it, and if the log cannot be read, everything stays as
+//! it was. The data is in memory twice meanwhile.
 
 use std::fs::File;
 use std::sync::atomic::Ordering::SeqCst;
@@ -17,10 +17,10 @@ use crate::commands::spec::Outcome;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Server, Session};
 
-/// How often RELOAD looks whether a rewrite that is under way has ended.
+/// How often RELOAD checks whether a running rewrite has ended.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Makes keys where there are none: a SETNX for each, which is logged like anybody's.
+/// Creates keys that do not exist: runs a SETNX for each, which is logged.
 pub(super) fn populate(
     server: &Server,
     session: &mut Session,
@@ -57,7 +57,7 @@ pub(super) fn populate(
     Ok(())
 }
 
-/// Lets the keyspace be what the log says.
+/// Replaces the data by what the log says.
 pub(super) fn load_aof(server: &Server, session: &mut Session, reply: &mut Reply) -> Outcome {
     expect_log(server)?;
     load(server, session)?;
@@ -65,8 +65,8 @@ pub(super) fn load_aof(server: &Server, session: &mut Session, reply: &mut Reply
     Ok(())
 }
 
-/// The same after a rewrite of the log, unless the options say that it is not to be rewritten. The log has
-/// all that memory has, so MERGE and NOFLUSH change nothing.
+/// Rewrites the log, unless NOSAVE is given, and then does the same. The log has everything that is in
+/// memory, so MERGE and NOFLUSH change nothing.
 pub(super) fn reload(
     server: &Server,
     session: &mut Session,
@@ -96,7 +96,7 @@ pub(super) fn reload(
     Ok(())
 }
 
-/// Without a log there is nothing to load from.
+/// Refuses if there is no log to load.
 fn expect_log(server: &Server) -> Outcome {
     let off = CommandError::new("ERR There is no log to load from: appendonly is no");
     if server.aof.is_enabled() { Ok(()) } else { Err(off) }
@@ -116,7 +116,7 @@ fn load(server: &Server, session: &mut Session) -> Outcome {
     Ok(())
 }
 
-/// Replays the log for a server of its own, which has no log and no clients.
+/// Replays the log into a server that has no log and no clients.
 fn read_log(server: &Server) -> Result<Server, ReplayError> {
     let path = server.config.log_path();
     server.aof.flush()?;

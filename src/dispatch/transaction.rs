@@ -1,16 +1,16 @@
-//! Transactions: commands that wait, and their execution as one.
+//! Transactions: queueing commands, and running them as one.
 //!
-//! Between `MULTI` and `EXEC` a command is checked as ever, but then queued. `EXEC` finds out which keys
-//! all of them use, locks the shards of these once, looks whether a watched key has changed, carries the
-//! commands out through the handlers that they have outside of a transaction, and appends what they
-//! changed to the log as one block, before it unlocks. So other clients see all of it or nothing, and so
-//! does a replay. A command that fails undoes nothing, and those behind it are carried out.
+//! Between `MULTI` and `EXEC` a command is admitted as usual, but then queued. `EXEC` locks the shards of all
+//! keys that the queued commands use, checks whether a watched key has changed, runs the commands, and
+//! appends their records to the log as one block before it unlocks. So other clients see the whole
+//! transaction or nothing of it, and so does a replay. A command that fails undoes nothing, and the commands
+//! after it still run.
 //!
-//! Commands about the connection and the server run in their turn too, with the shards locked: they must
-//! not wait for anything.
+//! Commands about the connection and the server run in their turn, with the shards locked, so they must not
+//! wait for anything.
 //!
-//! What others hear of it (messages, keyspace events, the lines of `MONITOR`) goes on its way at once, in the
-//! order in which it happened, but is not delivered before the block can be flushed: it waits for a
+//! Messages, keyspace events and `MONITOR` lines of a transaction are queued at once, in the order in which
+//! they happen, but not sent before the block can be flushed: they wait for a
 //! [`Promise`](crate::net::outbox::Promise).
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,10 +26,10 @@ use crate::resp::{Args, CommandError, Queue, Reply};
 use crate::session::{Exec, Origin, Server, Session};
 use crate::store::LockSet;
 
-/// Has a command wait for EXEC.
+/// Queues a command for `EXEC`.
 pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &mut Reply) {
     let Some(multi) = &mut session.multi else { return };
-    // As Redis: what will not be carried out in any case need not be kept.
+    // As in Redis, a command that will certainly not run is not kept.
     if !multi.aborted && !session.client.watcher.has_changed() {
         multi.queue.push(args);
         multi.queued += 1;
@@ -45,8 +45,8 @@ pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &
     reply.simple("QUEUED");
 }
 
-/// A command was refused before it could be queued: its transaction cannot be carried out any more. When
-/// EXEC itself is refused, the transaction ends.
+/// Aborts the transaction of a command that was refused instead of queued. If the command is `EXEC`
+/// itself, the transaction ends.
 #[cold]
 pub(super) fn refuse(
     server: &Server,
@@ -70,19 +70,19 @@ fn discarded(error: &CommandError) -> CommandError {
     [b"EXECABORT Transaction discarded because of: ", why].concat().into()
 }
 
-/// Ends a transaction, and the watching for it.
+/// Ends the transaction and stops watching keys.
 fn end(server: &Server, session: &mut Session) {
     session.multi = None;
     session.unwatch(&server.keyspace);
 }
 
-/// EXEC.
+/// Runs `EXEC`.
 pub(super) fn execute(server: &Server, session: &mut Session, reply: &mut Reply) -> Outcome {
     let Some(multi) = &mut session.multi else {
         return Err(CommandError::new("ERR EXEC without MULTI"));
     };
     let queue = std::mem::take(&mut multi.queue);
-    // Out of reach of a queued UNWATCH, which would wait for the shards that are locked for it.
+    // A queued UNWATCH must not find these: it would wait for shards that this thread has locked.
     let watched = std::mem::take(&mut session.watched);
     let outcome = match multi.aborted {
         true => {
@@ -106,7 +106,7 @@ fn carry_out(
     let commands = commands?; // they were resolved once already
     let mut locks = LockSet::default();
     for (command, args) in commands.iter().zip(queue.iter()) {
-        // What was allowed then may not be now: the log may have failed.
+        // A command that was admitted before may be refused now: the log may have failed.
         admit(server, session, command).map_err(|error| discarded(&error))?;
         add_locks(&mut locks, command, args);
     }
@@ -151,7 +151,7 @@ fn add_locks(locks: &mut LockSet, command: &Command, args: Args) {
         Handler::Session(_) if command.has(Flags::VISITS_KEYS) => locks.read_all(),
         Handler::Session(_) | Handler::Container(..) | Handler::Nested(_) => {}
         Handler::Hidden(rows) => {
-            // If there is no such subcommand, its turn gives the error.
+            // If there is no such subcommand, running it gives the error.
             if let Ok(found) = find_hidden(rows, args) {
                 add_locks(locks, found, args);
             }

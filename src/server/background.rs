@@ -1,4 +1,4 @@
-//! What goes on without anybody asking: syncing, sweeping, rewriting, freeing. A thread each.
+//! Background work, a thread for each kind: syncing, sweeping, rewriting, freeing.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
@@ -11,14 +11,14 @@ use crate::dispatch;
 use crate::session::Server;
 use crate::store::{Garbage, now_ms};
 
-/// How often the sweeper looks for what has expired.
+/// How often the sweeper removes what has expired.
 const SWEEP_PERIOD: Duration = Duration::from_millis(100);
-/// How long the log, having failed to be rewritten, may go on growing.
+/// After a failed rewrite, growth of the log starts another one only after this time.
 const REWRITE_PAUSE: Duration = Duration::from_secs(60);
-/// How often the log is synced, and idle connections are looked for.
+/// How often the log is synced and idle connections are closed.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 
-/// Syncs the log once a second, if the policy says so; and tries again to write it after a failure.
+/// Syncs the log once a second if the policy says so, and retries to write it after a failure.
 pub(super) fn sync(server: &Server) {
     let mut failed = false;
     loop {
@@ -43,7 +43,7 @@ pub(super) fn sync(server: &Server) {
     }
 }
 
-/// Rewrites the log whenever that is asked for.
+/// Rewrites the log for each message that arrives.
 pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
     let mut last_failure = String::new();
     for () in requested {
@@ -58,7 +58,7 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
                     Notice,
                     "The AOF was rewritten: {before} bytes became {after}"
                 );
-                // With `appendonly no` a rewrite makes a log, but nothing more goes into it.
+                // With `appendonly no` a rewrite creates a log, but nothing is appended to it.
                 if !server.config.appendonly.load(Relaxed) {
                     let closed = server.aof.close();
                     closed.unwrap_or_else(|error| {
@@ -67,7 +67,7 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
                 }
             }
             Err(error) => {
-                // It may be tried once a second; once is enough to say the same thing.
+                // A rewrite may be tried once a second; the same failure is logged once.
                 let failure = error.to_string();
                 if failure != last_failure {
                     log_line!(server.config, Warning, "The AOF could not be rewritten: {failure}");
@@ -78,15 +78,15 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
     }
 }
 
-/// Starts a rewrite if the log has grown so much that the settings ask for it, or cannot be relied on
-/// any more, or if it is wanted and there is none.
+/// Starts a rewrite if the log has grown as much as the settings say, if it cannot be relied on, or if
+/// there is no log but `appendonly` is `yes`.
 fn rewrite_if_due(server: &Server) {
     let wanted = server.config.appendonly.load(Relaxed);
     if server.aof.is_enabled() && !server.aof.needs_rewrite() {
         let path = server.config.log_path();
         let gone = || !server.aof.is_at(&path);
-        // A rewrite gives the name to another file. If it did so between the two looks, the second
-        // sees it.
+        // A rewrite renames another file to this path. If it did so between the two checks, the second
+        // one sees the new file.
         if gone() && server.aof.rewrites.progress().is_none() && gone() {
             server.aof.fail_file(&std::io::Error::other(format!("'{}' is gone", path.display())));
         }
@@ -97,7 +97,7 @@ fn rewrite_if_due(server: &Server) {
     let grown = percentage > 0
         && size > least
         && size.saturating_sub(base).saturating_mul(100) >= base.max(1).saturating_mul(percentage);
-    // After a failure, growth alone is no reason to try at once again.
+    // After a failure, growth alone is no reason to try again at once.
     let last = server.aof.rewrites.last();
     let failed = last.is_some_and(|last| !last.ok && last.ended.elapsed() < REWRITE_PAUSE);
     let due = match server.aof.is_enabled() {
@@ -109,8 +109,8 @@ fn rewrite_if_due(server: &Server) {
     }
 }
 
-/// Closes the connections that have been idle for longer than `timeout`. Who listens, or waits for the
-/// end of a pause, is not idle.
+/// Closes connections that have been idle for longer than `timeout`. A subscriber, a monitor and a client
+/// that a pause holds back are not idle.
 fn close_idle(server: &Server) {
     let timeout = server.config.timeout.load(Relaxed);
     if timeout > 0 {
@@ -122,7 +122,7 @@ fn close_idle(server: &Server) {
     }
 }
 
-/// Closes the connections for which too much has piled up for too long.
+/// Closes connections whose output has been over the soft limit for too long.
 fn close_slow(server: &Server) {
     if server.hub.has_listeners() || server.tracking.is_on() {
         for client in server.clients.all() {
@@ -131,8 +131,8 @@ fn close_slow(server: &Server) {
     }
 }
 
-/// Moves the clock of the keyspace on; removes what has expired, and logs it. The same thread takes the
-/// samples for the rates of INFO, for which it looks at all connections.
+/// Removes what has expired. The same thread advances the keyspace's coarse clock and takes the samples for
+/// the rates in INFO.
 pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(SWEEP_PERIOD);
@@ -149,7 +149,7 @@ pub(super) fn sweep(server: &Server) {
     }
 }
 
-/// Frees what takes long to free.
+/// Frees values that take long to free.
 pub(super) fn drop_garbage(dropped: &Receiver<Garbage>) {
     dropped.iter().for_each(drop);
 }

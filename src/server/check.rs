@@ -1,4 +1,4 @@
-//! `respite --check-aof FILE [--fix]`: looks at a log without a server, and mends it.
+//! `respite --check-aof FILE [--fix]`: checks a log without starting a server, and repairs it.
 
 use std::fmt::Write;
 use std::fs::OpenOptions;
@@ -8,17 +8,17 @@ use crate::aof::replay::{ANY_LENGTH, ReplayError, cut, replay};
 use crate::dispatch;
 use crate::resp::Args;
 
-/// Reads the log as the server would, but for carrying the commands out, and reports what it is.
-/// With `fix`, whatever follows the last good record is cut off and kept in a side file.
+/// Reads the log as the server would, without running its commands, and reports what it finds. With `fix`,
+/// everything after the last good record is cut off and kept in a side file.
 ///
 /// # Errors
-/// The same report when the log is not good (any more, if it was mended), or why it cannot be read.
+/// The report, if the log is bad and was not repaired, or why it cannot be read.
 pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| format!("can't read '{shown}': {error}\n");
     let mut options = OpenOptions::new();
     let mut log = options.read(true).append(fix).open(path).map_err(unreadable)?;
-    // Before it is read: a server that goes on writing it must not lose what we have not seen.
+    // Locked before it is read: a server that still writes it must not lose what comes later.
     let locked = fix && log.try_lock().is_ok();
     let size = log.metadata().map_err(unreadable)?.len();
     let mut records = 0;
@@ -48,7 +48,7 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
         report.push_str("The log is good.\n");
         return Ok(report);
     };
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let bad = size - good;
     let told = writeln!(report, "Bad from offset {good} on ({bad} bytes): {complaint}");
     told.unwrap_or_default();

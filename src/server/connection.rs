@@ -1,13 +1,13 @@
-//! One connection: read, carry out, reply, wait. The whole life of a client's thread.
+//! One connection: read, run, reply, wait. The whole life of a client's thread.
 //!
-//! The thread runs every command that its read buffer already holds; the replies collect. When there
-//! is nothing left to do but wait, or when the replies have grown large, they are sent, always in
-//! two steps: first the log is flushed as far as the replies show (and under `appendfsync always`
-//! synced), then the socket is written. So one flush and one write serve a whole pipeline, and no
-//! client is ever told of a change that a crash could take back.
+//! The thread runs every command that its read buffer holds and collects the replies. When the buffer is
+//! drained, or the replies have grown large, it sends them in two steps: first it flushes the log up to what
+//! the replies show (and syncs it under `appendfsync always`), then it writes to the socket. So one flush
+//! and one write serve a whole pipeline, and no client is ever told of a change that a crash could take
+//! back.
 //!
-//! While the client listens to others ([`crate::net::outbox`]), a second thread writes to its socket, and the
-//! replies go to that one.
+//! While other threads may send messages to the client ([`crate::net::outbox`]), a writer thread writes to
+//! its socket, and the replies go through that thread too.
 
 use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
@@ -27,19 +27,19 @@ use crate::net::socket::Socket;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Client, Server, Session};
 
-/// What one read takes from the socket at most.
+/// The most that one read takes from the socket.
 const READ_BYTES: usize = 16 << 10;
-/// A writer has nothing to do but to wait and to write.
+/// A writer thread only waits and writes.
 const WRITER_STACK_BYTES: usize = 128 << 10;
-/// Replies that have grown to this are sent before the next command.
+/// Replies of this size are sent before the next command runs.
 const REPLY_BYTES: usize = 64 << 10;
 
-/// Serves a client until it leaves, breaks the protocol or is sent away.
+/// Serves a client until it disconnects, breaks the protocol or is killed.
 pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) {
     let id = client.id;
     let (from, _) = socket.addresses();
     log_line!(server.config, Verbose, "Client {id} connected from {from}");
-    // Taken out again however the thread ends.
+    // Removed again however the thread ends.
     let _registered = Registered::new(server, &client);
     trace::set_client(id);
     let mut connection = Connection {
@@ -50,10 +50,10 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
         worked: false,
         answered: 0,
     };
-    // An error means that the client is gone: there is nobody left to tell.
+    // An error means that the client is gone, so there is nobody to report it to.
     let ended = connection.run();
     if ended.is_ok() {
-        // Who asks no more may still read. Until it has, it counts, and can be killed.
+        // A client that sends no more may still read. Until it has, it is listed and can be killed.
         connection.session.client.outbox.drain_before_close();
     }
     server.deregister(id); // before the socket is closed: whoever sees that finds it gone
@@ -68,7 +68,7 @@ struct Registered<'a> {
 }
 
 impl<'a> Registered<'a> {
-    /// The place of a client that is in the registry of clients. Registers its meter too.
+    /// For a client that is in the registry already. Registers its meter too.
     fn new(server: &'a Server, client: &Client) -> Registered<'a> {
         server.stats.meters.register(client.id, client.meter.clone());
         Registered { server, id: client.id }
@@ -87,9 +87,9 @@ struct Connection<'a> {
     socket: &'a Socket,
     session: Session,
     reply: Reply,
-    /// Whether a command was carried out since the last sending.
+    /// Whether a command has run since replies were last sent.
     worked: bool,
-    /// How many commands since then have a reply.
+    /// How many of the commands since then have a reply.
     answered: u64,
 }
 
@@ -108,7 +108,7 @@ impl Connection<'_> {
         let mut input = BufReader::with_capacity(READ_BYTES, self.socket);
         let mut request = Request::new(0);
         let mut wait = Wait::default();
-        // So many of the next commands have had their keys brought near.
+        // How many of the next commands have their keys prefetched.
         let mut prefetched: usize = 0;
         loop {
             request.bulk_limit = self.server.config.proto_max_bulk_len.load(Relaxed);
@@ -151,7 +151,7 @@ impl Connection<'_> {
                 continue;
             }
             self.send()?;
-            // A writer must not meet a socket that does not block.
+            // A writer thread must not meet a socket in non-blocking mode.
             let alone = || self.session.client.outbox.try_exclusive_write();
             let arrived = wait.receive(&mut input, &self.server.spin_permit, alone)?;
             if arrived == 0 {
@@ -160,13 +160,13 @@ impl Connection<'_> {
             self.session.client.meter.received.add(arrived as u64);
             trace!("Connection::run", "reads {arrived} bytes: {}", quoted(input.buffer()));
             if request.is_partial() {
-                // Who is sending a long command is not idle.
+                // A client that is sending a long command is not idle.
                 self.session.sync_client_state(Instant::now());
             }
         }
     }
 
-    /// Waits as long as `CLIENT PAUSE` holds the command back. What was answered before must not wait.
+    /// Waits as long as `CLIENT PAUSE` holds the command back, after sending the replies to earlier commands.
     fn wait_for_pause(&mut self, args: Args) -> io::Result<()> {
         let must_wait = |session: &Session, what| {
             dispatch::waits_for(what, self.server, session, args)
@@ -187,7 +187,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Flushes the log as far as the replies show, then sends them.
+    /// Flushes the log up to what the replies show, then sends them.
     fn send(&mut self) -> io::Result<()> {
         let ended = dispatch::measure::end_batch(self.server, &mut self.session);
         let worked = std::mem::take(&mut self.worked);
@@ -202,8 +202,8 @@ impl Connection<'_> {
         let durable = self.make_durable();
         self.session.read_lsn = 0; // what comes next shows what it shows, whatever became of this
         if let Err(error) = durable {
-            // None of these replies may be seen: each command gets the error instead. What the
-            // commands changed is in memory, and in the log as soon as that can be written.
+            // None of these replies may be sent: each command gets the error instead. What the commands
+            // changed is in memory, and goes into the log as soon as that can be written.
             self.reply.clear(0);
             let text = format!("MISCONF Errors writing to the AOF file: {error}");
             (0..answered).for_each(|_| self.reply.error(&CommandError::from(text.clone())));
@@ -215,7 +215,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Writes the replies, or has them written in their order among what others send.
+    /// Writes the replies, or queues them for the writer thread among the messages of others.
     fn put(&mut self) -> io::Result<()> {
         let outbox = &self.session.client.outbox;
         for target in self.session.redirected.drain(..) {
@@ -226,7 +226,7 @@ impl Connection<'_> {
         let listens = self.session.listens();
         if !listens {
             let (hard_bytes, ..) = self.server.config.client_output_buffer_limit.normal.get();
-            // The soft limit is for what stays: these go at once, or the thread waits.
+            // The soft limit is for output that stays queued; these bytes are written now.
             if hard_bytes > 0
                 && self.reply.len() > hard_bytes.saturating_add(UNCOUNTED_OUTPUT_BYTES)
             {
@@ -250,7 +250,7 @@ impl Connection<'_> {
     }
 }
 
-/// Has the log flushed as far as somebody is going to see, and synced if the policy says so.
+/// Flushes the log up to what will be sent, and syncs it if the policy says so.
 fn make_durable(server: &Server, lsn: u64) -> io::Result<()> {
     let Server { aof, config, stats, .. } = server;
     let threshold_ms = config.latency_monitor_threshold.load(Relaxed);
@@ -263,7 +263,7 @@ fn make_durable(server: &Server, lsn: u64) -> io::Result<()> {
     }
 }
 
-/// Starts the writer, whose place has been claimed. Without one the client cannot be told anything.
+/// Starts the writer thread that was claimed. If that fails, the connection ends.
 fn start_writer(server: &Arc<Server>, outbox: &Arc<Outbox>) -> io::Result<()> {
     let (server, queue) = (server.clone(), outbox.clone());
     let write = move || {

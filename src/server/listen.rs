@@ -1,4 +1,4 @@
-//! Where clients connect: the listeners, and the loops that hand each connection to a thread.
+//! The listeners, and the accept loops that give each connection a thread.
 
 use std::io::Write;
 use std::net::{TcpListener, ToSocketAddrs};
@@ -14,16 +14,16 @@ use crate::config::logger::log_line;
 use crate::net::socket::Socket;
 use crate::session::Server;
 
-/// A connection's thread does not recurse and keeps nothing large on its stack.
+/// Enough, because a connection's thread does not recurse and keeps nothing large on its stack.
 const STACK_BYTES: usize = 256 << 10;
-/// How long an accept loop rests after a failure, such as a lack of file descriptors.
+/// How long an accept loop pauses after a failure, such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where clients can connect.
+/// The open listeners.
 pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
     unix: Option<UnixListener>,
-    /// The TCP port that was really got.
+    /// The TCP port that is listened on; 0 without one.
     pub(super) port: u16,
 }
 
@@ -54,7 +54,7 @@ impl Listeners {
             listeners.port = port;
         }
         if !path.is_empty() {
-            // What a server before us has left. Anything but a socket is not ours to remove.
+            // A socket that an earlier server has left. Anything else is not ours to remove.
             if is_socket(&path) {
                 std::fs::remove_file(&path).unwrap_or_default();
             }
@@ -81,10 +81,10 @@ impl Listeners {
     }
 }
 
-/// Listens on an address, or for `*` on all.
+/// Listens on an address; `*` stands for all addresses.
 fn listen(address: &str, port: u16) -> std::io::Result<TcpListener> {
     match address {
-        // The IPv6 wildcard takes IPv4 clients too, where there is IPv6.
+        // Where there is IPv6, its wildcard accepts IPv4 clients too.
         "*" => TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port))),
         "::*" => TcpListener::bind(("::", port)),
         name => TcpListener::bind((name, port).to_socket_addrs()?.collect::<Vec<_>>().as_slice()),
@@ -96,7 +96,7 @@ fn is_socket(path: &str) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Hands each connection to a thread of its own, for ever.
+/// Gives each connection a thread, forever.
 fn accept_loop(server: &Arc<Server>, accept: impl Fn() -> std::io::Result<Socket>) {
     let mut failing = false;
     loop {
@@ -106,7 +106,7 @@ fn accept_loop(server: &Arc<Server>, accept: impl Fn() -> std::io::Result<Socket
                 welcome(server, socket);
             }
             Err(error) => {
-                // A lack of descriptors passes; an aborted connection is nobody's loss.
+                // A lack of descriptors passes, and an aborted connection needs no service.
                 if !std::mem::replace(&mut failing, true) {
                     log_line!(server.config, Warning, "Could not accept a connection: {error}");
                 }
@@ -121,7 +121,7 @@ fn welcome(server: &Arc<Server>, socket: Socket) {
     let limit = usize::try_from(server.config.maxclients.load(Relaxed)).unwrap_or(usize::MAX);
     let socket = Arc::new(socket);
     let spawned = server.clients.count() < limit && {
-        // Entered here, not by its thread: the next connection must count it.
+        // Registered here, not by its thread, so that the next connection counts it.
         let client = server.clients.register(socket.clone());
         let (serving, socket, id) = (server.clone(), socket.clone(), client.id);
         let serve = move || connection::serve(&serving, &socket, client);

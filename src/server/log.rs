@@ -1,6 +1,6 @@
 //! Opening the log and replaying it, before the server serves.
 //!
-//! What the tail of a log may look like, and what is done with it, is specified in [`crate::aof`].
+//! [`crate::aof`] specifies what the end of a log may look like and what is done with it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::dispatch;
 use crate::resp::{Protocol, Reply};
 use crate::session::{Server, Session};
 
-/// How often the replay says how far it is.
+/// How often the replay logs its progress.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
 
 /// Opens the log for appending, and locks it so that no second server writes into it.
@@ -28,7 +28,7 @@ pub(super) fn open(path: &Path) -> Result<File, String> {
         .map_err(|error| format!("can't open the log '{shown}': {error}"))?;
     match log.try_lock() {
         Ok(()) => {
-            // What a crash in the middle of a rewrite has left.
+            // Left over from a crash during a rewrite.
             rewrite::remove(&rewrite::temporary(path));
             rewrite::remove(&rewrite::tail(path));
             Ok(log)
@@ -40,7 +40,7 @@ pub(super) fn open(path: &Path) -> Result<File, String> {
     }
 }
 
-/// Replays the log; cuts off and keeps aside what a crash has torn.
+/// Replays the log. A torn tail is cut off and kept in a side file.
 pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
     let path = server.config.log_path();
     let shown = path.display();
@@ -75,7 +75,7 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
         let (cut, offset) = (replayed.torn_bytes, replayed.valid_bytes);
         let kept = match replay::cut(&mut log, &path, offset) {
             Ok(side) => Ok(format!("kept in '{}'", side.display())),
-            // Nobody was told of what is in a torn tail; a full disk must not keep the server down.
+            // No client was told of what is in a torn tail, so a full disk must not keep the server down.
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 log.set_len(offset).map(|()| format!("not kept: {error}"))
             }

@@ -1,14 +1,13 @@
-//! Serving: the start, the accept loops, a thread per connection, and the threads in the background.
+//! The running server: startup, accept loops, a thread per connection, background threads.
 //!
-//! [`start`] opens everything, replays the log and returns when the server is ready; the threads go
-//! on. Each connection gets a thread of its own ([`connection`]), which reads, carries out, replies
-//! and waits, all blocking; that is the whole model of concurrency, and the shards' locks are all that
-//! these threads share. A client that listens to others has a second one, which writes what they
-//! send. [`listen`] accepts them, [`log`] opens and replays the log, [`background`] is what goes on
-//! without anybody asking.
+//! [`start`] opens everything, replays the log and returns when the server is ready; its threads go on
+//! running. Each connection has a thread ([`connection`]) that reads, runs commands, replies and waits, all
+//! blocking. That is the whole model of concurrency. A client that other threads send messages to has a
+//! second thread, which writes them. [`listen`] accepts connections, [`log`] opens and replays the log,
+//! [`background`] does the rest.
 //!
-//! Stopping needs no ceremony. Nothing in memory is needed that a client was told of and that is not
-//! in the log, so a crash and a shutdown recover by the same code.
+//! Stopping needs no ceremony. Everything that a client was told of is in the log, so a shutdown and a
+//! crash recover by the same code.
 
 mod background;
 mod check;
@@ -27,11 +26,11 @@ use crate::session::Server;
 
 pub use check::check_aof;
 
-/// Opens the listeners and the log, replays it and starts serving. Clients that connect while the
-/// log is replayed are told so.
+/// Opens the listeners and the log, replays the log and starts serving. Clients that connect during the
+/// replay get `LOADING` errors.
 ///
 /// # Errors
-/// A text for the person who started it: what could not be opened, and why.
+/// A text for the operator: what could not be opened, and why.
 pub fn start(config: Config) -> Result<Arc<Server>, String> {
     logger::start()?;
     let config = Arc::new(config);

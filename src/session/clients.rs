@@ -1,10 +1,9 @@
-//! Who is connected: what others may see of each connection, and the registry of all.
+//! The registry of connections, and what other threads may see of each.
 //!
-//! A [`Client`] is brought up to date by its connection's thread once per batch of commands, not once per
-//! command.
+//! A connection's thread updates its [`Client`] once per batch of commands, not once per command.
 //!
-//! Locks: the registry, then a client's state; both below everything else but the statistics, and held for
-//! a few copies.
+//! Locks: the registry, then a client's state. Both are held for a few copies only, and below them come
+//! only the watchers' and the statistics' locks.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -19,26 +18,26 @@ use crate::store::Watcher;
 use crate::watchers::pubsub::Counts;
 use crate::watchers::tracking::{State, Tracked};
 
-/// What `CLIENT LIST` shows by single letters.
+/// States of a client that `CLIENT LIST` shows as single letters.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct ClientFlags {
-    /// It is shown all commands.
+    /// It is a monitor: it is sent all commands.
     pub monitor: bool,
     /// Its command waits for the end of a pause.
     pub blocked: bool,
     /// `CLIENT NO-EVICT`.
     pub no_evict: bool,
-    /// `CLIENT NO-TOUCH`: what it reads does not count as used.
+    /// `CLIENT NO-TOUCH`: its reads do not count as uses of the keys.
     pub no_touch: bool,
 }
 
-/// What others see of a connection.
+/// What other threads see of a connection.
 pub struct Client {
-    /// Its number, never given twice.
+    /// Its id, never used again.
     pub id: u64,
-    /// Tells it when a key that it watches changes.
+    /// The flag that is raised when a key that it watches changes.
     pub watcher: Arc<Watcher>,
-    /// The way to it.
+    /// What is sent to it.
     pub outbox: Arc<Outbox>,
     /// What it counts for the statistics.
     pub meter: Arc<Meter>,
@@ -57,9 +56,9 @@ pub struct ClientState {
     pub(super) db: usize,
     pub(super) last_active: Instant,
     pub(super) last_command: &'static str,
-    /// How many commands wait for EXEC; none outside of a transaction.
+    /// How many commands are queued for EXEC; `None` outside a transaction.
     pub(super) queued: Option<usize>,
-    /// How many keys it watches.
+    /// The number of keys that it watches.
     pub(super) watched: usize,
     pub(super) client_flags: ClientFlags,
 }
@@ -89,17 +88,17 @@ impl Client {
         }
     }
 
-    /// The addresses of its end and of ours.
+    /// The addresses of its end of the connection and of ours.
     pub fn addresses(&self) -> (String, String) {
         self.outbox.socket().map(Socket::addresses).unwrap_or_default()
     }
 
-    /// Whether it has come from this machine.
+    /// Whether it connected from this machine.
     pub fn is_local(&self) -> bool {
         self.outbox.socket().is_some_and(Socket::is_local)
     }
 
-    /// Whether it came through the Unix socket.
+    /// Whether it connected through the Unix socket.
     pub fn is_unix(&self) -> bool {
         matches!(self.outbox.socket(), Some(Socket::Unix(_)))
     }
@@ -109,14 +108,14 @@ impl Client {
         self.connected.elapsed().as_secs()
     }
 
-    /// Whether it has sent nothing for so long, though it could.
+    /// Whether it has sent nothing for that long, and is not a monitor or held back by a pause.
     pub fn is_idle(&self, seconds: u64) -> bool {
         let state = self.state();
         let is_busy = state.client_flags.monitor || state.client_flags.blocked;
         !is_busy && state.last_active.elapsed().as_secs() >= seconds
     }
 
-    /// The part that changes.
+    /// Locks the part that changes.
     pub fn state(&self) -> MutexGuard<'_, ClientState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,13 +125,13 @@ impl Client {
         self.state().client_flags.blocked
     }
 
-    /// Its line in `CLIENT LIST`, without an end: the fields of Redis's that mean something here.
+    /// Its line in `CLIENT LIST`, without the line end: those of Redis's fields that mean something here.
     pub(super) fn describe(&self, subscriptions: Counts, tracking: Option<State>) -> Vec<u8> {
         let (pieces, waiting_bytes) = self.outbox.backlog();
         let (addr, laddr) = self.addresses();
         let fd = self.outbox.socket().map_or(-1, Socket::fd);
         let state = self.state();
-        // As Redis, who has seen a change is said to watch nothing any more.
+        // As in Redis, a client whose watched key has changed is shown as watching nothing.
         let changed = state.watched > 0 && self.watcher.has_changed();
         let mut line =
             format!("id={} addr={addr} laddr={laddr} fd={fd} name=", self.id).into_bytes();
@@ -168,7 +167,7 @@ impl Client {
         line
     }
 
-    /// Redis's letters, in its order.
+    /// Redis's letters, in Redis's order.
     fn flags(
         &self,
         state: &ClientState,
@@ -203,7 +202,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Enters a connection.
+    /// Registers a connection.
     pub fn register(&self, socket: Arc<Socket>) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, SeqCst) + 1;
         let client = Arc::new(Client::new(id, Some(socket)));
@@ -211,22 +210,22 @@ impl Clients {
         client
     }
 
-    /// Somebody who is not connected: the replay of the log.
+    /// A client without a connection: for the replay of the log.
     pub fn detached() -> Arc<Client> {
         Arc::new(Client::new(0, None))
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// The one of that number.
+    /// The connection with that id.
     pub fn get(&self, id: u64) -> Option<Arc<Client>> {
         self.lock().get(&id).cloned()
     }
 
-    /// All of them, the oldest first.
+    /// All connections, the oldest first.
     pub fn all(&self) -> Vec<Arc<Client>> {
         self.lock().values().cloned().collect()
     }

@@ -1,7 +1,7 @@
 //! The state of one connection, which belongs to its thread.
 //!
-//! What all connections share is in [`server`]; what others may see of a connection, and the registry of
-//! all connections, in [`clients`].
+//! [`server`] holds what all connections share; [`clients`] the registry of connections and what other
+//! threads may see of each.
 
 mod clients;
 mod server;
@@ -22,39 +22,39 @@ pub use server::Server;
 
 /// The state of one connection.
 pub struct Session {
-    /// What others see of it.
+    /// What other threads see of it.
     pub client: Arc<Client>,
     /// The database that it has selected.
     pub db: usize,
-    /// Whether it has given the password, or there was none when it connected.
+    /// It has given the password, or there was none when it connected.
     pub authenticated: bool,
-    /// It is to be closed once its replies are sent.
+    /// The connection is closed once its replies are sent.
     pub closing: bool,
-    /// The highest log position of anything that its unsent replies show.
+    /// The highest LSN of the changes that its unsent replies may show.
     pub read_lsn: u64,
-    /// The log position behind its own last change.
+    /// The LSN of its own last change.
     pub write_lsn: u64,
-    /// The command it was last given, as `CLIENT LIST` shows it.
+    /// Its last command, as `CLIENT LIST` shows it.
     pub last_command: &'static str,
-    /// How many subscriptions it has. The hub knows which.
+    /// The number of its subscriptions. The registry of subscriptions knows which they are.
     pub subscriptions: usize,
-    /// How it tracks the keys that it reads, if it does.
+    /// How it tracks the keys that it reads (`CLIENT TRACKING`), if it does.
     pub tracking: Option<Mode>,
-    /// It has said `CLIENT CACHING`, for the next command or transaction.
+    /// `CLIENT CACHING` applies to its next command or transaction.
     pub caching: bool,
-    /// Connections to which it has redirected, and which therefore need a thread that writes.
+    /// Outboxes of clients that it has redirected invalidations to; they need a writer thread.
     pub redirected: Vec<Arc<Outbox>>,
-    /// What becomes of its replies.
+    /// Whether replies are sent (`CLIENT REPLY`).
     pub replies: Replies,
-    /// Messages that are held came before the reply to the command that is being carried out.
+    /// Messages that are held go before the reply of the current command, not behind it.
     pub drain_before_reply: bool,
-    /// What else others see of it.
+    /// States that `CLIENT LIST` shows.
     pub client_flags: ClientFlags,
     /// Measures how long its commands take.
     pub timer: CommandTimer,
-    /// Where its records are encoded for the log; kept so that it need not be reserved each time.
+    /// A buffer for encoding records, kept to avoid an allocation per command.
     pub scratch: Cell<Vec<u8>>,
-    /// The transaction that MULTI has begun.
+    /// The transaction that `MULTI` has begun.
     pub multi: Option<Box<Multi>>,
     /// The keys that it watches, with their databases.
     pub watched: Vec<(usize, Vec<u8>)>,
@@ -65,37 +65,37 @@ pub struct Session {
 /// Where commands come from, and so where their records go.
 #[derive(Default)]
 pub enum Origin {
-    /// A client: into the log.
+    /// A client. Records go into the log.
     #[default]
     Client,
-    /// A client's EXEC: into the block of the transaction.
+    /// A client's `EXEC`. Records go into the block of the transaction.
     Transaction(Exec),
-    /// The log itself: nowhere. Nothing expires by itself then, and nobody hears of changes.
+    /// The log itself. Records go nowhere, nothing expires by itself, and no watcher is notified.
     Replay,
 }
 
-/// What EXEC collects while it carries out a transaction.
+/// What `EXEC` collects while it runs a transaction.
 pub struct Exec {
     /// The records for the log.
     pub block: Block,
-    /// The keys that were modified, for clients that want to hear of all keys with a prefix.
+    /// The keys that were modified, for clients that track by prefix (`BCAST`).
     pub modified: Vec<Box<[u8]>>,
-    /// The LSN up to which the log must be flushed before others may see what the transaction has sent them:
-    /// first what it has read, then the end of its block.
+    /// The LSN up to which the log must be flushed before others may see the messages of the transaction: at
+    /// first that of what it has read, at the end that of its block.
     pub lsn: u64,
-    /// Told that LSN at the end, if the transaction has sent anything.
+    /// Set to that LSN at the end, if the transaction has sent messages.
     promise: OnceCell<Promise>,
 }
 
 impl Exec {
-    /// A transaction that has seen the log up to that LSN.
+    /// Starts a transaction that has read up to that LSN.
     pub fn new(lsn: u64) -> Exec {
         Exec { block: Block::default(), modified: Vec::new(), lsn, promise: OnceCell::new() }
     }
 }
 
 impl Drop for Exec {
-    /// However the transaction ends, nobody waits for it any more.
+    /// However the transaction ends, its messages stop waiting for it.
     fn drop(&mut self) {
         if let Some(promise) = self.promise.take() {
             promise.get_or_init(|| self.lsn);
@@ -106,16 +106,16 @@ impl Drop for Exec {
 /// A transaction, from MULTI to the end of EXEC.
 #[derive(Default)]
 pub struct Multi {
-    /// The commands that wait for EXEC.
+    /// The queued commands.
     pub queue: Queue,
-    /// How many there were, while EXEC carries them out too.
+    /// How many commands were queued. Keeps its value while `EXEC` runs them.
     pub queued: usize,
-    /// A command could not be queued: EXEC will refuse to carry out the others.
+    /// A command could not be queued, so `EXEC` will refuse to run the others.
     pub aborted: bool,
 }
 
 impl Session {
-    /// A new connection.
+    /// The state of a new connection.
     pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
         Session {
             client,
@@ -140,12 +140,12 @@ impl Session {
         }
     }
 
-    /// One whose commands come from the log.
+    /// The state for a replay of the log.
     pub fn for_replay() -> Session {
         Session { origin: Origin::Replay, ..Session::new(Clients::detached(), true) }
     }
 
-    /// Watches no key any more.
+    /// Stops watching all keys (`UNWATCH`).
     pub fn unwatch(&mut self, keyspace: &Keyspace) {
         let watcher = &self.client.watcher;
         for (db, key) in std::mem::take(&mut self.watched) {
@@ -154,8 +154,8 @@ impl Session {
         watcher.reset();
     }
 
-    /// Up to where the log must be flushed before others may see what shows the log up to `lsn`: within a
-    /// transaction, which shows its own changes, up to its end.
+    /// When other clients may see a message that shows changes up to `lsn`: once the log is flushed up to
+    /// there, or, within a transaction, up to the transaction's end.
     pub fn visible_at(&self, lsn: u64) -> VisibleAt {
         match &self.origin {
             Origin::Client | Origin::Replay => VisibleAt::Lsn(lsn),
@@ -165,8 +165,8 @@ impl Session {
         }
     }
 
-    /// Gives up everything that the connection has registered elsewhere: watched keys, subscriptions,
-    /// monitoring, tracking; and its transaction. `RESET` and the end of the connection share this.
+    /// Ends the transaction and everything that the connection has registered elsewhere: watched keys,
+    /// subscriptions, monitoring, tracking. `RESET` and the end of the connection share this.
     pub fn release(&mut self, server: &Server) {
         self.multi = None;
         self.unwatch(&server.keyspace);
@@ -177,20 +177,20 @@ impl Session {
         self.client_flags = ClientFlags::default();
     }
 
-    /// Whether others send it anything, so that what goes to it needs a thread of its own.
+    /// Whether other threads may send it messages, so that a writer thread writes to its socket.
     pub fn listens(&self) -> bool {
         self.subscriptions > 0 || self.client_flags.monitor || self.tracking.is_some()
     }
 
-    /// Tracks no more.
+    /// Ends `CLIENT TRACKING`.
     pub fn stop_tracking(&mut self, server: &Server) {
         server.discard(server.tracking.leave(self.client.id));
         self.tracking = None;
         self.caching = false;
     }
 
-    /// After a command: takes back the reply if the client wants none, and puts behind it what others
-    /// sent meanwhile. The reply began where there were `start` bytes.
+    /// Called after each command, whose reply starts at `start`. Drops the reply if `CLIENT REPLY` says so,
+    /// and adds the messages that others sent meanwhile.
     pub fn finish(&mut self, reply: &mut Reply, start: usize, confirms: bool) {
         if self.replies != Replies::On {
             if matches!(self.replies, Replies::Off | Replies::Skipped) && !confirms {
@@ -221,15 +221,15 @@ impl Session {
     }
 }
 
-/// What becomes of the replies of a connection (`CLIENT REPLY`).
+/// Whether replies are sent (`CLIENT REPLY`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replies {
     /// They are sent.
     On,
-    /// They are not.
+    /// They are dropped.
     Off,
-    /// That to the next command is not.
+    /// The next one is dropped.
     SkipNext,
-    /// That to this command is not.
+    /// The one to the current command is dropped.
     Skipped,
 }

@@ -23,32 +23,32 @@ pub struct Server {
     pub keyspace: Keyspace,
     /// The log.
     pub aof: Aof,
-    /// Who is connected.
+    /// The registry of connections.
     pub clients: Clients,
-    /// Who listens to what.
+    /// Subscriptions and monitors.
     pub hub: Hub,
-    /// Who caches what.
+    /// Client-side caching.
     pub tracking: Tracking,
-    /// What commands have to wait for.
+    /// `CLIENT PAUSE`.
     pub pause: Pause,
-    /// What happened.
+    /// The statistics.
     pub stats: Stats,
-    /// Which connection's thread is awake while it waits: one is enough.
+    /// Which connection's thread may poll instead of sleeping: one at a time.
     pub spin_permit: SpinPermit,
-    /// The log is being replayed: only commands that do not need the data are answered.
+    /// The log is being replayed at startup: only commands that need no data are answered.
     pub loading: AtomicBool,
-    /// The TCP port that is really listened on, 0 without one.
+    /// The TCP port that the server listens on; 0 without one.
     pub port: AtomicU16,
     /// When the process started.
     pub started: Instant,
-    /// Tells this run of the server from others: 40 hexadecimal digits.
+    /// Identifies this run of the server: 40 hexadecimal digits.
     pub run_id: String,
     garbage: Sender<Garbage>,
     rewrites: Sender<()>,
 }
 
 impl Server {
-    /// A server that serves nobody yet. What takes long to free goes to `garbage`; what is sent to
+    /// A server without listeners. Values that take long to free are sent to `garbage`; a message to
     /// `rewrites` starts a rewrite of the log.
     pub fn new(
         config: Arc<Config>,
@@ -76,26 +76,26 @@ impl Server {
         }
     }
 
-    /// Has the garbage freed by the thread for that.
+    /// Hands garbage to the thread that frees it.
     pub fn discard(&self, garbage: Garbage) {
         if !garbage.is_empty() {
-            // Without the thread (there is always one but in tests) it is freed right here.
+            // Without that thread, as in unit tests, it is freed right here.
             self.garbage.send(garbage).unwrap_or_default();
         }
     }
 
-    /// Starts a rewrite of the log in the background; says no if one is going on.
+    /// Starts a rewrite of the log in the background. Returns false if one is running.
     pub fn start_rewrite(&self) -> bool {
         self.aof.rewrites.claim() && self.rewrites.send(()).is_ok()
     }
 
-    /// Ends a client's subscriptions, monitoring and tracking: nobody sends it anything any more.
+    /// Ends a client's subscriptions, monitoring and tracking: no thread sends it messages any more.
     pub fn stop_watching(&self, id: u64) {
         self.hub.leave(id);
         self.discard(self.tracking.leave(id));
     }
 
-    /// Takes a connection out of the registries.
+    /// Removes a connection from all registries.
     pub fn deregister(&self, id: u64) {
         self.stop_watching(id);
         let client = self.clients.lock().remove(&id);
@@ -116,18 +116,18 @@ impl Server {
         }
     }
 
-    /// Whether the log is still being replayed.
+    /// Whether the log is being replayed at startup.
     pub fn is_loading(&self) -> bool {
         self.loading.load(Relaxed)
     }
 
-    /// Whether a connection has to give a password before anything else.
+    /// Whether clients must give a password first.
     pub fn wants_password(&self) -> bool {
         !self.config.requirepass.is_empty()
     }
 }
 
-/// 160 random bits, from the randomness that the standard library takes for its hash maps.
+/// 160 random bits, from the seeds that the standard library draws for its hash maps.
 fn run_id() -> String {
     use std::hash::{BuildHasher, RandomState};
     let random = || RandomState::new().hash_one(0u8);
