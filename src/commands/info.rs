@@ -16,8 +16,7 @@ use super::spec::{Command, Context, Family, Flags, Outcome, session};
 use crate::resp::{Args, Reply};
 use crate::session::Server;
 use crate::stats::PerCommand;
-use crate::store::now_ms;
-use crate::store::shard::Table;
+use crate::store::{Table, now_ms};
 use crate::watchers::pubsub::Kind;
 
 /// `INFO`.

@@ -14,8 +14,8 @@ use super::options::{
 use super::spec::{Change, Family, Flags, Handler, Outcome, Propagate, command, read, write};
 use crate::config::events::Class;
 use crate::resp::{Args, CommandError, Reply};
+use crate::store::Table;
 use crate::store::key::{HashedKey, POSITION_BITS};
-use crate::store::shard::Table;
 use crate::store::{Access, Entry, ReadAll, ReadView, SHARDS, WriteAll, WriteView};
 use crate::text::glob;
 

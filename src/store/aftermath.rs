@@ -5,7 +5,8 @@
 //! cache, the statistics.
 
 use super::readers::{Readers, Stripe};
-use super::shard::{Expired, Table, TimedHashes};
+use super::shard::{Expired, TimedHashes};
+use super::table::Table;
 use super::value::Value;
 
 /// What a command leaves to be done.

@@ -12,6 +12,8 @@ use crate::config::Config;
 pub(super) struct Environment {
     /// The settings.
     pub(super) config: Arc<Config>,
+    /// Returns the Unix time in milliseconds. Tests set a clock of their own.
+    pub(super) clock: fn() -> i64,
     /// Whether any client caches what it reads, and views must collect which keys they modify. Set before the
     /// first tracked read; the shard lock makes it visible to later writers.
     pub(super) tracked: Arc<AtomicBool>,
@@ -27,6 +29,7 @@ impl Environment {
     pub(super) fn new(config: Arc<Config>) -> Environment {
         Environment {
             config,
+            clock: super::now_ms,
             tracked: Arc::default(),
             earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
             started: Instant::now(),
@@ -36,14 +39,18 @@ impl Environment {
 
     /// Another one with the same settings and the same coarse clock.
     pub(super) fn beside(&self) -> Environment {
-        let other = Environment { started: self.started, ..Environment::new(self.config.clone()) };
+        let other = Environment {
+            clock: self.clock,
+            started: self.started,
+            ..Environment::new(self.config.clone())
+        };
         other.tick();
         other
     }
 
     /// Unix time in milliseconds.
     pub(super) fn now_ms(&self) -> i64 {
-        super::now_ms()
+        (self.clock)()
     }
 
     /// Advances the coarse clock. Called several times a second.

@@ -1,44 +1,46 @@
 //! The value type of a hash: fields and their values, all of them arbitrary bytes.
 //!
-//! A hash has one of two forms, and a field with its value is written the same way in both, as a
-//! *record*: `[length of name][name][length of value][value]`, lengths as varints. A field may have a
-//! deadline, which then stands behind its value in eight bytes.
+//! A hash has one of two forms. Both store a field as a *record*: `[length of name][name][length of
+//! value][value]`, with lengths as varints. A field may expire; then its expiry follows the value, in eight
+//! bytes.
 //!
-//! - **Packed**, for small hashes: the records one behind the other in a single byte string, in the
-//!   order in which the fields were first set. There is nothing else, so ten fields of ten bytes each
-//!   cost 244 bytes, and a search is a walk through memory that fits a few cache lines. From the first
-//!   deadline on, the hash is *timed*, and every record in it has room for one.
-//! - **Indexed**, for large ones: each record is an allocation of its own, numbered by its place in a
-//!   vector, and a hash table finds the number. A vector and not a `HashMap`, because `HSCAN` and
-//!   `HRANDFIELD` need what a `HashMap` does not offer: to continue at a position, and to take the
-//!   n-th field, at a cost that does not depend on the size of the hash. A record alone tells by its
-//!   length whether it has a deadline, so the others pay nothing. The numbers of those that have one
-//!   are also kept in the order of the deadlines: what is due is found without a look at the rest.
+//! - **Packed**, for small hashes: the records one after another in a single byte string, in the order in
+//!   which the fields were first set. There is nothing else, so ten fields of ten bytes each take 244 bytes,
+//!   and a search walks through a few cache lines. From its first expiry on, the hash is *timed*: every
+//!   record in it has room for one.
+//! - **Indexed**, for large hashes: each record is an allocation of its own, numbered by its place in a
+//!   vector, and a hash table finds the number. It is a vector and not a `HashMap` because `HSCAN` and
+//!   `HRANDFIELD` need what a `HashMap` lacks: continuing at a position, and taking the n-th field, at a
+//!   cost that does not depend on the size of the hash. A record's length shows whether it has an expiry,
+//!   so fields without one pay nothing. The numbers of those with one are also kept sorted by expiry, so
+//!   expired fields are found without looking at the others.
 //!
-//! What always holds:
+//! What always holds ([`Hash::check`]):
 //!
 //! - A field occurs once.
-//! - A packed hash became no larger than the limits that were in force at its last `set`. The first
-//!   `set` that goes past them makes the hash indexed, and it stays so even if it shrinks, as in
-//!   Redis: a hash that hovers around the limit would otherwise be rebuilt again and again.
-//! - Indexed fields have the numbers `0..len` without gaps. A removal moves the last field into the
-//!   hole and nothing else moves; `scan` rests on that.
+//! - A packed hash is within the limits that applied at its last `set`. The first `set` that exceeds them
+//!   makes the hash indexed, and it stays so even if it shrinks, as in Redis: a hash whose size hovers around
+//!   the limit would otherwise be converted again and again.
+//! - Indexed fields have the numbers `0..len` without gaps. A removal moves the last field into the gap and
+//!   moves no other; `scan` relies on that.
 //!
-//! Nothing here locks or knows of keys or the log, nor what time it is: the keyspace owns the hash and
-//! guards it, and a field stays until it is removed. Readers look at a hash through
-//! [`LiveHash`](super::LiveHash), which hides what has expired.
+//! Nothing here locks, or knows keys, the log or the time: the keyspace guards the hash, and a field stays
+//! until it is removed. Readers look at a hash through [`LiveHash`](super::LiveHash), which hides expired
+//! fields.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::LazyLock;
 
-/// How large a packed hash may become: `hash-max-listpack-entries` and `hash-max-listpack-value`.
+use crate::text::ensure;
+
+/// How large a packed hash may get: `hash-max-listpack-entries` and `hash-max-listpack-value`.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedLimits {
-    /// The most fields.
+    /// The maximum number of fields.
     pub entries: usize,
-    /// The longest name or value.
+    /// The maximum length of a name or a value, in bytes.
     pub value_bytes: usize,
 }
 
@@ -48,7 +50,7 @@ pub struct Hash {
     form: Form,
 }
 
-/// A field, its value and its deadline.
+/// A field, its value and its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
     /// The name of the field.
@@ -59,22 +61,22 @@ pub struct Field<'a> {
 }
 
 impl Field<'_> {
-    /// When it expires, if it does: Unix time in milliseconds.
+    /// When the field expires: Unix time in milliseconds.
     pub fn expires_at_ms(&self) -> Option<i64> {
         Some(self.expires_at_ms).filter(|&expires_at_ms| expires_at_ms != NEVER)
     }
 
-    /// Whether it is gone at that moment. Like a key, it is still there in its last millisecond.
+    /// Whether the field has expired. Like a key, it still exists in the millisecond of its expiry.
     pub fn is_expired(&self, now_ms: i64) -> bool {
         self.expires_at_ms < now_ms
     }
 }
 
-/// The deadline of a field that does not expire. Later than any that can be asked for.
+/// The expiry of a field that does not expire. Later than any that a client can ask for.
 const NEVER: i64 = i64::MAX;
-const DEADLINE_BYTES: usize = size_of::<i64>();
+const EXPIRY_BYTES: usize = size_of::<i64>();
 
-/// The indexed form is boxed, so that the many small hashes do not pay for its two vectors.
+/// The indexed form is boxed, so that small hashes, which are the majority, do not pay for its vectors.
 #[derive(Clone, Debug)]
 enum Form {
     Packed(Packed),
@@ -101,44 +103,43 @@ impl Hash {
         }
     }
 
-    /// Whether there is no field.
+    /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What `OBJECT ENCODING` calls `listpack`; the other form is its `hashtable`.
+    /// Whether the form is packed, which `OBJECT ENCODING` calls `listpack`; indexed is `hashtable`.
     pub fn is_packed(&self) -> bool {
         matches!(self.form, Form::Packed(_))
     }
 
-    /// The memory that it has reserved, in bytes. Of an indexed hash so many fields are looked at, and
-    /// the others taken for like them; 0 for all.
+    /// The heap memory in bytes, without the `Hash` itself. For an indexed hash it is estimated from the
+    /// first `samples` fields; 0 means all of them.
     pub fn heap_bytes(&self, samples: usize) -> usize {
         match &self.form {
             Form::Packed(packed) => packed.bytes.len(),
             Form::Indexed(indexed) => {
-                let looked_at = if samples == 0 { usize::MAX } else { samples }.min(self.len());
-                let records =
-                    indexed.entries.iter().take(looked_at).map(|entry| entry.record.len());
-                let records = records.sum::<usize>() * self.len() / looked_at.max(1);
+                let sampled = if samples == 0 { usize::MAX } else { samples }.min(self.len());
+                let records = indexed.entries.iter().take(sampled).map(|entry| entry.record.len());
+                let records = records.sum::<usize>() * self.len() / sampled.max(1);
                 let table = indexed.entries.capacity() * size_of::<Entry>()
                     + indexed.buckets.capacity() * size_of::<u32>();
-                let deadlines = indexed.order().count() * size_of::<(i64, u32)>();
-                size_of::<Indexed>() + table + records + deadlines
+                let expiries = indexed.by_expiry().count() * size_of::<(i64, u32)>();
+                size_of::<Indexed>() + table + records + expiries
             }
         }
     }
 
-    /// Whether a field has, or once had, a deadline. What `OBJECT ENCODING` calls `listpackex` is a
-    /// packed hash of which this is true.
+    /// Whether any field has, or ever had, an expiry. `OBJECT ENCODING` calls a packed hash of this kind
+    /// `listpackex`.
     pub fn is_timed(&self) -> bool {
         match &self.form {
             Form::Packed(packed) => packed.timed,
-            Form::Indexed(indexed) => indexed.deadlines.is_some(),
+            Form::Indexed(indexed) => indexed.expiries.is_some(),
         }
     }
 
-    /// A field with its value and deadline.
+    /// The field with its value and expiry.
     pub fn get(&self, field: &[u8]) -> Option<Field<'_>> {
         match &self.form {
             Form::Packed(packed) => packed.records().find(|record| record.name == field),
@@ -146,22 +147,19 @@ impl Hash {
         }
     }
 
-    /// Sets a field, which from now on has no deadline; returns whether it is new. An old field keeps
-    /// its place in the order.
+    /// Sets a field and removes its expiry; returns whether the field is new. An existing field keeps its
+    /// place in the order.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: PackedLimits) -> bool {
         self.put(field, value, NEVER, limits)
     }
 
-    /// As [`Hash::set`], but the field keeps the deadline that it had.
+    /// As [`Hash::set`], but the field keeps its expiry.
     pub fn update(&mut self, field: &[u8], value: &[u8], limits: PackedLimits) -> bool {
-        let expires_at_ms = match self.is_timed() {
-            true => self.get(field).map_or(NEVER, |field| field.expires_at_ms),
-            false => NEVER,
-        };
-        self.put(field, value, expires_at_ms, limits)
+        let old = if self.is_timed() { self.get(field) } else { None };
+        self.put(field, value, old.map_or(NEVER, |old| old.expires_at_ms), limits)
     }
 
-    /// As [`Hash::set`], but the field expires then.
+    /// As [`Hash::set`], with an expiry in Unix milliseconds.
     pub fn set_until(
         &mut self,
         field: &[u8],
@@ -179,14 +177,14 @@ impl Hash {
         expires_at_ms: i64,
         limits: PackedLimits,
     ) -> bool {
-        // Checked before the change, so that a huge value is never copied into the packed bytes.
+        // Checked first, so that a huge value is never copied into the packed bytes.
         if field.len().max(value.len()) > limits.value_bytes {
             self.make_indexed();
         }
         match &mut self.form {
             Form::Packed(packed) => {
                 let is_new = packed.put(field, value, expires_at_ms);
-                // Also after an overwrite: the limit may have been lowered since (Redis does so too).
+                // Also after an overwrite, as in Redis: the limit may have been lowered since.
                 if packed.count as usize > limits.entries {
                     self.make_indexed();
                 }
@@ -196,16 +194,18 @@ impl Hash {
         }
     }
 
-    /// Lets a field expire then, or never; returns whether it is there.
+    /// Sets or removes the expiry of a field; returns whether the field exists.
     pub fn set_expires_at_ms(&mut self, field: &[u8], expires_at_ms: Option<i64>) -> bool {
         let expires_at_ms = expires_at_ms.unwrap_or(NEVER);
         match &mut self.form {
-            Form::Packed(packed) => packed.set_deadline(field, expires_at_ms),
-            Form::Indexed(indexed) => indexed.set_deadline(hash_bytes(field), field, expires_at_ms),
+            Form::Packed(packed) => packed.set_expires_at_ms(field, expires_at_ms),
+            Form::Indexed(indexed) => {
+                indexed.set_expires_at_ms(hash_bytes(field), field, expires_at_ms)
+            }
         }
     }
 
-    /// The earliest deadline of all fields.
+    /// The earliest expiry of any field: Unix time in milliseconds.
     pub fn earliest_ms(&self) -> Option<i64> {
         let earliest_ms = match &self.form {
             Form::Packed(packed) if packed.timed => {
@@ -213,13 +213,14 @@ impl Hash {
             }
             Form::Packed(_) => None,
             Form::Indexed(indexed) => {
-                indexed.order().next().map(|(expires_at_ms, _)| expires_at_ms)
+                indexed.by_expiry().next().map(|(expires_at_ms, _)| expires_at_ms)
             }
         };
         earliest_ms.filter(|&expires_at_ms| expires_at_ms != NEVER)
     }
 
-    /// How many fields have expired by that moment. It costs as much as there are.
+    /// The number of fields that have expired. It takes time in proportion to that number; if packed, to
+    /// the number of fields.
     pub fn count_expired(&self, now_ms: i64) -> usize {
         match &self.form {
             Form::Packed(packed) if packed.timed => {
@@ -230,21 +231,20 @@ impl Hash {
         }
     }
 
-    /// Whether all fields have expired by that moment, and the hash with them.
+    /// Whether all fields have expired, and so the whole hash.
     pub fn is_expired(&self, now_ms: i64) -> bool {
         match &self.form {
             Form::Packed(packed) => {
                 packed.timed && packed.records().all(|record| record.is_expired(now_ms))
             }
-            Form::Indexed(indexed) => indexed.deadlines.as_ref().is_some_and(|deadlines| {
-                deadlines.0.len() == indexed.entries.len()
-                    && deadlines.0.last().is_some_and(|&(latest_ms, _)| latest_ms < now_ms)
+            Form::Indexed(indexed) => indexed.expiries.as_ref().is_some_and(|expiries| {
+                expiries.0.len() == indexed.entries.len()
+                    && expiries.0.last().is_some_and(|&(latest_ms, _)| latest_ms < now_ms)
             }),
         }
     }
 
-    /// Removes what has expired by that moment, but no more than so many fields, and returns their
-    /// names.
+    /// Removes expired fields, at most `limit`, and returns their names.
     pub fn take_expired(&mut self, now_ms: i64, limit: usize) -> Vec<Box<[u8]>> {
         let names: Vec<Box<[u8]>> = match &self.form {
             Form::Packed(packed) => {
@@ -262,7 +262,7 @@ impl Hash {
         names
     }
 
-    /// Returns whether the field was there.
+    /// Removes a field; returns whether it existed.
     pub fn remove(&mut self, field: &[u8]) -> bool {
         match &mut self.form {
             Form::Packed(packed) => packed.remove(field),
@@ -270,7 +270,7 @@ impl Hash {
         }
     }
 
-    /// All fields: in the order of first setting while packed, in no particular order later.
+    /// All fields: in the order in which they were first set while packed, later in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         let (records, indexed): (_, &[Entry]) = match &self.form {
             Form::Packed(packed) => (packed.records(), &[]),
@@ -279,8 +279,8 @@ impl Hash {
         records.chain(indexed.iter().map(Entry::field))
     }
 
-    /// The `n`-th field in the order of `iter`. Any fixed numbering serves a random choice; this one
-    /// is free in the indexed form, and the packed form is too short for its walk to matter.
+    /// The `n`-th field in the order of `iter`, for random choices. It takes constant time if indexed; a
+    /// packed hash is too short for the walk to matter.
     pub fn nth(&self, n: usize) -> Option<Field<'_>> {
         match &self.form {
             Form::Packed(packed) => packed.records().nth(n),
@@ -288,19 +288,19 @@ impl Hash {
         }
     }
 
-    /// Visits about `count` fields and returns the cursor for the next call. A scan begins with 0
-    /// and is finished when 0 comes back. A field that is there from the first call to the last is
-    /// visited at least once, whatever is added and removed in between.
+    /// Visits about `count` fields and returns the cursor for the next call. A scan begins with cursor 0
+    /// and ends when 0 is returned. A field that exists from the first call to the last is visited at least
+    /// once, whatever is added and removed in between.
     ///
-    /// That is why an indexed hash is scanned *downwards*: cursor `c` says that the numbers below
-    /// `c` are still to be visited, and 0 at the start stands for the end of the vector. Between two
-    /// calls a field changes its number only when a removal moves it from the end into a hole, so
-    /// only to a smaller number. A field that is still to be visited hence stays below `c`. One that
-    /// was visited may come below `c` and be visited again, which the protocol allows. (Upwards, a
-    /// removal behind the cursor would carry an unvisited field past it.)
+    /// To achieve that, an indexed hash is scanned *downwards*: cursor `c` means that the numbers below `c`
+    /// are still to be visited; 0 at the start means the end of the vector. Between two calls a field's
+    /// number changes only when a removal moves the field from the end into a gap, that is, to a smaller
+    /// number. So a field that is still to be visited stays below `c`. A field that was visited may move
+    /// below `c` and be visited again, which the protocol allows. (Upwards, a removal behind the cursor would
+    /// move an unvisited field past it.)
     ///
-    /// A packed hash is visited whole in one call, as in Redis. It never gives out a cursor other
-    /// than 0, so its change of form between two calls cannot upset a scan.
+    /// A packed hash is visited in one call, as in Redis. It returns no cursor but 0, so a change of form
+    /// between two calls cannot disturb a scan.
     pub fn scan(&self, cursor: u64, count: usize, visit: impl FnMut(Field)) -> u64 {
         match &self.form {
             Form::Packed(packed) => {
@@ -309,17 +309,39 @@ impl Hash {
             }
             Form::Indexed(indexed) => {
                 let len = indexed.entries.len();
-                // The hash may have shrunk since, and a client may send any number.
+                // The hash may have shrunk, and a client may send any number.
                 let end = match cursor {
                     0 => len,
                     _ => cursor.min(len as u64) as usize,
                 };
-                // A count of 0 would return its own cursor for ever.
+                // With a count of 0 the scan would never end.
                 let start = end.saturating_sub(count.max(1));
                 indexed.entries[start..end].iter().rev().map(Entry::field).for_each(visit);
                 start as u64
             }
         }
+    }
+
+    /// Checks what always holds, but for the limits of a packed hash, which may have changed since.
+    ///
+    /// # Errors
+    /// A sentence that names the fault.
+    pub fn check(&self) -> Result<(), String> {
+        match &self.form {
+            Form::Packed(packed) => {
+                let (found, count) = (packed.records().count(), packed.count);
+                ensure!(found == count as usize, "{found} fields are packed, counted: {count}");
+            }
+            Form::Indexed(indexed) => {
+                indexed.check()?;
+                let is_hashed = |entry: &Entry| entry.hash == hash_bytes(entry.field().name);
+                ensure!(indexed.entries.iter().all(is_hashed), "a field has the wrong hash");
+            }
+        }
+        let mut names = HashSet::new();
+        let twice = self.iter().find(|field| !names.insert(field.name));
+        ensure!(twice.is_none(), "a field occurs twice: {twice:?}");
+        Ok(())
     }
 
     fn make_indexed(&mut self) {
@@ -333,18 +355,18 @@ impl Hash {
     }
 }
 
-/// Keyed with random bits at the start of the process, so that no client can choose fields that
-/// collide. One key for all hashes: a key in each would cost every one of them 16 bytes. The low 32
-/// bits are enough, for fields are numbered with 32 bits too.
+/// Hashes with a random key of this process, so that no client can choose fields that collide. All hashes
+/// share the key: a key of its own would cost each of them 16 bytes. The low 32 bits are enough because
+/// fields are numbered with 32 bits, too.
 fn hash_bytes(bytes: &[u8]) -> u32 {
     static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEYS.hash_one(bytes) as u32
 }
 
-/// `bytes` holds exactly `count` records, with deadlines if it is `timed`.
+/// The packed form: `bytes` holds exactly `count` records, each with an expiry if the hash is `timed`.
 ///
-/// A boxed slice has no spare capacity. The allocator rounds sizes up anyway and grows a block in
-/// place where it can, so a reserve of our own would cost memory and save little.
+/// A boxed slice has no spare capacity. The allocator rounds sizes up anyway and grows a block in place
+/// where it can, so spare capacity of our own would cost memory and save little.
 #[derive(Clone, Debug, Default)]
 struct Packed {
     bytes: Box<[u8]>,
@@ -357,7 +379,7 @@ impl Packed {
         Records { rest: &self.bytes, timed: self.timed }
     }
 
-    /// Where the record of `field` lies in `bytes`.
+    /// The range of the field's record in `bytes`.
     fn find(&self, field: &[u8]) -> Option<Range<usize>> {
         let mut records = self.records();
         let mut start = 0;
@@ -384,7 +406,7 @@ impl Packed {
         is_new
     }
 
-    fn set_deadline(&mut self, field: &[u8], expires_at_ms: i64) -> bool {
+    fn set_expires_at_ms(&mut self, field: &[u8], expires_at_ms: i64) -> bool {
         if expires_at_ms != NEVER {
             self.make_timed();
         }
@@ -392,13 +414,13 @@ impl Packed {
             return false;
         };
         if self.timed {
-            let place = end - DEADLINE_BYTES..end;
+            let place = end - EXPIRY_BYTES..end;
             self.bytes[place].copy_from_slice(&expires_at_ms.to_le_bytes());
         }
         true
     }
 
-    /// Gives every record room for a deadline.
+    /// Gives every record room for an expiry.
     fn make_timed(&mut self) {
         if !self.timed {
             let records = self.records().flat_map(|old| record(old.name, old.value, Some(NEVER)));
@@ -425,33 +447,36 @@ impl Packed {
     }
 }
 
-/// A hash table by linear hashing (Litwin, 1980): there are always as many buckets as entries, and
-/// each bucket is a chain of entries, linked by their numbers.
+/// The indexed form: a hash table by linear hashing (Witold Litwin, "Linear hashing: a new tool for file and
+/// table addressing", 1980). There are always as many buckets as entries, and each bucket is a chain of
+/// entries that are linked by their numbers.
 ///
-/// An ordinary table doubles when it is full and moves every entry at once: with ten million fields
-/// all clients of this keyspace shard would wait for half a second. Here each new field adds one
-/// bucket at the end, and only one chain, about one entry, has to be divided between the new bucket
-/// and the one that stood in for it. A removal merges the last bucket back. So every operation has a
-/// small bound, the table shrinks by itself, and there are neither tombstones nor load factors.
+/// An ordinary table doubles when it is full and moves every entry at once: with ten million fields, all
+/// clients of the shard would wait for half a second. Here each new field adds one bucket at the end, and
+/// only one chain, about one entry, is divided between the new bucket and the one that stood in for it.
+/// A removal merges the last bucket back. So every operation has a small bound, the table shrinks by itself,
+/// and there are neither tombstones nor load factors.
+///
+/// What always holds ([`Indexed::check`]):
 ///
 /// - `buckets.len() == entries.len()`.
 /// - Each entry is in exactly one chain, that of `bucket_of` its hash.
-/// - `deadlines` has each entry that has one, and no other.
+/// - `expiries` lists exactly the entries that have an expiry.
 #[derive(Clone, Debug, Default)]
 struct Indexed {
     entries: Vec<Entry>,
     /// The number of the first entry of each chain, or `NONE`.
     buckets: Vec<u32>,
-    /// There from the first on. Most hashes never have any, hence the box.
-    deadlines: Option<Box<Deadlines>>,
+    /// `None` until a field expires. Boxed because most hashes never have an expiring field.
+    expiries: Option<Box<Expiries>>,
 }
 
-/// Deadlines with the numbers of their entries.
+/// Expiries with the numbers of their entries, the earliest first.
 #[derive(Clone, Debug, Default)]
-struct Deadlines(BTreeSet<(i64, u32)>);
+struct Expiries(BTreeSet<(i64, u32)>);
 
-/// The part of the hash that is kept decides nearly every comparison without a look at the record,
-/// and lets entries move between buckets without it.
+/// A field in the indexed form. The stored hash decides nearly every comparison without reading the record,
+/// and lets entries change buckets without reading it.
 #[derive(Clone, Debug)]
 struct Entry {
     record: Box<[u8]>,
@@ -464,7 +489,7 @@ impl Entry {
     fn field(&self) -> Field<'_> {
         let (mut field, rest) = split_record(&self.record, false);
         if !rest.is_empty() {
-            field.expires_at_ms = split_deadline(rest).0;
+            field.expires_at_ms = split_expiry(rest).0;
         }
         field
     }
@@ -472,7 +497,7 @@ impl Entry {
 
 const NONE: u32 = u32::MAX;
 
-/// The caller hands in the hash of the field, so that tests can make fields collide.
+/// The caller passes the hash of the field, so that tests can make fields collide.
 impl Indexed {
     fn get(&self, hash: u32, field: &[u8]) -> Option<Field<'_>> {
         let number = self.find(hash, field)?;
@@ -480,66 +505,67 @@ impl Indexed {
     }
 
     fn put(&mut self, hash: u32, field: &[u8], value: &[u8], expires_at_ms: i64) -> bool {
-        let deadline = Some(expires_at_ms).filter(|&expires_at_ms| expires_at_ms != NEVER);
-        let record = record(field, value, deadline).into_boxed_slice();
+        let expiry = Some(expires_at_ms).filter(|&expires_at_ms| expires_at_ms != NEVER);
+        let record = record(field, value, expiry).into_boxed_slice();
         if let Some(number) = self.find(hash, field) {
-            self.reorder(number, expires_at_ms);
+            self.relist(number, expires_at_ms);
             self.entries[number as usize].record = record;
             return false;
         }
         let number = self.entries.len() as u32;
-        assert!(number != NONE, "a hash has less than 2^32 fields");
+        assert!(number != NONE, "a hash has fewer than 2^32 - 1 fields");
         self.add_bucket();
         let next = NONE;
         self.entries.push(Entry { record, hash, next });
         self.link(number);
-        if let Some(expires_at_ms) = deadline {
-            self.deadlines.get_or_insert_default().0.insert((expires_at_ms, number));
+        if let Some(expires_at_ms) = expiry {
+            self.expiries.get_or_insert_default().0.insert((expires_at_ms, number));
         }
         true
     }
 
-    fn set_deadline(&mut self, hash: u32, field: &[u8], expires_at_ms: i64) -> bool {
+    fn set_expires_at_ms(&mut self, hash: u32, field: &[u8], expires_at_ms: i64) -> bool {
         let Some(number) = self.find(hash, field) else {
             return false;
         };
-        self.reorder(number, expires_at_ms);
-        // Not written anew: the value may be long.
+        self.relist(number, expires_at_ms);
+        // The record is changed in place: its value may be long.
         let entry = &mut self.entries[number as usize];
-        let has_deadline = entry.field().expires_at_ms != NEVER;
+        let had_expiry = entry.field().expires_at_ms != NEVER;
         let mut record = std::mem::take(&mut entry.record).into_vec();
-        if has_deadline {
-            record.truncate(record.len() - DEADLINE_BYTES);
+        if had_expiry {
+            record.truncate(record.len() - EXPIRY_BYTES);
         }
         if expires_at_ms != NEVER {
-            record.reserve_exact(DEADLINE_BYTES);
+            record.reserve_exact(EXPIRY_BYTES);
             record.extend_from_slice(&expires_at_ms.to_le_bytes());
         }
         entry.record = record.into_boxed_slice();
         true
     }
 
-    /// Moves an entry, which is about to get that deadline, to its place in their order.
-    fn reorder(&mut self, number: u32, expires_at_ms: i64) {
-        if expires_at_ms == NEVER && self.deadlines.is_none() {
+    /// Updates `expiries` for an entry whose expiry is about to change.
+    fn relist(&mut self, number: u32, expires_at_ms: i64) {
+        if expires_at_ms == NEVER && self.expiries.is_none() {
             return;
         }
         let old_ms = self.entries[number as usize].field().expires_at_ms;
-        let deadlines = self.deadlines.get_or_insert_default();
-        deadlines.0.remove(&(old_ms, number));
+        let expiries = self.expiries.get_or_insert_default();
+        expiries.0.remove(&(old_ms, number));
         if expires_at_ms != NEVER {
-            deadlines.0.insert((expires_at_ms, number));
+            expiries.0.insert((expires_at_ms, number));
         }
     }
 
-    /// Deadlines with the numbers of their entries, the earliest first.
-    fn order(&self) -> impl Iterator<Item = (i64, u32)> {
-        self.deadlines.iter().flat_map(|deadlines| deadlines.0.iter().copied())
+    /// Expiries with the numbers of their entries, the earliest first.
+    fn by_expiry(&self) -> impl Iterator<Item = (i64, u32)> {
+        self.expiries.iter().flat_map(|expiries| expiries.0.iter().copied())
     }
 
-    /// The numbers of the entries that have expired by that moment.
+    /// The numbers of the entries that have expired.
     fn expired(&self, now_ms: i64) -> impl Iterator<Item = u32> {
-        let expired = self.order().take_while(move |(expires_at_ms, _)| *expires_at_ms < now_ms);
+        let expired =
+            self.by_expiry().take_while(move |(expires_at_ms, _)| *expires_at_ms < now_ms);
         expired.map(|(_, number)| number)
     }
 
@@ -549,15 +575,15 @@ impl Indexed {
         };
         *self.link_to(number) = self.entries[number as usize].next;
         let last = self.entries.len() as u32 - 1;
-        self.reorder(number, NEVER);
+        self.relist(number, NEVER);
         if number != last {
             *self.link_to(last) = number;
-            self.renumber_deadline(last, number);
+            self.renumber_expiry(last, number);
         }
         self.entries.swap_remove(number as usize);
         self.remove_bucket();
 
-        // Far below the half where a vector grows, so that neither undoes the other's work.
+        // Far below one half, so that a vector that has just grown does not shrink again.
         if self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(self.entries.len() * 2);
             self.buckets.shrink_to(self.buckets.len() * 2);
@@ -565,12 +591,12 @@ impl Indexed {
         true
     }
 
-    /// Gives the place that an entry has in the order of deadlines to its new number.
-    fn renumber_deadline(&mut self, old: u32, new: u32) {
-        if let Some(deadlines) = &mut self.deadlines {
+    /// Updates `expiries` for an entry whose number changes.
+    fn renumber_expiry(&mut self, old: u32, new: u32) {
+        if let Some(expiries) = &mut self.expiries {
             let expires_at_ms = self.entries[old as usize].field().expires_at_ms;
-            if deadlines.0.remove(&(expires_at_ms, old)) {
-                deadlines.0.insert((expires_at_ms, new));
+            if expiries.0.remove(&(expires_at_ms, old)) {
+                expiries.0.insert((expires_at_ms, new));
             }
         }
     }
@@ -590,7 +616,7 @@ impl Indexed {
         None
     }
 
-    /// The place that holds the number of this entry: its bucket, or its predecessor in the chain.
+    /// The link to this entry: in its bucket, or in its predecessor in the chain.
     fn link_to(&mut self, number: u32) -> &mut u32 {
         let bucket = self.bucket_of(self.entries[number as usize].hash);
         if self.buckets[bucket] == number {
@@ -603,8 +629,8 @@ impl Indexed {
         &mut self.entries[before].next
     }
 
-    /// As many low bits of the hash as it takes to number all buckets. Where that names a bucket
-    /// that is not there yet, the one without the highest bit stands in for it.
+    /// The bucket of a hash: as many low bits as it takes to number all buckets. If there is no bucket of
+    /// that number yet, the one without the highest bit stands in for it.
     fn bucket_of(&self, hash: u32) -> usize {
         let mask = self.buckets.len().next_power_of_two() - 1;
         let bucket = hash as usize & mask;
@@ -627,7 +653,7 @@ impl Indexed {
         }
     }
 
-    /// Puts each entry of a chain where it belongs now.
+    /// Links each entry of a chain into the bucket that it belongs to now.
     fn link_chain(&mut self, mut number: u32) {
         while number != NONE {
             let next = self.entries[number as usize].next;
@@ -642,9 +668,36 @@ impl Indexed {
         self.entries[number as usize].next = self.buckets[bucket];
         self.buckets[bucket] = number;
     }
+
+    /// Checks what always holds.
+    ///
+    /// # Errors
+    /// A sentence that names the fault.
+    fn check(&self) -> Result<(), String> {
+        let (buckets, entries) = (self.buckets.len(), self.entries.len());
+        ensure!(buckets == entries, "{buckets} buckets for {entries} fields");
+        let mut linked = HashSet::new();
+        for (bucket, &first) in self.buckets.iter().enumerate() {
+            let mut number = first;
+            while number != NONE {
+                ensure!(linked.insert(number), "field number {number} is linked twice");
+                let entry = self.entries.get(number as usize);
+                let entry = entry.ok_or_else(|| format!("bucket {bucket} links to {number}"))?;
+                let home = self.bucket_of(entry.hash);
+                ensure!(home == bucket, "field number {number} is in bucket {bucket}, not {home}");
+                number = entry.next;
+            }
+        }
+        ensure!(linked.len() == entries, "{} of {entries} fields are linked", linked.len());
+        let expiries = (0..).zip(&self.entries).map(|(n, entry)| (entry.field().expires_at_ms, n));
+        let expiries: BTreeSet<_> = expiries.filter(|(ms, _)| *ms != NEVER).collect();
+        let listed: BTreeSet<_> = self.by_expiry().collect();
+        ensure!(listed == expiries, "expiries {expiries:?} are listed as {listed:?}");
+        Ok(())
+    }
 }
 
-/// Walks through records that lie one behind the other.
+/// Iterates over records that are stored one after another.
 struct Records<'a> {
     rest: &'a [u8],
     timed: bool,
@@ -663,10 +716,10 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// With exactly the capacity it needs, so that boxing it copies nothing.
+/// Encodes a record, with exactly the capacity that it needs: boxing it copies nothing.
 fn record(name: &[u8], value: &[u8], expires_at_ms: Option<i64>) -> Vec<u8> {
     let len = varint_len(name.len()) + name.len() + varint_len(value.len()) + value.len();
-    let mut record = Vec::with_capacity(len + expires_at_ms.map_or(0, |_| DEADLINE_BYTES));
+    let mut record = Vec::with_capacity(len + expires_at_ms.map_or(0, |_| EXPIRY_BYTES));
     for part in [name, value] {
         push_varint(&mut record, part.len());
         record.extend_from_slice(part);
@@ -675,19 +728,19 @@ fn record(name: &[u8], value: &[u8], expires_at_ms: Option<i64>) -> Vec<u8> {
     record
 }
 
-/// The first record and what lies behind it.
+/// Splits off the first record.
 fn split_record(bytes: &[u8], timed: bool) -> (Field<'_>, &[u8]) {
     let (name, rest) = split_part(bytes);
     let (value, rest) = split_part(rest);
-    let (expires_at_ms, rest) = if timed { split_deadline(rest) } else { (NEVER, rest) };
+    let (expires_at_ms, rest) = if timed { split_expiry(rest) } else { (NEVER, rest) };
     (Field { name, value, expires_at_ms }, rest)
 }
 
-fn split_deadline(bytes: &[u8]) -> (i64, &[u8]) {
-    let Some((deadline, rest)) = bytes.split_first_chunk() else {
-        unreachable!("a record has its deadline whole");
+fn split_expiry(bytes: &[u8]) -> (i64, &[u8]) {
+    let Some((expires_at_ms, rest)) = bytes.split_first_chunk() else {
+        unreachable!("an expiry takes eight bytes");
     };
-    (i64::from_le_bytes(*deadline), rest)
+    (i64::from_le_bytes(*expires_at_ms), rest)
 }
 
 fn split_part(bytes: &[u8]) -> (&[u8], &[u8]) {
@@ -695,7 +748,7 @@ fn split_part(bytes: &[u8]) -> (&[u8], &[u8]) {
     rest.split_at(len)
 }
 
-// A varint holds seven bits in each byte, the lowest first; the top bit says that more follow.
+// A varint holds seven bits in each byte, the lowest first; the top bit means that more bytes follow.
 
 fn varint_len(n: usize) -> usize {
     let bits = usize::BITS - (n | 1).leading_zeros();
@@ -727,7 +780,7 @@ fn split_varint(mut bytes: &[u8]) -> (usize, &[u8]) {
 mod tests {
     use super::*;
     use crate::rng::Rng;
-    use std::collections::{BTreeMap, HashMap, HashSet};
+    use std::collections::{BTreeMap, HashMap};
 
     const NEVER_PACKED: PackedLimits = PackedLimits { entries: 0, value_bytes: 0 };
     const ALWAYS_PACKED: PackedLimits =
@@ -752,32 +805,10 @@ mod tests {
         hash.iter().map(|field| field.name).collect()
     }
 
-    fn assert_sound(indexed: &Indexed) {
-        assert_eq!(indexed.buckets.len(), indexed.entries.len());
-        let mut met = HashSet::new();
-        for (bucket, first) in indexed.buckets.iter().enumerate() {
-            let mut number = *first;
-            while number != NONE {
-                assert!(met.insert(number), "an entry is in one chain, once");
-                let entry = &indexed.entries[number as usize];
-                assert_eq!(indexed.bucket_of(entry.hash), bucket);
-                number = entry.next;
-            }
-        }
-        assert_eq!(met.len(), indexed.entries.len());
-        let numbered = (0..).zip(&indexed.entries);
-        let deadlines = numbered.map(|(number, entry)| (entry.field().expires_at_ms, number));
-        let deadlines: BTreeSet<_> = deadlines.filter(|(ms, _)| *ms != NEVER).collect();
-        assert_eq!(indexed.order().collect::<BTreeSet<_>>(), deadlines);
-    }
-
     fn assert_equals_model(hash: &Hash, model: &Model) {
-        if let Form::Indexed(indexed) = &hash.form {
-            assert_sound(indexed);
-        }
+        assert_eq!(hash.check(), Ok(()));
         assert_eq!(hash.len(), model.len());
         assert_eq!(hash.is_empty(), model.is_empty());
-        // With equal lengths this also shows that no field occurs twice.
         assert_eq!(&hash.iter().map(owned).collect::<Model>(), model);
         for (n, pair) in hash.iter().enumerate() {
             assert_eq!(hash.nth(n), Some(pair));
@@ -789,7 +820,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_behaves_like_a_map_whatever_its_form_and_changes() {
+    fn a_hash_behaves_like_a_map_in_both_forms() {
         let mut random = Rng::of_run();
         for _ in 0..300 {
             let limits = limits(random.below(20), random.below(6));
@@ -797,7 +828,7 @@ mod tests {
             let (mut hash, mut model) = (Hash::new(), Model::new());
             let mut was_indexed = false;
             for step in 0..400 {
-                // Waves of growth and of removal, so that the index grows and shrinks.
+                // Phases of growth and of removal, so that the index grows and shrinks.
                 let removals = if step / 100 % 2 == 0 { 2 } else { 8 };
                 let name = &alphabet[random.below(alphabet.len())];
                 if random.below(10) < removals {
@@ -808,7 +839,7 @@ mod tests {
                     assert_eq!(is_new, model.insert(name.clone(), value).is_none());
                     assert!(!hash.is_packed() || hash.len() <= limits.entries);
                 }
-                assert!(!(was_indexed && hash.is_packed()), "the change is final");
+                assert!(!(was_indexed && hash.is_packed()), "an indexed hash stays indexed");
                 was_indexed = !hash.is_packed();
                 let name = &alphabet[random.below(alphabet.len())];
                 assert_eq!(value_of(&hash, name), model.get(name).map(Vec::as_slice));
@@ -821,7 +852,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_stay_with_their_fields_whatever_changes_around_them() {
+    fn expiries_stay_with_their_fields_through_random_changes() {
         let mut random = Rng::of_run();
         for _ in 0..300 {
             let limits = limits(random.below(30), 9);
@@ -873,16 +904,14 @@ mod tests {
                     (field.name.to_vec(), (field.value.to_vec(), field.expires_at_ms))
                 };
                 assert_eq!(hash.iter().map(found).collect::<BTreeMap<_, _>>(), model);
-                if let Form::Indexed(indexed) = &hash.form {
-                    assert_sound(indexed);
-                }
+                assert_eq!(hash.check(), Ok(()));
             }
         }
     }
 
     #[test]
     fn fields_whose_hashes_collide_are_told_apart() {
-        // All homes in one slot; around the end of the table; and a few overlapping clusters.
+        // All fields in one bucket; in the last buckets; in a few buckets.
         let hashings: [fn(u8) -> u32; 3] =
             [|_| 5, |n| u32::MAX - u32::from(n % 2), |n| u32::from(n % 5)];
         let mut random = Rng::of_run();
@@ -898,7 +927,7 @@ mod tests {
                     let was_there = indexed.remove(hash_of(n), &[n]);
                     assert_eq!(was_there, model.remove(&n).is_some());
                 }
-                assert_sound(&indexed);
+                assert_eq!(indexed.check(), Ok(()));
                 assert_eq!(indexed.entries.len(), model.len());
                 let n = random.below(fields) as u8;
                 let found = indexed.get(hash_of(n), &[n]).is_some();
@@ -908,7 +937,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_that_of_first_setting_and_an_overwrite_keeps_its_place() {
+    fn fields_stay_in_the_order_in_which_they_were_first_set() {
         let mut hash = Hash::new();
         for (name, value) in [("a", "1"), ("b", "2"), ("c", "3"), ("a", "longer"), ("b", "")] {
             hash.set(name.as_bytes(), value.as_bytes(), ALWAYS_PACKED);
@@ -921,7 +950,7 @@ mod tests {
     }
 
     #[test]
-    fn one_field_over_the_limit_makes_the_hash_indexed_for_good() {
+    fn one_field_over_the_limit_makes_the_hash_indexed_forever() {
         let mut hash = Hash::new();
         for n in 0..3 {
             hash.set(&[n], b"", limits(3, 64));
@@ -976,7 +1005,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_a_varint_is_known_beforehand() {
+    fn varint_len_is_the_length_that_push_varint_writes() {
         for bits in 0..usize::BITS {
             for n in [(1 << bits) - 1, 1 << bits, usize::MAX >> bits] {
                 let mut bytes = Vec::new();
@@ -988,7 +1017,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_returns_every_field_that_is_there_throughout() {
+    fn a_scan_returns_every_field_that_exists_throughout() {
         let mut random = Rng::of_run();
         for _ in 0..500 {
             let (mut hash, limits) = (Hash::new(), limits(random.below(12), 64));
@@ -1047,7 +1076,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_ends_whatever_cursor_and_count_a_client_invents() {
+    fn a_scan_ends_for_any_cursor_and_count() {
         for limits in BOTH {
             let mut hash = Hash::new();
             assert_eq!(hash.scan(5, 10, |_| panic!("nothing to visit")), 0);
@@ -1064,7 +1093,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_has_become_nearly_empty_shrinks() {
+    fn an_index_that_becomes_nearly_empty_shrinks() {
         let mut hash = Hash::new();
         for n in 0..10_000_u32 {
             hash.set(&n.to_be_bytes(), b"", NEVER_PACKED);
@@ -1075,7 +1104,7 @@ mod tests {
         let Form::Indexed(indexed) = &hash.form else { panic!("packed") };
         assert!(indexed.buckets.capacity() <= 64);
         assert!(indexed.entries.capacity() <= 64);
-        assert_sound(indexed);
+        assert_eq!(hash.check(), Ok(()));
     }
 
     #[test]
@@ -1090,9 +1119,9 @@ mod tests {
     }
 
     #[test]
-    fn the_types_that_exist_once_per_hash_or_field_are_small() {
+    fn types_that_exist_once_per_hash_or_field_are_small() {
         assert_eq!(size_of::<Hash>(), 24);
         assert_eq!(size_of::<Entry>(), 24);
-        assert_eq!(size_of::<Indexed>(), 56); // a block of the allocator, as 48 would be
+        assert_eq!(size_of::<Indexed>(), 56); // the allocator takes the same block for 48
     }
 }

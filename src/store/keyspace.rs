@@ -29,6 +29,7 @@ use super::watch::Watcher;
 use super::whole::{AllShards, ReadAll, WriteAll};
 use crate::config::Config;
 use crate::config::trace::trace;
+use crate::text::ensure;
 
 /// How long a thread that locks all shards waits for one of them before it unlocks the others …
 const LOCK_ALL_PATIENCE: Duration = Duration::from_millis(1);
@@ -297,6 +298,25 @@ impl Keyspace {
                 drop(removed);
             }
         }
+    }
+
+    /// Checks what always holds, one shard after another, each locked for reading. It takes time in
+    /// proportion to the data.
+    ///
+    /// # Errors
+    /// A sentence that names the fault.
+    pub fn check(&self) -> Result<(), String> {
+        for index in 0..SHARDS {
+            let shard = self.shared(index);
+            let (earliest_ms, bound_ms) = (shard.earliest_ms(), self.env.earliest_expiry_ms(index));
+            ensure!(
+                bound_ms <= earliest_ms,
+                "shard {index}: the sweeper waits until {bound_ms}, \
+                 but something expires at {earliest_ms}"
+            );
+            shard.check(index).map_err(|fault| format!("shard {index}: {fault}"))?;
+        }
+        Ok(())
     }
 
     fn shared(&self, index: usize) -> Shared<'_> {

@@ -1,171 +1,47 @@
-//! A shard: what one lock guards. In each database, the map of the keys whose hash picks this shard.
+//! A shard: the data that one lock guards. Per database, the table of the keys whose hash picks this shard.
 //!
-//! Always true: a table counts its keys with a deadline; no empty hash is in a map; a hash with a field
-//! that has a deadline is listed, once, under its earliest; `last_lsn` is at least the log position
-//! of every change that the shard shows.
+//! What always holds ([`Shard::check`]): the tables and the watched keys are sound; a hash with an
+//! expiring field is in its database's [`TimedHashes`], once, under its earliest expiry, and nothing else
+//! is; no key expires before `earliest_key_ms`; `last_lsn` is at least the log position of every change
+//! that the shard shows.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
-use super::value::{ByteString, Entry, Value};
-use super::watch::Watches;
+use super::key::HashedKey;
+use super::table::Table;
+use super::value::{Entry, Value};
+use super::watch::{Watcher, Watches};
 use crate::config::events::Class;
+use crate::text::ensure;
 
-/// A map this much larger than what is in it gives memory back.
-const SPARSE: usize = 8;
-const SMALL_MAP: usize = 64;
-
-/// The keys of one database in one shard.
-#[derive(Default)]
-pub struct Table {
-    entries: HashMap<Key, Entry, BuildPassThrough>,
-    volatile: usize,
-}
-
-impl Table {
-    /// How many keys there are, the expired that nobody has met yet included.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// How many of them have a deadline.
-    pub fn volatile(&self) -> usize {
-        self.volatile
-    }
-
-    /// The bytes that the map itself has reserved: a place for a key and its entry with a byte of its
-    /// hash each, one more than an eighth of them spare. What keys and values have reserved besides is
-    /// not among them.
-    pub fn reserved_bytes(&self) -> usize {
-        match self.entries.capacity() {
-            0 => 0,
-            capacity => {
-                let places = (capacity * 8 / 7).next_power_of_two();
-                places * (size_of::<(Key, Entry)>() + 1)
-            }
-        }
-    }
-
-    /// Keys and entries, in no order; the expired that nobody has met yet included.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
-        self.entries.iter()
-    }
-
-    pub(super) fn get(&self, key: HashedKey) -> Option<&Entry> {
-        self.entries.get(&key as &dyn Lookup)
-    }
-
-    /// The entry, to be changed in place; but for its deadline, which this table counts.
-    pub(super) fn get_mut(&mut self, key: HashedKey) -> Option<&mut Entry> {
-        self.entries.get_mut(&key as &dyn Lookup)
-    }
-
-    /// Puts the entry in the place of what was there, and returns that.
-    pub(super) fn insert(&mut self, key: HashedKey, entry: Entry) -> Option<Entry> {
-        self.volatile += usize::from(entry.is_volatile());
-        let old = match self.entries.get_mut(&key as &dyn Lookup) {
-            Some(place) => Some(std::mem::replace(place, entry)),
-            None => self.entries.insert(Key::new(key.bytes()), entry),
-        };
-        self.volatile -= usize::from(old.as_ref().is_some_and(Entry::is_volatile));
-        old
-    }
-
-    /// As [`Table::insert`], for a string that is used at this second. One of about the same length that
-    /// does not expire is overwritten where it stands, which spares an allocation and the return of
-    /// another.
-    pub(super) fn insert_string(
-        &mut self,
-        key: HashedKey,
-        value: &[u8],
-        expires_at_ms: Option<i64>,
-        second: u32,
-    ) -> Option<Entry> {
-        let entry = || {
-            let entry = Entry::new(Value::String(ByteString::new(value)), expires_at_ms);
-            entry.mark_used(second);
-            entry
-        };
-        let old = match self.entries.get_mut(&key as &dyn Lookup) {
-            Some(place) => {
-                if expires_at_ms.is_none() && place.overwrite(value) {
-                    place.mark_used(second);
-                    return None;
-                }
-                Some(std::mem::replace(place, entry()))
-            }
-            None => self.entries.insert(Key::new(key.bytes()), entry()),
-        };
-        self.volatile += usize::from(expires_at_ms.is_some());
-        self.volatile -= usize::from(old.as_ref().is_some_and(Entry::is_volatile));
-        old
-    }
-
-    pub(super) fn remove(&mut self, key: HashedKey) -> Option<Entry> {
-        let old = self.entries.remove(&key as &dyn Lookup)?;
-        self.volatile -= usize::from(old.is_volatile());
-        let capacity = self.entries.capacity();
-        if capacity > SMALL_MAP && self.entries.len() * SPARSE < capacity {
-            self.entries.shrink_to(self.entries.len() * 2);
-        }
-        Some(old)
-    }
-
-    /// Changes the deadline of a key that is there.
-    pub(super) fn set_expires_at_ms(&mut self, key: HashedKey, expires_at_ms: Option<i64>) {
-        if let Some(entry) = self.entries.get_mut(&key as &dyn Lookup) {
-            self.volatile -= usize::from(entry.is_volatile());
-            entry.set_expires_at_ms(expires_at_ms);
-            self.volatile += usize::from(entry.is_volatile());
-        }
-    }
-
-    /// Takes out the keys whose deadline has passed, and returns them with the earliest deadline that
-    /// is left, or the end of time.
-    fn take_expired(&mut self, now_ms: i64) -> (Vec<(Key, Entry)>, i64) {
-        if self.volatile == 0 {
-            return (Vec::new(), i64::MAX);
-        }
-        let passed = self.entries.extract_if(|_, entry| entry.has_passed(now_ms));
-        let expired: Vec<(Key, Entry)> = passed.collect();
-        self.volatile -= expired.len();
-        let deadlines = self.entries.values().filter_map(Entry::expires_at_ms);
-        (expired, deadlines.min().unwrap_or(i64::MAX))
-    }
-}
-
-/// The hashes of one database in one shard that have fields with deadlines: the earliest deadline of
+/// An index of the hashes of one database in one shard that have expiring fields: the earliest expiry of
 /// each, and its key.
 pub(super) type TimedHashes = BTreeSet<(i64, Box<[u8]>)>;
 
-/// What has expired and was removed, as the log must hear of it.
+/// A key or fields of a hash that have expired and were removed, as the log records it.
 pub struct Expired {
-    /// In which database.
+    /// The database.
     pub db: usize,
     /// The key, or the key of the hash.
     pub key: Box<[u8]>,
-    /// What of it.
+    /// Which part of it.
     pub what: WhatExpired,
 }
 
-/// What of a key has expired.
+/// Which part of a key has expired.
 pub enum WhatExpired {
-    /// All of it, by its own deadline.
+    /// All of it, by the key's own expiry.
     Key,
-    /// These fields of the hash, which has others.
+    /// These fields of a hash that has others.
     Fields(Vec<Box<[u8]>>),
-    /// The last fields of the hash, so many, and with them the key.
+    /// The last fields of a hash, this many, and the key with them.
     LastFields(usize),
 }
 
 impl WhatExpired {
-    /// The events that tell of it.
+    /// The keyspace events that announce it.
     pub fn events(&self) -> &'static [(Class, &'static str)] {
         match self {
             WhatExpired::Key => &[(Class::EXPIRED, "expired")],
@@ -174,7 +50,7 @@ impl WhatExpired {
         }
     }
 
-    /// What of an entry that is expired.
+    /// Which part of an expired entry made it expire.
     pub(super) fn of(entry: &Entry, now_ms: i64) -> WhatExpired {
         match &entry.value {
             Value::Hash(hash) if !entry.has_passed(now_ms) => WhatExpired::LastFields(hash.len()),
@@ -183,26 +59,26 @@ impl WhatExpired {
     }
 }
 
-/// What one lock guards. The order of the fields is kept, so that what every command touches, down to
-/// `last_lsn`, shares a cache line with the lock.
+/// The data that one lock guards. The fields are laid out in this order, so that those which every command
+/// uses, down to `last_lsn`, share a cache line with the lock.
 #[repr(C)]
 pub struct Shard {
-    /// Database 0, which most use, without a detour through another allocation.
+    /// Database 0, the one that most clients use, in place rather than behind a pointer.
     first: Table,
-    /// The log position behind the last record about this shard. Who has read the shard may reply
-    /// only when the log is flushed as far as that.
+    /// The log position behind the last record about this shard. A client that has read the shard gets
+    /// its reply once the log is flushed up to here.
     pub last_lsn: u64,
-    /// The databases from 1 on; those that were never used are not there.
+    /// The databases from 1 up to the highest that was ever used here.
     others: Box<[Table]>,
-    /// The number of the last snapshot that has this shard. Atomic, so that it can be set by a thread
-    /// that saves the shard and only reads it.
+    /// The number of the last snapshot that has saved this shard. Atomic because the thread that saves
+    /// the shard holds only a read lock.
     pub(super) saved_epoch: AtomicU64,
-    /// Which of its keys are watched, if any is. Beside `saved_epoch`, at which a writer looks anyway.
-    pub(super) watches: Option<Box<Watches>>,
-    /// By database, as far as there were any.
+    /// Beside `saved_epoch`, which a writer reads anyway.
+    watches: Watches,
+    /// By database, up to the highest that ever had any.
     timed_hashes: Vec<TimedHashes>,
-    /// A moment before which no key's own deadline passes. The keys are searched only after it, not
-    /// whenever a field expires.
+    /// No key expires before this moment by its own expiry. It saves searching the keys whenever a field
+    /// expires.
     earliest_key_ms: i64,
 }
 
@@ -213,7 +89,7 @@ impl Default for Shard {
             last_lsn: 0,
             others: Box::default(),
             saved_epoch: AtomicU64::new(0),
-            watches: None,
+            watches: Watches::default(),
             timed_hashes: Vec::new(),
             earliest_key_ms: i64::MAX,
         }
@@ -221,7 +97,7 @@ impl Default for Shard {
 }
 
 impl Shard {
-    /// The keys of a database, if it was ever used here.
+    /// The keys of a database; `None` if neither it nor a higher one was ever used here.
     pub fn table(&self, db: usize) -> Option<&Table> {
         match db {
             0 => Some(&self.first),
@@ -229,10 +105,9 @@ impl Shard {
         }
     }
 
-    /// Takes note that the log has everything about it up to that position. Within a transaction that is
-    /// not known yet, and 0 for the time being.
-    pub(super) fn logged(&mut self, position: u64) {
-        self.last_lsn = self.last_lsn.max(position);
+    /// Raises `last_lsn`. (A transaction learns its log position late, and passes 0 until then.)
+    pub(super) fn logged(&mut self, lsn: u64) {
+        self.last_lsn = self.last_lsn.max(lsn);
     }
 
     /// The keys of a database.
@@ -248,17 +123,19 @@ impl Shard {
         &mut self.others[db - 1]
     }
 
-    /// How many databases were ever used here.
+    /// One more than the highest database that was ever used here.
     pub fn databases(&self) -> usize {
         1 + self.others.len()
     }
 
-    /// How many hashes of a database have fields with deadlines.
+    /// The number of hashes in a database that have expiring fields.
     pub fn timed_hashes(&self, db: usize) -> usize {
         self.timed_hashes.get(db).map_or(0, BTreeSet::len)
     }
 
-    /// Puts the entry in the place of what was there, and returns that.
+    // ---- Keys ----
+
+    /// Stores the entry and returns the one it replaces.
     pub(super) fn insert(&mut self, db: usize, key: HashedKey, entry: Entry) -> Option<Entry> {
         let earliest_field_ms = entry.earliest_field_ms();
         self.note_key_expiry(entry.expires_at_ms());
@@ -284,14 +161,14 @@ impl Shard {
         old
     }
 
-    /// Takes the entry out.
+    /// Removes the key and returns its entry.
     pub(super) fn remove(&mut self, db: usize, key: HashedKey) -> Option<Entry> {
         let old = self.table_mut(db).remove(key)?;
         self.relist(db, key.bytes(), old.earliest_field_ms(), None);
         Some(old)
     }
 
-    /// Changes the deadline of a key that is there.
+    /// Changes the expiry of the key if it exists.
     pub(super) fn set_expires_at_ms(
         &mut self,
         db: usize,
@@ -302,26 +179,26 @@ impl Shard {
         self.table_mut(db).set_expires_at_ms(key, expires_at_ms);
     }
 
-    /// Lists a hash, whose earliest deadline of a field was and is such.
+    /// Updates the index of expiring fields when the earliest expiry in a hash changes.
     pub(super) fn relist(
         &mut self,
         db: usize,
         key: &[u8],
-        was_ms: Option<i64>,
-        is_ms: Option<i64>,
+        old_ms: Option<i64>,
+        new_ms: Option<i64>,
     ) {
-        if was_ms == is_ms {
+        if old_ms == new_ms {
             return;
         }
         if db >= self.timed_hashes.len() {
             self.timed_hashes.resize_with(db + 1, TimedHashes::new);
         }
         let listed = &mut self.timed_hashes[db];
-        if let Some(was_ms) = was_ms {
-            listed.remove(&(was_ms, key.into()));
+        if let Some(old_ms) = old_ms {
+            listed.remove(&(old_ms, key.into()));
         }
-        if let Some(is_ms) = is_ms {
-            listed.insert((is_ms, key.into()));
+        if let Some(new_ms) = new_ms {
+            listed.insert((new_ms, key.into()));
         }
     }
 
@@ -329,8 +206,10 @@ impl Shard {
         self.earliest_key_ms = self.earliest_key_ms.min(expires_at_ms.unwrap_or(i64::MAX));
     }
 
-    /// Removes what has expired, but of fields no more than so many. Returns what the log must hear,
-    /// what is to be dropped, and a moment before which nothing in the shard expires now.
+    // ---- Expiry ----
+
+    /// Removes expired keys, and at most `field_limit` expired fields in each database. Returns what the
+    /// log must record, the removed entries, and a moment before which nothing left in the shard expires.
     pub(super) fn take_expired(
         &mut self,
         now_ms: i64,
@@ -346,7 +225,7 @@ impl Shard {
                 let (entries, earliest_ms) = self.table_mut(db).take_expired(now_ms);
                 self.earliest_key_ms = self.earliest_key_ms.min(earliest_ms);
                 for (key, entry) in entries {
-                    let key: Box<[u8]> = key.bytes().into();
+                    let key: Box<[u8]> = (&*key).into();
                     self.signal_modified(db, HashedKey::new(&key));
                     self.relist(db, &key, entry.earliest_field_ms(), None);
                     expired.push(Expired { db, key, what: WhatExpired::Key });
@@ -354,11 +233,7 @@ impl Shard {
                 }
             }
         }
-        let earliest_hash =
-            |listed: &TimedHashes| listed.first().map(|(earliest_ms, _)| *earliest_ms);
-        let earliest_field_ms = self.timed_hashes.iter().filter_map(earliest_hash).min();
-        let earliest_ms = self.earliest_key_ms.min(earliest_field_ms.unwrap_or(i64::MAX));
-        (expired, removed, earliest_ms)
+        (expired, removed, self.earliest_ms())
     }
 
     fn take_expired_fields(
@@ -377,26 +252,40 @@ impl Shard {
             let hashed = HashedKey::new(&key);
             let entry = self.table_mut(db).get_mut(hashed);
             let Some(Entry { value: Value::Hash(hash), .. }) = entry else {
-                unreachable!("what is listed is a hash that is there");
+                unreachable!("a listed key holds a hash");
             };
+            let was_expired = hash.is_expired(now_ms);
             let fields = hash.take_expired(now_ms, left);
             left -= fields.len();
             let (now_earliest_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
             self.relist(db, &key, Some(earliest_ms), now_earliest_ms);
-            self.signal_modified(db, hashed);
             let what = if is_empty {
                 removed.extend(self.remove(db, hashed));
                 WhatExpired::LastFields(fields.len())
             } else {
                 WhatExpired::Fields(fields)
             };
+            // Nobody sees how many fields of an expired hash are left.
+            if is_empty || !was_expired {
+                self.signal_modified(db, hashed);
+            }
             expired.push(Expired { db, key, what });
         }
     }
 
-    /// Empties a database; returns what was in it.
+    /// A moment before which nothing in the shard expires.
+    pub(super) fn earliest_ms(&self) -> i64 {
+        let earliest_hash =
+            |listed: &TimedHashes| listed.first().map(|&(expires_at_ms, _)| expires_at_ms);
+        let earliest_field_ms = self.timed_hashes.iter().filter_map(earliest_hash).min();
+        self.earliest_key_ms.min(earliest_field_ms.unwrap_or(i64::MAX))
+    }
+
+    // ---- Whole databases ----
+
+    /// Empties a database and returns its data.
     pub(super) fn flush(&mut self, db: usize) -> (Table, TimedHashes) {
-        self.signal_flushed(db);
+        self.signal(|watches, shard| watches.signal_flushed(db, shard.table(db)));
         self.take_database(db)
     }
 
@@ -417,7 +306,7 @@ impl Shard {
         }
     }
 
-    /// Lets all databases have the keys of another shard, and returns those that they had.
+    /// Replaces the data of all databases by that of another shard, and returns the old data.
     pub(super) fn take_over(&mut self, other: &mut Shard) -> Vec<(Table, TimedHashes)> {
         self.earliest_key_ms = self.earliest_key_ms.min(other.earliest_key_ms);
         let databases = 0..self.databases().max(other.databases());
@@ -431,30 +320,122 @@ impl Shard {
         databases.map(replace).collect()
     }
 
-    /// Exchanges two databases.
+    /// Swaps two databases.
     pub(super) fn swap(&mut self, one: usize, other: usize, now_ms: i64) {
-        self.signal_swapped(one, other, now_ms);
-        self.signal_swapped(other, one, now_ms);
+        self.signal(|watches, shard| {
+            let (first, second) = (shard.table(one), shard.table(other));
+            watches.signal_swapped(one, first, second, now_ms);
+            watches.signal_swapped(other, second, first, now_ms);
+        });
         let (first, second) = (self.take_database(one), self.take_database(other));
         self.put_database(one, second);
         self.put_database(other, first); // last, so that one swapped with itself keeps its keys
+    }
+
+    // ---- Watched keys ----
+
+    /// Whether any key of the shard is watched.
+    #[inline(always)]
+    pub(super) fn is_watched(&self) -> bool {
+        !self.watches.is_empty()
+    }
+
+    /// Lets the watcher watch the key. False if it watches it already.
+    pub(super) fn watch(
+        &mut self,
+        db: usize,
+        key: HashedKey,
+        watcher: &Arc<Watcher>,
+        now_ms: i64,
+    ) -> bool {
+        let was_expired = self.has_expired(db, key, now_ms);
+        self.watches.add(db, key, watcher, was_expired)
+    }
+
+    /// Ends a watch, if there is one.
+    pub(super) fn unwatch(&mut self, db: usize, key: HashedKey, watcher: &Arc<Watcher>) {
+        self.watches.remove(db, key, watcher);
+    }
+
+    /// Whether a key has expired since the watcher began to watch it.
+    pub(super) fn has_expired_since(
+        &self,
+        db: usize,
+        key: HashedKey,
+        watcher: &Arc<Watcher>,
+        now_ms: i64,
+    ) -> bool {
+        self.watches.saw_unexpired(db, key, watcher) && self.has_expired(db, key, now_ms)
+    }
+
+    /// Raises the flags of those who watch the key. Everything that changes a key calls it afterwards.
+    #[inline]
+    pub(super) fn signal_modified(&mut self, db: usize, key: HashedKey) {
+        if self.is_watched() {
+            let is_gone = self.table(db).is_none_or(|table| table.get(key).is_none());
+            self.watches.signal_modified(db, key, is_gone);
+        }
+    }
+
+    /// Lets the watches look at the tables before these change.
+    fn signal(&mut self, look: impl FnOnce(&mut Watches, &Shard)) {
+        let mut watches = std::mem::take(&mut self.watches);
+        look(&mut watches, self);
+        self.watches = watches;
+    }
+
+    fn has_expired(&self, db: usize, key: HashedKey, now_ms: i64) -> bool {
+        let entry = self.table(db).and_then(|table| table.get(key));
+        entry.is_some_and(|entry| entry.is_expired(now_ms))
+    }
+
+    // ---- Checking ----
+
+    /// Checks what always holds in the shard of that index. (What `last_lsn` promises is left out: only
+    /// the log knows it.) It takes time in proportion to the data.
+    ///
+    /// # Errors
+    /// A sentence that names the fault.
+    pub(super) fn check(&self, index: usize) -> Result<(), String> {
+        for db in 0..self.databases().max(self.timed_hashes.len()) {
+            self.check_database(db, index).map_err(|fault| format!("database {db}: {fault}"))?;
+        }
+        self.watches.check(|db, key| self.table(db).is_some_and(|table| table.get(key).is_some()))
+    }
+
+    fn check_database(&self, db: usize, index: usize) -> Result<(), String> {
+        let mut timed = TimedHashes::new();
+        if let Some(table) = self.table(db) {
+            table.check(index)?;
+            for (key, entry) in table.iter() {
+                let earliest_ms = entry.expires_at_ms().unwrap_or(i64::MAX);
+                let (name, bound_ms) = (key.escape_ascii(), self.earliest_key_ms);
+                ensure!(earliest_ms >= bound_ms, "key {name} expires before {bound_ms}");
+                timed.extend(entry.earliest_field_ms().map(|ms| (ms, (&**key).into())));
+            }
+        }
+        let listed = self.timed_hashes.get(db);
+        let is_listed = listed.map_or(timed.is_empty(), |listed| *listed == timed);
+        ensure!(is_listed, "the index of expiring fields has {listed:?}, not {timed:?}");
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::value::ByteString;
     use super::*;
 
     #[test]
-    fn what_has_expired_is_counted_no_more() {
+    fn keys_that_have_expired_are_removed_and_no_longer_counted() {
         let mut shard = Shard::default();
         for (name, expires_at_ms) in [("a", Some(1)), ("b", Some(9)), ("c", None), ("d", Some(2))] {
             let entry = Entry::new(Value::String(ByteString::new(b"")), expires_at_ms);
             shard.insert(0, HashedKey::new(name.as_bytes()), entry);
         }
-        let (expired, ..) = shard.take_expired(5, usize::MAX);
+        let (expired, _, earliest_ms) = shard.take_expired(5, usize::MAX);
         let table = shard.table(0).expect("it was used");
-        assert_eq!((expired.len(), table.len(), table.volatile()), (2, 2, 1));
+        assert_eq!((expired.len(), table.len(), table.volatile(), earliest_ms), (2, 2, 1, 9));
     }
 
     #[test]

@@ -530,7 +530,7 @@ impl WriteView<'_> {
     /// The entry, even if it has expired.
     fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
         let (db, lru, second) = (self.db, self.lru, self.env.second());
-        if self.locate(key).0.watches.is_some() || self.env.is_tracked() {
+        if self.locate(key).0.is_watched() || self.env.is_tracked() {
             self.changes().lent.push((db, key.to_vec()));
         }
         let (shard, key) = self.locate_mut(key);

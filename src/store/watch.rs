@@ -1,36 +1,38 @@
-//! Watched keys: how `EXEC` learns that one of them has changed.
+//! Watched keys: how `EXEC` learns that a key has changed since `WATCH`.
 //!
-//! A connection that watches has a [`Watcher`], a flag that the shards of its keys share with it. Whatever
-//! changes a key does so with the key's shard locked for writing, and raises there the flags of those who
-//! watch the key. A shard in which nothing is watched has no list, so those who write to it pay for one
-//! look at a pointer.
+//! A connection that watches owns a [`Watcher`], a flag that it shares with the shards of its keys. A
+//! command that changes a key holds the key's shard locked for writing, and raises the flags of the
+//! key's watchers there. A shard without watched keys has no map, so its writers only compare a pointer.
 //!
-//! What counts as a change is what a client could see: a value set again to what it was does, a command
-//! that did nothing does not, and neither does the removal of a key that had expired before it was watched.
-//! A key that expires while it is watched has changed, whether it was removed yet or not.
+//! A change is what a client could notice: setting a value to itself is one; a command that does nothing
+//! is none, nor is the removal of a key that had already expired when `WATCH` named it. A key that expires
+//! after `WATCH` has changed, whether it is removed yet or not.
+//!
+//! What always holds ([`Watches::check`]): no map and no list in it is empty; nobody watches a key twice;
+//! a key that had expired before it was watched is still there. The shard's lock guards its [`Watches`].
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Place;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
-use super::shard::Shard;
+use super::table::Table;
 use super::value::Entry;
+use crate::text::ensure;
 
-/// Whether something that a connection watches has changed.
+/// A connection's flag: whether a key that it watches has changed.
 #[derive(Default)]
 pub struct Watcher {
     changed: AtomicBool,
 }
 
 impl Watcher {
-    /// Whether it has.
+    /// Whether a watched key has changed.
     pub fn has_changed(&self) -> bool {
         self.changed.load(SeqCst)
     }
 
-    /// Begins anew, nothing being watched.
+    /// Lowers the flag. The connection watches nothing any more.
     pub fn reset(&self) {
         self.changed.store(false, SeqCst);
     }
@@ -40,52 +42,47 @@ impl Watcher {
     }
 }
 
-/// That somebody watches a key.
+/// The watched keys of a shard.
+#[derive(Default)]
+#[expect(clippy::box_collection, reason = "every shard has one, nearly always empty: one word")]
+pub(super) struct Watches(Option<Box<HashMap<Key, Vec<Watch>, BuildPassThrough>>>);
+
+/// One connection watches one key of one database.
 struct Watch {
     db: usize,
     watcher: Arc<Watcher>,
-    /// The key had expired already, and still lies there: its removal changes nothing.
+    /// The key had expired when it was watched, and is not removed yet. Its removal is no change.
     was_expired: bool,
 }
 
-/// The watched keys of a shard. The boxed list of an unwatched shard does not exist.
-#[derive(Default)]
-pub(super) struct Watches {
-    keys: HashMap<Key, Vec<Watch>, BuildPassThrough>,
-}
-
-impl Watches {
-    /// Shows each watch of a database with its key, and drops those of which `keep` says no: these have
-    /// seen a change.
-    fn retain(&mut self, db: usize, mut keep: impl FnMut(HashedKey, &mut Watch) -> bool) {
-        self.keys.retain(|key, watches| {
-            let key = HashedKey::new(key.bytes());
-            watches.retain_mut(|watch| watch.db != db || keep(key, watch) || watch.raise());
-            !watches.is_empty()
-        });
-    }
-}
-
 impl Watch {
-    /// Tells the watcher, who then need not be told again.
+    fn is_of(&self, db: usize, watcher: &Arc<Watcher>) -> bool {
+        self.db == db && Arc::ptr_eq(&self.watcher, watcher)
+    }
+
+    /// Raises the watcher's flag. Returns false: the watch has served its purpose and is dropped.
     fn raise(&self) -> bool {
         self.watcher.raise();
         false
     }
 }
 
-impl Shard {
-    /// Has the watcher told when the key changes. False if it watches the key already.
-    pub(super) fn watch(
+impl Watches {
+    /// Whether no key of the shard is watched.
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Adds a watch, of a key that has already expired or not. False if the watcher watches it already.
+    pub(super) fn add(
         &mut self,
         db: usize,
         key: HashedKey,
         watcher: &Arc<Watcher>,
-        now_ms: i64,
+        was_expired: bool,
     ) -> bool {
-        let was_expired = self.has_expired(db, key, now_ms);
-        let watches = self.watches.get_or_insert_default();
-        let watches = watches.keys.entry(Key::new(key.bytes())).or_default();
+        let watches = self.0.get_or_insert_default().entry(Key::new(key.bytes())).or_default();
         if watches.iter().any(|watch| watch.is_of(db, watcher)) {
             return false;
         }
@@ -93,103 +90,108 @@ impl Shard {
         true
     }
 
-    /// Ends that. Nothing of it stays behind.
-    pub(super) fn unwatch(&mut self, db: usize, key: HashedKey, watcher: &Arc<Watcher>) {
-        let Some(list) = &mut self.watches else { return };
-        if let Place::Occupied(mut watches) = list.keys.entry(Key::new(key.bytes())) {
-            watches.get_mut().retain(|watch| !watch.is_of(db, watcher));
-            if watches.get().is_empty() {
-                watches.remove();
-            }
-        }
-        self.drop_empty_list();
+    /// Removes a watch, if it is still there.
+    pub(super) fn remove(&mut self, db: usize, key: HashedKey, watcher: &Arc<Watcher>) {
+        self.retain_of(key, |watch| !watch.is_of(db, watcher));
     }
 
-    /// Whether a key that this one watches has expired since.
-    pub(super) fn has_expired_since(
-        &self,
-        db: usize,
-        key: HashedKey,
-        watcher: &Arc<Watcher>,
-        now_ms: i64,
-    ) -> bool {
-        let watches = self.watches.iter().filter_map(|list| list.keys.get(&key as &dyn Lookup));
-        let own = watches.flatten().find(|watch| watch.is_of(db, watcher));
-        own.is_some_and(|watch| !watch.was_expired) && self.has_expired(db, key, now_ms)
+    /// Whether the watcher watches a key that had not expired then.
+    pub(super) fn saw_unexpired(&self, db: usize, key: HashedKey, watcher: &Arc<Watcher>) -> bool {
+        let watches = self.0.iter().filter_map(|keys| keys.get(&key as &dyn Lookup)).flatten();
+        watches.into_iter().any(|watch| watch.is_of(db, watcher) && !watch.was_expired)
     }
 
-    /// Takes note that the key has changed. Everything that changes one calls it afterwards.
-    #[inline]
-    pub(super) fn signal_modified(&mut self, db: usize, key: HashedKey) {
-        if self.watches.is_some() {
-            self.tell_watchers(db, key);
-        }
-    }
-
+    /// Raises the flags of the watchers of a key that has just changed. `is_gone` says whether it was
+    /// removed.
     #[cold]
-    fn tell_watchers(&mut self, db: usize, key: HashedKey) {
-        let is_gone = self.table(db).is_none_or(|table| table.get(key).is_none());
-        let Some(list) = &mut self.watches else { return };
-        let Some(watches) = list.keys.get_mut(&key as &dyn Lookup) else { return };
-        watches.retain_mut(|watch| {
-            let unseen = is_gone && std::mem::take(&mut watch.was_expired);
-            watch.db != db || unseen || watch.raise()
+    pub(super) fn signal_modified(&mut self, db: usize, key: HashedKey, is_gone: bool) {
+        self.retain_of(key, |watch| {
+            let unseen = watch.db != db || is_gone && std::mem::take(&mut watch.was_expired);
+            unseen || watch.raise()
         });
-        if watches.is_empty() {
-            list.keys.remove(&key as &dyn Lookup);
-        }
-        self.drop_empty_list();
     }
 
-    /// Takes note that a database is about to be emptied.
-    pub(super) fn signal_flushed(&mut self, db: usize) {
-        let Some(mut list) = self.watches.take() else { return };
-        let table = self.table(db);
-        list.retain(db, |key, watch| {
-            let there = table.is_some_and(|table| table.get(key).is_some());
-            !there || std::mem::take(&mut watch.was_expired)
+    /// Raises the flags of all whose keys are about to go with all others of the database.
+    pub(super) fn signal_flushed(&mut self, db: usize, table: Option<&Table>) {
+        self.retain(db, |key, watch| {
+            let exists = table.is_some_and(|table| table.get(key).is_some());
+            !exists || std::mem::take(&mut watch.was_expired)
         });
-        self.watches = Some(list);
-        self.drop_empty_list();
     }
 
-    /// Takes note that what is in a database is about to be replaced by what is in another.
-    pub(super) fn signal_swapped(&mut self, db: usize, other: usize, now_ms: i64) {
-        let Some(mut list) = self.watches.take() else { return };
-        let (before, after) = (self.table(db), self.table(other));
+    /// Raises the flags of all whose keys change when the database gets the table `after` instead of
+    /// `before`: all but those that do not exist in either, or have expired there.
+    pub(super) fn signal_swapped(
+        &mut self,
+        db: usize,
+        before: Option<&Table>,
+        after: Option<&Table>,
+        now_ms: i64,
+    ) {
         let expired = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.is_expired(now_ms));
-        list.retain(db, |key, watch| {
+        self.retain(db, |key, watch| {
             let old = before.and_then(|table| table.get(key));
             let new = after.and_then(|table| table.get(key));
             let was_absent = watch.was_expired || old.is_none();
             watch.was_expired = was_absent && expired(new);
             was_absent && (new.is_none() || expired(new))
         });
-        self.watches = Some(list);
-        self.drop_empty_list();
     }
 
-    fn has_expired(&self, db: usize, key: HashedKey, now_ms: i64) -> bool {
-        let entry = self.table(db).and_then(|table| table.get(key));
-        entry.is_some_and(|entry| entry.is_expired(now_ms))
+    /// Keeps the watches of a key for which `keep` returns true.
+    fn retain_of(&mut self, key: HashedKey, keep: impl FnMut(&mut Watch) -> bool) {
+        let Some(keys) = &mut self.0 else { return };
+        let Some(watches) = keys.get_mut(&key as &dyn Lookup) else { return };
+        watches.retain_mut(keep);
+        if watches.is_empty() {
+            keys.remove(&key as &dyn Lookup);
+        }
+        self.drop_empty_map();
     }
 
-    fn drop_empty_list(&mut self) {
-        if self.watches.as_ref().is_some_and(|list| list.keys.is_empty()) {
-            self.watches = None;
+    /// Keeps the watches of a database for which `keep` returns true, and raises the flags of the others.
+    fn retain(&mut self, db: usize, mut keep: impl FnMut(HashedKey, &mut Watch) -> bool) {
+        let Some(keys) = &mut self.0 else { return };
+        keys.retain(|key, watches| {
+            let key = HashedKey::new(key.bytes());
+            watches.retain_mut(|watch| watch.db != db || keep(key, watch) || watch.raise());
+            !watches.is_empty()
+        });
+        self.drop_empty_map();
+    }
+
+    fn drop_empty_map(&mut self) {
+        if self.0.as_ref().is_some_and(|keys| keys.is_empty()) {
+            self.0 = None;
         }
     }
-}
 
-impl Watch {
-    fn is_of(&self, db: usize, watcher: &Arc<Watcher>) -> bool {
-        self.db == db && Arc::ptr_eq(&self.watcher, watcher)
+    /// Checks what always holds. `exists` says whether a key is in a database, expired or not.
+    ///
+    /// # Errors
+    /// A sentence that names the fault.
+    pub(super) fn check(&self, exists: impl Fn(usize, HashedKey) -> bool) -> Result<(), String> {
+        let Some(keys) = &self.0 else { return Ok(()) };
+        ensure!(!keys.is_empty(), "the map of watched keys is empty");
+        for (key, watches) in &**keys {
+            let (hashed, name) = (HashedKey::new(key), key.escape_ascii());
+            ensure!(!watches.is_empty(), "nobody watches {name}, which is listed as watched");
+            for (index, watch) in watches.iter().enumerate() {
+                let twice = watches[..index].iter().any(|w| w.is_of(watch.db, &watch.watcher));
+                ensure!(!twice, "a client watches {name} twice in database {}", watch.db);
+                let lies_there = !watch.was_expired || exists(watch.db, hashed);
+                ensure!(lies_there, "{name} is gone but listed as expired when it was watched");
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::shard::Shard;
     use super::super::value::{ByteString, Value};
+    use super::super::{Hash, PackedLimits};
     use super::*;
 
     const NOW: i64 = 1000;
@@ -198,60 +200,108 @@ mod tests {
         HashedKey::new(name.as_bytes())
     }
 
-    fn put(shard: &mut Shard, db: usize, name: &str, expires_at_ms: Option<i64>) {
+    fn put(shard: &mut Shard, db: usize, expires_at_ms: Option<i64>) {
         let entry = Entry::new(Value::String(ByteString::new(b"")), expires_at_ms);
-        shard.insert(db, key(name), entry);
+        shard.insert(db, key("k"), entry);
+        shard.signal_modified(db, key("k"));
     }
 
-    /// A shard in which the key is such in databases 0 and 1, and a watcher of it in database 0.
-    fn watched(first: Option<Option<i64>>, second: Option<Option<i64>>) -> (Shard, Arc<Watcher>) {
+    /// A key as a test sets it up: `None` if it is missing, or its expiry.
+    type State = Option<Option<i64>>;
+
+    const ABSENT: State = None;
+    const LIVE: State = Some(None);
+    const EXPIRED: State = Some(Some(NOW - 1));
+
+    /// A shard in which the key `k` has these states in databases 0 and 1, and a watcher of it in
+    /// database 0.
+    fn watched(first: State, second: State) -> (Shard, Arc<Watcher>) {
         let (mut shard, watcher) = (Shard::default(), Arc::default());
-        for (db, expires_at_ms) in [first, second].into_iter().enumerate() {
-            expires_at_ms
-                .into_iter()
-                .for_each(|expires_at_ms| put(&mut shard, db, "k", expires_at_ms));
+        for (db, state) in [first, second].into_iter().enumerate() {
+            state.into_iter().for_each(|expires_at_ms| put(&mut shard, db, expires_at_ms));
         }
         assert!(shard.watch(0, key("k"), &watcher, NOW));
         (shard, watcher)
     }
 
-    const ABSENT: Option<Option<i64>> = None;
-    const LIVE: Option<Option<i64>> = Some(None);
-    const EXPIRED: Option<Option<i64>> = Some(Some(NOW - 1));
+    /// A shard in which `k` is a hash of that many fields in database 0, all of which have expired, and
+    /// a watcher of it.
+    fn watched_expired_hash(fields: usize) -> (Shard, Arc<Watcher>) {
+        let limits = PackedLimits { entries: 2, value_bytes: 9 };
+        let mut hash = Hash::new();
+        for n in 0..fields {
+            hash.set_until(&[n as u8], b"", Some(NOW - 1), limits);
+        }
+        let (mut shard, watcher) = (Shard::default(), Arc::default());
+        shard.insert(0, key("k"), Entry::new(Value::Hash(hash.into()), None));
+        assert!(shard.watch(0, key("k"), &watcher, NOW));
+        (shard, watcher)
+    }
+
+    #[track_caller]
+    fn check(shard: &Shard) {
+        assert_eq!(shard.check(key("k").shard()), Ok(()));
+    }
 
     #[test]
-    fn who_no_longer_watches_leaves_nothing_behind() {
+    fn a_watch_that_ends_or_was_signalled_leaves_nothing_behind() {
         let (mut shard, one) = watched(LIVE, ABSENT);
         let other = Arc::default();
         assert!(shard.watch(0, key("k"), &other, NOW) && shard.watch(1, key("k"), &one, NOW));
-        assert!(!shard.watch(0, key("k"), &one, NOW), "it watches that already");
+        assert!(!shard.watch(0, key("k"), &one, NOW), "already watched");
+        check(&shard);
         shard.unwatch(0, key("k"), &one);
         shard.unwatch(1, key("k"), &one);
-        assert!(shard.watches.is_some(), "the other still watches");
+        assert!(shard.is_watched(), "the other still watches");
         shard.signal_modified(0, key("k"));
         assert!(other.has_changed() && !one.has_changed());
-        assert!(shard.watches.is_none(), "who was told need not be told again");
+        assert!(!shard.is_watched(), "a watch is dropped once it is signalled");
         assert_eq!((Arc::strong_count(&one), Arc::strong_count(&other)), (1, 1));
         shard.unwatch(0, key("k"), &other);
+        check(&shard);
     }
 
     #[test]
-    fn the_removal_of_what_had_expired_is_no_change_and_its_return_is() {
+    fn removing_a_key_that_had_expired_is_no_change_and_setting_it_again_is() {
         let (mut shard, watcher) = watched(EXPIRED, ABSENT);
         shard.take_expired(NOW, usize::MAX);
         assert!(!watcher.has_changed());
-        put(&mut shard, 0, "k", None);
-        shard.signal_modified(0, key("k"));
+        check(&shard);
+        put(&mut shard, 0, None);
         assert!(watcher.has_changed());
-        // Overwritten before it was removed, it has changed as well.
         let (mut shard, watcher) = watched(EXPIRED, ABSENT);
-        put(&mut shard, 0, "k", None);
-        shard.signal_modified(0, key("k"));
-        assert!(watcher.has_changed());
+        put(&mut shard, 0, None);
+        assert!(watcher.has_changed(), "overwritten before it was removed");
     }
 
     #[test]
-    fn a_key_that_has_expired_since_has_changed_removed_or_not() {
+    fn removing_a_hash_that_had_expired_is_no_change_even_in_several_steps() {
+        for fields in [1, 2, 9] {
+            let (mut shard, watcher) = watched_expired_hash(fields);
+            while shard.timed_hashes(0) > 0 {
+                shard.take_expired(NOW, 2);
+                assert!(!watcher.has_changed(), "{fields} fields");
+                assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW));
+                check(&shard);
+            }
+            put(&mut shard, 0, None);
+            assert!(watcher.has_changed());
+        }
+    }
+
+    #[test]
+    fn removing_a_key_of_one_database_leaves_the_watches_of_another_alone() {
+        let (mut shard, watcher) = watched(EXPIRED, LIVE);
+        shard.remove(1, key("k"));
+        shard.signal_modified(1, key("k"));
+        assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW));
+        shard.take_expired(NOW, usize::MAX);
+        assert!(!watcher.has_changed());
+        check(&shard);
+    }
+
+    #[test]
+    fn a_key_that_expires_after_watch_has_changed_whether_removed_or_not() {
         let (mut shard, watcher) = watched(Some(Some(NOW + 1)), ABSENT);
         assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW + 1));
         assert!(shard.has_expired_since(0, key("k"), &watcher, NOW + 2));
@@ -262,29 +312,32 @@ mod tests {
     }
 
     #[test]
-    fn emptying_a_database_changes_the_keys_that_are_there() {
+    fn a_flush_changes_the_keys_that_exist_in_that_database() {
         for (state, changed) in [(LIVE, true), (ABSENT, false), (EXPIRED, false)] {
             let (mut shard, watcher) = watched(state, LIVE);
             shard.flush(1);
             assert!(!watcher.has_changed(), "another database");
             shard.flush(0);
             assert_eq!(watcher.has_changed(), changed, "{state:?}");
+            check(&shard);
         }
     }
 
     #[test]
-    fn exchanging_databases_changes_keys_unless_they_are_missing_before_and_after() {
+    fn a_swap_changes_keys_unless_they_are_missing_before_and_after() {
         let states = [ABSENT, LIVE, EXPIRED];
         for (before, after) in states.into_iter().flat_map(|one| states.map(|two| (one, two))) {
             let (mut shard, watcher) = watched(before, after);
             shard.swap(0, 1, NOW);
             let changed = before == LIVE || after == LIVE;
             assert_eq!(watcher.has_changed(), changed, "{before:?} becomes {after:?}");
+            check(&shard);
             if !changed {
-                // What came with the exchange and had expired is removed unseen, too.
+                // An expired key that came with the swap is removed unseen, too.
                 shard.take_expired(NOW, usize::MAX);
                 assert!(!watcher.has_changed(), "{before:?} becomes {after:?}");
                 assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW));
+                check(&shard);
             }
         }
     }

@@ -9,7 +9,8 @@ use super::SHARDS;
 use super::aftermath::{Aftermath, Changes};
 use super::environment::Environment;
 use super::guard::Exclusive;
-use super::shard::{Shard, Table};
+use super::shard::Shard;
+use super::table::Table;
 use super::value::Entry;
 
 /// Access to all shards: the keyspace locks them, a transaction has them locked.

@@ -11,6 +11,16 @@ pub mod sha1;
 pub mod sha256;
 pub mod xxh3;
 
+/// Returns an error that holds this text, formatted, unless the condition holds: for `check` functions.
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)+) => {
+        if !$holds {
+            return Err(format!($($text)+));
+        }
+    };
+}
+pub(crate) use ensure;
+
 /// Splits a line into words as Redis does for
 /// [inline commands](https://redis.io/docs/latest/develop/reference/protocol-spec/#inline-commands) and
 /// configuration files.
