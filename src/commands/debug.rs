@@ -36,6 +36,9 @@ const ALONE: Flags = Flags::ADMIN.or(Flags::NO_MULTI);
 
 #[rustfmt::skip]
 static COMMANDS: &[Command] = &[
+    session("debug|check", "", check).flags(ALONE)
+        .doc("1.0.0", "O(N) with N the size of all data",
+             "Checks the invariants of the data and of what is kept about clients."),
     command("debug|digest", "", Handler::ReadAll(digest)).flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) where N is the size of all data",
              "Returns a digest of all data of all databases, as 40 hexadecimal digits."),
@@ -65,6 +68,16 @@ static COMMANDS: &[Command] = &[
 
 fn help(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     explain_subcommands("DEBUG", COMMANDS, reply);
+    Ok(())
+}
+
+/// For the random and the crash tests. Redis does not know it.
+fn check(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let server = context.server;
+    let data = server.keyspace.check().and_then(|()| server.aof.check());
+    let checked = data.and_then(|()| server.tracking.check()).and_then(|()| server.hub.check());
+    checked.map_err(|fault| format!("ERR A check failed: {fault}"))?;
+    reply.ok();
     Ok(())
 }
 

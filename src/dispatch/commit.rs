@@ -147,15 +147,15 @@ impl Call<'_> {
             return;
         }
         changes.expired.iter().for_each(|expired| invalidate_expired(self.server, &expired.key));
-        changes.found_expired.iter().for_each(|key| tracking.tell_readers(hub, key, by));
-        changes.modified.iter().for_each(|key| tracking.tell_readers(hub, key, by));
+        changes.found_expired.iter().for_each(|key| tracking.notify_readers(hub, key, by));
+        changes.modified.iter().for_each(|key| tracking.notify_readers(hub, key, by));
         match &mut self.session.origin {
             // Clients that track by prefix are notified once, at the end of the transaction.
             Origin::Transaction(exec) => exec.modified.append(&mut changes.modified),
             _ => tracking.broadcast(hub, &changes.modified, by),
         }
         if changes.replaced_all {
-            self.server.discard(tracking.tell_all(hub));
+            self.server.discard(tracking.notify_all(hub));
         }
     }
 
@@ -229,6 +229,6 @@ fn record_of(Expired { key, what, .. }: &Expired) -> Vec<u8> {
 
 /// Invalidates a key that has expired, or some of whose fields have, at the clients that cache it.
 fn invalidate_expired(server: &Server, key: &[u8]) {
-    server.tracking.tell_readers(&server.hub, key, NOBODY);
+    server.tracking.notify_readers(&server.hub, key, NOBODY);
     server.tracking.broadcast(&server.hub, &[key], NOBODY);
 }

@@ -126,7 +126,7 @@ fn close_idle(server: &Server) {
 fn close_slow(server: &Server) {
     if server.hub.has_listeners() || server.tracking.is_on() {
         for client in server.clients.all() {
-            server.hub.check(client.id, &client.outbox);
+            server.hub.enforce_limit(client.id, &client.outbox);
         }
     }
 }

@@ -1,13 +1,16 @@
-//! Who has read which key, for `watchers::tracking`: keys of all databases, and the numbers of the clients
-//! that may have them in a cache.
+//! Which clients have read which keys, for `watchers::tracking`: keys of all databases, each with the numbers
+//! of the clients that may cache it.
 //!
-//! A key's readers are told once that it has changed, and are forgotten then: who reads it again is entered
-//! again. Clients that have gone are not looked for; their numbers go with the keys, or with the whole table
-//! when nobody is left who caches.
+//! When a key changes, it is taken out and its readers are notified; a client that reads it again is added
+//! again. Clients that have gone are not searched for: their numbers go when their keys do, or with the
+//! whole table when the last client stops tracking.
 //!
-//! The table is cut into [`STRIPES`] with a lock each, so that clients that use different keys rarely meet.
-//! They are many also so that each stays small: then a random key is found by walking to it, and no
-//! growth is felt. A stripe's lock is held for one operation, and nothing is locked meanwhile.
+//! The table is divided into [`STRIPES`], each behind a lock, so that clients which use different keys rarely
+//! contend. There are so many that each stays small: a random key is found by walking through its stripe,
+//! and no growth is noticeable. A stripe is locked for one operation, during which nothing else is locked.
+//!
+//! What always holds ([`Readers::check`]): a key is in the stripe that its hash picks; its readers ascend and
+//! are not empty; the two counts are those of the stripes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,14 +18,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
+use crate::text::ensure;
 
-/// How many parts the table has.
+/// The number of parts of the table.
 const STRIPES: usize = 1024;
 
-/// The keys of a stripe, each with the clients that have read it, in ascending order.
+/// The keys of a stripe, each with the numbers of its readers in ascending order.
 pub(super) type Stripe = HashMap<Key, Vec<u64>, BuildPassThrough>;
 
-/// The table.
+/// The table of keys and their readers.
 pub struct Readers {
     stripes: Box<[Mutex<Stripe>]>,
     keys: AtomicUsize,
@@ -37,9 +41,9 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// Enters that the client has read the key. The caller has locked the key's shard, so that whoever
-    /// changes it afterwards finds the entry.
-    pub fn enter(&self, key: &[u8], client: u64) {
+    /// Adds the client to the readers of the key. The caller has locked the key's shard, so that the next
+    /// writer of the key finds the client here.
+    pub fn add(&self, key: &[u8], client: u64) {
         let key = HashedKey::new(key);
         let mut stripe = self.stripe(key.shard());
         let found = stripe.get_mut(&key as &dyn Lookup);
@@ -55,53 +59,74 @@ impl Readers {
         }
     }
 
-    /// Takes the key out; returns who has read it.
+    /// Removes the key and returns its readers.
     pub fn take(&self, key: &[u8]) -> Vec<u64> {
         let key = HashedKey::new(key);
-        let readers = self.stripe(key.shard()).remove(&key as &dyn Lookup);
-        self.count_out(readers.as_deref());
-        readers.unwrap_or_default()
+        let mut stripe = self.stripe(key.shard());
+        self.remove(&mut stripe, key).unwrap_or_default()
     }
 
-    /// Takes a random key out; none if there is none.
+    /// Removes a random key and returns it with its readers; `None` if there are no keys.
     pub fn take_random(&self) -> Option<(Vec<u8>, Vec<u64>)> {
         let random = RandomState::new().hash_one(0u8) as usize;
         (0..STRIPES).find_map(|step| {
             let mut stripe = self.stripe(random.wrapping_add(step));
             let place = (random / STRIPES).checked_rem(stripe.len())?;
-            let key = stripe.keys().nth(place)?.bytes().to_vec();
-            let readers = stripe.remove(&HashedKey::new(&key) as &dyn Lookup);
-            self.count_out(readers.as_deref());
-            Some((key, readers?))
+            let key = stripe.keys().nth(place)?.to_vec();
+            let readers = self.remove(&mut stripe, HashedKey::new(&key))?;
+            Some((key, readers))
         })
     }
 
-    /// Takes everything out, which may take long to free.
+    /// Removes everything and returns it, as freeing it may take long.
     pub(super) fn take_all(&self) -> Vec<Stripe> {
         let take = |stripe: &Mutex<Stripe>| {
-            let taken = std::mem::take(&mut *lock(stripe));
-            self.keys.fetch_sub(taken.len(), Relaxed);
-            self.entries.fetch_sub(taken.values().map(Vec::len).sum(), Relaxed);
-            taken
+            let mut stripe = lock(stripe);
+            self.keys.fetch_sub(stripe.len(), Relaxed);
+            self.entries.fetch_sub(stripe.values().map(Vec::len).sum(), Relaxed);
+            std::mem::take(&mut *stripe)
         };
         self.stripes.iter().map(take).filter(|taken| !taken.is_empty()).collect()
     }
 
-    fn count_out(&self, readers: Option<&[u64]>) {
-        if let Some(readers) = readers {
-            self.keys.fetch_sub(1, Relaxed);
-            self.entries.fetch_sub(readers.len(), Relaxed);
-        }
+    /// Counts while the stripe is locked, as everything here does, so that [`Readers::check`] can compare.
+    fn remove(&self, stripe: &mut Stripe, key: HashedKey) -> Option<Vec<u64>> {
+        let readers = stripe.remove(&key as &dyn Lookup)?;
+        self.keys.fetch_sub(1, Relaxed);
+        self.entries.fetch_sub(readers.len(), Relaxed);
+        Some(readers)
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub fn keys(&self) -> usize {
         self.keys.load(Relaxed)
     }
 
-    /// How many pairs of a key and a client.
+    /// The number of pairs of a key and a reader.
     pub fn entries(&self) -> usize {
         self.entries.load(Relaxed)
+    }
+
+    /// Checks what always holds, with all stripes locked.
+    ///
+    /// # Errors
+    /// A sentence that names the fault.
+    pub fn check(&self) -> Result<(), String> {
+        let stripes: Vec<MutexGuard<Stripe>> = self.stripes.iter().map(lock).collect();
+        for (index, stripe) in stripes.iter().enumerate() {
+            for (key, readers) in &**stripe {
+                let (home, name) = (HashedKey::new(key).shard() % STRIPES, key.escape_ascii());
+                ensure!(home == index, "read key {name} is in stripe {index}, not {home}");
+                let ascends = readers.is_sorted_by(|one, next| one < next) && !readers.is_empty();
+                ensure!(ascends, "read key {name} has the readers {readers:?}");
+            }
+        }
+        let keys: usize = stripes.iter().map(|stripe| stripe.len()).sum();
+        ensure!(keys == self.keys(), "{keys} keys were read, counted: {}", self.keys());
+        let readers = stripes.iter().flat_map(|stripe| stripe.values());
+        let (entries, counted) = (readers.map(Vec::len).sum::<usize>(), self.entries());
+        ensure!(entries == counted, "keys have {entries} readers, counted: {counted}");
+        Ok(())
     }
 
     fn stripe(&self, number: usize) -> MutexGuard<'_, Stripe> {
@@ -117,15 +142,17 @@ fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
 mod tests {
     use super::*;
 
+    /// Checks, and returns the numbers of keys and of pairs.
     fn counts(readers: &Readers) -> (usize, usize) {
+        assert_eq!(readers.check(), Ok(()));
         (readers.keys(), readers.entries())
     }
 
     #[test]
-    fn a_client_is_entered_once_for_a_key_and_goes_with_it() {
+    fn a_client_is_added_once_per_key_and_removed_with_the_key() {
         let readers = Readers::default();
         for (key, client) in [("a", 7), ("a", 3), ("a", 7), ("a", 5), ("b", 7)] {
-            readers.enter(key.as_bytes(), client);
+            readers.add(key.as_bytes(), client);
         }
         assert_eq!(counts(&readers), (2, 4));
         assert_eq!(readers.take(b"a"), [3, 5, 7]);
@@ -134,25 +161,25 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_found_by_chance_and_none_twice() {
+    fn taking_random_keys_takes_every_key_once() {
         let readers = Readers::default();
         let mut all: Vec<Vec<u8>> = (0..100).map(|n| format!("key {n}").into_bytes()).collect();
-        all.iter().for_each(|key| readers.enter(key, 1));
+        all.iter().for_each(|key| readers.add(key, 1));
         let mut taken: Vec<Vec<u8>> = Vec::new();
         while let Some((key, clients)) = readers.take_random() {
             assert_eq!(clients, [1]);
             taken.push(key);
         }
-        assert_ne!(taken, all, "in no order");
+        assert_ne!(taken, all, "the order is random");
         all.sort();
         taken.sort();
         assert_eq!((taken, counts(&readers)), (all, (0, 0)));
     }
 
     #[test]
-    fn all_is_taken_at_once() {
+    fn take_all_leaves_nothing() {
         let readers = Readers::default();
-        (0..10u8).for_each(|n| readers.enter(&[n], n.into()));
+        (0..10u8).for_each(|n| readers.add(&[n], n.into()));
         let taken = readers.take_all();
         assert_eq!(taken.iter().map(HashMap::len).sum::<usize>(), 10);
         assert_eq!((counts(&readers), readers.take_random()), ((0, 0), None));

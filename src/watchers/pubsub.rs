@@ -1,17 +1,19 @@
-//! Who listens: to channels, to patterns of channels, to shard channels, and to everything (`MONITOR`).
+//! Publish/subscribe: subscriptions to channels, patterns and shard channels; and `MONITOR`.
 //!
-//! One registry, in both directions: whom a message on a channel is for, and what a client has
-//! subscribed to. It is the only place that knows either, so `PUBSUB`, the counts in the confirmations
-//! and `CLIENT LIST` cannot disagree, and a client that leaves is gone from everywhere at once.
+//! One registry knows both directions: the subscribers of a channel, and the subscriptions of a client. So
+//! `PUBSUB`, the counts in replies and `CLIENT LIST` cannot disagree, and a client that disconnects is
+//! removed everywhere at once.
 //!
-//! A message is encoded once for each protocol that somebody speaks, and shared by all who get it.
-//! It is put into their [`Outbox`]es while the registry is locked: a push waits for nobody, and so
-//! no message can follow the confirmation that its channel was left. All who listen to a channel see its
-//! messages in one order.
+//! A message is encoded once per protocol and shared by all receivers. It is put into their [`Outbox`]es
+//! while the registry is locked; a push never waits. So no message can follow the reply that confirms an
+//! unsubscription, and all subscribers of a channel get its messages in one order.
 //!
-//! Locks: the subscriptions or the monitors (nobody takes both), then an outbox; behind the shards and
-//! the log, so that whoever holds those may publish. Without anybody who listens, publishing costs a
-//! load of an atomic, and so does what `MONITOR` costs every command.
+//! What always holds ([`Hub::check`]): the two directions agree, without empty entries; the count and the
+//! flag that publishers read without a lock say what the tables say.
+//!
+//! Locks: the subscriptions or the monitors (never both), then an outbox. They come after the shards and the
+//! log, so a thread that holds those may publish. Without subscribers, publishing costs the load of an atomic,
+//! and without monitors a command costs another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -25,20 +27,20 @@ use crate::net::outbox::{Outbox, VisibleAt};
 use crate::resp::{Protocol, Reply};
 use crate::stats::Counter;
 use crate::store::Event;
-use crate::text::glob;
+use crate::text::{ensure, glob};
 
-/// What a subscription is to.
+/// The kind of a subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// A channel, by its name.
+    /// To a channel.
     Channel,
-    /// All channels whose names match.
+    /// To all channels whose names match a pattern.
     Pattern,
-    /// A shard channel. To a single server it is only one more kind of channel.
+    /// To a shard channel. For a single server it is just another kind of channel.
     Shard,
 }
 
-/// How many subscriptions a client has.
+/// The numbers of a client's subscriptions.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     /// To channels.
@@ -50,12 +52,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All of them.
+    /// The sum.
     pub fn total(self) -> usize {
         self.channels + self.patterns + self.shards
     }
 
-    /// The number that confirms a change: channels and patterns are counted together.
+    /// The number in the reply that confirms a change: channels and patterns are counted together.
     pub fn confirmed(self, kind: Kind) -> usize {
         if kind == Kind::Shard { self.shards } else { self.channels + self.patterns }
     }
@@ -64,19 +66,19 @@ impl Counts {
 type Receivers = BTreeMap<u64, Arc<Outbox>>;
 type Name = Arc<[u8]>;
 
-/// The registry of those who listen.
+/// The registry of subscribers and monitors.
 pub struct Hub {
     config: Arc<Config>,
     subscriptions: Mutex<Subscriptions>,
-    /// How many there are, for those who publish when there is none.
+    /// The number of subscriptions, so that publishers need no lock while there are none.
     subscription_count: AtomicUsize,
     monitors: Mutex<Receivers>,
     monitored: AtomicBool,
-    /// How many clients were disconnected because they did not read.
+    /// The number of clients that were disconnected because they did not read.
     pub cut_off: Counter,
 }
 
-/// The two directions, which always say the same. The arrays are indexed by [`Kind`].
+/// The two directions. The arrays are indexed by [`Kind`].
 #[derive(Default)]
 struct Subscriptions {
     receivers: [HashMap<Name, Receivers>; 3],
@@ -84,7 +86,7 @@ struct Subscriptions {
 }
 
 impl Hub {
-    /// Nobody listens.
+    /// Without subscribers and monitors.
     pub fn new(config: Arc<Config>) -> Hub {
         Hub {
             config,
@@ -98,7 +100,7 @@ impl Hub {
 
     // ---- Subscribing ----
 
-    /// Subscribes a client, whose outbox must be holding or drained.
+    /// Subscribes a client, whose outbox must be holding or drained. Returns its subscriptions.
     pub fn subscribe(&self, kind: Kind, name: &[u8], id: u64, outbox: &Arc<Outbox>) -> Counts {
         let mut all = self.lock();
         let shared = all.receivers[kind as usize].get_key_value(name).map(|(name, _)| name.clone());
@@ -111,7 +113,7 @@ impl Hub {
         all.counts(id)
     }
 
-    /// Takes a subscription back, if there is one. No message for it follows.
+    /// Removes a subscription, if it exists. No message for it follows.
     pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: u64) -> Counts {
         let mut all = self.lock();
         self.remove(&mut all, kind, name, id);
@@ -122,7 +124,7 @@ impl Hub {
         counts
     }
 
-    /// Takes a client out altogether.
+    /// Removes a client from everything.
     pub fn leave(&self, id: u64) {
         // The lock is taken for each name anew: publishers must not wait for a client that has a million.
         let first = |kind| self.lock().of_client.get(&id)?[kind as usize].first().cloned();
@@ -150,8 +152,8 @@ impl Hub {
 
     // ---- Publishing ----
 
-    /// Sends a message to all who listen to the channel; returns how many times it was sent. What it
-    /// shows stands in the log before `position`: nobody gets it before the log is flushed that far.
+    /// Sends a message to the subscribers of the channel and of patterns that match it; returns how many times
+    /// it was sent. Nobody receives it before the log is flushed up to `position`.
     pub fn publish(&self, channel: &[u8], message: &[u8], position: &VisibleAt) -> usize {
         if self.subscription_count.load(SeqCst) == 0 {
             return 0;
@@ -181,7 +183,7 @@ impl Hub {
         }
     }
 
-    /// The same for a shard channel, to which no pattern applies.
+    /// As [`Hub::publish`], for a shard channel, to which patterns do not apply.
     pub fn publish_to_shard(&self, channel: &[u8], message: &[u8], position: &VisibleAt) -> usize {
         if self.subscription_count.load(SeqCst) == 0 {
             return 0;
@@ -214,23 +216,23 @@ impl Hub {
         }
     }
 
-    /// Sends something to a client that need not listen. It shows nothing that the log must have.
+    /// Sends something to a client that need not be subscribed. It does not wait for the log.
     pub fn send_to(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>) {
         if outbox.push(bytes, 0.into(), self.limit_of(id)) {
             self.note_cut_off(id);
         }
     }
 
-    /// How much may pile up for the client. As with Redis, who only caches is no subscriber.
+    /// The output limit of the client. As in Redis, tracking alone does not make it a subscriber.
     fn limit_of(&self, id: u64) -> &OutputLimit {
         let limits = &self.config.client_output_buffer_limit;
-        let listens = self.counts(id).total() > 0 || self.lock_monitors().contains_key(&id);
-        if listens { &limits.pubsub } else { &limits.normal }
+        let subscribes = self.counts(id).total() > 0 || self.lock_monitors().contains_key(&id);
+        if subscribes { &limits.pubsub } else { &limits.normal }
     }
 
-    /// Disconnects a client that has been beyond the soft limit for too long, though nobody sends it
-    /// anything at the moment.
-    pub fn check(&self, id: u64, outbox: &Outbox) {
+    /// Disconnects a client that has exceeded the soft limit for too long. Called regularly, for clients that
+    /// nobody sends anything to.
+    pub fn enforce_limit(&self, id: u64, outbox: &Outbox) {
         if outbox.check(self.limit_of(id)) {
             self.note_cut_off(id);
         }
@@ -247,66 +249,92 @@ impl Hub {
 
     // ---- Looking ----
 
-    /// How many subscriptions the client has.
+    /// The numbers of the client's subscriptions.
     pub fn counts(&self, id: u64) -> Counts {
         self.lock().counts(id)
     }
 
-    /// What the client has subscribed to.
+    /// The channels (or patterns) that the client has subscribed to.
     pub fn subscriptions_of(&self, id: u64, kind: Kind) -> Vec<Arc<[u8]>> {
         let all = self.lock();
         let own = all.of_client.get(&id);
         own.map_or_else(Vec::new, |own| own[kind as usize].iter().cloned().collect())
     }
 
-    /// The channels (or patterns) that somebody has subscribed to, if their names match.
+    /// The channels (or patterns) that have subscribers and whose names match the pattern.
     pub fn names(&self, kind: Kind, pattern: &[u8]) -> Vec<Arc<[u8]>> {
         let all = self.lock();
         let names = all.receivers[kind as usize].keys();
         names.filter(|name| glob::matches(pattern, name)).cloned().collect()
     }
 
-    /// How many clients have subscribed to it.
+    /// The number of clients that have subscribed to the channel (or pattern).
     pub fn subscribers(&self, kind: Kind, name: &[u8]) -> usize {
         self.lock().receivers[kind as usize].get(name).map_or(0, BTreeMap::len)
     }
 
-    /// How many different channels (or patterns) somebody has subscribed to.
+    /// The number of channels (or patterns) that have subscribers.
     pub fn count(&self, kind: Kind) -> usize {
         self.lock().receivers[kind as usize].len()
     }
 
-    /// Whether anybody listens to anything.
+    /// Whether there are any subscribers or monitors.
     pub fn has_listeners(&self) -> bool {
         self.is_monitored() || self.subscription_count.load(SeqCst) > 0
     }
 
     // ---- MONITOR ----
 
-    /// From here on the client is shown every command.
+    /// Adds a monitor: from now on every command is sent to the client.
     pub fn monitor(&self, id: u64, outbox: &Arc<Outbox>) {
         let mut monitors = self.lock_monitors();
         monitors.insert(id, outbox.clone());
         self.monitored.store(true, SeqCst);
     }
 
-    /// The client is not shown commands any more.
+    /// Removes a monitor.
     pub fn stop_monitoring(&self, id: u64) {
         let mut monitors = self.lock_monitors();
         monitors.remove(&id);
         self.monitored.store(!monitors.is_empty(), SeqCst);
     }
 
-    /// Whether commands have to be shown. Every command asks.
+    /// Whether there are monitors. Every command asks.
     pub fn is_monitored(&self) -> bool {
         self.monitored.load(Relaxed)
     }
 
-    /// Shows a line, without `+` and line end, to all monitors.
+    /// Sends a line, given without `+` and line end, to all monitors.
     pub fn show(&self, line: &[u8], position: &VisibleAt) {
         let bytes: Arc<[u8]> = [b"+", line, b"\r\n"].concat().into();
         let monitors = self.lock_monitors();
         monitors.iter().for_each(|(id, outbox)| self.push(*id, outbox, &bytes, position));
+    }
+
+    /// Checks what always holds.
+    ///
+    /// # Errors
+    /// A sentence that names the fault.
+    pub fn check(&self) -> Result<(), String> {
+        let all = self.lock();
+        let mut by_client = HashMap::<u64, [BTreeSet<Name>; 3]>::new();
+        for (kind, channels) in all.receivers.iter().enumerate() {
+            for (name, receivers) in channels {
+                ensure!(!receivers.is_empty(), "{} has no subscribers", name.escape_ascii());
+                for id in receivers.keys() {
+                    by_client.entry(*id).or_default()[kind].insert(name.clone());
+                }
+            }
+        }
+        let of_client = &all.of_client;
+        ensure!(by_client == *of_client, "subscriptions {of_client:?}, by channel {by_client:?}");
+        let sum: usize = of_client.keys().map(|id| all.counts(*id).total()).sum();
+        let count = self.subscription_count.load(SeqCst);
+        ensure!(sum == count, "{sum} subscriptions, counted: {count}");
+        drop(all);
+        let (monitors, monitored) = (self.lock_monitors(), self.is_monitored());
+        ensure!(monitored != monitors.is_empty(), "{} monitors, flag {monitored}", monitors.len());
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Subscriptions> {
@@ -334,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_leaves_is_gone_in_both_directions() {
+    fn a_client_that_leaves_is_removed_in_both_directions() {
         let hub = Hub::new(Arc::new(Config::new()));
         let outboxes = [Arc::new(Outbox::new(None)), Arc::new(Outbox::new(None))];
         for (id, outbox) in [1, 2].into_iter().zip(&outboxes) {
@@ -346,11 +374,18 @@ mod tests {
         let start = VisibleAt::Lsn(0);
         assert_eq!(hub.publish(b"a", b"x", &start), 4);
         assert_eq!(hub.publish_to_shard(b"a", b"x", &start), 2);
+        assert_eq!(hub.check(), Ok(()));
         hub.leave(1);
+        assert_eq!(hub.check(), Ok(()));
         assert_eq!(hub.publish(b"a", b"x", &start), 2);
         assert_eq!(hub.unsubscribe(Kind::Channel, b"a", 2).total(), 2);
-        assert_eq!(hub.unsubscribe(Kind::Channel, b"a", 2).total(), 2, "it was none any more");
+        assert_eq!(
+            hub.unsubscribe(Kind::Channel, b"a", 2).total(),
+            2,
+            "it was already unsubscribed"
+        );
         hub.leave(2);
+        assert_eq!(hub.check(), Ok(()));
         let all = hub.lock();
         assert!(all.of_client.is_empty() && all.receivers.iter().all(HashMap::is_empty));
         assert_eq!(hub.subscription_count.load(SeqCst), 0);

@@ -1,38 +1,41 @@
-//! Client-side caching: clients that keep copies of what they read, and are told when it changes.
+//! Client-side caching: clients cache what they read, and are notified when it changes.
 //!
-//! A client that tracks in the default mode is entered in a table ([`Readers`]) with every key it reads,
-//! and told once when the key changes. One that tracks by `BCAST` is told of every change of a key with one
-//! of its prefixes, and has no place in the table. Databases do not matter: keys are known by their names.
+//! A client that tracks in the default mode is added to a table ([`Readers`]) for every key it reads, and is
+//! notified once when the key changes. A client that tracks with `BCAST` is notified of every change of a
+//! key that has one of its prefixes, and is not in the table. Databases do not matter: keys are known by
+//! their names alone.
 //!
-//! What must hold is that nobody keeps a value for good which is no longer current. It takes three things,
-//! and each has its place:
+//! No client may keep an outdated value forever. That takes three things:
 //!
-//! - **Nobody reads unseen.** The dispatcher enters a reader while the key's shard is still locked for the
-//!   read. Whoever changes the key afterwards has to lock the shard for it, and looks into the table before
-//!   letting go of it. So a change either came before the read, which then has seen it, or finds the reader.
-//!   That there is anybody at all is one flag ([`Tracking::new`]), raised before the first read of the first
-//!   client; the shard's lock carries that too. A server without such clients pays for looking at it.
-//! - **First the answer, then the news that it is out of date.** If the client got them the other way round
-//!   it would keep the old value. So from `CLIENT TRACKING ON` on, a connection's replies and what others
-//!   send it go through one queue ([`outbox`](crate::net::outbox)); what others send while a command is
-//!   carried out is held, and put behind its reply. (To *another* connection, by `REDIRECT`, there is no
-//!   such order. As with Redis, the client has to see to that itself.) What a client changes itself it hears
-//!   of behind the reply as well, and behind that to EXEC.
-//! - **No news is lost.** It does not wait for the log, unlike all else that others send: it shows nothing
-//!   but that a value should be asked for again, and that answer waits. If replies have to be taken back
-//!   because the log cannot be written, so is what was put between them, and in its stead the client is told
-//!   to forget everything ([`Tracking::forget_all`]). The table has at most `tracking-table-max-keys` keys:
-//!   one more, and a random one is taken out as if it had changed.
+//! - **No read goes unnoticed.** The dispatcher adds a reader while the key's shard is still locked for the
+//!   read. The next writer has to lock the shard, and looks into the table before it unlocks. So a change
+//!   either precedes the read, which then sees it, or finds the reader. One flag says whether any client
+//!   tracks ([`Tracking::new`]). It is set before the first tracked read; the shard lock makes it visible to
+//!   later writers. Without tracking, a command pays for reading the flag.
+//! - **A reply precedes its invalidation.** Otherwise the client would keep the old value. From `CLIENT
+//!   TRACKING ON` on, a connection's replies and the pushes of others go through one queue
+//!   ([`outbox`](crate::net::outbox)); what is pushed while a command runs is held, and follows its reply.
+//!   Invalidations of a client's own changes follow the reply as well, inside of EXEC the reply of EXEC.
+//!   (There is no such order when `REDIRECT` names *another* connection; as with Redis, the client has to
+//!   cope.)
+//! - **No invalidation is lost.** Unlike other pushes it does not wait for the log: it reveals no data, and
+//!   the reply to reading the key again does wait. If replies are withdrawn because the log cannot be
+//!   written, so are the pushes between them, and the client is told to drop its whole cache instead
+//!   ([`Tracking::forget_all`]). The table has at most `tracking-table-max-keys` keys: beyond that, a random
+//!   key is removed as if it had changed.
 //!
-//! An exchange of databases counts as a flush here, which tells everybody to forget everything. (With Redis
-//! up to version 7 nobody hears of it.)
+//! Swapping databases counts as a flush, which makes every client drop its cache. (Redis up to version 7
+//! notifies nobody.)
 //!
-//! Who does not read what it is told is cut off at `client-output-buffer-limit`, like any client of its
-//! class: unless it also subscribes, that is the normal one, which has no limit by default.
+//! A client that does not read its invalidations is disconnected at the `client-output-buffer-limit` of its
+//! class. Unless it also subscribes, that is `normal`, which has no limit by default.
 //!
-//! Locks: the table's, for a moment; then the clients, held while they are told, so that whoever has
-//! stopped hears nothing more. Both behind the shards and the log; behind them the [`super::pubsub`] and
-//! the outboxes.
+//! What always holds ([`Tracking::check`]): the two directions of the prefixes agree; the flag and the count
+//! that others read without a lock say what the tables say.
+//!
+//! Locks: the table's for a moment; then the clients', held while they are notified, so that a client that
+//! has stopped tracking gets nothing more. Both come after the shards and the log, and before
+//! [`super::pubsub`] and the outboxes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -42,40 +45,41 @@ use crate::config::Config;
 use crate::net::outbox::Outbox;
 use crate::resp::{Protocol, Reply};
 use crate::store::{Garbage, Readers};
+use crate::text::ensure;
 use crate::watchers::pubsub::Hub;
 
-/// On this channel clients are told that speak RESP2, if they listen to any.
+/// The channel that carries invalidations to RESP2 clients, which must have subscribed to some channel.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
 
-/// Nobody's number: what nobody's command has changed.
+/// Not the number of any client: the author of changes that no client made.
 pub const NOBODY: u64 = 0;
 
 /// How a client tracks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mode {
-    /// Of which keys it is told.
+    /// Which keys it is notified of.
     pub what: Tracked,
-    /// It is not told of its own changes.
+    /// It is not notified of its own changes.
     pub noloop: bool,
-    /// The client that is told in its stead; 0 for none.
+    /// The client that is notified in its place; 0 for none.
     pub redirect: u64,
 }
 
-/// Of which keys a client is told.
+/// Which keys a client is notified of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tracked {
-    /// Of those it has read.
+    /// Those it has read.
     Reads,
-    /// Of those it has read after `CLIENT CACHING YES`.
+    /// Those it has read after `CLIENT CACHING YES`.
     OptIn,
-    /// Of those it has read, but not after `CLIENT CACHING NO`.
+    /// Those it has read, but not after `CLIENT CACHING NO`.
     OptOut,
-    /// Of those with certain prefixes, read or not.
+    /// Those with certain prefixes, read or not.
     Prefixes,
 }
 
 impl Mode {
-    /// Whether what is read now is entered, `CLIENT CACHING` having been said or not.
+    /// Whether a read is tracked. `caching` says whether the client has sent `CLIENT CACHING`.
     pub fn enters(self, caching: bool) -> bool {
         match self.what {
             Tracked::Reads => true,
@@ -86,24 +90,24 @@ impl Mode {
     }
 }
 
-/// What `CLIENT TRACKINGINFO` and `CLIENT LIST` tell of a client that tracks.
+/// What `CLIENT TRACKINGINFO` and `CLIENT LIST` show of a client that tracks.
 pub struct State {
-    /// How it does.
+    /// How it tracks.
     pub mode: Mode,
-    /// The client to which it redirects was not there when it was to be told something.
+    /// The client to which it redirects was gone when there was something to send.
     pub broken: bool,
-    /// In ascending order.
+    /// Its prefixes in ascending order.
     pub prefixes: Vec<Box<[u8]>>,
 }
 
-/// All that there is about client-side caching.
+/// The state of client-side caching.
 pub struct Tracking {
     config: Arc<Config>,
-    /// Somebody tracks.
+    /// Whether any client tracks.
     on: Arc<AtomicBool>,
     readers: Readers,
     clients: Mutex<Clients>,
-    /// How many prefixes there are, for those who change keys when there is none.
+    /// The number of different prefixes, so that writers need no lock while there are none.
     prefix_count: AtomicUsize,
 }
 
@@ -117,28 +121,28 @@ struct Clients {
 struct Tracker {
     mode: Mode,
     outbox: Arc<Outbox>,
-    /// The way to whom it redirects to. Gone when that one is.
+    /// The outbox of the client to which it redirects; gone when that client is.
     target: Option<Weak<Outbox>>,
     broken: bool,
     prefixes: BTreeSet<Box<[u8]>>,
 }
 
 impl Tracking {
-    /// Nobody tracks. When somebody does, `on` says so to those who change keys.
+    /// Without clients. While any client tracks, `on` is true: writers look at it.
     pub fn new(config: Arc<Config>, on: Arc<AtomicBool>) -> Tracking {
         let (clients, prefix_count) = (Mutex::default(), AtomicUsize::new(0));
         Tracking { config, on, readers: Readers::default(), clients, prefix_count }
     }
 
-    /// Whether anybody tracks.
+    /// Whether any client tracks.
     pub fn is_on(&self) -> bool {
         self.on.load(Relaxed)
     }
 
     // ---- Clients ----
 
-    /// From here on the client tracks, in this mode and with these prefixes beside those that it has. Its
-    /// outbox is holding, and so nothing comes before the confirmation.
+    /// Starts tracking for a client, in this mode and with these prefixes in addition to those that it has.
+    /// Its outbox is holding, so that nothing precedes the reply.
     pub fn start(
         &self,
         id: u64,
@@ -148,20 +152,20 @@ impl Tracking {
         prefixes: &[&[u8]],
     ) {
         let mut clients = self.lock();
-        let Clients { all, prefixes: everybodys } = &mut *clients;
+        let Clients { all, prefixes: shared } = &mut *clients;
         let old = all.remove(&id);
         let mut own = old.map(|old| old.prefixes).unwrap_or_default();
         for prefix in prefixes {
             own.insert((*prefix).into());
-            everybodys.entry((*prefix).into()).or_default().insert(id);
+            shared.entry((*prefix).into()).or_default().insert(id);
         }
         let (target, outbox) = (target.map(Arc::downgrade), outbox.clone());
         all.insert(id, Tracker { mode, outbox, target, broken: false, prefixes: own });
-        self.prefix_count.store(everybodys.len(), SeqCst);
+        self.prefix_count.store(shared.len(), SeqCst);
         self.on.store(true, SeqCst);
     }
 
-    /// The client tracks no more, if it did. What comes back takes long to free.
+    /// Stops tracking for a client, if it tracks. The result may take long to free.
     pub fn leave(&self, id: u64) -> Garbage {
         let mut clients = self.lock();
         let prefixes = clients.all.remove(&id).map(|tracker| tracker.prefixes).unwrap_or_default();
@@ -174,22 +178,22 @@ impl Tracking {
             }
         }
         self.prefix_count.store(clients.prefixes.len(), SeqCst);
-        // Who is killed may go on reading for a moment, and be entered once more: then it leaves twice.
+        // A killed client may read for another moment and be added once more; then it stops twice.
         if clients.all.is_empty() && (self.is_on() || self.readers.keys() > 0) {
             self.on.store(false, SeqCst);
-            return Garbage::of(&self.readers); // nobody is owed anything any more
+            return Garbage::of(&self.readers);
         }
         Garbage::default()
     }
 
-    /// What there is to tell of the client, if it tracks.
+    /// The state of a client, if it tracks.
     pub fn state(&self, id: u64) -> Option<State> {
         let clients = self.lock();
         let Tracker { mode, broken, prefixes, .. } = clients.all.get(&id)?;
         Some(State { mode: *mode, broken: *broken, prefixes: prefixes.iter().cloned().collect() })
     }
 
-    /// How many clients track, keys were read by them, pairs of these there are, and prefixes.
+    /// The numbers of clients that track, of keys they have read, of pairs of these, and of prefixes.
     pub fn counts(&self) -> [usize; 4] {
         let clients = self.lock();
         let (keys, entries) = (self.readers.keys(), self.readers.entries());
@@ -198,46 +202,46 @@ impl Tracking {
 
     // ---- Keys ----
 
-    /// Enters a client with the keys that it reads, whose shards are locked.
+    /// Adds a client to the readers of these keys, whose shards are locked.
     pub fn enter<'a>(&self, hub: &Hub, id: u64, keys: impl Iterator<Item = &'a [u8]>) {
-        keys.for_each(|key| self.readers.enter(key, id));
+        keys.for_each(|key| self.readers.add(key, id));
         self.shrink(hub);
     }
 
-    /// Takes random keys out of the table, as long as it has more than it may.
+    /// Removes random keys while the table exceeds its limit, and notifies their readers.
     pub fn shrink(&self, hub: &Hub) {
         let limit = self.config.tracking_table_max_keys.load(Relaxed);
         let limit = usize::try_from(limit).ok().filter(|&limit| limit > 0).unwrap_or(usize::MAX);
         while self.readers.keys() > limit
             && let Some((key, readers)) = self.readers.take_random()
         {
-            self.tell_clients(hub, &key, &readers, NOBODY);
+            self.notify_clients(hub, &key, &readers, NOBODY);
         }
     }
 
-    /// Tells those who have read a key that it has changed, by a client's doing or nobody's. Its shard is
+    /// Notifies the readers of a key that it has changed, by the client `by` or [`NOBODY`]. The key's shard is
     /// locked.
-    pub fn tell_readers(&self, hub: &Hub, key: &[u8], by: u64) {
+    pub fn notify_readers(&self, hub: &Hub, key: &[u8], by: u64) {
         let readers = self.readers.take(key);
         if !readers.is_empty() {
-            self.tell_clients(hub, key, &readers, by);
+            self.notify_clients(hub, key, &readers, by);
         }
     }
 
-    fn tell_clients(&self, hub: &Hub, key: &[u8], readers: &[u64], by: u64) {
+    fn notify_clients(&self, hub: &Hub, key: &[u8], readers: &[u64], by: u64) {
         let keys = [key];
-        let mut news = News::of(Some(&keys));
+        let mut invalidation = Invalidation::of(Some(&keys));
         let mut clients = self.lock();
         for id in readers {
             let tracker = clients.all.get_mut(id);
-            // Whoever has changed to BCAST meanwhile is not told of what he read before.
+            // A client that has switched to BCAST is not notified of what it read before.
             if let Some(tracker) = tracker.filter(|t| t.mode.what != Tracked::Prefixes) {
-                tracker.tell(hub, *id, &mut news, by);
+                tracker.notify(hub, *id, &mut invalidation, by);
             }
         }
     }
 
-    /// Tells those who want to hear of such keys, read or not, that they have changed.
+    /// Notifies the clients that track the prefixes of these keys.
     pub fn broadcast(&self, hub: &Hub, keys: &[impl AsRef<[u8]>], by: u64) {
         if keys.is_empty() || self.prefix_count.load(SeqCst) == 0 {
             return;
@@ -251,33 +255,53 @@ impl Tracking {
             if keys.is_empty() {
                 continue;
             }
-            let mut news = News::of(Some(&keys));
+            let mut invalidation = Invalidation::of(Some(&keys));
             for id in &*ids {
                 if let Some(tracker) = all.get_mut(id) {
-                    tracker.tell(hub, *id, &mut news, by);
+                    tracker.notify(hub, *id, &mut invalidation, by);
                 }
             }
         }
     }
 
-    /// Tells everybody to forget everything. All shards are locked; what comes back takes long to free.
-    pub fn tell_all(&self, hub: &Hub) -> Garbage {
-        let mut news = News::of(None);
+    /// Tells every client to drop its cache. All shards are locked. The result may take long to free.
+    pub fn notify_all(&self, hub: &Hub) -> Garbage {
+        let mut invalidation = Invalidation::of(None);
         for (id, tracker) in &mut self.lock().all {
-            tracker.tell(hub, *id, &mut news, NOBODY);
+            tracker.notify(hub, *id, &mut invalidation, NOBODY);
         }
         Garbage::of(&self.readers)
     }
 
-    /// Whatever this connection was told between its last replies, for itself or for others, has been taken
-    /// back with them: it is told to forget everything.
+    /// Tells a client to drop its cache, after replies were withdrawn together with the invalidations between
+    /// them; also the clients that redirect to it.
     pub fn forget_all(&self, hub: &Hub, id: u64) {
-        let mut news = News::of(None);
+        let mut invalidation = Invalidation::of(None);
         for (other, tracker) in &mut self.lock().all {
             if *other == id || tracker.mode.redirect == id {
-                tracker.tell(hub, *other, &mut news, NOBODY);
+                tracker.notify(hub, *other, &mut invalidation, NOBODY);
             }
         }
+    }
+
+    /// Checks what always holds.
+    ///
+    /// # Errors
+    /// A sentence that names the fault.
+    pub fn check(&self) -> Result<(), String> {
+        self.readers.check()?;
+        let Clients { all, prefixes } = &*self.lock();
+        let (on, count) = (self.is_on(), self.prefix_count.load(SeqCst));
+        ensure!(on != all.is_empty(), "{} clients track, but the flag is {on}", all.len());
+        ensure!(count == prefixes.len(), "{} prefixes, counted: {count}", prefixes.len());
+        let mut by_prefix = BTreeMap::<Box<[u8]>, BTreeSet<u64>>::new();
+        for (id, tracker) in all {
+            for prefix in &tracker.prefixes {
+                by_prefix.entry(prefix.clone()).or_default().insert(*id);
+            }
+        }
+        ensure!(by_prefix == *prefixes, "prefixes {prefixes:?}, by client {by_prefix:?}");
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Clients> {
@@ -286,25 +310,25 @@ impl Tracking {
 }
 
 impl Tracker {
-    /// Tells the client, or whom it redirects to.
-    fn tell(&mut self, hub: &Hub, id: u64, news: &mut News, by: u64) {
+    /// Notifies the client, or the one to which it redirects.
+    fn notify(&mut self, hub: &Hub, id: u64, invalidation: &mut Invalidation, by: u64) {
         if self.mode.noloop && by == id {
             return;
         }
         let Some(target) = &self.target else {
             if self.outbox.protocol() == Protocol::Resp3 {
-                hub.send_to(id, &self.outbox, news.as_push());
+                hub.send_to(id, &self.outbox, invalidation.as_push());
             }
             return;
         };
         let redirect = self.mode.redirect;
         match target.upgrade().filter(|outbox| !outbox.is_closed()) {
             Some(outbox) if outbox.protocol() == Protocol::Resp3 => {
-                hub.send_to(redirect, &outbox, news.as_push());
+                hub.send_to(redirect, &outbox, invalidation.as_push());
             }
-            // In RESP2 only who listens expects anything but replies.
+            // A RESP2 client expects nothing but replies unless it subscribes.
             Some(outbox) if hub.counts(redirect).total() > 0 => {
-                hub.send_to(redirect, &outbox, news.as_message());
+                hub.send_to(redirect, &outbox, invalidation.as_message());
             }
             Some(_) => {}
             None => {
@@ -321,17 +345,17 @@ impl Tracker {
     }
 }
 
-/// What clients are told, encoded once for each form in which somebody gets it.
-struct News<'a> {
-    /// The keys to forget, or all.
+/// An invalidation, encoded at most once in each form.
+struct Invalidation<'a> {
+    /// The keys that changed; `None` for all.
     keys: Option<&'a [&'a [u8]]>,
     push: Option<Arc<[u8]>>,
     message: Option<Arc<[u8]>>,
 }
 
-impl<'a> News<'a> {
-    fn of(keys: Option<&'a [&'a [u8]]>) -> News<'a> {
-        News { keys, push: None, message: None }
+impl<'a> Invalidation<'a> {
+    fn of(keys: Option<&'a [&'a [u8]]>) -> Invalidation<'a> {
+        Invalidation { keys, push: None, message: None }
     }
 
     fn as_push(&mut self) -> &Arc<[u8]> {
@@ -388,9 +412,15 @@ mod tests {
             outbox
         }
 
+        #[track_caller]
+        fn counts(&self) -> [usize; 4] {
+            assert_eq!(self.tracking.check(), Ok(()));
+            self.tracking.counts()
+        }
+
         fn change(&self, keys: &[&str], by: u64) {
             let keys: Vec<Box<[u8]>> = keys.iter().map(|key| key.as_bytes().into()).collect();
-            keys.iter().for_each(|key| self.tracking.tell_readers(&self.hub, key, by));
+            keys.iter().for_each(|key| self.tracking.notify_readers(&self.hub, key, by));
             self.tracking.broadcast(&self.hub, &keys, by);
         }
 
@@ -399,7 +429,7 @@ mod tests {
         }
     }
 
-    /// What the client has been told since it was last asked, without what is always the same.
+    /// What the client was sent since the last call, without what is always the same.
     fn told(outbox: &Outbox) -> String {
         let mut reply = Reply::new(Protocol::Resp3);
         outbox.take_held(&mut reply, 0, true);
@@ -408,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_is_told_once_and_only_while_it_tracks() {
+    fn a_reader_is_notified_once_and_only_while_it_tracks() {
         let place = place();
         let (one, other) = (place.client(1, READS, &[]), place.client(2, READS, &[]));
         place.read(1, &["a", "b"]);
@@ -419,31 +449,31 @@ mod tests {
         place.tracking.leave(1);
         place.change(&["b"], NOBODY);
         assert_eq!(told(&one), "");
-        assert_eq!(place.tracking.counts(), [1, 0, 0, 0]);
+        assert_eq!(place.counts(), [1, 0, 0, 0]);
     }
 
     #[test]
-    fn when_nobody_tracks_any_more_nothing_is_kept() {
+    fn when_the_last_client_stops_tracking_the_tables_are_empty() {
         let place = place();
         assert!(!place.on.load(SeqCst));
         let _one = place.client(1, READS, &[]);
         let prefixes = Mode { what: Tracked::Prefixes, ..READS };
         let _other = place.client(2, prefixes, &[b"x", b"y"]);
         place.read(1, &["a", "b"]);
-        assert_eq!(place.tracking.counts(), [2, 2, 2, 2]);
+        assert_eq!(place.counts(), [2, 2, 2, 2]);
         place.tracking.leave(2);
-        assert_eq!(place.tracking.counts(), [1, 2, 2, 0]);
+        assert_eq!(place.counts(), [1, 2, 2, 0]);
         assert!(place.on.load(SeqCst));
         place.tracking.leave(1);
-        assert_eq!(place.tracking.counts(), [0; 4]);
+        assert_eq!(place.counts(), [0; 4]);
         place.read(1, &["a"]);
         place.tracking.leave(1);
-        assert_eq!(place.tracking.counts(), [0; 4], "it was killed while it read");
+        assert_eq!(place.counts(), [0; 4], "a killed client that was reading stops twice");
         assert!(!place.on.load(SeqCst));
     }
 
     #[test]
-    fn who_broadcasts_is_told_by_prefix_in_order_and_not_of_its_own() {
+    fn a_bcast_client_is_notified_by_prefix_in_order_and_with_noloop_not_of_its_own_changes() {
         let place = place();
         let mode = Mode { what: Tracked::Prefixes, noloop: true, redirect: 0 };
         let one = place.client(1, mode, &[b"a", b"b"]);
@@ -456,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_its_limit_the_table_forgets_keys_as_if_they_had_changed() {
+    fn beyond_its_limit_the_table_drops_keys_as_if_they_had_changed() {
         let place = place();
         let client = place.client(1, READS, &[]);
         place.config.set(&[(b"tracking-table-max-keys", b"2")]).expect("a setting");
@@ -466,11 +496,11 @@ mod tests {
         assert_eq!(told(&client).matches("| *1 ").count(), 2);
         place.config.set(&[(b"tracking-table-max-keys", b"0")]).expect("a setting");
         place.read(1, &["a", "b", "c", "d"]);
-        assert_eq!(place.tracking.counts(), [1, 4, 4, 0]);
+        assert_eq!(place.counts(), [1, 4, 4, 0]);
     }
 
     #[test]
-    fn a_redirection_breaks_with_its_target_and_says_so() {
+    fn a_redirection_breaks_when_its_target_is_gone_and_the_client_is_notified() {
         let place = place();
         let (target, own) = (Arc::new(Outbox::new(None)), Arc::new(Outbox::new(None)));
         own.set_protocol(Protocol::Resp3);
@@ -479,13 +509,13 @@ mod tests {
         let is_broken = || place.tracking.state(1).is_some_and(|state| state.broken);
         place.read(1, &["a"]);
         place.change(&["a"], NOBODY);
-        assert_eq!(told(&target), "", "it speaks RESP2 and does not listen");
+        assert_eq!(told(&target), "", "it speaks RESP2 and has not subscribed");
         target.set_protocol(Protocol::Resp3);
-        drop(place.tracking.tell_all(&place.hub));
+        drop(place.tracking.notify_all(&place.hub));
         assert_eq!((told(&target), told(&own)), ("| _ ".into(), String::new()));
         assert!(!is_broken());
         drop(target);
-        drop(place.tracking.tell_all(&place.hub));
+        drop(place.tracking.notify_all(&place.hub));
         assert_eq!(told(&own), ">2 $21 tracking-redir-broken :2 ");
         assert!(is_broken());
     }
