@@ -189,7 +189,7 @@ fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         }
     };
     if may_repeat {
-        hash.choose_again_and_again(chosen, show);
+        hash.choose_with_repetition(chosen, show);
     } else {
         hash.choose(chosen as usize).into_iter().for_each(&mut show);
     }

@@ -87,21 +87,21 @@ impl Guard for Exclusive<'_> {
 }
 
 /// Locked shards.
-pub(super) enum Guards<G> {
-    /// The shard of the command's only key, whose hash is known.
-    One { hash: u64, guard: G },
+pub(super) enum Guards<'k, G> {
+    /// The shard of the command's only key.
+    One { key: HashedKey<'k>, guard: G },
     /// Several, in ascending order of their index.
     Many(Vec<(usize, G)>),
 }
 
-impl<G> Guards<G> {
+impl<'k, G> Guards<'k, G> {
     /// Calls `lock` once for each shard of the keys, in ascending order.
-    pub(super) fn of<'k>(mut keys: impl Keys<'k>, mut lock: impl FnMut(usize) -> G) -> Guards<G> {
+    pub(super) fn of(mut keys: impl Keys<'k>, mut lock: impl FnMut(usize) -> G) -> Guards<'k, G> {
         if keys.len() == 1
             && let Some(key) = keys.next()
         {
             let key = HashedKey::new(key);
-            return Guards::One { hash: key.hash(), guard: lock(key.shard()) };
+            return Guards::One { key, guard: lock(key.shard()) };
         }
         let mut shards: Vec<usize> = keys.map(|key| HashedKey::new(key).shard()).collect();
         shards.sort_unstable();

@@ -1,23 +1,25 @@
-//! Bytes that stand in the map itself while they are short: keys, and strings as values.
+//! Byte strings that are stored in place while they are short: keys, and strings as values.
 //!
-//! Most are. That spares an allocation each; and, which is more, a cache miss: in a keyspace that does not
-//! fit into the processor's cache, to go where a pointer points costs a lookup a tenth of a microsecond,
-//! as much as all it computes. (Redis puts short strings behind their header for the same reason.)
+//! Most are short. Storing them in place saves an allocation each and, more important, a cache miss: when the
+//! data exceeds the CPU cache, following a pointer costs a lookup a tenth of a microsecond, as much as all
+//! that it computes. (Redis stores short strings directly behind their header for the same reason.)
+//!
+//! What always holds: equal bytes are equal in either form; the bytes behind a short string are zero.
 
 use std::fmt;
 use std::ops::Deref;
 
-/// At most `N` bytes in place (255 if `N` is larger), or more of them in an `L` elsewhere.
+/// Up to `N` bytes in place (255 if `N` is larger), or any number of bytes in an `L` on the heap.
 #[derive(Clone)]
 pub enum Inline<const N: usize, L> {
     /// The first `length` bytes.
     Short {
         /// At most `N`.
         length: u8,
-        /// The bytes, and zeros behind them.
+        /// The bytes, followed by zeros.
         bytes: [u8; N],
     },
-    /// Bytes that are more, or once were.
+    /// More than `N` bytes, or bytes that were changed in place.
     Long(L),
 }
 
@@ -47,7 +49,7 @@ impl<const N: usize, L: Deref<Target = [u8]>> Deref for Inline<N, L> {
 }
 
 impl<const N: usize> Inline<N, Vec<u8>> {
-    /// As a vector, to be changed in place. It stays one from then on.
+    /// The bytes as a vector, to change them in place. They stay in the vector from then on.
     pub fn to_mut(&mut self) -> &mut Vec<u8> {
         loop {
             match self {
@@ -57,8 +59,8 @@ impl<const N: usize> Inline<N, Vec<u8>> {
         }
     }
 
-    /// Puts these bytes in the place of the others, if what is reserved is about right for them; says
-    /// whether.
+    /// Overwrites the bytes if the reserved memory suits the new ones, neither too small nor much too large.
+    /// Returns whether it did.
     pub fn overwrite(&mut self, bytes: &[u8]) -> bool {
         let room = bytes.len()..=2 * bytes.len() + 32;
         match self {
@@ -72,7 +74,7 @@ impl<const N: usize> Inline<N, Vec<u8>> {
         true
     }
 
-    /// The memory beside its own that it has reserved, in bytes.
+    /// The reserved heap memory in bytes.
     pub fn heap_bytes(&self) -> usize {
         match self {
             Inline::Short { .. } => 0,
@@ -82,7 +84,7 @@ impl<const N: usize> Inline<N, Vec<u8>> {
 }
 
 impl<const N: usize> Inline<N, Box<[u8]>> {
-    /// The memory beside its own that a copy of so many bytes takes.
+    /// The heap memory in bytes that a copy of `length` bytes takes.
     pub fn heap_bytes_of(length: usize) -> usize {
         if length <= N { 0 } else { length }
     }
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_its_length_and_its_form_it_is_the_same_bytes() {
+    fn bytes_are_the_same_for_every_length_and_form() {
         for length in [0, 1, 37, 38, 39, 255, 256, 1000] {
             let bytes: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
             let copy = Inline::<38, Vec<u8>>::new(&bytes);

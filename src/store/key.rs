@@ -1,16 +1,16 @@
-//! Keys, and the one hash of a key that finds both its shard and its place in the shard's map.
+//! Keys, and their hash, which finds both the shard of a key and its place in the shard's map.
 //!
-//! The hash is SipHash with a secret of this process (`RandomState`), so nobody can choose keys that
-//! collide. It is the dearest part of a lookup, so a command computes it once: [`HashedKey`] carries
-//! it along, and the maps take it as it is. The bits of a hash:
+//! The hash is SipHash with a secret of this process (`RandomState`), so that nobody can choose keys that
+//! collide. It is the most expensive part of a lookup, so a command computes it once: [`HashedKey`] carries it
+//! along, and the maps use it as it is. The bits of a hash:
 //!
 //! ```text
 //!  63    57 56        45 44  41 40                    0
 //! |  tag   |   shard    |      |       position        |     (the map itself uses the tag and the
-//! ```                                                          low bits, so none goes to waste)
+//! ```                                                         low bits: no bit is wasted)
 //!
-//! `position` orders the keys of a shard for `SCAN`; with the shard it makes a cursor of 53 bits,
-//! which even a client that keeps numbers as doubles hands back unharmed.
+//! `position` orders the keys of a shard for `SCAN`. Together with the shard it makes a cursor of 53 bits,
+//! which survives even in clients that store numbers as doubles.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -27,10 +27,10 @@ pub const POSITION_BITS: u32 = 41;
 
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// A key as a map owns it; with so many bytes in place it takes three words.
+/// A key that a map owns. Up to 22 bytes are stored in place, which makes it three words.
 pub type Key = Inline<22, Box<[u8]>>;
 
-/// A key as a command names it, with its hash.
+/// A key that a command names, with its hash.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HashedKey<'a> {
     hash: u64,
@@ -38,47 +38,57 @@ pub struct HashedKey<'a> {
 }
 
 impl<'a> HashedKey<'a> {
-    /// Hashes the key.
+    /// Hashes a key.
     pub fn new(bytes: &'a [u8]) -> HashedKey<'a> {
         let mut hasher = SECRET.build_hasher();
         hasher.write(bytes);
         HashedKey { hash: hasher.finish(), bytes }
     }
 
-    /// Another name for a key whose hash is known: the view of a one-key command.
-    pub(super) fn with_hash(bytes: &'a [u8], hash: u64) -> HashedKey<'a> {
-        debug_assert_eq!(HashedKey::new(bytes).hash, hash, "the command has just one key");
-        HashedKey { hash, bytes }
+    /// The same key in other memory: how a handler names the key of its one-key command. Comparing is far
+    /// cheaper than hashing again, and usually the memory is the same.
+    ///
+    /// # Panics
+    /// If it is another key, which may belong to a shard that is not locked: going on could corrupt data.
+    #[inline]
+    pub(super) fn renamed<'k>(&self, bytes: &'k [u8]) -> HashedKey<'k> {
+        if !std::ptr::eq(bytes, self.bytes) && bytes != self.bytes {
+            self.refuse(bytes);
+        }
+        HashedKey { hash: self.hash, bytes }
     }
 
-    /// The hash.
-    pub(super) fn hash(&self) -> u64 {
-        self.hash
+    #[cold]
+    fn refuse(&self, other: &[u8]) -> ! {
+        let (declared, used) = (self.bytes.escape_ascii(), other.escape_ascii());
+        unreachable!(
+            "a command on the key \"{declared}\" used \"{used}\", which its row does not name"
+        )
     }
 
-    /// The key.
+    /// The bytes of the key.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The number of the shard that has the key, in every database.
+    /// The index of the key's shard, the same in every database.
     pub fn shard(&self) -> usize {
         (self.hash >> (57 - SHARD_BITS)) as usize & ((1 << SHARD_BITS) - 1)
     }
 
-    /// Where the key stands in the order in which `SCAN` visits its shard.
+    /// The place of the key in the order in which `SCAN` visits its shard.
     pub fn position(&self) -> u64 {
         self.hash & ((1 << POSITION_BITS) - 1)
     }
 }
 
-/// What a map compares: an owned key, or a borrowed one whose hash is known already. (`HashMap`
-/// wants the borrowed form to be a reference *into* the key, which a hash beside it cannot be; a
-/// trait object is the way to have two representations of one thing.)
+/// What a map looks up: an owned key, or a borrowed one whose hash is known. (`HashMap` wants the borrowed
+/// form to be a reference *into* the key, which a hash beside it cannot be. A trait object is how one type
+/// can stand for both.)
 pub trait Lookup {
-    /// Its hash.
+    /// The hash of the key.
     fn hash(&self) -> u64;
-    /// The key.
+    /// The bytes of the key.
     fn bytes(&self) -> &[u8];
 }
 
@@ -128,7 +138,7 @@ impl PartialEq for dyn Lookup + '_ {
 
 impl Eq for dyn Lookup + '_ {}
 
-/// Takes the hash of a key as it is.
+/// A hasher that returns the hash of a key unchanged.
 #[derive(Default)]
 pub struct PassThrough(u64);
 

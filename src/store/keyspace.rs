@@ -205,7 +205,7 @@ impl Keyspace {
     }
 
     /// Locks the shards of the keys for reading.
-    pub fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
+    pub fn read<'v, 'k: 'v>(&'v self, db: usize, keys: impl Keys<'k>) -> ReadView<'v> {
         let lock = |index| {
             trace!("Keyspace::read", "locks shard {index} of {SHARDS} for reading");
             self.shared(index)
@@ -214,7 +214,7 @@ impl Keyspace {
     }
 
     /// Locks the shards of the keys for writing.
-    pub fn write<'k>(&self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
+    pub fn write<'v, 'k: 'v>(&'v self, db: usize, keys: impl Keys<'k>) -> WriteView<'v> {
         let lock = |index| {
             trace!("Keyspace::write", "locks shard {index} of {SHARDS} for writing");
             self.exclusive(index)
@@ -346,11 +346,11 @@ impl Keyspace {
 }
 
 impl Shards for &Keyspace {
-    fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
+    fn read<'v, 'k: 'v>(&'v self, db: usize, keys: impl Keys<'k>) -> ReadView<'v> {
         Keyspace::read(self, db, keys)
     }
 
-    fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
+    fn write<'v, 'k: 'v>(&'v mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'v> {
         Keyspace::write(self, db, keys)
     }
 
@@ -431,6 +431,16 @@ fn patiently<G>(attempt: impl Fn() -> TryLockResult<G>) -> Option<G> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[should_panic(expected = "a command on the key \"own\" used \"other\"")]
+    fn a_one_key_command_cannot_use_another_key() {
+        let keyspace = Keyspace::new(Arc::new(Config::new()));
+        let copied = b"own".to_vec();
+        let view = keyspace.read(0, std::iter::once(&b"own"[..]));
+        assert!(!view.contains(b"own") && !view.contains(&copied));
+        view.contains(b"other");
+    }
 
     #[test]
     fn to_prefetch_waits_for_no_lock_and_keeps_none() {

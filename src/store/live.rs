@@ -1,15 +1,15 @@
-//! A hash as a reader sees it at one moment: without the fields that have expired by then.
+//! A hash as a reader sees it: without the fields that have expired.
 //!
-//! Readers cannot remove anything, so they must look past what has expired until a writer or the
-//! sweeper does. For a hash that nothing in has expired, which is nearly every one, this costs a look
-//! at its earliest deadline, if it has any, and no more.
+//! Readers cannot remove anything, so they skip expired fields until a writer or the sweeper removes them.
+//! For a hash without expired fields, which is nearly every hash, that costs a comparison with its earliest
+//! expiry, if it has one.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use super::hash::{Field, Hash};
 
-/// See the module's opening words.
+/// A hash and the moment at which it is seen.
 #[derive(Clone, Copy)]
 pub struct LiveHash<'a> {
     hash: &'a Hash,
@@ -27,12 +27,12 @@ impl<'a> LiveHash<'a> {
         self.hash.len() - self.expired
     }
 
-    /// Whether there is no field. (A key whose hash is such is not there either.)
+    /// Whether there are no fields. (Then the key has expired, too.)
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// A field with its value and deadline.
+    /// The field with its value and expiry.
     pub fn field(self, name: &[u8]) -> Option<Field<'a>> {
         self.hash.get(name).filter(|field| self.is_live(field))
     }
@@ -42,7 +42,7 @@ impl<'a> LiveHash<'a> {
         self.field(name).map(|field| field.value)
     }
 
-    /// Whether the field is there.
+    /// Whether the field exists.
     pub fn contains(self, name: &[u8]) -> bool {
         self.field(name).is_some()
     }
@@ -61,14 +61,14 @@ impl<'a> LiveHash<'a> {
         })
     }
 
-    /// So many fields by lot, or all if there are not so many; none twice.
+    /// `count` different fields at random, or all if there are not more.
     pub fn choose(self, count: usize) -> Vec<Field<'a>> {
         if count >= self.len() {
             return self.iter().collect();
         }
         let mut random = Random::new();
-        // Where it takes few attempts to meet a field that is live and not chosen yet, that is tried;
-        // otherwise a walk through all costs no more than the reply.
+        // Drawing numbers is quick as long as most of them hit a live field that is not chosen yet. Otherwise
+        // all live fields are collected, which costs no more than the reply; packed ones are few anyway.
         if self.hash.is_packed() || 2 * count > self.len() || self.is_mostly_expired() {
             let mut all: Vec<Field> = self.iter().collect();
             for place in 0..count {
@@ -87,16 +87,14 @@ impl<'a> LiveHash<'a> {
         chosen
     }
 
-    /// Shows so many fields by lot, each chosen anew from all.
-    pub fn choose_again_and_again(self, count: u64, mut visit: impl FnMut(Field<'a>)) {
+    /// Visits `count` fields at random, which may repeat.
+    pub fn choose_with_repetition(self, count: u64, mut visit: impl FnMut(Field<'a>)) {
         if self.is_empty() {
             return;
         }
         let mut random = Random::new();
-        let all: Vec<Field> = match count > 1 && self.hash.is_packed() || self.is_mostly_expired() {
-            true => self.iter().collect(),
-            false => Vec::new(),
-        };
+        let collects = count > 1 && self.hash.is_packed() || self.is_mostly_expired();
+        let all: Vec<Field> = if collects { self.iter().collect() } else { Vec::new() };
         for _ in 0..count {
             visit(match all.len() {
                 0 => self.any(&mut random),
@@ -105,7 +103,7 @@ impl<'a> LiveHash<'a> {
         }
     }
 
-    /// One field by lot, of at least one.
+    /// A random field. There must be a live one.
     fn any(self, random: &mut Random) -> Field<'a> {
         loop {
             let field = self.hash.nth(random.below(self.hash.len()));
@@ -124,7 +122,7 @@ impl<'a> LiveHash<'a> {
     }
 }
 
-/// Numbers by lot: the hashes of 0, 1, 2, ... under a random key, the best that std offers.
+/// Random numbers: the hashes of 0, 1, 2, ... under a random key, the best that std offers.
 struct Random {
     key: RandomState,
     drawn: u64,
@@ -135,7 +133,7 @@ impl Random {
         Random { key: RandomState::new(), drawn: 0 }
     }
 
-    /// A number below the bound. (It favours none by more than one in 2^64 / bound.)
+    /// A number below the bound. (The bias is at most bound / 2^64.)
     fn below(&mut self, bound: usize) -> usize {
         self.drawn += 1;
         let wide = u128::from(self.key.hash_one(self.drawn)) * bound as u128;
@@ -149,8 +147,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// A hash in either form, in which every third of the fields has expired at 1000, and the names of
-    /// the others.
+    /// A hash in either form in which every third field has expired at 1000, and the names of the others.
     fn third_expired(fields: usize, packed: bool) -> (Hash, HashSet<Vec<u8>>) {
         let entries = if packed { usize::MAX } else { 0 };
         let mut hash = Hash::new();
@@ -165,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_is_seen_by_nothing() {
+    fn no_method_shows_an_expired_field() {
         for packed in [true, false] {
             let (hash, live) = third_expired(100, packed);
             let seen = LiveHash::new(&hash, 1000);
@@ -189,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_is_of_live_fields_and_every_one_has_its_chance() {
+    fn a_random_choice_takes_every_live_field_sooner_or_later_and_no_other() {
         for (packed, now_ms, count) in [
             (true, 1000, 1),
             (false, 1000, 10),
@@ -204,14 +201,14 @@ mod tests {
             for _ in 0..200 {
                 let chosen = seen.choose(count);
                 let names: HashSet<&[u8]> = chosen.iter().map(|field| field.name).collect();
-                assert_eq!((chosen.len(), names.len()), (count, count), "none twice");
+                assert_eq!((chosen.len(), names.len()), (count, count), "all different");
                 assert!(names.is_subset(&live));
-                seen.choose_again_and_again(20, |field| {
+                seen.choose_with_repetition(20, |field| {
                     assert!(live.contains(field.name));
                     *met.entry(field.name).or_insert(0) += 1;
                 });
             }
-            // 4,000 drawn from at most 66: about 60 of each, and never none.
+            // 4,000 drawn from at most 66: about 60 of each.
             assert_eq!(met.len(), live.len());
             assert!(met.values().all(|&times| times < 400), "{met:?}");
         }

@@ -173,9 +173,9 @@ impl Model {
                 view.insert(key, Value::Hash(hash.into()), expires_at_ms);
                 self.set(place, Item::new(Content::Hash(fields), expires_at_ms));
             }
-            4 | 5 => self.append(view, place, &bytes),
-            6 | 7 => self.set_field(view, place, bytes, expires_at_ms),
-            8 => self.remove_field(view, place, &bytes),
+            4 | 5 => self.append(view, &place, &bytes),
+            6 | 7 => self.set_field(view, &place, bytes, expires_at_ms),
+            8 => self.remove_field(view, &place, &bytes),
             9 => assert_eq!(view.remove(key), self.remove(&place).is_some()),
             10 => {
                 if view.contains(key) {
@@ -205,9 +205,9 @@ impl Model {
     }
 
     /// Changes a string in place, or only looks at it.
-    fn append(&mut self, view: &mut WriteView, place: Place, bytes: &[u8]) {
+    fn append(&mut self, view: &mut WriteView, place: &Place, bytes: &[u8]) {
         let changes = !self.random.one_in(4);
-        let content = self.items.get_mut(&place).map(|item| &mut item.content);
+        let content = self.items.get_mut(place).map(|item| &mut item.content);
         match (view.string_mut(&place.1), content) {
             (Ok(None), None) | (Err(WrongType), Some(Content::Hash(_))) => {}
             (Ok(Some(found)), Some(Content::String(expected))) => {
@@ -216,7 +216,7 @@ impl Model {
                     found.extend(bytes);
                     expected.extend(bytes);
                     view.finish_write(true);
-                    self.signal(&place);
+                    self.signal(place);
                 }
             }
             (found, expected) => panic!("{place:?} holds {found:?}, not {expected:?}"),
@@ -226,7 +226,7 @@ impl Model {
     fn set_field(
         &mut self,
         view: &mut WriteView,
-        place: Place,
+        place: &Place,
         value: Vec<u8>,
         expires_at_ms: Option<i64>,
     ) {
@@ -240,14 +240,14 @@ impl Model {
                 let old = fields.insert(name, (value, expires_at_ms));
                 assert_eq!(is_new, Ok(old.is_none()));
                 view.finish_write(true);
-                self.signal(&place);
+                self.signal(place);
             }
         }
     }
 
-    fn remove_field(&mut self, view: &mut WriteView, place: Place, name: &[u8]) {
+    fn remove_field(&mut self, view: &mut WriteView, place: &Place, name: &[u8]) {
         let removed = view.edit_hash(&place.1, |hash| hash.remove(name));
-        match self.items.get_mut(&place).map(|item| &mut item.content) {
+        match self.items.get_mut(place).map(|item| &mut item.content) {
             None => assert_eq!(removed, Ok(None)),
             Some(Content::String(_)) => assert_eq!(removed, Err(WrongType)),
             Some(Content::Hash(fields)) => {
@@ -256,10 +256,10 @@ impl Model {
                 let is_empty = fields.is_empty();
                 if existed {
                     view.finish_write(true);
-                    self.signal(&place);
+                    self.signal(place);
                 }
                 if is_empty {
-                    self.items.remove(&place);
+                    self.items.remove(place);
                 }
             }
         }
@@ -373,9 +373,9 @@ impl Run {
                 let mut all = self.keyspace.write_all(db);
                 let every = self.model.random.one_in(3);
                 if every {
-                    all.flush_all()
+                    all.flush_all();
                 } else {
-                    all.flush()
+                    all.flush();
                 }
                 let places = self.model.items.keys().cloned();
                 let gone: Vec<Place> = places.filter(|(of, _)| every || *of == db).collect();

@@ -9,9 +9,9 @@ use super::whole::{ReadAll, WriteAll};
 /// See the module's opening words.
 pub trait Shards {
     /// Keys, to be read.
-    fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_>;
+    fn read<'v, 'k: 'v>(&'v self, db: usize, keys: impl Keys<'k>) -> ReadView<'v>;
     /// Keys, to be changed.
-    fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_>;
+    fn write<'v, 'k: 'v>(&'v mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'v>;
     /// The whole keyspace, to be read.
     fn read_all(&self, db: usize) -> ReadAll<'_>;
     /// The whole keyspace, to be changed.

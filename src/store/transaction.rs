@@ -151,12 +151,12 @@ impl<'a> Transaction<'a> {
 }
 
 impl Shards for Transaction<'_> {
-    fn read<'k>(&self, db: usize, keys: impl Keys<'k>) -> ReadView<'_> {
+    fn read<'v, 'k: 'v>(&'v self, db: usize, keys: impl Keys<'k>) -> ReadView<'v> {
         let lend = |index| Shared::Lent(self.shards[self.place_of(index)].1.shard());
         View::new(self.env, db, Guards::of(keys, lend)).at(self.now_ms)
     }
 
-    fn write<'k>(&mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'_> {
+    fn write<'v, 'k: 'v>(&'v mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'v> {
         // Shards are asked for in ascending order, so each is split off from those behind it.
         let mut rest = self.shards.iter_mut();
         let lend = |index| {

@@ -1,4 +1,4 @@
-//! What a key holds: a value of one of the types, perhaps a deadline, and what `OBJECT` tells of it.
+//! What a key holds: a value of some type, perhaps an expiry, and what `OBJECT` shows.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -6,10 +6,10 @@ use super::hash::Hash;
 use super::inline::Inline;
 use crate::text::integer;
 
-/// The bytes of a string. So many stand in place, which makes a key and its entry 80 bytes.
+/// The bytes of a string. Up to 38 are stored in place, which makes a key and its entry 80 bytes.
 pub type ByteString = Inline<38, Vec<u8>>;
 
-/// A value. Strings and hashes live in one map, or there could be no `WRONGTYPE`.
+/// A value. Strings and hashes share one map: a key has one type.
 #[derive(Clone)]
 pub enum Value {
     /// A byte string.
@@ -18,16 +18,16 @@ pub enum Value {
     Hash(Box<Hash>),
 }
 
-/// Values that take long to free are not freed under a lock. These are strings of more bytes …
+/// Values that take long to free are not freed under a lock: strings of more bytes than this …
 const COSTLY_BYTES: usize = 1 << 20;
-/// … and hashes of more fields.
+/// … and hashes of more fields than this.
 const COSTLY_FIELDS: usize = 512;
 
-/// The longest string that Redis keeps in one piece with what it knows of it.
+/// The longest string that Redis stores in one allocation with its header.
 const EMBEDDED_BYTES: usize = 44;
 
 impl Value {
-    /// The name of the type, as `TYPE` answers it.
+    /// The name of the type, as `TYPE` returns it.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::String(_) => "string",
@@ -43,8 +43,8 @@ impl Value {
         }
     }
 
-    /// The memory that it has reserved beside its entry, in bytes. Of a large hash so many fields are
-    /// looked at, and the others taken for like them; 0 for all.
+    /// The heap memory in bytes, without the entry itself. For a large hash it is estimated from the first
+    /// `samples` fields; 0 means all of them.
     pub fn heap_bytes(&self, samples: usize) -> usize {
         match self {
             Value::String(bytes) => bytes.heap_bytes(),
@@ -53,51 +53,50 @@ impl Value {
     }
 }
 
-/// How a string was last origin. Redis picks the form in which it keeps a string by that, so `OBJECT
-/// ENCODING` tells the one from the other, and nothing else does. Like Redis, a log remembers only the
-/// string: after a restart, whatever it does not write in place again counts as origin whole.
+/// How a string was last written. Redis chooses a string's encoding by that, so `OBJECT ENCODING` shows it;
+/// nothing else does. As in Redis, the log records only the string: after a restart, a string is
+/// [`StringOrigin::Whole`] unless replay changes it in place.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum StringOrigin {
-    /// As a whole: SET and its kin. What looks like an integer is kept as one.
+    /// As a whole, by commands such as SET. Redis stores an integer as one.
     #[default]
     Whole,
-    /// As a whole, but as text whatever it looks like: INCRBYFLOAT.
+    /// As a whole, by INCRBYFLOAT. Redis stores it as text even if it is an integer.
     AsText,
-    /// In part, where it stands: APPEND, SETBIT, PFADD and the like. Nobody makes it compact again.
+    /// In place, by commands such as APPEND, SETBIT and PFADD. Redis does not make it compact again.
     InPlace,
 }
 
-/// A value with what is kept beside it.
+/// A value with its expiry and what `OBJECT` shows.
 pub struct Entry {
     /// What the key holds.
     pub value: Value,
     /// Unix time in milliseconds, or [`NEVER`]. (An `Option` would take 8 bytes more per key.)
     expires_at_ms: i64,
-    /// The second of its last use, by the clock of the keyspace. Readers set it too, who hold no more
-    /// than a read lock.
+    /// The second of its last use, by the clock of the keyspace. Atomic because readers, which hold only a
+    /// read lock, set it too.
     used_at: AtomicU32,
-    /// How its string was last origin.
+    /// How its string was last written.
     pub origin: StringOrigin,
 }
 
-/// The deadline of what does not expire. The other end of the range is a deadline that can be asked
-/// for; before 1970 nothing can.
+/// The expiry of a key that does not expire. A client can ask for `i64::MAX`, but not for a time before 1970.
 const NEVER: i64 = i64::MIN;
 
 impl Entry {
-    /// A value that expires then, or never.
+    /// An entry that expires at that Unix time in milliseconds, or never.
     pub fn new(value: Value, expires_at_ms: Option<i64>) -> Entry {
         let (used_at, origin) = (AtomicU32::new(0), StringOrigin::default());
         Entry { value, expires_at_ms: expires_at_ms.unwrap_or(NEVER), used_at, origin }
     }
 
-    /// Another of the same value and deadline.
+    /// A copy with the same value, expiry and origin, not used yet.
     pub fn copy(&self) -> Entry {
         let copy = Entry::new(self.value.clone(), self.expires_at_ms());
         Entry { origin: self.origin, ..copy }
     }
 
-    /// Overwrites a string without a deadline where it stands, if the room is about right; says whether.
+    /// Overwrites a string that does not expire in place, if the reserved memory suits. Returns whether it did.
     pub(super) fn overwrite(&mut self, string: &[u8]) -> bool {
         let done = match &mut self.value {
             Value::String(old) => self.expires_at_ms == NEVER && old.overwrite(string),
@@ -109,8 +108,8 @@ impl Entry {
         done
     }
 
-    /// Takes note of its use. Once a second at most that is a store: the memory of a key that many
-    /// read at once must not wander from core to core.
+    /// Records a use. It stores at most once a second, so that the cache line of a key that many clients read
+    /// does not move from core to core.
     pub(super) fn mark_used(&self, second: u32) {
         if self.used_at.load(Relaxed) != second {
             self.used_at.store(second, Relaxed);
@@ -122,7 +121,7 @@ impl Entry {
         self.used_at.load(Relaxed)
     }
 
-    /// Redis's name for the form in which it would keep this value.
+    /// The name of the encoding that Redis would choose for this value.
     pub fn encoding(&self) -> &'static str {
         match &self.value {
             Value::Hash(hash) if hash.is_packed() && hash.is_timed() => "listpackex",
@@ -138,7 +137,7 @@ impl Entry {
         }
     }
 
-    /// The integer that Redis would keep in the place of this string.
+    /// The integer, if Redis would store this string as one.
     pub fn integer(&self) -> Option<i64> {
         match &self.value {
             Value::String(bytes) if self.origin == StringOrigin::Whole => integer::parse_i64(bytes),
@@ -148,36 +147,35 @@ impl Entry {
 
     /// When it expires: Unix time in milliseconds.
     pub fn expires_at_ms(&self) -> Option<i64> {
-        Some(self.expires_at_ms).filter(|&deadline| deadline != NEVER)
+        Some(self.expires_at_ms).filter(|&expires_at_ms| expires_at_ms != NEVER)
     }
 
     pub(super) fn set_expires_at_ms(&mut self, expires_at_ms: Option<i64>) {
         self.expires_at_ms = expires_at_ms.unwrap_or(NEVER);
     }
 
-    /// Whether it can expire at all.
+    /// Whether the key itself has an expiry.
     pub(super) fn is_volatile(&self) -> bool {
         self.expires_at_ms != NEVER
     }
 
-    /// Whether it, or any field in it, can expire.
+    /// Whether the key or a field in it has an expiry.
     pub(super) fn can_expire(&self) -> bool {
         self.is_volatile() || self.timed_hash().is_some()
     }
 
-    /// Whether its own deadline has passed at that moment. Like Redis, a key is still there in its
-    /// last millisecond.
+    /// Whether the key's own expiry has passed. As in Redis, a key still exists in the millisecond of its
+    /// expiry.
     pub(super) fn has_passed(&self, now_ms: i64) -> bool {
         self.is_volatile() && self.expires_at_ms < now_ms
     }
 
-    /// Whether it is gone at that moment: its own deadline has passed, or it is a hash and those of all
-    /// of its fields have.
+    /// Whether the key has expired: by its own expiry, or because all fields of its hash have expired.
     pub(super) fn is_expired(&self, now_ms: i64) -> bool {
         self.has_passed(now_ms) || self.timed_hash().is_some_and(|hash| hash.is_expired(now_ms))
     }
 
-    /// The earliest deadline of a field in it.
+    /// The earliest expiry of a field in it.
     pub(super) fn earliest_field_ms(&self) -> Option<i64> {
         self.timed_hash().and_then(Hash::earliest_ms)
     }
@@ -196,14 +194,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_takes_no_more_than_it_must() {
+    fn keys_entries_and_values_have_their_intended_sizes() {
         assert_eq!(size_of::<Value>(), 40);
         assert_eq!(size_of::<Entry>(), 56);
         assert_eq!(size_of::<Key>(), 24);
     }
 
     #[test]
-    fn the_encoding_of_a_string_follows_from_its_length_what_it_says_and_how_it_was_written() {
+    fn the_encoding_of_a_string_depends_on_its_length_its_text_and_its_origin() {
         let encoding = |text: &[u8], origin| {
             let entry = Entry::new(Value::String(ByteString::new(text)), None);
             Entry { origin, ..entry }.encoding()

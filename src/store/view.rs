@@ -48,7 +48,7 @@ pub enum Access {
 /// Keys in locked shards.
 pub struct View<'a, G> {
     env: &'a Environment,
-    guards: Guards<G>,
+    guards: Guards<'a, G>,
     /// The database that the methods refer to. `COPY` and `MOVE` change it temporarily, which works because
     /// a key has the same shard in all databases.
     pub db: usize,
@@ -70,7 +70,7 @@ pub type ReadView<'a> = View<'a, Shared<'a>>;
 pub type WriteView<'a> = View<'a, Exclusive<'a>>;
 
 impl<'a, G: Guard> View<'a, G> {
-    pub(super) fn new(env: &'a Environment, db: usize, guards: Guards<G>) -> View<'a, G> {
+    pub(super) fn new(env: &'a Environment, db: usize, guards: Guards<'a, G>) -> View<'a, G> {
         let (now_ms, lookups, changes) = (Cell::new(0), Cell::new((0, 0)), Cell::new(None));
         View { env, guards, db, now_ms, lru: true, replaying: false, lookups, changes }
     }
@@ -204,8 +204,8 @@ impl<'a, G: Guard> View<'a, G> {
     }
 
     fn hashed<'k>(&self, key: &'k [u8]) -> HashedKey<'k> {
-        match self.guards {
-            Guards::One { hash, .. } => HashedKey::with_hash(key, hash),
+        match &self.guards {
+            Guards::One { key: declared, .. } => declared.renamed(key),
             Guards::Many(_) => HashedKey::new(key),
         }
     }

@@ -143,7 +143,7 @@ fn a_server_killed_under_load_comes_back_with_every_acknowledged_write() {
         return;
     }
     let rounds = std::env::var("CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(&["--enable-debug-command", "yes"]);
     fill(&mut server.client(), 1000);
     let mut writers: Vec<Writer> = (0..WRITERS).map(Writer::new).collect();
     let mut random = Rng::of_run();
@@ -176,6 +176,7 @@ fn a_server_killed_under_load_comes_back_with_every_acknowledged_write() {
         });
         server.restart();
         let mut c = server.client();
+        c.expect("DEBUG CHECK", "+OK");
         let sent: u64 = writers.iter().map(|writer| writer.sent).sum();
         let possible = shared + acknowledged.into_inner()..=shared + sent;
         shared = number(&mut c, "counter");
@@ -192,7 +193,7 @@ fn increments_of_20_clients_sum_up_exactly_across_rewrites_and_a_restart() {
     if skipped_on_redis() {
         return;
     }
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(&["--enable-debug-command", "yes"]);
     fill(&mut server.client(), 1000);
     let running = AtomicBool::new(true);
     let counts: Vec<u64> = thread::scope(|scope| {
@@ -225,6 +226,7 @@ fn increments_of_20_clients_sum_up_exactly_across_rewrites_and_a_restart() {
         clients.into_iter().map(|client| client.join().expect("it counts")).collect()
     });
     let check = |c: &mut Client| {
+        c.expect("DEBUG CHECK", "+OK");
         let sum: u64 = counts.iter().sum();
         assert_eq!(number(c, "shared"), sum);
         assert_eq!(c.text("HGET shared:hash field"), sum.to_string());

@@ -103,8 +103,9 @@ fn random_commands_leave_the_same_data_after_a_replay() {
 fn replay_difference(setup: Setup, commands: &[Words]) -> Option<String> {
     let entries = setup.packed_entries.to_string();
     let bytes = setup.sparse_bytes.to_string();
-    let mut server =
-        Server::start(&["--hash-max-listpack-entries", &entries, "--hll-sparse-max-bytes", &bytes]);
+    let mut args = vec!["--hash-max-listpack-entries", &entries, "--hll-sparse-max-bytes", &bytes];
+    args.extend(["--enable-debug-command", "yes"]);
+    let mut server = Server::start(&args);
     let (first, rest) = commands.split_at(commands.len() / 2);
     let (second, third) = rest.split_at(rest.len() / 2);
     for (parts, rewrites) in [([first, &[]], false), ([second, third], true)] {
@@ -118,10 +119,13 @@ fn replay_difference(setup: Setup, commands: &[Words]) -> Option<String> {
                 read_of_transactions(&mut c, batch);
             }
         }
-        let before = state(&mut server.client());
+        let (before, fault_before) = (state(&mut server.client()), fault(&mut server.client()));
         server.kill_9();
         server.restart();
-        let after = state(&mut server.client());
+        let (after, fault_after) = (state(&mut server.client()), fault(&mut server.client()));
+        if let Some(fault) = fault_before.or(fault_after) {
+            return Some(fault);
+        }
         let differs = |key: &&(usize, String)| before.get(key) != after.get(key);
         if let Some(key) = before.keys().chain(after.keys()).find(differs) {
             let (was, is) = (before.get(key), after.get(key));
@@ -129,6 +133,12 @@ fn replay_difference(setup: Setup, commands: &[Words]) -> Option<String> {
         }
     }
     None
+}
+
+/// What `DEBUG CHECK` finds wrong.
+fn fault(c: &mut Client) -> Option<String> {
+    let reply = c.reply("DEBUG CHECK").to_string();
+    (reply != "+OK").then_some(reply)
 }
 
 /// All data of a server: see [`dump`]. For hashes, also the expiry times of all fields.
