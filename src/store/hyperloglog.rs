@@ -1,9 +1,9 @@
-//! HyperLogLog: how many different elements were added, within 0.81 %, in at most 12 KB.
+//! HyperLogLog: estimates how many different elements were added, within 0.81 %, in at most 12 KB.
 //!
 //! **The idea** (Flajolet et al., 2007). The hash of an element chooses one of 16384 registers with 14
-//! of its bits; of the others, the place of the lowest one (1 for an odd number, 51 if there is none) is
-//! its rank, and the register keeps the highest rank it has seen. How many registers have which rank
-//! tells the number of elements: see `estimate`.
+//! of its bits. The place of the lowest one bit among the others (1 for an odd number, 51 if there is none)
+//! is its rank, and the register stores the highest rank it has seen. The number of elements is estimated
+//! from how many registers have which rank: see `estimate`.
 //!
 //! **The layout** is Redis's, byte for byte, and so is everything that decides which of several possible
 //! encodings a value has: it is an ordinary string that people copy from server to server. It begins
@@ -13,24 +13,24 @@
 //! |---|---|
 //! | 4 | `HYLL` |
 //! | 1 | the form: 0 dense, 1 sparse |
-//! | 3 | nothing |
+//! | 3 | unused |
 //! | 8 | the last estimate, little endian; the highest bit says that it is stale |
 //!
-//! The dense form goes on with the registers, 6 bits each, lowest bits first. The sparse form goes on
-//! with runs of equal registers, of 1 or 2 bytes:
+//! In the dense form the registers follow, 6 bits each, lowest bits first. In the sparse form runs of equal
+//! registers follow, of 1 or 2 bytes:
 //!
-//! | bits | are so many registers | of the rank |
+//! | bits | number of registers | their rank |
 //! |---|---|---|
 //! | `00nnnnnn` | `n + 1` | 0 |
 //! | `01nnnnnn nnnnnnnn` | `n + 1` | 0 |
 //! | `1rrrrrnn` | `n + 1` | `r + 1` |
 //!
-//! A value becomes dense, and stays it, when the sparse form would grow beyond a limit, or cannot say a
+//! A value becomes dense, and stays dense, when the sparse form would exceed a limit or cannot represent a
 //! rank.
 //!
-//! **Corruption.** Anybody can write anything with `SETRANGE`. [`is_valid`] looks at the header only, as
-//! Redis does; the runs are followed with care wherever they are read, and are [`Corrupt`] when they do
-//! not cover all registers. The functions below, unless they say otherwise, want a valid header.
+//! **Corruption.** A client can write any bytes with `SETRANGE`. [`is_valid`] checks the header only, as
+//! Redis does. The runs are checked wherever they are read, and are [`Corrupt`] if they do not cover all
+//! registers exactly. Unless they say otherwise, the functions below require a valid header.
 
 /// The number of registers.
 pub const REGISTERS: usize = 1 << INDEX_BITS;
@@ -53,7 +53,7 @@ const REGISTER_BITS: usize = 6;
 const RANKS: usize = 1 << REGISTER_BITS;
 const DENSE_BYTES: usize = HEADER_BYTES + REGISTERS * REGISTER_BITS / 8;
 
-/// The longest runs, and the highest rank, that the sparse form can say.
+/// The longest runs, and the highest rank, that the sparse form can represent.
 const ZERO_RUN_MAX: usize = 64;
 const VALUE_RUN_MAX: usize = 4;
 const VALUE_MAX: u8 = 32;
@@ -78,15 +78,15 @@ pub fn is_valid(value: &[u8]) -> bool {
         && (value[FORM] == SPARSE || (value[FORM] == DENSE && value.len() == DENSE_BYTES))
 }
 
-/// Whether it is in the dense form.
+/// Whether the value is in the dense form.
 pub fn is_dense(value: &[u8]) -> bool {
     value[FORM] == DENSE
 }
 
-/// Adds an element; says whether that changed a register. The sparse form may take `sparse_limit` bytes.
+/// Adds an element; returns whether a register changed. The sparse form may take `sparse_limit` bytes.
 ///
 /// # Errors
-/// [`Corrupt`]; then the value is as it was.
+/// [`Corrupt`]; then the value is unchanged.
 pub fn add(value: &mut Vec<u8>, element: &[u8], sparse_limit: usize) -> Result<bool, Corrupt> {
     let hash = murmur(element, HASH_SEED);
     let index = hash as usize % REGISTERS;
@@ -97,7 +97,7 @@ pub fn add(value: &mut Vec<u8>, element: &[u8], sparse_limit: usize) -> Result<b
 /// Raises each register to its rank in the union, if it is lower. See [`add`].
 ///
 /// # Errors
-/// [`Corrupt`]; then the value is as it was.
+/// [`Corrupt`]; then the value is unchanged.
 pub fn raise_all(
     value: &mut Vec<u8>,
     union: &Registers,
@@ -112,8 +112,8 @@ pub fn raise_all(
     Ok(())
 }
 
-/// Raises a register to a rank, if it is lower; says whether it was. The search for its run starts from a
-/// place before it, and leaves there one from which that of any later register can start.
+/// Raises a register to a rank if it is lower; returns whether it was. The search for its run starts at
+/// `place`, which is updated so that the search for any later register can start there.
 fn raise(
     value: &mut Vec<u8>,
     index: usize,
@@ -136,7 +136,7 @@ fn raise(
 fn raise_dense(value: &mut [u8], index: usize, rank: u8) -> bool {
     let bit = index * REGISTER_BITS;
     let (at, shift) = (HEADER_BYTES + bit / 8, bit % 8);
-    // The last register ends with the value: no byte behind it has a part of it.
+    // The last register ends with the value: no part of it is in a further byte.
     let high = value.get(at + 1).copied().unwrap_or(0);
     let pair = u16::from_le_bytes([value[at], high]);
     let mask = (RANKS - 1) as u16;
@@ -169,7 +169,7 @@ fn raise_sparse(
         place = Place { at: place.at + run.bytes, first: place.first + run.length };
     };
     if place == *from && place != Place::default() {
-        // The run before this one is wanted as well.
+        // The run before this one is needed as well.
         *from = Place::default();
         return raise_sparse(value, index, rank, limit, from);
     }
@@ -178,7 +178,7 @@ fn raise_sparse(
     if run.rank >= rank {
         return Ok(Some(false));
     }
-    // The run falls into what is before the register, the register, and what is behind it.
+    // The run is split into what precedes the register, the register, and what follows it.
     let mut runs = Runs::default();
     runs.of(run.rank, index - first).of(rank, 1).of(run.rank, first + run.length - index - 1);
     let runs = runs.as_slice();
@@ -186,7 +186,7 @@ fn raise_sparse(
     if runs.len() > run.bytes && length > limit {
         return Ok(None);
     }
-    // Where the value cuts off its last run, Redis cuts off what takes its place as well.
+    // If the last run of the value is truncated, Redis truncates what replaces it as well.
     let end = (at + run.bytes).min(value.len());
     value.splice(at..end, runs.iter().copied());
     value.truncate(length);
@@ -212,10 +212,10 @@ fn join_runs(value: &mut Vec<u8>, mut at: usize) {
     }
 }
 
-/// Gives it the dense form.
+/// Converts the value to the dense form.
 ///
 /// # Errors
-/// [`Corrupt`]; then the value is as it was.
+/// [`Corrupt`]; then the value is unchanged.
 pub fn make_dense(value: &mut Vec<u8>) -> Result<(), Corrupt> {
     if is_dense(value) {
         return Ok(());
@@ -238,12 +238,12 @@ pub fn cached_estimate(value: &[u8]) -> Option<i64> {
     Some(i64::from_le_bytes(bytes)).filter(|_| value[ESTIMATE.end - 1] & STALE == 0)
 }
 
-/// Keeps the estimate in the value.
+/// Stores the estimate in the value.
 pub fn cache_estimate(value: &mut [u8], estimate: i64) {
     value[ESTIMATE].copy_from_slice(&estimate.to_le_bytes());
 }
 
-/// Takes note that the value has changed since the last estimate.
+/// Marks the stored estimate as stale.
 pub fn mark_stale(value: &mut [u8]) {
     value[ESTIMATE.end - 1] |= STALE;
 }
@@ -272,7 +272,7 @@ impl Default for Registers {
 }
 
 impl Registers {
-    /// Those of a value.
+    /// The registers of a value.
     ///
     /// # Errors
     /// [`Corrupt`].
@@ -282,7 +282,7 @@ impl Registers {
         Ok(registers)
     }
 
-    /// Raises these to those of a value, where they are lower: now they are those of the union.
+    /// Raises each register to that of a value if it is lower: the result is the union.
     ///
     /// # Errors
     /// [`Corrupt`].
@@ -299,12 +299,12 @@ impl Registers {
         })
     }
 
-    /// The rank of each.
+    /// The rank of each register.
     pub fn ranks(&self) -> &[u8] {
         &self.0
     }
 
-    /// As the function [`count`].
+    /// The estimate, as the function [`count`] computes it.
     pub fn count(&self) -> i64 {
         let mut histogram = [0; RANKS];
         self.0.iter().for_each(|rank| histogram[usize::from(*rank)] += 1);
@@ -312,7 +312,7 @@ impl Registers {
     }
 }
 
-/// Shows each register of a dense value, with its index.
+/// Visits each register of a dense value, with its index.
 fn for_dense(value: &[u8], mut visit: impl FnMut(usize, u8)) {
     for (place, bytes) in value[HEADER_BYTES..].chunks_exact(3).enumerate() {
         let four = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]);
@@ -322,7 +322,7 @@ fn for_dense(value: &[u8], mut visit: impl FnMut(usize, u8)) {
     }
 }
 
-/// Shows each run of a sparse value, with the index of its first register.
+/// Visits each run of a sparse value, with the index of its first register.
 fn for_runs(value: &[u8], mut visit: impl FnMut(usize, Run)) -> Result<(), Corrupt> {
     let (mut at, mut first) = (HEADER_BYTES, 0);
     while let Some(run) = Run::at(value, at) {
@@ -354,9 +354,9 @@ pub fn describe_runs(value: &[u8]) -> String {
 #[derive(Clone, Copy)]
 struct Run {
     rank: u8,
-    /// Registers.
+    /// The number of registers.
     length: usize,
-    /// Bytes of its encoding.
+    /// The length of its encoding in bytes.
     bytes: usize,
 }
 
@@ -407,7 +407,7 @@ impl Runs {
         &self.bytes[..self.used]
     }
 
-    /// Appends so many registers of a rank, which may be none.
+    /// Appends a run of that many registers of a rank; nothing if there are none.
     fn of(&mut self, rank: u8, length: usize) -> &mut Runs {
         match (rank, length) {
             (_, 0) => self,
@@ -446,7 +446,7 @@ fn estimate(histogram: &[usize; RANKS]) -> i64 {
     if estimate < i64::MAX as f64 { estimate as i64 } else { i64::MIN }
 }
 
-/// What registers that are saturated add.
+/// The contribution of saturated registers.
 fn tau(mut x: f64) -> f64 {
     if x == 0.0 || x == 1.0 {
         return 0.0;
@@ -463,7 +463,7 @@ fn tau(mut x: f64) -> f64 {
     }
 }
 
-/// What registers that are still zero add.
+/// The contribution of registers that are zero.
 fn sigma(mut x: f64) -> f64 {
     if x == 1.0 {
         return f64::INFINITY;
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sparse_and_the_dense_form_say_the_same() {
+    fn both_forms_give_the_same_registers_and_estimate() {
         for elements in [0, 1, 10, 100, 1000, 10_000] {
             let (sparse, mut dense) = (filled(elements, usize::MAX), filled(elements, 0));
             assert!(!is_dense(&sparse) && is_dense(&dense) == (elements > 0));
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_is_close() {
+    fn the_estimate_is_within_its_error_bound() {
         for elements in [1, 10, 100, 1000, 10_000, 100_000] {
             let estimate = count(&filled(elements, 3000)).unwrap_or(-1) as f64;
             let error = (estimate - f64::from(elements)).abs() / f64::from(elements);
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_bytes_are_nothing_but_a_refusal_happens() {
+    fn any_bytes_are_accepted_or_refused_without_a_panic() {
         let mut random = Rng::of_run();
         let whole = filled(300, usize::MAX);
         for _ in 0..20_000 {

@@ -1,8 +1,8 @@
 //! Keys, and their hash, which finds both the shard of a key and its place in the shard's map.
 //!
 //! The hash is SipHash with a secret of this process (`RandomState`), so that nobody can choose keys that
-//! collide. It is the most expensive part of a lookup, so a command computes it once: [`HashedKey`] carries it
-//! along, and the maps use it as it is. The bits of a hash:
+//! collide. It is the most expensive part of a lookup, so a command computes it once: [`HashedKey`] carries
+//! it along, and the maps use it as it is. The bits of a hash:
 //!
 //! ```text
 //!  63    57 56        45 44  41 40                    0

@@ -96,7 +96,8 @@ impl Entry {
         Entry { origin: self.origin, ..copy }
     }
 
-    /// Overwrites a string that does not expire in place, if the reserved memory suits. Returns whether it did.
+    /// Overwrites a string in place if it does not expire and the reserved memory suits. Returns whether it
+    /// did.
     pub(super) fn overwrite(&mut self, string: &[u8]) -> bool {
         let done = match &mut self.value {
             Value::String(old) => self.expires_at_ms == NEVER && old.overwrite(string),

@@ -12,8 +12,8 @@
 //! flag that publishers read without a lock say what the tables say.
 //!
 //! Locks: the subscriptions or the monitors (never both), then an outbox. They come after the shards and the
-//! log, so a thread that holds those may publish. Without subscribers, publishing costs the load of an atomic,
-//! and without monitors a command costs another.
+//! log, so a thread that holds those may publish. Without subscribers, publishing costs the load of an
+//! atomic, and without monitors a command costs another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -152,8 +152,8 @@ impl Hub {
 
     // ---- Publishing ----
 
-    /// Sends a message to the subscribers of the channel and of patterns that match it; returns how many times
-    /// it was sent. Nobody receives it before the log is flushed up to `position`.
+    /// Sends a message to the subscribers of the channel and of patterns that match it; returns how many
+    /// times it was sent. Nobody receives it before the log is flushed up to `position`.
     pub fn publish(&self, channel: &[u8], message: &[u8], position: &VisibleAt) -> usize {
         if self.subscription_count.load(SeqCst) == 0 {
             return 0;

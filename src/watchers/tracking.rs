@@ -219,7 +219,7 @@ impl Tracking {
         }
     }
 
-    /// Notifies the readers of a key that it has changed, by the client `by` or [`NOBODY`]. The key's shard is
+    /// Notifies the readers of a key that the client `by`, or [`NOBODY`], has changed it. The key's shard is
     /// locked.
     pub fn notify_readers(&self, hub: &Hub, key: &[u8], by: u64) {
         let readers = self.readers.take(key);
