@@ -15,9 +15,10 @@ use super::{
     WhatExpired, WriteView, WrongType,
 };
 use crate::config::Config;
+use crate::rng::Rng;
 
 const DATABASES: usize = 3;
-const SEEDS: u64 = 12;
+const RUNS: usize = 12;
 const STEPS: usize = 1500;
 /// The invariants are checked after this many steps.
 const CHECK_EVERY: usize = 25;
@@ -26,32 +27,19 @@ thread_local! {
     static NOW_MS: Cell<i64> = const { Cell::new(0) };
 }
 
-/// splitmix64: the same seed gives the same numbers.
-struct Random(u64);
+/// Bytes for names and values. They are often equal, empty or too long to be stored in place.
+fn random_bytes(random: &mut Rng) -> Vec<u8> {
+    let length = [0, 1, 1, 5, 38, 39, 100][random.below(7)];
+    vec![b'a' + random.below(3) as u8; length]
+}
 
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
+fn expiry(random: &mut Rng) -> Option<i64> {
+    let after_ms = [0, 1, 5, 30, 1000][random.below(5)];
+    one_in(random, 2).then_some(NOW_MS.get() + after_ms)
+}
 
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    /// Bytes for names and values. They are often equal, empty or too long to stand in place.
-    fn bytes(&mut self) -> Vec<u8> {
-        let length = [0, 1, 1, 5, 38, 39, 100][self.below(7)];
-        vec![b'a' + self.below(3) as u8; length]
-    }
-
-    fn expiry(&mut self) -> Option<i64> {
-        let after_ms = [0, 1, 5, 30, 1000][self.below(5)];
-        self.one_in(2).then_some(NOW_MS.get() + after_ms)
-    }
+fn one_in(random: &mut Rng, times: usize) -> bool {
+    random.below(times) == 0
 }
 
 /// A database and a key.
@@ -91,7 +79,7 @@ struct Client {
 }
 
 struct Model {
-    random: Random,
+    random: Rng,
     items: BTreeMap<Place, Item>,
     clients: Vec<Client>,
     /// The log position of the last record.
@@ -151,7 +139,7 @@ impl Model {
     /// Does something to a key, or moves or copies it to another place, through a view that has both keys.
     fn write(&mut self, view: &mut WriteView, key: &[u8], other: &[u8]) {
         let place = (view.db, key.to_vec());
-        let (bytes, expires_at_ms) = (self.random.bytes(), self.random.expiry());
+        let (bytes, expires_at_ms) = (random_bytes(&mut self.random), expiry(&mut self.random));
         assert_eq!(view.contains(key), self.items.contains_key(&place), "{place:?}");
         match self.random.below(12) {
             0 | 1 => {
@@ -165,8 +153,9 @@ impl Model {
             3 => {
                 let (mut hash, mut fields) = (Hash::new(), Fields::new());
                 for _ in 0..=self.random.below(6) {
-                    let (name, value) = (self.random.bytes(), self.random.bytes());
-                    let expires_at_ms = self.random.expiry();
+                    let (name, value) =
+                        (random_bytes(&mut self.random), random_bytes(&mut self.random));
+                    let expires_at_ms = expiry(&mut self.random);
                     hash.set_until(&name, &value, expires_at_ms, view.packed_limits());
                     fields.insert(name, (value, expires_at_ms));
                 }
@@ -186,7 +175,7 @@ impl Model {
             }
             _ => {
                 let target = (self.random.below(DATABASES), other.to_vec());
-                let moves = self.random.one_in(2);
+                let moves = one_in(&mut self.random, 2);
                 if target != place {
                     let entry = view.get(key, Access::Use).map(Entry::copy);
                     let entry = if moves { view.take(key) } else { entry };
@@ -206,7 +195,7 @@ impl Model {
 
     /// Changes a string in place, or only looks at it.
     fn append(&mut self, view: &mut WriteView, place: &Place, bytes: &[u8]) {
-        let changes = !self.random.one_in(4);
+        let changes = !one_in(&mut self.random, 4);
         let content = self.items.get_mut(place).map(|item| &mut item.content);
         match (view.string_mut(&place.1), content) {
             (Ok(None), None) | (Err(WrongType), Some(Content::Hash(_))) => {}
@@ -230,7 +219,7 @@ impl Model {
         value: Vec<u8>,
         expires_at_ms: Option<i64>,
     ) {
-        let (name, limits) = (self.random.bytes(), view.packed_limits());
+        let (name, limits) = (random_bytes(&mut self.random), view.packed_limits());
         let set = |hash: &mut Hash| hash.set_until(&name, &value, expires_at_ms, limits);
         let is_new = view.edit_or_make_hash(&place.1, set);
         let empty = || Item::new(Content::Hash(Fields::new()), None);
@@ -327,14 +316,14 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64) -> Run {
+    fn new(random: Rng) -> Run {
         NOW_MS.set(1000);
         let config = Config::new();
         config.set(&[(b"hash-max-listpack-entries", b"3")]).expect("a setting");
         let mut keyspace = Keyspace::new(Arc::new(config));
         keyspace.env.clock = || NOW_MS.get();
         let clients = (0..3).map(|_| Client::default()).collect();
-        let (random, items, logged) = (Random(seed), BTreeMap::new(), BTreeMap::new());
+        let (items, logged) = (BTreeMap::new(), BTreeMap::new());
         let model = Model { random, items, clients, lsn: 0, logged };
         Run { keyspace, keys: keys_that_share_shards(), model }
     }
@@ -371,7 +360,7 @@ impl Run {
             72..74 => self.sweep(),
             74 => {
                 let mut all = self.keyspace.write_all(db);
-                let every = self.model.random.one_in(3);
+                let every = one_in(&mut self.model.random, 3);
                 if every {
                     all.flush_all();
                 } else {
@@ -506,23 +495,18 @@ impl Run {
 
 #[test]
 fn the_keyspace_agrees_with_a_model_of_btree_maps() {
-    for seed in 0..SEEDS {
-        let run = || {
-            let mut run = Run::new(seed);
-            for step in 1..=STEPS {
-                run.step();
-                if step % CHECK_EVERY == 0 {
-                    run.check();
-                }
+    let mut random = Rng::of_run();
+    for _ in 0..RUNS {
+        let mut run = Run::new(random.fork());
+        for step in 1..=STEPS {
+            run.step();
+            if step % CHECK_EVERY == 0 {
+                run.check();
             }
-            run.model.advance(10_000);
-            run.sweep();
-            run.end_watches();
-            run.check();
-        };
-        if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("seed {seed}");
-            std::panic::resume_unwind(panic);
         }
+        run.model.advance(10_000);
+        run.sweep();
+        run.end_watches();
+        run.check();
     }
 }
