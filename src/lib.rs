@@ -1,74 +1,107 @@
-//! Respite: an in-memory database that speaks the Redis protocol, with a blocking thread per
-//! connection and nothing but the standard library.
+//! Respite is an in-memory database that speaks the Redis protocol. Each connection has a blocking thread,
+//! all threads share one table of keys that is cut into 4096 shards with a lock each, and every change goes
+//! into an append-only log before anyone is told of it. There is nothing but the standard library.
 //!
-//! This page is the map. Whoever reads the modules in the order given here knows the whole server.
+//! This page is the map. It starts with one command on its way, says where things are that a reader looks
+//! for, and ends with the modules. `respite --trace` prints the same walk for the commands that you send.
 //!
-//! # Reading order and layers
+//! # The life of a SET
 //!
-//! Higher uses lower, never back; a test walks the source and says so.
+//! 1. The accept loop ([`server`]) has given the connection a thread, which waits for input
+//!    ([`net::poll`]). `*3 $3 SET $1 k $1 v` arrives.
+//! 2. [`resp::Request::feed`] turns bytes into arguments, wherever the network has cut them. If more commands
+//!    have arrived, their keys are prefetched into the CPU cache ([`store::Keyspace::prefetch`]).
+//! 3. [`dispatch::execute`] finds the command's row in the table ([`commands`]) and checks whether this client
+//!    may run it now: arity, password, `LOADING`, a log that cannot be written.
+//! 4. [`store::Keyspace::write`] hashes the key and locks its shard. The handler, `set` in
+//!    [`commands::strings`], gets a [`store::WriteView`]: it stores the value, puts `+OK` into the
+//!    [`resp::Reply`], and returns what the log gets: [`commands::Propagate::Verbatim`].
+//! 5. `Call::commit` ([`dispatch`]) appends the record *while the shard is still locked*, so the log's order
+//!    is memory's order, and notifies everyone who watches. Shard and session remember the record's LSN.
+//!    Then the shard is unlocked.
+//! 6. When the input is drained, `Connection::send` flushes the log up to the highest LSN that the replies
+//!    show ([`aof::Aof::flush_to`]; under `appendfsync always` [`aof::Aof::sync_to`]), then writes all replies
+//!    with one system call. A thread syncs the log to disk within a second.
 //!
-//! | layer | what it owns |
+//! A `GET` of that key by another client reads the shard's LSN in step 4, so its reply waits for the same
+//! flush: nobody ever sees what a crash could take back.
+//!
+//! Inside `MULTI`, step 3 ends with a copy of the command in the session's queue. `EXEC` locks the shards of
+//! all queued commands together, takes steps 4 and 5 for each, and appends their records as one block. A
+//! replay of the log takes steps 2 to 5 without a client. All three run through the same function,
+//! `Call::run`.
+//!
+//! # Where is …
+//!
+//! | | |
 //! |---|---|
-//! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words |
-//! | [`config`], [`stats`] | the table of settings, and the log lines on stderr; what was counted |
-//! | [`resp`] | the protocol: `request` makes arguments of bytes, `reply` bytes of answers |
-//! | [`net`] | a client's socket, how its thread waits for it, the order of what is sent to it |
-//! | [`store`] | the keyspace: shards and their locks, views, values, expiry |
-//! | [`aof`] | the log: append, flush, sync, replay, rewrite; its format is specified there |
-//! | [`watchers`] | subscribers and monitors; clients that cache what they read |
-//! | [`session`] | one connection's state, the registry of all, what they share |
-//! | [`commands`] | the command table: a file per family, rows on top and handlers below |
-//! | [`dispatch`] | from arguments to effect: look up, check, lock, run, log, unlock |
-//! | [`server`] | listeners, the connection thread, the threads in the background |
+//! | a command's row, and everything derived from it | [`commands::spec`] |
+//! | expiry | a reader skips expired keys and a writer removes them: [`store::view`]; the sweeper removes the rest: [`store::Keyspace::sweep`] |
+//! | `WATCH` | flags that a shard raises when a key changes: [`store::watch`] |
+//! | what others hear of a change, and in which order | `commit` in [`dispatch`]; [`watchers`] |
+//! | the log's format, and where a torn tail is cut | [`aof`]; [`aof::replay`] |
+//! | group commit | `group_commit` in [`aof`] |
+//! | the rewrite of the log without a fork | [`aof::rewrite`], with [`store::Keyspace::snapshot`] |
+//! | what a failing disk leads to | `failure` in [`aof`] |
+//! | the order of replies and messages to one client | [`net::outbox`] |
 //!
-//! # The life of one SET
+//! # Threads
 //!
-//! 1. [`server`] accepted the connection and gave it a thread. `Connection::run` waits in
-//!    [`net::poll::Wait::receive`]; `*3 $3 SET $1 k $1 v` arrives.
-//! 2. [`resp::Request::feed`] takes the bytes, however they were cut, and makes [`resp::Args`]. If more
-//!    commands have arrived, [`store::Keyspace::prefetch`] brings their keys near.
-//! 3. [`dispatch::execute`] finds the row in the table ([`commands::find`]) and checks the arity, the
-//!    password, whether the log is being replayed and whether it can be written.
-//! 4. [`store::Keyspace::write`] hashes the key and locks its shard for writing.
-//! 5. The handler, `set` in [`commands::strings`], gets a [`store::WriteView`]: it puts the value in,
-//!    says `+OK` to the [`resp::Reply`], and returns the [`commands::Propagate`] `Verbatim`.
-//! 6. The dispatcher encodes the command again and [`aof::Aof::append`]s it, *while the shard is
-//!    still locked*, so the log's order is memory's order. The shard remembers the log position behind
-//!    the record, and so does the session. Then the lock goes.
-//!    (Around all of this [`dispatch::measure`] has counted the command and looked at the clock.)
-//! 7. When the read buffer holds no further command, `Connection::send` first has the log flushed as
-//!    far as its replies show ([`aof::Aof::flush_to`]; under `appendfsync always` synced,
-//!    [`aof::Aof::sync_to`]), then writes all replies with one call.
-//! 8. Within a second a thread syncs the log to the disk.
-//!
-//! A `GET` of that key from another connection meets the shard's log position in step 4, so its reply
-//! waits for the same flush: nobody ever sees what a crash could take back.
-//!
-//! # A transaction
-//!
-//! From `MULTI` on, step 3 ends with a copy of the command in [`session::Multi`]. At `EXEC` the dispatcher
-//! locks the shards of all queued commands together ([`store::Keyspace::transact`]), looks whether a
-//! watched key has changed ([`store::watch`]), and takes steps 5 and 6 for each; their records go to the
-//! log as one block ([`aof::Block`]) before the shards are let go.
+//! One accept loop per listener, one thread per connection, and a writer thread for each client that others
+//! send messages to. In the background: the syncer (log and idle connections, once a second), the sweeper
+//! (expired keys), the rewriter, one that frees large values, one that writes log lines. Stopping needs no
+//! ceremony: everything that a client was told of is in the log.
 //!
 //! # Lock order
 //!
-//! 1. Shards, in ascending index: only [`store::keyspace`] takes them.
-//! 2. While a rewrite saves shards: its output file, then what waits for it ([`aof::rewrite`]).
-//! 3. Who syncs, the log's files, then what is pending: only [`aof::writer`] takes them, and nobody
-//!    holds the first during a sync, or the last during a write.
-//! 4. The registry of clients, then one client's state: only [`session`] takes them.
-//! 5. Who has read what, then who tracks ([`watchers::tracking`]).
-//! 6. Who listens ([`watchers::pubsub`]), then what goes to one client ([`net::outbox`]). So whoever
-//!    holds shards and the
-//!    log may publish.
-//! 7. What was counted ([`stats`]), and the log lines that wait ([`config::logger`]), below all others.
+//! A thread that holds a lock of this list may take locks further down, never further up:
+//!
+//! 1. Shards, in ascending index: only [`store`] takes them.
+//! 2. A rewrite's output and the queue in front of it ([`aof`]).
+//! 3. Group commit, the log's files, pending records ([`aof`]). No lock is held during a sync, and the last
+//!    one is not held during a write.
+//! 4. The registry of clients, then one client's state ([`session`]).
+//! 5. The table of tracked keys, then the clients that track ([`watchers::tracking`]).
+//! 6. Subscriptions or monitors ([`watchers::pubsub`]), then one client's queue ([`net::outbox`]).
+//! 7. Statistics ([`stats`]), then the queue of log lines ([`config::logger`]).
+//!
+//! # Glossary
+//!
+//! * **row**: a line of the command table. **record**: a command as the log holds it.
+//! * **LSN**: log sequence number, the count of bytes appended to the log up to the end of a record.
+//! * **shard**: the keys that one lock guards. **view**: what a handler sees of the shards it may use.
+//! * **propagation**: what the log gets of a write: the command as it was sent, or its result.
+//! * **flush**: handing records to the kernel. **sync**: making the kernel put them on disk. **group
+//!   commit**: several threads share one sync.
+//! * **torn tail**: an unfinished record at the end of the log, left by a crash.
+//! * **snapshot**: the keyspace at one point in time, saved shard by shard, each before its next change.
+//! * **tracked key**: a key that a client caches, and whose change invalidates the copy.
+//!
+//! # Modules, from the bottom up
+//!
+//! A module uses only modules above it in this table; a test checks that. To read the core in an afternoon,
+//! read what is marked in the last column and skip the rest.
+//!
+//! | module | what it owns | the core |
+//! |---|---|---|
+//! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words | |
+//! | [`stats`] | counters, times, the slow log | |
+//! | [`config`] | the table of settings; log lines; `--trace` | `mod` |
+//! | [`resp`] | the protocol: bytes to arguments, answers to bytes | all |
+//! | [`net`] | a client's socket, how its thread waits for input, the order of what is sent to it | `socket`, `poll` |
+//! | [`store`] | the keyspace: shards and their locks, views, values, expiry | `keyspace`, `guard`, `view`, `shard`, `key`, `value` |
+//! | [`aof`] | the log: append, flush, sync, replay, rewrite | `mod`, `append`, `flush`, `group_commit`, `replay` |
+//! | [`watchers`] | subscribers and monitors; clients that cache what they read | |
+//! | [`session`] | one connection's state, the registry of all, what they share | all |
+//! | [`commands`] | the command table: a file per family, rows on top and handlers below | `spec`, `strings` |
+//! | [`dispatch`] | from arguments to effect: look up, admit, lock, run, commit | all |
+//! | [`server`] | listeners, the connection thread, the threads in the background | all |
 //!
 //! # Errors
 //!
-//! Three families, three fates. A [`resp::CommandError`] is a reply, and the connection goes on. A
-//! [`resp::ProtocolError`] is a reply, then the connection is closed. An I/O error closes it. A panic
-//! ends its connection only, unless data was locked for writing: then it ends the process, because
+//! There are three families. A [`resp::CommandError`] is a reply, and the connection goes on. A
+//! [`resp::ProtocolError`] is a reply, and the connection is closed. An I/O error closes the connection. A
+//! panic ends its connection only, unless a shard was locked for writing: then it ends the process, because
 //! the log is right and memory may not be.
 
 pub mod aof;

@@ -210,10 +210,31 @@ fn readme_holds(name: &str, expected: &str) {
         .split_once(&begin)
         .and_then(|(_, behind)| behind.split_once(&end))
         .map(|(found, _)| found.trim());
+    let found = found.unwrap_or_else(|| panic!("README.md lacks the marks {begin} and {end}"));
     assert!(
-        found == Some(expected.trim()),
-        "README.md is out of date. This belongs between its marks:\n\n{begin}\n{expected}\n{end}\n"
+        found == expected.trim(),
+        "README.md is out of date between {} and {end}:\n\n{}",
+        begin.trim(),
+        difference(found, expected.trim())
     );
+}
+
+/// The lines to remove (`-`) and to add (`+`), with the line before each.
+fn difference(found: &str, expected: &str) -> String {
+    let (old, new): (Vec<&str>, Vec<&str>) = (found.lines().collect(), expected.lines().collect());
+    let mut shown = String::new();
+    let mut mark = |sign: char, lines: &[&str], others: &[&str]| {
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| !others.contains(line)) {
+            let before = at.checked_sub(1).map_or("", |before| lines[before]);
+            if others.contains(&before) {
+                writeln!(shown, "  {before}").expect("write to a string");
+            }
+            writeln!(shown, "{sign} {line}").expect("write to a string");
+        }
+    };
+    mark('-', &old, &new);
+    mark('+', &new, &old);
+    shown
 }
 
 // ---- Reading -----------------------------------------------------------------------------------------
