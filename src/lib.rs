@@ -100,22 +100,22 @@
 //! # Errors
 //!
 //! There are three families. A [`resp::CommandError`] is a reply, and the connection goes on. A
-//! [`resp::ProtocolError`] is a reply, and the connection is closed. An I/O error closes the connection. A
+//! `ProtocolError` is a reply, and the connection is closed. An I/O error closes the connection. A
 //! panic ends its connection only, unless a shard was locked for writing: then it ends the process, because
 //! the log is right and memory may not be.
 
-pub mod aof;
+mod aof;
 pub mod commands;
 pub mod config;
-pub mod dispatch;
-pub mod net;
-pub mod resp;
+mod dispatch;
+mod net;
+mod resp;
 pub mod server;
-pub mod session;
-pub mod stats;
-pub mod store;
-pub mod text;
-pub mod watchers;
+mod session;
+mod stats;
+mod store;
+mod text;
+mod watchers;
 
 #[cfg(test)]
 #[path = "../tests/support/rng.rs"]

@@ -8,4 +8,4 @@ pub mod reply;
 pub mod request;
 
 pub use reply::{CommandError, Protocol, Reply};
-pub use request::{Args, ProtocolError, Queue, Request};
+pub use request::{Args, Queue, Request};

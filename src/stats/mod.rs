@@ -20,7 +20,7 @@ use histogram::{Histogram, bucket_of};
 
 pub use latency::Monitor;
 pub use logins::FailedLogins;
-pub use meter::{Meter, Meters, PerCommand, Totals};
+pub use meter::{Meter, Meters, PerCommand};
 pub use slowlog::SlowLog;
 pub use timer::{CommandTimer, Timed};
 

@@ -30,7 +30,9 @@ pub mod watch;
 pub mod whole;
 
 pub use aftermath::{Aftermath, Changes, Event, Garbage};
-pub use hash::{Field, Hash, PackedLimits};
+#[cfg(test)]
+pub use hash::PackedLimits;
+pub use hash::{Field, Hash};
 pub use key::SHARDS;
 pub use keyspace::Keyspace;
 pub use live::LiveHash;

@@ -14,6 +14,7 @@ use super::table::Table;
 use super::value::{Entry, Value};
 use super::watch::{Watcher, Watches};
 use crate::config::events::Class;
+use crate::config::trace::{quoted, trace};
 use crate::text::ensure;
 
 /// An index of the hashes of one database in one shard that have expiring fields: the earliest expiry of
@@ -371,6 +372,11 @@ impl Shard {
     /// Raises the flags of those who watch the key. Everything that changes a key calls it afterwards.
     #[inline]
     pub(super) fn signal_modified(&mut self, db: usize, key: HashedKey) {
+        trace!(
+            "Shard::signal_modified",
+            "key {} in database {db} is modified",
+            quoted(key.bytes())
+        );
         if self.is_watched() {
             let is_gone = self.table(db).is_none_or(|table| table.get(key).is_none());
             self.watches.signal_modified(db, key, is_gone);
