@@ -11,8 +11,8 @@
 //!    ([`net::poll`]). `*3 $3 SET $1 k $1 v` arrives.
 //! 2. [`resp::Request::feed`] turns bytes into arguments, wherever the network has cut them. If more commands
 //!    have arrived, their keys are prefetched into the CPU cache ([`store::Keyspace::prefetch`]).
-//! 3. [`dispatch::execute`] finds the command's row in the table ([`commands`]) and checks whether this client
-//!    may run it now: arity, password, `LOADING`, a log that cannot be written.
+//! 3. [`dispatch::execute`] finds the command's row in the table ([`commands`]) and checks whether this
+//!    client may run it now: arity, password, `LOADING`, a log that cannot be written.
 //! 4. [`store::Keyspace::write`] hashes the key and locks its shard. The handler, `set` in
 //!    [`commands::strings`], gets a [`store::WriteView`]: it stores the value, puts `+OK` into the
 //!    [`resp::Reply`], and returns what the log gets: [`commands::Propagate::Verbatim`].
@@ -20,8 +20,8 @@
 //!    is memory's order, and notifies everyone who watches. Shard and session remember the record's LSN.
 //!    Then the shard is unlocked.
 //! 6. When the input is drained, `Connection::send` flushes the log up to the highest LSN that the replies
-//!    show ([`aof::Aof::flush_to`]; under `appendfsync always` [`aof::Aof::sync_to`]), then writes all replies
-//!    with one system call. A thread syncs the log to disk within a second.
+//!    show ([`aof::Aof::flush_to`]; under `appendfsync always` [`aof::Aof::sync_to`]), then writes all
+//!    replies with one system call. A thread syncs the log to disk within a second.
 //!
 //! A `GET` of that key by another client reads the shard's LSN in step 4, so its reply waits for the same
 //! flush: nobody ever sees what a crash could take back.
@@ -36,7 +36,7 @@
 //! | | |
 //! |---|---|
 //! | a command's row, and everything derived from it | [`commands::spec`] |
-//! | expiry | a reader skips expired keys and a writer removes them: [`store::view`]; the sweeper removes the rest: [`store::Keyspace::sweep`] |
+//! | expiry | readers skip expired keys, writers and the sweeper remove them: [`store::view`], [`server`] |
 //! | `WATCH` | flags that a shard raises when a key changes: [`store::watch`] |
 //! | what others hear of a change, and in which order | `commit` in [`dispatch`]; [`watchers`] |
 //! | the log's format, and where a torn tail is cut | [`aof`]; [`aof::replay`] |
@@ -79,22 +79,23 @@
 //!
 //! # Modules, from the bottom up
 //!
-//! A module uses only modules above it in this table; a test checks that. To read the core in an afternoon,
-//! read what is marked in the last column and skip the rest.
+//! A module uses only modules above it in this table; a test checks that. The last column marks the core,
+//! about 6,000 lines of code: read that in an afternoon, and skip the rest.
 //!
 //! | module | what it owns | the core |
 //! |---|---|---|
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words | |
 //! | [`stats`] | counters, times, the slow log | |
-//! | [`config`] | the table of settings; log lines; `--trace` | `mod` |
+//! | [`config`] | the table of settings; log lines; `--trace` | |
 //! | [`resp`] | the protocol: bytes to arguments, answers to bytes | all |
-//! | [`net`] | a client's socket, how its thread waits for input, the order of what is sent to it | `socket`, `poll` |
-//! | [`store`] | the keyspace: shards and their locks, views, values, expiry | `keyspace`, `guard`, `view`, `shard`, `key`, `value` |
-//! | [`aof`] | the log: append, flush, sync, replay, rewrite | `mod`, `append`, `flush`, `group_commit`, `replay` |
+//! | [`net`] | a client's socket, how its thread waits, the order of its output | `socket`, `poll` |
+//! | [`store`] | the keyspace: shards, locks, views, values, expiry | all but the following |
+//! | | hashes, HyperLogLogs, watched and tracked keys, several or all shards at once | |
+//! | [`aof`] | the log: append, flush, sync, replay, rewrite | all but the rewrite |
 //! | [`watchers`] | subscribers and monitors; clients that cache what they read | |
 //! | [`session`] | one connection's state, the registry of all, what they share | all |
-//! | [`commands`] | the command table: a file per family, rows on top and handlers below | `spec`, `strings` |
-//! | [`dispatch`] | from arguments to effect: look up, admit, lock, run, commit | all |
+//! | [`commands`] | the command table: a file per family | `lookup`, `spec`, `strings` |
+//! | [`dispatch`] | from arguments to effect: look up, admit, lock, run, commit | `mod`, `call`, `commit` |
 //! | [`server`] | listeners, the connection thread, the threads in the background | all |
 //!
 //! # Errors

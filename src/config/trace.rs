@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::logger;
 
 /// Bytes that a line quotes at most.
-const QUOTED_BYTES: usize = 60;
+const QUOTED_BYTES: usize = 30;
 
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -51,7 +51,7 @@ pub(crate) fn set_client(id: u64) {
 pub(crate) fn step(function: &str, text: Arguments) {
     let client = CLIENT.get();
     if client > 0 {
-        logger::log_unstamped(format_args!("[client {client}] {function:<20} {text}"));
+        logger::log_unstamped(format_args!("[client {client}] {function:<23} {text}"));
     }
 }
 

@@ -41,7 +41,8 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         admit(server, session, command).map(|()| command)
     });
     if let Ok(command) = &admitted {
-        trace!("dispatch::execute", "row: {} {}", command.name.to_uppercase(), command.syntax);
+        let flags = || command.flag_names().join(" ");
+        trace!("dispatch::execute", "row of the table: {} ({})", command.name, flags());
     }
     let mut confirms = false;
     let result = match admitted {

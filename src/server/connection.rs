@@ -126,7 +126,7 @@ impl Connection<'_> {
             input.consume(progress.used);
             if progress.complete {
                 let shown = || request.args().from(0).map(quoted).collect::<Vec<_>>().join(" ");
-                trace!("Request::feed", "{} arguments: {}", request.args().len(), shown());
+                trace!("Request::feed", "arguments: {}", shown());
                 prefetched = prefetched.saturating_sub(1);
                 let rest = input.buffer();
                 if prefetched == 0 && !rest.is_empty() && self.session.authenticated {

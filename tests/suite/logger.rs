@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Client, Reply, Server, skipped_on_redis};
+use crate::harness::{Client, Reply, Server, eventually, skipped_on_redis};
 
 #[test]
 fn every_line_has_a_time_stamp_and_the_last_one_is_written_before_the_end() {
@@ -74,4 +74,30 @@ fn disconnections(c: &mut Client) -> u64 {
     let field = "client_output_buffer_limit_disconnections:";
     let found = info.lines().find_map(|line| line.strip_prefix(field));
     found.and_then(|count| count.trim().parse().ok()).expect("a number")
+}
+
+#[test]
+fn with_trace_the_steps_of_a_command_are_printed_in_order() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&["--trace"]);
+    server.client().expect("SET name ahmed", "+OK");
+    let replied = || server.stamped_stderr().contains(r"replies +OK\r\n");
+    eventually("the reply is traced", replied);
+    let lines = server.stamped_stderr();
+    let steps = lines.lines().filter(|line| line.starts_with("[client "));
+    let functions: Vec<&str> = steps.filter_map(|line| line.split_whitespace().nth(2)).collect();
+    let expected = [
+        "Connection::run",
+        "Request::feed",
+        "dispatch::execute",
+        "Keyspace::write",
+        "Shard::signal_modified",
+        "Aof::append",
+        "Call::commit",
+        "Aof::flush_to",
+        "Connection::send",
+    ];
+    assert!(functions.ends_with(&expected), "{lines}");
 }
