@@ -1,13 +1,13 @@
 //! Records that were appended and have not been flushed yet, and the LSN that each gets.
 //!
-//! An *LSN* (log sequence number) is a count of bytes appended since the server started. The LSN of a
-//! record is the count behind it. So the log is flushed or synced "up to an LSN", and two LSNs tell which
-//! record came first.
+//! An *LSN* (log sequence number) is a count of bytes appended since the server started. The LSN of a record
+//! is the count once it has been appended. So the log is flushed or synced "up to an LSN", and two LSNs tell
+//! which record came first.
 //!
-//! Why records wait here and not in the `BufWriter`: an appender holds a shard lock, so it must not wait
-//! for another thread's write. A flush takes all pending records at once and writes them while the next
-//! ones already queue up. (Appending to the `BufWriter` made `SET` in a pipeline of 16 a tenth slower.)
-//! The lock on them is held no longer than it takes to copy a small record.
+//! Why records wait here and not in the `BufWriter`: an appender holds a shard lock, so it must not wait for
+//! another thread's write. A flush takes all pending records at once and writes them while the next ones
+//! already queue up. (Appending to the `BufWriter` made `SET` in a pipeline of 16 a tenth slower.) Their lock
+//! is held no longer than it takes to copy a small record.
 
 use crate::resp::request::encode;
 
@@ -17,25 +17,24 @@ pub(super) struct Pending {
     pub(super) records: Vec<u8>,
     /// The LSN of the last record.
     pub(super) appended: u64,
-    /// The database in which a reader is after the last record. None if the next record needs a `SELECT`.
+    /// The database that is selected after the last record; `None` if the next record needs a `SELECT`.
     pub(super) db: Option<usize>,
-    /// Bytes of the file once it has all that was appended.
+    /// The size of the file in bytes once everything appended is written.
     pub(super) size: u64,
-    /// That size after the last rewrite, or at the start.
+    /// The same size after the last rewrite, or at the start.
     pub(super) base_size: u64,
 }
 
 impl Pending {
-    /// Appends a record that a reader has to be in the first database for, and that leaves it in the
-    /// second.
+    /// Appends a record that applies to the first database and leaves the second one selected.
     pub(super) fn push(&mut self, databases: (usize, usize), record: &[u8]) {
         self.select(databases);
         self.records.extend_from_slice(record);
         self.count(record.len());
     }
 
-    /// As [`Pending::push`], for a record that is written right behind those that are pending, without
-    /// being copied. Returns these.
+    /// Like [`Pending::push`], for a large record, which the caller writes itself instead of having it
+    /// copied. Returns the pending records, which come before it.
     pub(super) fn push_uncopied(&mut self, databases: (usize, usize), record: &[u8]) -> Vec<u8> {
         self.select(databases);
         self.count(record.len());
@@ -56,12 +55,12 @@ impl Pending {
         self.size += bytes as u64;
     }
 
-    /// How long the file is at this LSN.
+    /// The size of the file at this LSN.
     pub(super) fn size_at(&self, lsn: u64) -> u64 {
         self.size - (self.appended - lsn)
     }
 
-    /// Begins a file of this size.
+    /// Starts over with a file of this size.
     pub(super) fn start_file(&mut self, size: u64) {
         (self.size, self.base_size) = (size, size);
     }

@@ -1,27 +1,27 @@
-//! Records that the log gets together: those of a transaction, or of one command that needs several.
+//! Records that are appended together: those of a transaction, or of one command that needs several.
 
 use super::writer::Aof;
 use crate::resp::request::encode;
 
-/// What the commands of a transaction have changed so far. It is appended as one piece while all their
-/// shards are still locked, between `MULTI` and `EXEC`, so that a replay applies all of it or, if a crash
-/// has torn it, nothing. A single record needs no such frame.
+/// The records of a transaction so far. They are appended as one piece, between `MULTI` and `EXEC`, while all
+/// shards of the transaction are still locked. So a replay applies all of them or, if a crash has torn the
+/// block, none. A single record needs no such frame.
 #[derive(Default)]
 pub struct Block {
     bytes: Vec<u8>,
     records: usize,
-    /// The database of the first record, and that of the last.
+    /// The databases of the first and the last record.
     databases: (usize, usize),
 }
 
 impl Block {
-    /// Adds records that only together make a change.
+    /// Adds records that a replay must apply together or not at all.
     pub fn push_together(&mut self, db: usize, records: &[u8]) {
         self.push(db, records);
         self.records += 1; // more than one, so that the block gets a frame
     }
 
-    /// Adds a record about a database.
+    /// Adds a record for a database.
     pub fn push(&mut self, db: usize, record: &[u8]) {
         if self.records == 0 {
             self.databases.0 = db;
@@ -35,14 +35,14 @@ impl Block {
 }
 
 impl Aof {
-    /// Appends records that only together make a change, as [`Aof::append`] appends one.
+    /// Like [`Aof::append`], for records that a replay must apply together or not at all.
     pub fn append_together(&self, db: usize, records: &[u8]) -> u64 {
         let mut block = Block::default();
         block.push_together(db, records);
         self.append_block(block).unwrap_or_default()
     }
 
-    /// Appends the block of a transaction, as [`Aof::append`] appends a record. None if it is empty.
+    /// Like [`Aof::append`], for the block of a transaction. `None` if the block is empty.
     pub fn append_block(&self, block: Block) -> Option<u64> {
         let Block { bytes, records, databases } = block;
         match records {

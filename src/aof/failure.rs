@@ -8,8 +8,8 @@
 //! than space, and a file that somebody removed, are as bad: what goes into the file may not be there
 //! after a restart. Only a rewrite into a new file clears this failure.
 //!
-//! The reason is set before the flag, so whoever sees a failure can say why. The lock on it is below all
-//! others.
+//! The reason is set before the flag, so a thread that sees the flag finds the reason. The lock on the reason
+//! is below all others.
 
 use std::io;
 use std::sync::Mutex;
@@ -25,12 +25,12 @@ pub(super) struct Failure {
     disk_full: AtomicBool,
     /// The file has lost, or may have lost, what was written to it.
     file_lost: AtomicBool,
-    /// Why, for people.
+    /// The cause, as a text for the operator.
     reason: Mutex<String>,
 }
 
 impl Failure {
-    /// Why the log cannot be relied on at present, if it cannot.
+    /// Why the log cannot be relied on at present; `None` if it can.
     pub(super) fn reason(&self) -> Option<String> {
         let failed = self.disk_full.load(SeqCst) || self.needs_rewrite();
         failed.then(|| lock(&self.reason).clone())

@@ -8,11 +8,11 @@ use std::path::Path;
 /// A file, or in tests a disk that fails on demand. Whatever can go wrong with a log that is being
 /// written is an error of one of these calls or of `write`.
 pub trait LogFile: Write + Send + Sync {
-    /// Puts everything that was written on the disk.
+    /// Makes everything written so far durable.
     ///
     /// # Errors
-    /// The disk may not have it. A second try proves nothing, because the kernel may have dropped the
-    /// pages that it could not write.
+    /// Some of it may not be on the disk. A second try proves nothing, because the kernel may have dropped
+    /// the pages that it could not write.
     fn sync(&self) -> io::Result<()>;
 
     /// Returns a second handle on the same file, for syncing while another thread writes.

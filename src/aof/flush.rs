@@ -15,8 +15,8 @@ use std::sync::Arc;
 use super::file::LogFile;
 use super::group_commit::copy_of;
 
-/// What a `BufWriter` holds before it writes by itself. A record as large as this is not copied behind
-/// the pending records but written at once.
+/// How much a `BufWriter` holds before it writes by itself. A record of this size or more is written at once
+/// instead of being copied to the pending records.
 pub(super) const BUFFER_BYTES: usize = 64 << 10;
 /// Memory for pending records that is kept between flushes.
 const SPARE_BYTES: usize = 1 << 20;
@@ -29,7 +29,7 @@ pub(super) struct Files {
     pub(super) next: Option<Next>,
     /// What the file did not take.
     refused: Vec<u8>,
-    /// An empty buffer that changes places with that of the pending records, to be filled again.
+    /// An empty buffer, which replaces the buffer of the pending records when that is written.
     spare: Vec<u8>,
 }
 
@@ -59,9 +59,9 @@ impl Output {
 /// The new file of a rewrite.
 pub(super) struct Next {
     output: Output,
-    /// The LSN and the size of the new file at which it was level with the old one.
+    /// The LSN at which the new file had caught up with the old one, and its size then.
     level: (u64, u64),
-    /// It could not be written or synced. The rewrite finds that out and gives the file up. Until then
+    /// Why it could not be written or synced. The rewrite will notice and give the file up. Until then
     /// nothing is acknowledged, because the file may already have the log's name.
     error: Option<io::Error>,
 }
@@ -73,7 +73,7 @@ impl Next {
 }
 
 impl Files {
-    /// Goes on with another file and forgets the old one and what that refused.
+    /// Continues with another file, and forgets the old one and the bytes that it refused.
     pub(super) fn replace(&mut self, output: Option<Output>) {
         if let Some(old) = std::mem::replace(&mut self.file, output) {
             old.close();
@@ -81,7 +81,8 @@ impl Files {
         self.refused.clear();
     }
 
-    /// Writes everything to this file too. It is level with the old one at an LSN and a size of its own.
+    /// From now on writes everything to this file too. `level` is the LSN at which it has caught up with the
+    /// old file, and its own size then.
     pub(super) fn tee(&mut self, output: Output, level: (u64, u64)) {
         self.next = Some(Next { output, level, error: None });
     }
@@ -93,7 +94,8 @@ impl Files {
         }
     }
 
-    /// Makes the new file the only one. Returns the LSN and its size when it was level with the old.
+    /// Makes the new file the only one. Returns the LSN at which it had caught up with the old one, and its
+    /// size then.
     ///
     /// # Errors
     /// The new file does not have everything, or there is none.
@@ -115,7 +117,7 @@ impl Files {
         std::mem::take(&mut self.spare)
     }
 
-    /// Hands records to the kernel, and what it refused before.
+    /// Hands records to the kernel, after those that the file refused before.
     pub(super) fn write_through(&mut self, mut records: Vec<u8>) -> io::Result<()> {
         self.write(&records).unwrap_or_default(); // the flush tries again to write what is refused now
         let result = self.flush();
@@ -134,8 +136,8 @@ impl Files {
         self.write_file(records)
     }
 
-    /// Writes all bytes to the file, or keeps what it does not take. (`write_all` would not say how far
-    /// it came.)
+    /// Writes all bytes to the file, or keeps what it does not take. (`write_all` does not tell how many
+    /// bytes it wrote.)
     fn write_file(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let Some(Output { writer, .. }) = &mut self.file else { return Ok(()) };
         let mut result = Ok(());
@@ -169,7 +171,7 @@ impl Files {
         self.next_result()
     }
 
-    /// The failure that the new file has met, if any.
+    /// Fails if the new file could not be written or synced.
     pub(super) fn next_result(&self) -> io::Result<()> {
         let error = self.next.as_ref().and_then(|next| next.error.as_ref());
         error.map_or(Ok(()), |error| Err(copy_of(error)))
@@ -180,13 +182,13 @@ impl Files {
         !self.refused.is_empty()
     }
 
-    /// How long the file will be once it has what waits for it here.
+    /// How long the file will be once everything that waits here is written to it.
     pub(super) fn length(&self) -> io::Result<Option<u64>> {
         let length = self.file.as_ref().map(Output::length).transpose()?;
         Ok(length.map(|length| length + self.refused.len() as u64))
     }
 
-    /// The same of the new file, if it is sound, and the LSN and size at which it was level.
+    /// The same for the new file, unless it has failed, with the LSN and the size at which it had caught up.
     pub(super) fn next_length(&self) -> io::Result<Option<(u64, (u64, u64))>> {
         let next = self.next.as_ref().filter(|next| next.error.is_none());
         next.map(|next| Ok((next.output.length()?, next.level))).transpose()

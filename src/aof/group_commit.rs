@@ -105,7 +105,7 @@ impl GroupCommit {
         self.synced_lsn.load(SeqCst)
     }
 
-    /// Records that the disk has the log up to `lsn` without a sync of ours.
+    /// Records that the disk has the log up to `lsn`, although no round has synced it.
     pub(super) fn advance(&self, lsn: u64) {
         self.synced_lsn.fetch_max(lsn, SeqCst);
     }
@@ -153,7 +153,7 @@ impl GroupCommit {
         result
     }
 
-    /// Gives the threads that are about to come the time to do so.
+    /// Gives threads that are about to commit the time to join.
     fn let_others_join<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -200,7 +200,7 @@ impl GroupCommit {
         }
     }
 
-    /// Checks what always holds, between any two calls.
+    /// Checks the invariants. Can be called at any time.
     ///
     /// # Errors
     /// What does not hold.
@@ -214,7 +214,7 @@ impl GroupCommit {
             return Err("the round that can be joined has ended".into());
         }
         if syncing.as_ref().is_some_and(|(round, _)| round.members == 0) {
-            return Err("a sync is running for nobody".into());
+            return Err("a sync is running, but no thread waits for it".into());
         }
         Ok(())
     }
@@ -251,7 +251,7 @@ struct Pace {
     served: u32,
     /// How many threads have joined a round since then.
     back: u32,
-    /// How long it took until these were as many as had been served.
+    /// How long after the sync as many threads had joined as it had served.
     all_back_after: Option<Duration>,
     /// Until when a leader waits for them.
     wait_until: Option<Instant>,
@@ -266,8 +266,8 @@ impl Pace {
         self.back == self.served
     }
 
-    /// The pace after a sync that took so long and served so many threads, while others already wait for
-    /// the next.
+    /// The pace after a sync that took this long and served this many threads, while `waiting` others already
+    /// wait for the next.
     fn after_sync(&self, took: Duration, served: u32, waiting: u32) -> Pace {
         let now = Instant::now();
         // A single sync that takes very long says nothing about the next.
@@ -284,9 +284,9 @@ impl Pace {
     }
 }
 
-/// How long it pays to wait for so many clients, each of which takes so long to come back: if all are
-/// back sooner than a sync takes, half of that time, and otherwise not at all. They are not waited for
-/// longer because some may not come.
+/// How long a leader waits for this many clients, if each takes `each_takes` to come back: half the time of a
+/// sync if all can be back sooner than a sync takes, and otherwise not at all. It does not wait longer,
+/// because some may not come.
 fn patience(sync_takes: Duration, each_takes: Duration, clients: u32) -> Duration {
     let pays = each_takes.saturating_mul(clients) < sync_takes;
     if pays { sync_takes / 2 } else { Duration::ZERO }
@@ -348,7 +348,7 @@ mod tests {
             self.syncs.load(SeqCst)
         }
 
-        /// Waits until the state is as wanted.
+        /// Waits until the condition holds.
         fn await_state(&self, wanted: impl Fn(&State) -> bool) {
             let started = Instant::now();
             while !wanted(&self.group.lock()) {
@@ -357,7 +357,7 @@ mod tests {
             }
         }
 
-        /// Lets the next leader wait for so many clients, so long from now on.
+        /// Makes the next leader wait for this many clients, for this long from now on.
         fn expect(&self, clients: u32, patience: Duration) {
             let wait_until = Instant::now().checked_add(patience);
             self.group.lock().pace = Pace { served: clients, wait_until, ..Pace::default() };

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`writer`] | [`Aof`], the log that is being written: append, flush, sync |
 //! | `append` | records that wait for the flush, and their LSNs |
-//! | `flush` | the files, and what they did not take |
+//! | `flush` | the files, and the bytes that they refused |
 //! | `group_commit` | syncs that threads share |
 //! | `failure` | whether the log can be relied on |
 //! | [`block`] | the records of a transaction |

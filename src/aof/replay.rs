@@ -16,7 +16,7 @@ const READ_BYTES: usize = 256 << 10;
 /// The limit on an argument of a record: none, because `proto-max-bulk-len` may have been larger when
 /// the record was written. (Minus two, since the parser adds the two bytes of the line end.)
 pub const ANY_LENGTH: i64 = i64::MAX - 2;
-/// Progress is reported after every so many bytes.
+/// Progress is reported once per this many bytes.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// What a replay found.
@@ -41,7 +41,7 @@ pub enum ReplayError {
         offset: u64,
         /// Bytes before it that are whole records and blocks.
         valid_bytes: u64,
-        /// What is wrong, for people.
+        /// What is wrong, as a text for the operator.
         why: String,
     },
 }
@@ -212,7 +212,7 @@ fn ends_in_zeros(log: &mut (impl Read + Seek), offset: u64, bulk_limit: i64) -> 
     }
 }
 
-/// Cuts the log off at that offset and keeps the rest in a side file. Returns the path of that.
+/// Cuts the log off at that offset and keeps the rest in a side file. Returns the path of the side file.
 ///
 /// # Errors
 /// The rest could not be saved (then the log is unchanged), or the log could not be cut.

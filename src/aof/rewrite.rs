@@ -8,14 +8,14 @@
 //!    are unlocked again. The new file will begin with the state at this point ([`Keyspace::snapshot`]).
 //! 2. **The snapshot.** Each shard is encoded as the fewest records that recreate it, by this thread or by
 //!    the first writer that reaches the shard, just before it changes it ([`super::snapshot`]).
-//! 3. **The changes since.** What the old log got after that point is copied, in rounds, each of which has
-//!    less to copy. The last few bytes are copied under the log's lock; from then on every record goes to
-//!    both files (the *tee*).
+//! 3. **The changes since.** What was appended to the old log after that point is copied, in rounds that get
+//!    shorter and shorter. The last few bytes are copied under the log's lock; from then on every record goes
+//!    to both files (the *tee*).
 //! 4. **The switch.** The new file is synced and renamed over the old one, the directory is synced, and
 //!    the old file is closed.
 //!
-//! Why the tee: a sync may take long, and clients must not wait for it. With the tee they go on, and until
-//! the rename is on the disk each of the two files is a complete log, whichever of them has the name
+//! Why the tee: a sync may take long, and clients must not wait for it. With the tee they go on. Until the
+//! rename is on the disk, both files are complete logs, so it does not matter which of them has the name
 //! after a crash.
 //!
 //! FLUSHALL, FLUSHDB and SWAPDB change every shard at once and would have to save them all first. Instead
@@ -39,21 +39,22 @@ use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
 use crate::store::{Keyspace, SHARDS};
 
-/// This thread writes queued shards once they have so many bytes.
+/// The rewriting thread writes queued shards once they have this many bytes.
 const WRITE_BYTES: usize = 256 << 10;
-/// A large file is synced after every so many bytes, so that the last sync has little to do.
+/// The new file is synced once per this many bytes, so that the last sync has little to do.
 const SYNC_BYTES: usize = 16 << 20;
-/// When at most so many bytes are left to copy, they are copied under the log's lock.
+/// When at most this many bytes are left to copy, they are copied under the log's lock.
 const LAST_COPY_BYTES: u64 = 64 << 10;
-/// After so many rounds of copying, what is left is copied under the log's lock even if it is more, and
-/// writers that were faster than the copying wait.
+/// After this many rounds of copying, the rest is copied under the log's lock even if it is more: writers
+/// that were faster than the copying wait for it.
 const COPY_ROUNDS: usize = 50;
-/// So many snapshots are tried. The last one does not yield to FLUSHALL and its like: they wait for it.
+/// At most this many snapshots are tried. The last one does not yield to FLUSHALL and similar commands; they
+/// wait for it.
 const ATTEMPTS: usize = 4;
 
 impl Aof {
-    /// Rewrites the log at that path. The caller has claimed the right to ([`Aof::rewrites`]). If there
-    /// was no log, there is one afterwards.
+    /// Rewrites the log at that path. The caller has claimed the rewrite ([`Aof::rewrites`]). If there was no
+    /// log, there is one afterwards.
     ///
     /// # Errors
     /// The old log is still in use, or there still is none.
@@ -85,7 +86,7 @@ pub fn temporary(log: &Path) -> PathBuf {
     with_suffix(log, ".rewrite")
 }
 
-/// The file that takes the place of the old log where there was none.
+/// The file that takes the place of the old log if there is none.
 pub fn tail(log: &Path) -> PathBuf {
     with_suffix(log, ".tail")
 }
@@ -183,7 +184,7 @@ impl Rewrite<'_> {
         Ok((old, level))
     }
 
-    /// Copies what the old log got since it was `copied` bytes long, and begins the tee.
+    /// Copies what was appended to the old log since it was `copied` bytes long, and begins the tee.
     fn copy_and_tee(&self, old: &mut File, new: &File, mut copied: u64) -> io::Result<()> {
         let mut target = new;
         for round in 0..COPY_ROUNDS {
@@ -203,7 +204,7 @@ impl Rewrite<'_> {
     }
 }
 
-/// Creates a file for appending in place of what a crash may have left there.
+/// Creates a file for appending. It replaces one that a crash may have left.
 fn create(path: &Path) -> io::Result<File> {
     remove(path);
     OpenOptions::new().read(true).append(true).create_new(true).open(path)
@@ -240,7 +241,7 @@ mod tests {
 
     const LIMITS: PackedLimits = PackedLimits { entries: 16, value_bytes: 64 };
 
-    /// A directory for a log, and the keyspace of which it is the log.
+    /// A directory for a log, and the keyspace whose changes go into that log.
     struct Fixture {
         dir: PathBuf,
         log: PathBuf,

@@ -1,8 +1,8 @@
 //! The snapshot in a rewrite's new file: encoded shards on their way to the disk.
 //!
-//! A writer that saves a shard before changing it only queues the encoded records here, so it does not
-//! wait for the disk; the rewriting thread writes them. Only when too much is queued does a writer write,
-//! which bounds the memory. Lock order: `output`, then `queue`, both below the shards.
+//! A writer that saves a shard before changing it only queues the encoded records here, so it does not wait
+//! for the disk; the rewriting thread writes them. A writer writes only when too much is queued, which bounds
+//! the memory. Lock order: `output`, then `queue`, both below the shards.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,8 +15,9 @@ use crate::store::{Entry, Field, Hash, Value};
 
 /// When more bytes than this are queued, the thread that queues them writes.
 const QUEUED_BYTES: usize = 4 << 20;
-/// An `HSET` record has at most so many fields, and ends once it has so many bytes.
+/// An `HSET` record has at most this many fields …
 const RECORD_FIELDS: usize = 64;
+/// … and ends once it has this many bytes.
 const RECORD_BYTES: usize = 64 << 10;
 
 /// Takes shards, and writes them to the new file.
@@ -65,7 +66,7 @@ impl SnapshotWriter {
         }
     }
 
-    /// Writes what is queued, if it is more than so many bytes. Returns how many bytes were written.
+    /// Writes what is queued if it is more than this many bytes. Returns how many bytes were written.
     ///
     /// # Errors
     /// This write failed, or an earlier one of another thread.

@@ -28,11 +28,11 @@ struct Disk {
 struct DiskState {
     /// The content of the file.
     bytes: Vec<u8>,
-    /// The results of the next writes: at most so many bytes are taken, or a failure.
+    /// The results of the next writes: how many bytes are taken at most, or a failure.
     writes: VecDeque<Result<usize, ErrorKind>>,
     /// No write takes anything.
     full: bool,
-    /// The next so many syncs fail.
+    /// How many of the next syncs fail.
     failing_syncs: usize,
     /// Syncs do not end.
     stuck: bool,
@@ -390,7 +390,7 @@ fn a_slow_sync_delays_only_the_threads_that_wait_for_it() -> io::Result<()> {
             let send = |step, result: io::Result<()>| done.send((step, result.is_ok()));
             send("flushed", aof.flush_to(lsn))?;
             send("sized", Ok(_ = aof.size()))?;
-            // As a reader under `always` does, of a record that was synced long ago.
+            // What a reader under `always` does after it has read a record that was synced long ago.
             send("synced before", aof.sync_to(synced))
         });
         let steps: Vec<_> = (0..3).map(|_| steps.recv_timeout(PATIENCE / 5).ok()).collect();

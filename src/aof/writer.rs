@@ -7,10 +7,10 @@
 //! nothing. **Sync** makes the kernel put them on the disk, when the policy says so; only a power loss or
 //! a kernel crash makes a difference to it.
 //!
-//! Neither step repeats what another thread has done: [`Aof::flush_to`] and [`Aof::sync_to`] compare LSNs
-//! first, without a lock. Threads that need a sync share it ([`super::group_commit`]). What happens when
-//! the disk fails is told in [`super::failure`]: nothing is acknowledged that the log does not have, and
-//! the dispatcher refuses changes ([`Aof::failure`]).
+//! No step repeats what another thread has done: [`Aof::flush_to`] and [`Aof::sync_to`] compare LSNs first,
+//! without a lock. Threads that need a sync share it ([`super::group_commit`]). [`super::failure`] describes
+//! what happens when the disk fails: nothing is acknowledged that the log does not have, and the dispatcher
+//! refuses changes ([`Aof::failure`]).
 //!
 //! # What always holds
 //!
@@ -73,7 +73,7 @@ impl Aof {
         Ok(aof)
     }
 
-    /// Goes on at the end of this file, and drops the old file with all that was not written to it.
+    /// Goes on at the end of this file, and drops the old file with everything that was not written to it.
     pub(super) fn open(&self, file: Box<dyn LogFile>) -> io::Result<()> {
         let size = file.length()?;
         let output = Output::new(file)?;
@@ -138,7 +138,7 @@ impl Aof {
         let before = pending.push_uncopied(databases, record);
         let lsn = pending.appended;
         drop(pending);
-        // Not an error here: whoever wants to reply has to flush first, and gets it then.
+        // An error is not returned here: a reply needs a flush first, and that returns it.
         let written = files.write(&before);
         self.note_write(&files.write(record).and(written));
         lsn
@@ -207,7 +207,7 @@ impl Aof {
         self.group.is_synced(lsn)
     }
 
-    /// Returns once the disk has the log up to `lsn`. Flushes as far as is needed.
+    /// Returns once the disk has the log up to `lsn`. Flushes first if needed.
     ///
     /// # Errors
     /// The disk may not have it.
@@ -256,7 +256,7 @@ impl Aof {
         })
     }
 
-    /// Why the log cannot be relied on at present, if it cannot.
+    /// Why the log cannot be relied on at present; `None` if it can.
     pub fn failure(&self) -> Option<String> {
         self.failure.reason()
     }
@@ -277,14 +277,14 @@ impl Aof {
         handles.iter().flatten().any(|file| file.is_at(path))
     }
 
-    /// The file's size in bytes once it has all that was appended; and what that was after the last
-    /// rewrite, or at the start.
+    /// The file's size in bytes once everything appended is written, and the same size after the last rewrite
+    /// or at the start.
     pub fn size(&self) -> (u64, u64) {
         let pending = self.lock_pending();
         (pending.size, pending.base_size)
     }
 
-    /// Checks what always holds about the log. Can be called at any time; takes the locks for a moment.
+    /// Checks the invariants of the log. Can be called at any time; takes the locks for a moment.
     ///
     /// # Errors
     /// What does not hold.
@@ -342,8 +342,8 @@ impl Aof {
 
 /// The steps of a rewrite that concern the files; see [`super::rewrite`].
 impl Aof {
-    /// Begins the snapshot of a rewrite, with all shards locked: flushes, and lets the next record say
-    /// its database. Returns the length of the file.
+    /// Begins the snapshot of a rewrite, with all shards locked: flushes, and makes the next record start
+    /// with a `SELECT`. Returns the length of the file.
     pub(super) fn mark(&self) -> io::Result<u64> {
         self.flush()?;
         let mut pending = self.lock_pending();
@@ -351,8 +351,8 @@ impl Aof {
         Ok(pending.size)
     }
 
-    /// Flushes, lets `copy` bring the new file level with the old one, and from then on writes everything
-    /// to both. `copy` gets the length of the old file, and returns that of the new one.
+    /// Flushes, calls `copy`, which completes the new file, and from then on writes everything to both files.
+    /// `copy` gets the length of the old file and returns the length of the new one.
     pub(super) fn tee(
         &self,
         next: Box<dyn LogFile>,

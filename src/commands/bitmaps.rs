@@ -1,9 +1,9 @@
 //! Bitmaps: strings whose bits are numbered, with the highest bit of the first byte as bit 0.
 //!
-//! A missing key and the bits behind the end of a string read as zeros. A write first extends the string up
-//! to its last bit. BITCOUNT, BITPOS and BITOP work in machine words, as strings may be long. BITFIELD takes
-//! a field from a window of 128 bits, which holds it at any bit offset, and adds in 128 bits, where
-//! nothing overflows.
+//! A missing key and the bits past the end of a string read as zeros. A write first extends the string up to
+//! its last bit. BITCOUNT, BITPOS and BITOP work in machine words, as strings may be long. BITFIELD takes a
+//! field from a window of 128 bits, which holds it at any bit offset, and adds in 128 bits, where nothing
+//! overflows.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=bitmap>.
 
@@ -186,7 +186,7 @@ fn count_ones(bytes: &[u8]) -> usize {
 
 /// The offset of the first of these bits that has the given value.
 fn find_in(value: &[u8], bits: Range<usize>, bit: bool) -> Option<usize> {
-    // All bits of a byte without the wanted bit are the same.
+    // A byte with this value does not contain the wanted bit.
     let skipped = if bit { 0x00 } else { 0xff };
     let (first, last) = (bits.start / 8, (bits.end - 1) / 8);
     let matches = (value[first] ^ skipped) & (0xff >> (bits.start % 8));
@@ -301,7 +301,7 @@ fn combine(operation: Operation, sources: &[&[u8]]) -> Vec<u8> {
     result
 }
 
-/// Appends to the result, up to `end`, the block that these parts of the sources give.
+/// Appends a block to the result, up to `end`, computed from these parts of the sources.
 fn combine_block(operation: Operation, parts: &[&[u8]], result: &mut Vec<u8>, end: usize) {
     let [first, others @ ..] = parts else { return };
     // These two combine the other sources with OR, and apply the first source last.
@@ -402,7 +402,7 @@ impl Field {
         (1 << self.bits) - 1
     }
 
-    /// The integer that the lowest bits mean, as many as the field has.
+    /// The integer that the lowest bits represent, as many bits as the field has.
     fn meaning(self, bits: u128) -> i128 {
         let unused = 128 - self.bits;
         let bits = bits << unused;

@@ -59,7 +59,7 @@ pub const COMMANDS: &[Command] = &[
          [NOLOOP]",
         tracking::tracking).flags(CLIENT)
         .doc("6.0.0", "O(1), or O(N) where N is the number of prefixes",
-             "Turns notifications about changes of keys that the client caches on or off."),
+             "Turns on or off notifications about changes to keys that the client caches."),
     session("client|trackinginfo", "", tracking::info).flags(CLIENT)
         .doc("6.2.0", "O(1)", "Returns how keys are tracked for the connection."),
     session("client|unblock", "client-id [TIMEOUT | ERROR]", unblock).flags(ADMIN)
@@ -140,7 +140,7 @@ fn describe(server: &Server, clients: &[Arc<Client>], reply: &mut Reply) {
 enum Type {
     Normal,
     Pubsub,
-    /// Masters and replicas, of which there are none.
+    /// Masters and replicas. There are none.
     Other,
 }
 

@@ -1,8 +1,8 @@
 //! Compare and act: the conditions of `SET`, `MSETEX` and `INCREX`, and `DELEX`, `DELIFEQ` and `DIGEST`.
 //!
-//! A client compares with a value or with the digest of a value, so that it need not send a long value.
-//! As in Redis, a digest is checked only if there is a string to compare it with, and only its length is
-//! checked: 16 characters that are no hexadecimal digits are allowed and equal no digest.
+//! A client compares with a value or with the digest of a value, so that it need not send a long value. As in
+//! Redis, a digest is checked only if there is a string to compare it with, and only its length is checked:
+//! 16 characters that are not hexadecimal digits are allowed, and match no digest.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/delex/>,
 //! <https://valkey.io/commands/delifeq/> and <https://redis.io/docs/latest/commands/digest/>.

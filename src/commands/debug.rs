@@ -38,7 +38,7 @@ const ALONE: Flags = Flags::ADMIN.or(Flags::NO_MULTI);
 static COMMANDS: &[Command] = &[
     session("debug|check", "", check).flags(ALONE)
         .doc("1.0.0", "O(N) with N the size of all data",
-             "Checks the invariants of the data and of what is kept about clients."),
+             "Checks the invariants of the data and of the tables about clients."),
     command("debug|digest", "", Handler::ReadAll(digest)).flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) where N is the size of all data",
              "Returns a digest of all data of all databases, as 40 hexadecimal digits."),
@@ -201,7 +201,7 @@ fn digest_value(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn sleep(all: &mut WriteAll, args: Args, reply: &mut Reply) -> Change {
-    // As in Redis, a text that is no number means 0.
+    // As in Redis, a text that is not a number means 0.
     let seconds = str::from_utf8(&args[2]).ok().and_then(|text| text.parse().ok());
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     if let Some(duration) = duration.filter(|duration| !duration.is_zero()) {

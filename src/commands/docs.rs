@@ -3,7 +3,7 @@
 //! Everything here is derived from the rows. `COMMAND DOCS` describes each argument, and `redis-cli` takes
 //! its hints from that; the descriptions are parsed from the syntax of a row:
 //!
-//! | in the syntax | is |
+//! | in the syntax | means |
 //! |---|---|
 //! | `key` | an argument of this name |
 //! | `EX seconds` | an argument with a token |

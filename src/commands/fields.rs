@@ -5,8 +5,8 @@
 //! that no crash can separate a value from its expiry time; or `HDEL` if the time has passed already.
 //!
 //! Where releases differ, everything that one of them accepts is accepted: options may precede or follow the
-//! fields (as in Redis 8.4; earlier only in HSETEX), and HSETEX has Valkey 9's NX and XX for the key beside
-//! FNX and FXX for the fields.
+//! fields (as in Redis 8.4; earlier only in HSETEX), and HSETEX has Valkey 9's NX and XX for the key in
+//! addition to FNX and FXX for the fields.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=hash>.
 
@@ -150,7 +150,7 @@ impl<'a> Fields<'a> {
         Ok(Fields { args, first, count, step })
     }
 
-    /// Reads them in a command that has nothing else: `key FIELDS numfields field ...`.
+    /// Reads the fields of a command that takes nothing else: `key FIELDS numfields field ...`.
     fn alone(args: Args<'a>) -> Result<Fields<'a>, CommandError> {
         let mut words = OptionCursor::new(args, 2);
         if !words.take("FIELDS") {
@@ -169,7 +169,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The record of a change to these fields: the words, then `FIELDS` and the names. No names, no record.
+/// The record of a change to these fields: the words, then `FIELDS` and the names. Without names there is no
+/// record.
 fn record(words: &[&[u8]], names: &[&[u8]]) -> Propagate {
     if names.is_empty() {
         return Propagate::Nothing;
@@ -368,7 +369,7 @@ enum FieldExpiry {
 }
 
 impl<'a> FieldOptions<'a> {
-    /// Reads the options of a command that knows `word` beside EX, PX, EXAT and PXAT. After `FIELDS
+    /// Reads the options of a command that takes `word` in addition to EX, PX, EXAT and PXAT. After `FIELDS
     /// numfields`, every `step`-th word is a field. `take_own` takes an option that only this command has.
     fn parse(
         args: Args<'a>,
@@ -451,7 +452,7 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     Ok(record(&[b"HPEXPIREAT", key, expires_at_ms.to_string().as_bytes()], &changed))
 }
 
-/// What HSETEX wants of the key or of each field.
+/// What HSETEX requires of the key or of each field.
 #[derive(Clone, Copy, PartialEq)]
 enum Existence {
     Absent,

@@ -195,7 +195,7 @@ fn hyperloglog_mut<'v>(
         None => Ok(None),
         Some((value, _)) if !hyperloglog::is_valid(value) => Err(INVALID),
         Some((value, origin)) => {
-            *origin = StringOrigin::InPlace; // even to count, which may cache the estimate in the value
+            *origin = StringOrigin::InPlace; // even for PFCOUNT, which may cache the estimate in the value
             Ok(Some(value.to_mut()))
         }
     }

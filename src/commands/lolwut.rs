@@ -22,7 +22,7 @@ const LOLWUT: Command =
 /// A boat, from top to bottom.
 const BOAT: [&str; 5] = ["   |\\", "   | \\", "   |__\\", " __|____", " \\_____/"];
 
-/// The picture is the same for every version; two numbers behind it set its size.
+/// The picture is the same for every version; two numbers after it set its size.
 fn lolwut(_: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
     let mut options = args.from(1);
     if args.get(1).is_some_and(|option| is(option, "VERSION")) && args.len() >= 3 {

@@ -55,7 +55,7 @@ pub fn find_hidden(rows: &'static [Command], args: Args) -> Result<&'static Comm
 /// Finds the row of a record in the log: a read or a write of keys, or `SELECT`.
 ///
 /// # Errors
-/// As [`resolve`], or the command does not belong in a log.
+/// Those of [`resolve`], or the command does not belong in a log.
 pub fn resolve_record(args: Args) -> Result<&'static Command, CommandError> {
     let row = resolve(args)?;
     match row.handler {

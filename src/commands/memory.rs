@@ -1,6 +1,6 @@
 //! `MEMORY STATS`, `DOCTOR`, `MALLOC-STATS` and `PURGE`: the memory of the server.
 //!
-//! The container `MEMORY` is in [`super::inspect`], beside `MEMORY USAGE`.
+//! The container `MEMORY` is in [`super::inspect`], together with `MEMORY USAGE`.
 //!
 //! The standard library does not say how much the allocator has handed out. So these commands report only
 //! what is known: the memory that the kernel counts for the process, and the size of our own tables.

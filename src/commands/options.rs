@@ -40,7 +40,7 @@ impl<'a> OptionCursor<'a> {
         self.len() == 0
     }
 
-    /// The next word, which stays.
+    /// The next word, without taking it.
     pub(super) fn peek(&self) -> Option<&'a [u8]> {
         self.args.get(self.at)
     }
@@ -52,7 +52,7 @@ impl<'a> OptionCursor<'a> {
         Some(word)
     }
 
-    /// Takes the next word, which the option before it needs.
+    /// Takes the next word as the value of the option before it.
     ///
     /// # Errors
     /// A syntax error if there is none.
@@ -67,7 +67,7 @@ impl<'a> OptionCursor<'a> {
         is_it
     }
 
-    /// Takes the next word if it is this option, and returns the value behind it.
+    /// Takes the next word if it is this option, and returns the value after it.
     ///
     /// # Errors
     /// A syntax error if the value is missing.
@@ -75,7 +75,7 @@ impl<'a> OptionCursor<'a> {
         if self.take(option) { self.value().map(Some) } else { Ok(None) }
     }
 
-    /// Takes so many words and returns them with the index of the first, or nothing if fewer are left.
+    /// Takes this many words and returns them with the index of the first; `None` if fewer are left.
     pub(super) fn take_words(&mut self, count: usize) -> Option<(Args<'a>, usize)> {
         let first = self.at;
         let fits = count <= self.len();
@@ -145,7 +145,7 @@ pub(super) fn positive_expires_at_ms(
     expires_at_ms.ok_or_else(|| invalid_expire_time(command))
 }
 
-/// An expiry time is out of range.
+/// The error for an expiry time that is out of range.
 pub(super) fn invalid_expire_time(command: &str) -> CommandError {
     CommandError::from(format!("ERR invalid expire time in '{command}' command"))
 }
@@ -210,14 +210,14 @@ pub(super) fn printable<'a>(name: &'a [u8], what: &str) -> Result<&'a [u8], Comm
     Err(format!("ERR {what} cannot contain spaces, newlines or special characters.").into())
 }
 
-/// A wrong number of arguments that the arity cannot catch, such as a field without a value.
+/// The error for a wrong number of arguments that the arity cannot catch, such as a field without a value.
 pub(super) fn wrong_number_of_args(args: Args) -> CommandError {
     let name = args[0].to_ascii_lowercase();
     let name = name.escape_ascii();
     CommandError::from(format!("ERR wrong number of arguments for '{name}' command"))
 }
 
-/// A wrong number of arguments of a subcommand that the arity cannot catch.
+/// The same error for a subcommand.
 pub(crate) fn wrong_subcommand_args(args: Args) -> CommandError {
     let container = args[0].to_ascii_uppercase();
     let text: [&[u8]; 5] = [
@@ -233,7 +233,7 @@ pub(crate) fn wrong_subcommand_args(args: Args) -> CommandError {
 /// An argument that must be a 32-bit integer.
 ///
 /// # Errors
-/// Redis's texts: one for what is no integer, one for what does not fit.
+/// Redis's texts: one for a text that is not an integer, one for a number that does not fit.
 pub(super) fn integer_32(arg: &[u8]) -> Result<i32, CommandError> {
     const OUT_OF_RANGE: CommandError = CommandError::new(
         "ERR value is out of range, value must between -2147483648 and 2147483647",
@@ -254,7 +254,7 @@ pub(super) fn database(index: i32, count: usize) -> Result<usize, CommandError> 
 /// text is 0, and a negative number counts down from 2^64. Spaces are refused.
 ///
 /// # Errors
-/// It is no such number, or it exceeds 64 bits.
+/// It is not such a number, or it exceeds 64 bits.
 pub(super) fn cursor(arg: &[u8]) -> Result<u64, CommandError> {
     let arg = c_text(arg);
     let (negative, digits) = match arg {

@@ -136,8 +136,8 @@ fn confirm(reply: &mut Reply, kind: Kind, change: &str, name: Option<&[u8]>, cou
     reply.count(counts.confirmed(kind));
 }
 
-/// A message may tell what the connection has read. So no subscriber gets it before the log has that: even
-/// after a crash, no client may know of a change that is lost.
+/// A message may reveal what the connection has read. So no subscriber gets it before the log has those
+/// changes: no client may know of a change that a crash could undo.
 fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let position = context.session.visible_at(context.session.read_lsn);
     reply.count(context.server.hub.publish(&args[1], &args[2], &position));

@@ -1,4 +1,4 @@
-//! The server: settings, rewrites of the log, replication (of which there is none), the time and shutdown.
+//! The server: settings, rewrites of the log, replication (there are no replicas), the time and shutdown.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=server>.
 
@@ -140,9 +140,9 @@ fn bgrewriteaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Syncs the log up to this connection's last write, itself rather than by waiting for the syncing thread;
-/// that serves every other waiting client, too. No replica can appear while a client waits, so a call that
-/// asks for replicas returns 0 at once.
+/// Syncs the log up to this connection's last write, without waiting for the syncing thread. The sync serves
+/// every other waiting client too. No replica can appear while a client waits, so a call that asks for
+/// replicas returns 0 at once.
 fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let (local, replicas) = (integer(&args[1])?, integer(&args[2])?);
     if !(0..=1).contains(&local) {

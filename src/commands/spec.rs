@@ -11,7 +11,7 @@ use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
 use crate::stats::CommandId;
 use crate::store::shard::Shard;
-use crate::store::{AllShards, ReadAll, ReadView, Transaction, WriteAll, WriteView, WrongType};
+use crate::store::{AllShards, ReadAll, ReadView, WriteAll, WriteView, WrongType};
 use crate::text::integer::parse_i64;
 
 /// The result of a handler that changes nothing. The handler writes to its [`Reply`]; after an error, what it
@@ -54,14 +54,14 @@ pub struct Context<'a> {
     pub server: &'a Server,
     /// The connection.
     pub session: &'a mut Session,
-    /// The transaction of which the command is a part, if it is. Its shards are locked already, so the
-    /// handler must not wait for anything, and may look at the data only through [`Context::visit`].
-    pub transaction: Option<&'a Transaction<'a>>,
+    /// The transaction that the command is part of, if any. Its shards are locked already, so the handler
+    /// must not wait for anything, and may look at the data only through [`Context::visit`].
+    pub transaction: Option<&'a dyn AllShards>,
 }
 
 impl Context<'_> {
-    /// Shows every shard to the visitor, one after the other. The row of a command that does so has the
-    /// flag [`Flags::VISITS_KEYS`], from which a transaction knows that it needs all of them.
+    /// Calls the visitor with every shard, one after the other. The row of a command that does this has the
+    /// flag [`Flags::VISITS_KEYS`], so that a transaction locks all shards for it.
     pub fn visit(&mut self, mut visitor: impl FnMut(&Shard)) {
         let mut visitor = |_, shard: &Shard| {
             visitor(shard);
@@ -75,7 +75,7 @@ impl Context<'_> {
     }
 }
 
-/// The function that carries a command out, and with it the kind of the command.
+/// The function that runs a command; which variant it is makes the kind of the command.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Reads its keys.
@@ -88,16 +88,16 @@ pub enum Handler {
     WriteAll(fn(&mut WriteAll, Args, &mut Reply) -> Change),
     /// Concerns the connection or the server, and no keys.
     Session(fn(&mut Context, Args, &mut Reply) -> Outcome),
-    /// Carries out other commands, so that it is the dispatcher's own work.
+    /// Runs other commands, so the dispatcher itself implements it.
     Nested(Nested),
-    /// Is one of these subcommands, by the next argument. Alone, without any, it may be something
-    /// itself (`COMMAND`).
+    /// Runs one of these subcommands, chosen by the next argument. Without an argument it runs the function,
+    /// if there is one (`COMMAND`).
     Container(&'static [Command], Option<fn(&mut Context, Args, &mut Reply) -> Outcome>),
-    /// Is one of these subcommands, of which clients are not told: to them it is one command (`DEBUG`).
+    /// Runs one of these subcommands, which clients do not see: to them it is one command (`DEBUG`).
     Hidden(&'static [Command]),
 }
 
-/// A command that carries out other commands.
+/// A command that runs other commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Nested {
     /// Those that its connection has queued since MULTI.
@@ -193,7 +193,7 @@ impl Flags {
     pub const NO_ASYNC_LOADING: Flags = Flags(1 << 9);
     /// May block the connection.
     pub const BLOCKING: Flags = Flags(1 << 10);
-    /// Not entered in the slow log, where the commands that it executes are entered.
+    /// Not recorded in the slow log. The commands that it executes are.
     pub const SKIP_SLOWLOG: Flags = Flags(1 << 11);
     /// In the ACL category of dangerous commands.
     pub const DANGEROUS: Flags = Flags(1 << 12);
@@ -221,11 +221,11 @@ impl Flags {
     pub const BRIEF: Flags = Flags(1 << 23);
     /// In the ACL category of administration, though not only for administrators.
     pub const ADMIN_CATEGORY: Flags = Flags(1 << 24);
-    /// For those whom `enable-debug-command` lets.
+    /// Only for clients that `enable-debug-command` allows.
     pub const PROTECTED: Flags = Flags(1 << 25);
     /// A lookup counts as a use of the key even with `CLIENT NO-TOUCH` (TOUCH).
     pub const ALWAYS_A_USE: Flags = Flags(1 << 26);
-    /// May stand in the log although it neither reads nor writes keys.
+    /// May be in the log although it neither reads nor writes keys.
     pub const IN_LOG: Flags = Flags(1 << 27);
     /// Leaves `CLIENT CACHING` in effect for the next command.
     pub const KEEPS_CACHING: Flags = Flags(1 << 28);
@@ -239,7 +239,7 @@ impl Flags {
         Flags(self.0 | other.0)
     }
 
-    /// Whether all of the other flags are among these.
+    /// Whether all flags of the other set are in this one.
     pub const fn has(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
     }
@@ -248,7 +248,7 @@ impl Flags {
 /// A row of the table.
 #[derive(Clone, Copy)]
 pub struct Command {
-    /// Its index in the table, subcommands included, given when that is built.
+    /// Its index in the table, subcommands included; set when the table is built.
     pub id: CommandId,
     /// The name in lower case. A subcommand has its container's name in front: `client|id`.
     pub name: &'static str,
@@ -603,7 +603,7 @@ const fn declares(keys: &Option<Keys>, at: usize, len: usize, last_key: usize) -
     is_in_range && !is_same(keys.access.as_bytes(), b"not_key")
 }
 
-/// The index behind the last key; 0 without keys.
+/// The index after the last key; 0 without keys.
 fn range_end(args: Args, last: i32) -> usize {
     match last {
         0 => 0,
@@ -655,7 +655,7 @@ pub fn number_of_keys(args: Args, at: usize) -> Option<usize> {
     usize::try_from(number).ok().filter(|&number| number > 0)
 }
 
-/// The index behind the last of the numbered keys, if the call has that many.
+/// The index after the last of the numbered keys, if the call has that many.
 fn numbered_keys_end(args: Args, at: usize, step: usize) -> Option<usize> {
     let end = (number_of_keys(args, at)? - 1).checked_mul(step)? + at + 2;
     (end <= args.len()).then_some(end)

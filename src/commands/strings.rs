@@ -181,9 +181,9 @@ impl<'a> Expiry<'a> {
     }
 }
 
-/// The word of SET and MSETEX beside the expiry times.
+/// The option of SET and MSETEX that is not an expiry time.
 const KEEPTTL: (&str, Expiry) = ("KEEPTTL", Expiry::Keep);
-/// The word of GETEX and INCREX beside the expiry times.
+/// The option of GETEX and INCREX that is not an expiry time.
 pub(super) const PERSIST: (&str, Expiry) = ("PERSIST", Expiry::Remove);
 
 /// The options of SET.
@@ -476,7 +476,7 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 }
 
 /// Pads a string with zeros up to a length. Far beyond the end that is cheap: a new allocation is zeroed
-/// memory that the kernel maps page by page, when it is touched.
+/// memory that the kernel maps page by page, on first use.
 pub(super) fn grow(value: &mut Vec<u8>, length: usize) {
     if length > value.capacity().saturating_mul(2) {
         let old = std::mem::replace(value, vec![0; length]);

@@ -13,7 +13,7 @@ use crate::resp::{Args, CommandError, Reply};
 use crate::session::Client;
 use crate::watchers::tracking::{Mode, Tracked};
 
-/// The options behind `ON` or `OFF`.
+/// The options after `ON` or `OFF`.
 #[derive(Default)]
 struct TrackingOptions<'a> {
     redirect: Option<Arc<Client>>,

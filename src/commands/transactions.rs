@@ -1,7 +1,7 @@
 //! Transactions: the rows of the table, then their handlers.
 //!
-//! Here a transaction begins, and ends without `EXEC`. The dispatcher queues the commands and executes them;
-//! the shards of the keyspace notify the sessions that watch a key.
+//! Here a transaction begins, and may be discarded. The dispatcher queues the commands and executes them; the
+//! shards of the keyspace notify the sessions that watch a key.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=transactions>.
 

@@ -1,11 +1,11 @@
-//! The server's own log lines, which the person who runs it reads on stderr. (What the rest of the code calls
-//! "the log" is the append-only file, [`crate::aof`].)
+//! The server's own log lines, which go to stderr for the operator. (What the rest of the code calls "the
+//! log" is the append-only file, [`crate::aof`].)
 //!
 //! A line goes into a bounded queue, and one thread writes the queue to stderr. So logging never waits,
 //! whatever locks the caller holds and wherever stderr leads: even to a pipe that nobody reads. Lines that do
 //! not fit are dropped; a line in their place says how many.
 //!
-//! Whoever ends the process calls [`flush`] first, so that its last lines are written. That wait is bounded
+//! Code that ends the process calls [`flush`] first, so that the last lines are written. That wait is bounded
 //! too: a stalled pipe does not keep the process from ending.
 //!
 //! Locks: the queue's, below all others. It is held to append a line, never while stderr is written.
@@ -26,7 +26,7 @@ static QUEUE: Queue = Queue::new();
 /// How important a log line is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
-    /// For those who look for a fault in the server.
+    /// For finding a fault in the server.
     Debug,
     /// Routine events, such as connections that open and close.
     Verbose,
@@ -73,7 +73,7 @@ pub fn start() -> Result<(), String> {
     STARTED.get_or_init(spawn).clone()
 }
 
-/// Waits until all lines so far are written, for a second at most. To be called before the process ends.
+/// Waits until all lines so far are written, for a second at most. Call this before the process ends.
 pub fn flush() {
     if start().is_ok() {
         QUEUE.flush(FLUSH_PATIENCE);
@@ -110,7 +110,7 @@ impl Queue {
     }
 
     /// Appends a line, or drops it if there is no room. Once a line is dropped, so are all others until the
-    /// queue is written: so the line that counts them stands where they are missing.
+    /// queue is written. So the line that counts them appears where they are missing.
     fn push(&self, line: &str) {
         let mut state = self.lock();
         if state.dropped > 0 || state.waiting.len() + line.len() > QUEUE_BYTES {
@@ -159,7 +159,7 @@ impl Queue {
     }
 }
 
-/// One line in the form of Redis's: process, role (`M` for a master), time, level, text.
+/// One line in Redis's format: process, role (`M` for a master), time, level, text.
 fn format_line(level: Level, text: Arguments) -> String {
     let process = std::process::id();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -2,7 +2,7 @@
 //! who learn how the server works.
 //!
 //! The lines go to stderr, in the order of the steps. They show all that clients send, passwords too. When
-//! tracing is off, a step costs a look at one flag.
+//! tracing is off, a step costs reading one flag.
 
 use std::cell::Cell;
 use std::fmt::Arguments;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::logger;
 
-/// Bytes that a line quotes at most.
+/// A line quotes at most this many bytes.
 const QUOTED_BYTES: usize = 30;
 
 static ON: AtomicBool = AtomicBool::new(false);
@@ -41,7 +41,7 @@ pub(crate) fn is_on() -> bool {
     ON.load(Relaxed)
 }
 
-/// From now on this thread serves the client of that id.
+/// From now on this thread serves the client with that id.
 pub(crate) fn set_client(id: u64) {
     CLIENT.set(id);
 }

@@ -5,13 +5,13 @@
 //! [`commit`](Call::commit), unlock.
 
 use crate::commands::lookup::find_hidden;
-use crate::commands::spec::{Nested, Outcome};
+use crate::commands::spec::Outcome;
 use crate::commands::{Command, Context, Handler, Propagate, spec::Flags};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Origin, Server, Session};
 use crate::store::{Aftermath, ReadAll, ReadView, Shards, WriteAll, WriteView};
 
-use super::{admit, reload, transaction};
+use super::admit;
 
 /// A command that was found and admitted, with its arguments.
 pub(super) struct Call<'a> {
@@ -52,28 +52,21 @@ impl<'a> Call<'a> {
                 let Call { server, session, .. } = self;
                 let transaction = shards.transaction();
                 let outcome = handler(&mut Context { server, session, transaction }, args, reply);
-                let call = Call { server, session, command, args };
-                call.commit(NoKeys, outcome.map(|()| Propagate::Nothing))
-            }
-            Handler::Nested(nested) => {
-                let Call { server, session, .. } = self;
-                let outcome = match nested {
-                    Nested::Exec => transaction::execute(server, session, reply),
-                    Nested::LoadAof => reload::load_aof(server, session, reply),
-                    Nested::Reload => reload::reload(server, session, args, reply),
-                    Nested::Populate => reload::populate(server, session, args, reply),
-                };
-                let call = Call { server, session, command, args };
-                call.commit(NoKeys, outcome.map(|()| Propagate::Nothing))
+                Call { server, session, command, args }.commit_without_keys(outcome)
             }
             Handler::Hidden(rows) => {
                 let command = find_hidden(rows, args)?;
                 admit(self.server, self.session, command)?;
                 Call { command, ..self }.run(shards, reply)
             }
-            // Unreachable: the arity of a container requires a subcommand.
-            Handler::Container(_, None) => Err(CommandError::SYNTAX),
+            // A container's arity requires a subcommand; commands that run others never get here.
+            Handler::Container(_, None) | Handler::Nested(_) => Err(CommandError::SYNTAX),
         }
+    }
+
+    /// Commits a command that locks no shard itself.
+    pub(super) fn commit_without_keys(self, outcome: Outcome) -> Outcome {
+        self.commit(NoKeys, outcome.map(|()| Propagate::Nothing))
     }
 
     /// Whether lookups may count as uses of the keys, and whether the log is being replayed.
@@ -90,7 +83,8 @@ pub(super) trait Scope {
     fn last_lsn(&self) -> u64;
     /// The log has every change of these shards up to that LSN.
     fn set_logged(&mut self, lsn: u64);
-    /// Takes what the command leaves to be done. `changed`: the command has a record for the log.
+    /// Takes what is left to do after the command. `changed` says whether the command has a record for the
+    /// log.
     fn finish(&mut self, changed: bool) -> Aftermath;
 }
 

@@ -1,4 +1,4 @@
-//! What follows a command. Everything that depends on what the command did is served here, in one order,
+//! What happens after a command. Everything that depends on what the command did is done here, in one order,
 //! from its record and the [`Aftermath`](crate::store::Aftermath) of its view.
 //!
 //! The shards are still locked, so the log's order is memory's order, and watchers are notified of the
@@ -36,8 +36,8 @@ const RECORD_FIELDS: usize = 1000;
 const SCRATCH_BYTES: usize = 64 << 10;
 
 impl Call<'_> {
-    /// Takes the steps above and unlocks the shards. (Inlined, because most commands leave nothing to be
-    /// done but a record.)
+    /// Takes the steps above and unlocks the shards. (Inlined, because most commands leave nothing but a
+    /// record.)
     #[inline(always)]
     pub(super) fn commit(mut self, mut scope: impl Scope, change: Change) -> Outcome {
         let (propagate, outcome) = match change {
@@ -115,7 +115,8 @@ impl Call<'_> {
         lsn
     }
 
-    /// Appends records to where those of this origin go. Returns 0 as long as they have no LSN.
+    /// Appends records to the log or to the block of the transaction; a replay appends none. Returns the LSN,
+    /// or 0 if there is none yet.
     #[inline(always)]
     fn append(
         &mut self,
@@ -132,7 +133,7 @@ impl Call<'_> {
         }
     }
 
-    /// Notifies subscribers to keyspace events and clients that cache; during a replay, nobody.
+    /// Notifies subscribers to keyspace events and clients that cache; does nothing during a replay.
     #[cold]
     fn notify(&mut self, changes: &mut Changes, lsn: u64) {
         let Server { tracking, hub, .. } = self.server;
@@ -227,7 +228,7 @@ fn record_of(Expired { key, what, .. }: &Expired) -> Vec<u8> {
     record
 }
 
-/// Invalidates a key that has expired, or some of whose fields have, at the clients that cache it.
+/// Notifies the clients that cache a key that the key, or some of its fields, have expired.
 fn invalidate_expired(server: &Server, key: &[u8]) {
     server.tracking.notify_readers(&server.hub, key, NOBODY);
     server.tracking.broadcast(&server.hub, &[key], NOBODY);

@@ -39,7 +39,7 @@ pub(super) fn measured(
     outcome
 }
 
-/// Begins a run, or to time this command alone; then returns since when.
+/// Starts a run. If this command cannot be in a run, it is timed alone, and its start time is returned.
 #[inline(never)]
 fn start(server: &Server, session: &mut Session, command: &Command, args: Args) -> Option<Instant> {
     end_run(server, session);

@@ -12,7 +12,7 @@ pub mod measure;
 mod reload;
 mod transaction;
 
-use crate::commands::lookup::{describe_failure, find_row, resolve, resolve_record};
+use crate::commands::lookup::{describe_failure, find_hidden, find_row, resolve, resolve_record};
 use crate::commands::spec::Outcome;
 use crate::commands::{Command, Handler, spec::Flags, spec::Nested};
 use crate::config::logger::log_line;
@@ -52,7 +52,7 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         }
         Ok(command) => {
             let outcome = measure::measured(server, session, command, args, |session| {
-                Call { server, session, command, args }.run(&mut &server.keyspace, reply)
+                run(server, session, command, args, reply)
             });
             confirms = outcome.is_ok() && command.has(Flags::CONFIRMS);
             outcome
@@ -70,10 +70,36 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         reply.error(&error);
     }
     if session.caching && session.multi.is_none() {
-        // CLIENT CACHING applies to the next command, or transaction, that is no CLIENT command.
+        // CLIENT CACHING applies to the next command or transaction that is not a CLIENT command.
         session.caching = find_row(args).is_ok_and(|row| row.has(Flags::KEEPS_CACHING));
     }
     session.finish(reply, start, confirms);
+}
+
+/// Runs a command outside a transaction. Commands that run other commands are run here, so that
+/// [`Call::run`] need not know them.
+fn run(
+    server: &Server,
+    session: &mut Session,
+    command: &'static Command,
+    args: Args,
+    reply: &mut Reply,
+) -> Outcome {
+    let row = match command.handler {
+        Handler::Hidden(rows) => find_hidden(rows, args)?,
+        _ => command,
+    };
+    let Handler::Nested(nested) = row.handler else {
+        return Call { server, session, command, args }.run(&mut &server.keyspace, reply);
+    };
+    admit(server, session, row)?;
+    let outcome = match nested {
+        Nested::Exec => transaction::execute(server, session, reply),
+        Nested::LoadAof => reload::load_aof(server, session, reply),
+        Nested::Reload => reload::reload(server, session, args, reply),
+        Nested::Populate => reload::populate(server, session, args, reply),
+    };
+    Call { server, session, command, args }.commit_without_keys(outcome)
 }
 
 /// Whether a pause holds the command back. A command that will be refused is not held back.
@@ -112,7 +138,7 @@ pub fn apply(
 /// Checks a record without running it, for `--check-aof`.
 ///
 /// # Errors
-/// It is no command that belongs in a log, or has the wrong number of arguments.
+/// It does not belong in a log, or it has the wrong number of arguments.
 pub fn check(args: Args) -> Result<(), String> {
     resolve_record(args).map(drop).map_err(|error| describe_failure(args, &error))
 }

@@ -1,8 +1,8 @@
 //! `DEBUG LOADAOF`, `RELOAD` and `POPULATE`: commands for test tools that run other commands.
 //!
 //! `LOADAOF` and `RELOAD` read the log into a second keyspace while every shard of the first is locked, and
-//! then exchange the two. So no client sees a part of it, and if the log cannot be read, everything stays as
-//! it was. The data is in memory twice meanwhile.
+//! then exchange the two. So no client sees half-loaded data, and if the log cannot be read, everything stays
+//! as it was. The data is in memory twice meanwhile.
 
 use std::fs::File;
 use std::sync::atomic::Ordering::SeqCst;
@@ -57,7 +57,7 @@ pub(super) fn populate(
     Ok(())
 }
 
-/// Replaces the data by what the log says.
+/// Replaces the data by a replay of the log.
 pub(super) fn load_aof(server: &Server, session: &mut Session, reply: &mut Reply) -> Outcome {
     expect_log(server)?;
     load(server, session)?;
@@ -65,8 +65,8 @@ pub(super) fn load_aof(server: &Server, session: &mut Session, reply: &mut Reply
     Ok(())
 }
 
-/// Rewrites the log, unless NOSAVE is given, and then does the same. The log has everything that is in
-/// memory, so MERGE and NOFLUSH change nothing.
+/// Rewrites the log, unless NOSAVE is given, and then replaces the data by a replay of it. The log has
+/// everything that is in memory, so MERGE and NOFLUSH change nothing.
 pub(super) fn reload(
     server: &Server,
     session: &mut Session,

@@ -18,10 +18,9 @@
 //! - **Pushing never blocks.** The queue counts its bytes, and a client whose queue exceeds
 //!   `client-output-buffer-limit` for its class is disconnected. Its own replies do wait for room, which
 //!   slows down only that client.
-//! - **The log first.** A message reveals a change that its sender has seen, so it carries a log position,
-//!   and the log is flushed up to there before the message is written. The writer does that rather than the
-//!   sender, so one flush serves many messages. A message from a transaction waits for the log position
-//!   after its block.
+//! - **The log first.** A message reveals a change that its sender has seen, so it carries an LSN, and the
+//!   log is flushed up to that LSN before the message is written. The writer flushes, not the sender, so one
+//!   flush serves many messages. A message from a transaction waits for the LSN of the transaction's block.
 //! - **One writer.** There is at most one, and while there is one, no other thread writes to the socket. A
 //!   writer that another client's thread started waits until the client's thread has finished its write.
 //!
@@ -81,21 +80,21 @@ struct Queue {
 
 struct Piece {
     bytes: Arc<[u8]>,
-    /// The log position up to which the log must be flushed before the client may see the piece.
+    /// When the client may see the piece.
     visible_at: VisibleAt,
 }
 
-/// The log position up to which the log must be flushed before a message may be written.
+/// The LSN up to which the log must be flushed before a message may be written.
 #[derive(Clone)]
 pub enum VisibleAt {
-    /// This position.
+    /// This LSN.
     Lsn(u64),
-    /// The position after the block of a transaction that is still running.
+    /// The LSN of the block of a transaction that is still running.
     Promised(Promise),
 }
 
-/// The log position after a transaction's block, once the transaction has been logged. A thread that waits
-/// for it holds no lock, and a transaction waits for no other thread, so the wait is short.
+/// The LSN of a transaction's block, once the transaction has been logged. A thread that waits for it holds
+/// no lock, and a transaction waits for no other thread, so the wait is short.
 pub type Promise = Arc<OnceLock<u64>>;
 
 impl VisibleAt {
@@ -212,7 +211,7 @@ impl Outbox {
     }
 
     /// Moves the held messages into the replies, at the byte offset `at`. Goes on holding messages only if
-    /// the client still `listens`. Returns the log position up to which the log must be flushed for them.
+    /// the client still `listens`. Returns the LSN up to which the log must be flushed for them.
     pub fn take_held(&self, reply: &mut Reply, at: usize, listens: bool) -> u64 {
         let mut queue = self.lock();
         queue.holding = listens;
@@ -331,7 +330,7 @@ impl Outbox {
     }
 
     /// Runs the writer until [`Outbox::end_writer`] or the end of the connection. `flush` flushes the log up
-    /// to a position.
+    /// to an LSN.
     pub fn write_out(&self, flush: impl Fn(u64) -> io::Result<()>) {
         let _guard = Writing(self);
         while let Some(mut pieces) = self.next() {
@@ -532,7 +531,7 @@ mod tests {
         assert!(!push(&outbox, &"x".repeat(1000), 0, &config));
         assert!(push(&outbox, "x", 0, &config) && outbox.is_closed());
         assert!(!push(&outbox, "x", 0, &config), "it ends only once");
-        assert_eq!(outbox.backlog().0, 3, "not freed by whoever pushed");
+        assert_eq!(outbox.backlog().0, 3, "not freed by the thread that pushed");
         outbox.write_out(|_| Ok(()));
         assert_eq!(outbox.backlog(), (0, 0), "the writer frees it");
         outbox.hold();

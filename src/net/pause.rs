@@ -21,7 +21,7 @@ pub enum Paused {
 /// The pause of a server, if there is one.
 #[derive(Default)]
 pub struct Pause {
-    /// False only if there is no pause. Stays true after the end of a pause until somebody looks.
+    /// False only if there is no pause. Stays true after the end of a pause until the next check.
     maybe: AtomicBool,
     state: Mutex<Option<(Paused, Instant)>>,
     changed: Condvar,

@@ -28,7 +28,7 @@ const USELESS_POLLS: u32 = 8;
 /// … a thread polls only once in this many waits.
 const RARE: u32 = 16;
 
-/// The permission to poll, of which a server has one.
+/// The permission to poll. A server has exactly one.
 #[derive(Default)]
 pub struct SpinPermit(AtomicU8);
 

@@ -63,7 +63,7 @@ impl From<Vec<u8>> for CommandError {
     }
 }
 
-/// The position of an array whose length is not known yet.
+/// The offset of an array whose length is not known yet.
 pub struct OpenArray(usize);
 
 /// A buffer of encoded replies to one client.

@@ -139,7 +139,7 @@ pub(super) fn sweep(server: &Server) {
         server.keyspace.tick();
         server.stats.sample();
         if server.pause.is_likely() && server.pause.paused().is_some() {
-            continue; // to remove a key is a write
+            continue; // removing a key is a write
         }
         let threshold_ms = server.config.latency_monitor_threshold.load(Relaxed);
         let sweep = || {

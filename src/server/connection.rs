@@ -2,9 +2,8 @@
 //!
 //! The thread runs every command that its read buffer holds and collects the replies. When the buffer is
 //! drained, or the replies have grown large, it sends them in two steps: first it flushes the log up to what
-//! the replies show (and syncs it under `appendfsync always`), then it writes to the socket. So one flush
-//! and one write serve a whole pipeline, and no client is ever told of a change that a crash could take
-//! back.
+//! the replies show (and syncs it under `appendfsync always`), then it writes to the socket. So one flush and
+//! one write serve a whole pipeline, and no client ever learns of a change that a crash could take back.
 //!
 //! While other threads may send messages to the client ([`crate::net::outbox`]), a writer thread writes to
 //! its socket, and the replies go through that thread too.
@@ -50,13 +49,13 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
         worked: false,
         answered: 0,
     };
-    // An error means that the client is gone, so there is nobody to report it to.
+    // An error means that the client is gone, so it cannot be reported.
     let ended = connection.run();
     if ended.is_ok() {
         // A client that sends no more may still read. Until it has, it is listed and can be killed.
         connection.session.client.outbox.drain_before_close();
     }
-    server.deregister(id); // before the socket is closed: whoever sees that finds it gone
+    server.deregister(id); // before the socket is closed, so that a closed connection is never listed
     drop(connection);
     log_line!(server.config, Verbose, "Client {id} disconnected");
 }
@@ -200,7 +199,7 @@ impl Connection<'_> {
             return self.put();
         }
         let durable = self.make_durable();
-        self.session.read_lsn = 0; // what comes next shows what it shows, whatever became of this
+        self.session.read_lsn = 0; // these replies are sent or withdrawn now
         if let Err(error) = durable {
             // None of these replies may be sent: each command gets the error instead. What the commands
             // changed is in memory, and goes into the log as soon as that can be written.

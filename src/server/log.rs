@@ -75,7 +75,7 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
         let (cut, offset) = (replayed.torn_bytes, replayed.valid_bytes);
         let kept = match replay::cut(&mut log, &path, offset) {
             Ok(side) => Ok(format!("kept in '{}'", side.display())),
-            // No client was told of what is in a torn tail, so a full disk must not keep the server down.
+            // No client has learned of what is in a torn tail, so a full disk must not keep the server down.
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 log.set_len(offset).map(|()| format!("not kept: {error}"))
             }

@@ -6,8 +6,8 @@
 //! second thread, which writes them. [`listen`] accepts connections, [`log`] opens and replays the log,
 //! [`background`] does the rest.
 //!
-//! Stopping needs no ceremony. Everything that a client was told of is in the log, so a shutdown and a
-//! crash recover by the same code.
+//! Stopping needs no special steps. Every change that a client has learned of is in the log, so the server
+//! recovers from a shutdown and from a crash by the same code.
 
 mod background;
 mod check;

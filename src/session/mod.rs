@@ -81,7 +81,7 @@ pub struct Exec {
     /// The keys that were modified, for clients that track by prefix (`BCAST`).
     pub modified: Vec<Box<[u8]>>,
     /// The LSN up to which the log must be flushed before others may see the messages of the transaction: at
-    /// first that of what it has read, at the end that of its block.
+    /// first the LSN of what it has read, at the end the LSN of its block.
     pub lsn: u64,
     /// Set to that LSN at the end, if the transaction has sent messages.
     promise: OnceCell<Promise>,

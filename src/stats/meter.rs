@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::{CommandId, lock};
 
-/// Each connection counts calls of fewer microseconds, almost all, for the histogram of their command.
+/// Calls that take fewer microseconds, almost all, are counted per connection for the histogram of their
+/// command.
 pub(super) const BRIEF_US: usize = 8;
 
 /// A counter that one thread at a time writes to, while any thread may read it.
@@ -76,7 +77,7 @@ pub struct PerCommand<C = u64> {
 }
 
 impl Meter {
-    /// A meter at zero, but for the bytes that are counted in `sent`.
+    /// A new meter. `sent` is the counter in which the connection's outbox counts bytes.
     pub fn new(sent: Arc<OwnCounter>) -> Meter {
         Meter { sent, ..Meter::default() }
     }

@@ -1,8 +1,8 @@
 //! The server's statistics: counters, what each command cost, slow commands, latency events.
 //!
-//! What every command counts, its connection counts in a [`Meter`] of its own. The locks here (the list of
-//! meters, [`slowlog`], [`latency`], [`logins`], the errors) are below all others; they are held for a few
-//! copies and taken only when something rare or slow happens, or when someone reads the statistics.
+//! What every command adds to is counted by each connection in a [`Meter`] of its own. The locks here (the
+//! list of meters, [`slowlog`], [`latency`], [`logins`], the errors) are below all others; they are held for
+//! a few copies and taken only when something rare or slow happens, or when someone reads the statistics.
 
 pub mod histogram;
 pub mod latency;

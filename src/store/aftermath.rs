@@ -1,15 +1,14 @@
-//! What a command leaves to be done when it has changed or read its keys, beside its record in the log.
+//! What is left to do after a command has read or changed its keys, besides logging its record.
 //!
-//! A view collects it while the handler runs, and gives it up at the end as one value ([`Aftermath`]) from
-//! which everyone is served who wants to know: the log, subscribers to keyspace events, clients that
-//! cache, the statistics.
+//! A view collects this while the handler runs, and returns it at the end as one value ([`Aftermath`]). From
+//! it the dispatcher serves the log, subscribers to keyspace events, clients that cache, and the statistics.
 
 use super::readers::{Readers, Stripe};
 use super::shard::{Expired, TimedHashes};
 use super::table::Table;
 use super::value::Value;
 
-/// What a command leaves to be done.
+/// What is left to do after a command.
 #[derive(Default)]
 pub struct Aftermath {
     /// Keys that were looked up and found, and not found, as far as Redis counts them.
@@ -29,12 +28,12 @@ pub struct Changes {
     pub modified: Vec<Box<[u8]>>,
     /// Keys that a read found expired and left in place, if any client tracks keys.
     pub found_expired: Vec<Box<[u8]>>,
-    /// Whole databases were emptied or exchanged: no key need be what it was.
+    /// Whole databases were emptied or exchanged: any key may have changed.
     pub replaced_all: bool,
     /// Values to free after the locks are released, because that takes long.
     pub garbage: Garbage,
-    /// Keys that are watched or tracked and whose value was lent to be changed in place. When the command has
-    /// changed something they count as modified.
+    /// Keys that are watched or tracked and whose value was lent to be changed in place. If the command has
+    /// changed something, they count as modified.
     pub(super) lent: Vec<(usize, Vec<u8>)>,
 }
 
@@ -62,7 +61,7 @@ impl Garbage {
         self.values.is_empty() && self.databases.is_empty() && self.readers.is_empty()
     }
 
-    /// Everything that a table of readers holds; the table is empty then.
+    /// Takes everything that a table of readers holds.
     pub fn of(readers: &Readers) -> Garbage {
         Garbage { readers: readers.take_all(), ..Garbage::default() }
     }

@@ -1,5 +1,5 @@
-//! What a view needs of the keyspace beside the shards it has locked: settings, the clock, and notes that
-//! must not need a lock.
+//! What a view needs from the keyspace besides its locked shards: settings, the clock, and notes that are
+//! read without a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::SHARDS;
 use crate::config::Config;
 
-/// See the module's opening words.
+/// See the module documentation.
 pub(super) struct Environment {
     /// The settings.
     pub(super) config: Arc<Config>,
@@ -17,11 +17,11 @@ pub(super) struct Environment {
     /// Whether any client caches what it reads, and views must collect which keys they modify. Set before the
     /// first tracked read; the shard lock makes it visible to later writers.
     pub(super) tracked: Arc<AtomicBool>,
-    /// For each shard a Unix time in milliseconds before which nothing in it expires. Beside the locks, so
+    /// For each shard a Unix time in milliseconds before which nothing in it expires. Outside the locks, so
     /// that the sweeper sees what is due without taking any.
     earliest_ms: Box<[AtomicI64]>,
     started: Instant,
-    /// Seconds since then, as of the last [`Environment::tick`]: a clock that costs a command nothing.
+    /// Seconds since `started`, as of the last [`Environment::tick`]: a clock that costs a command nothing.
     second: AtomicU32,
 }
 
@@ -37,7 +37,7 @@ impl Environment {
         }
     }
 
-    /// Another one with the same settings and the same coarse clock.
+    /// An environment for another keyspace, with the same settings and the same coarse clock.
     pub(super) fn beside(&self) -> Environment {
         let other = Environment {
             clock: self.clock,

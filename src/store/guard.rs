@@ -1,7 +1,7 @@
 //! Locked shards, as a view holds them.
 //!
 //! A plain command locks the shards of its keys itself; a transaction locks those of all its commands and
-//! lends each command its own. A view holds either kind, so handlers need not know.
+//! lends each command its own. A view holds either kind, so handlers do not see the difference.
 //!
 //! A panic while a shard is locked for writing may leave it half changed. The log holds the truth, so the
 //! process ends there and then ([`Exclusive`]); a restart replays the log.
@@ -110,7 +110,7 @@ impl<'k, G> Guards<'k, G> {
     }
 }
 
-/// The position of a key's shard among those that are locked.
+/// The index of a key's shard among the locked shards.
 ///
 /// # Panics
 /// If it is not among them: the row of the command does not name all of its keys.

@@ -44,7 +44,7 @@ pub struct PackedLimits {
     pub value_bytes: usize,
 }
 
-/// Fields and their values; see the module's opening words.
+/// Fields and their values; see the module documentation.
 #[derive(Clone, Debug, Default)]
 pub struct Hash {
     form: Form,
@@ -453,9 +453,9 @@ impl Packed {
 ///
 /// An ordinary table doubles when it is full and moves every entry at once: with ten million fields, all
 /// clients of the shard would wait for half a second. Here each new field adds one bucket at the end, and
-/// only one chain, about one entry, is divided between the new bucket and the one that stood in for it.
-/// A removal merges the last bucket back. So every operation has a small bound, the table shrinks by itself,
-/// and there are neither tombstones nor load factors.
+/// only one chain, about one entry, is divided between the new bucket and the one that has served in its
+/// place. A removal merges the last bucket back. So every operation has a small bound, the table shrinks by
+/// itself, and there are neither tombstones nor load factors.
 ///
 /// What always holds ([`Indexed::check`]):
 ///
@@ -630,7 +630,7 @@ impl Indexed {
     }
 
     /// The bucket of a hash: as many low bits as it takes to number all buckets. If there is no bucket of
-    /// that number yet, the one without the highest bit stands in for it.
+    /// that number yet, the one without the highest bit serves in its place.
     fn bucket_of(&self, hash: u32) -> usize {
         let mask = self.buckets.len().next_power_of_two() - 1;
         let bucket = hash as usize & mask;

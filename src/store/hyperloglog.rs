@@ -9,7 +9,7 @@
 //! encodings a value has: it is an ordinary string that people copy from server to server. It begins
 //! with 16 bytes:
 //!
-//! | bytes | are |
+//! | bytes | content |
 //! |---|---|
 //! | 4 | `HYLL` |
 //! | 1 | the form: 0 dense, 1 sparse |
@@ -194,8 +194,8 @@ fn raise_sparse(
     Ok(Some(true))
 }
 
-/// Joins neighbours of one rank, where a change might have made such: from the run before it on, as far
-/// as Redis looks. (How far it looks shows: runs that an earlier change left side by side stay apart.)
+/// Joins neighbours of the same rank that a change may have made, from the run before it on, over as many
+/// runs as Redis checks. (The number matters: runs that an earlier change left side by side stay apart.)
 fn join_runs(value: &mut Vec<u8>, mut at: usize) {
     const STEPS: usize = 5;
     for _ in 0..STEPS {
@@ -336,7 +336,7 @@ fn for_runs(value: &[u8], mut visit: impl FnMut(usize, Run)) -> Result<(), Corru
     if first == REGISTERS { Ok(()) } else { Err(Corrupt) }
 }
 
-/// The runs of a sparse value, for people: `z` and `Z` are zeros in 1 and 2 bytes.
+/// The runs of a sparse value, as text: `z` and `Z` are zeros in 1 and 2 bytes.
 pub fn describe_runs(value: &[u8]) -> String {
     let (mut at, mut words) = (HEADER_BYTES, Vec::new());
     while let Some(run) = Run::at(value, at) {
@@ -361,7 +361,7 @@ struct Run {
 }
 
 impl Run {
-    /// The run that begins at that byte of a value. Of one that is cut off the rest is zero.
+    /// The run that begins at that byte of a value. If it is cut off, the missing byte counts as zero.
     fn at(value: &[u8], at: usize) -> Option<Run> {
         let byte = *value.get(at)?;
         let six_bits = usize::from(byte & 0x3f);
@@ -441,8 +441,8 @@ fn estimate(histogram: &[usize; RANKS]) -> i64 {
     }
     z += registers * sigma(part(histogram[0]));
     let estimate = (0.5 / std::f64::consts::LN_2 * registers * registers / z).round();
-    // Registers that no hash gives may tell of more than can be counted. Redis's processor then gives
-    // the lowest number there is, which it stores, and so do we.
+    // Registers that no hash produces may give an estimate that does not fit. Redis's processor then converts
+    // it to the lowest number, which Redis stores, and so do we.
     if estimate < i64::MAX as f64 { estimate as i64 } else { i64::MIN }
 }
 

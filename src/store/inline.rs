@@ -1,10 +1,10 @@
 //! Byte strings that are stored in place while they are short: keys, and strings as values.
 //!
 //! Most are short. Storing them in place saves an allocation each and, more important, a cache miss: when the
-//! data exceeds the CPU cache, following a pointer costs a lookup a tenth of a microsecond, as much as all
-//! that it computes. (Redis stores short strings directly behind their header for the same reason.)
+//! data exceeds the CPU cache, following a pointer costs a lookup a tenth of a microsecond, as much as all of
+//! its computation. (Redis stores short strings directly behind their header for the same reason.)
 //!
-//! What always holds: equal bytes are equal in either form; the bytes behind a short string are zero.
+//! What always holds: equal bytes are equal in either form; the bytes after a short string are zero.
 
 use std::fmt;
 use std::ops::Deref;

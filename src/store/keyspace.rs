@@ -105,7 +105,7 @@ impl Keyspace {
         }
     }
 
-    /// An empty one with the same settings and the same coarse clock.
+    /// An empty keyspace with the same settings and the same coarse clock.
     pub fn beside(&self) -> Keyspace {
         Keyspace { env: self.env.beside(), ..Keyspace::new(self.env.config.clone()) }
     }
@@ -116,8 +116,8 @@ impl Keyspace {
     /// shard). So no client waits for more than one shard, and there is no second copy of the data.
     /// `progress` gets the number of shards that are saved, and may stop the snapshot with an error.
     ///
-    /// A command that changes the whole keyspace ends the snapshot if it `may_yield`, and otherwise waits
-    /// for its end. The caller sees to it that only one snapshot is taken at a time.
+    /// A command that changes the whole keyspace ends the snapshot if it `may_yield`, and otherwise waits for
+    /// its end. The caller ensures that only one snapshot is taken at a time.
     ///
     /// # Errors
     /// [`SnapshotError::Yielded`] if such a command ended it; otherwise those of `begin` and `progress`.
@@ -362,7 +362,7 @@ impl Shards for &Keyspace {
         Keyspace::write_all(self, db)
     }
 
-    fn transaction(&self) -> Option<&Transaction<'_>> {
+    fn transaction(&self) -> Option<&dyn AllShards> {
         None
     }
 }

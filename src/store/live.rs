@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::hash::{Field, Hash};
 
-/// A hash and the moment at which it is seen.
+/// A hash, as seen at one moment.
 #[derive(Clone, Copy)]
 pub struct LiveHash<'a> {
     hash: &'a Hash,

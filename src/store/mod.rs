@@ -40,7 +40,7 @@ pub use readers::Readers;
 pub use shard::{Expired, WhatExpired};
 pub use shards::Shards;
 pub use table::Table;
-pub use transaction::{LockSet, Transaction};
+pub use transaction::LockSet;
 pub use value::{ByteString, Entry, StringOrigin, Value};
 pub use view::{Access, ReadView, WriteView, WrongType};
 pub use watch::Watcher;

@@ -2,7 +2,7 @@
 //! that the test moves.
 //!
 //! The model holds live keys and fields only, so the test sees whether the keyspace hides what it has not
-//! removed yet. Few keys in few shards of few databases, so that operations meet each other.
+//! removed yet. It uses few keys in few shards of few databases, so that operations collide.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +74,7 @@ struct Client {
     places: Vec<Place>,
     /// A watched key has changed.
     changed: bool,
-    /// Its watcher may be raised or not.
+    /// Whether its watcher is raised is unknown.
     uncertain: bool,
 }
 
@@ -82,9 +82,9 @@ struct Model {
     random: Rng,
     items: BTreeMap<Place, Item>,
     clients: Vec<Client>,
-    /// The log position of the last record.
+    /// The LSN of the last record.
     lsn: u64,
-    /// By shard, the log position of its last record.
+    /// By shard, the LSN of its last record.
     logged: BTreeMap<usize, u64>,
 }
 
@@ -294,11 +294,11 @@ impl Model {
     }
 }
 
-/// Names of keys: four in each of three shards. Every other one is too long to stand in place.
+/// Names of keys: four in each of three shards. Every other one is too long to be stored in place.
 fn keys_that_share_shards() -> Vec<Vec<u8>> {
     let mut shards = BTreeMap::<usize, Vec<Vec<u8>>>::new();
     for number in 0.. {
-        let long = if number % 2 == 0 { "a name too long to stand in place: " } else { "" };
+        let long = if number % 2 == 0 { "a name too long to be stored in place: " } else { "" };
         let name = format!("{long}{number}").into_bytes();
         shards.entry(HashedKey::new(&name).shard()).or_default().push(name);
         if number % 1000 == 0 && shards.values().filter(|names| names.len() >= 4).count() >= 3 {
@@ -377,7 +377,7 @@ impl Run {
         }
     }
 
-    /// A transaction by which a client changes and reads keys, and learns whether its watches are raised.
+    /// A transaction in which a client changes and reads keys, and learns whether its watches are raised.
     fn transact(&mut self, db: usize, key: &[u8], other: &[u8]) {
         let client = self.model.random.below(self.model.clients.len());
         let places = self.model.clients[client].places.clone();
@@ -399,7 +399,7 @@ impl Run {
             drop(view);
             self.model.compare(&transaction.read(db, once(other)), other);
         }
-        // All shards may be locked for writing; the position of these two is what the test looks at.
+        // All shards may be locked for writing; the test checks the LSNs of these two only.
         let lsn = self.model.log([key, other].map(|key| HashedKey::new(key).shard()));
         transaction.write(db, [key, other].into_iter()).logged(lsn);
     }
@@ -474,7 +474,7 @@ impl Run {
         assert_eq!(fields, expected.collect());
     }
 
-    /// Compares all that is there, and checks the invariants.
+    /// Compares everything, and checks the invariants.
     fn check(&self) {
         assert_eq!(self.keyspace.check(), Ok(()));
         let mut found = BTreeSet::new();

@@ -5,9 +5,9 @@
 //! again. Clients that have gone are not searched for: their numbers go when their keys do, or with the
 //! whole table when the last client stops tracking.
 //!
-//! The table is divided into [`STRIPES`], each behind a lock, so that clients which use different keys rarely
-//! contend. There are so many that each stays small: a random key is found by walking through its stripe,
-//! and no growth is noticeable. A stripe is locked for one operation, during which nothing else is locked.
+//! The table is divided into [`STRIPES`], each behind a lock, so that clients that use different keys rarely
+//! contend. There are so many that each stays small: a random key is found by walking through its stripe, and
+//! no growth is noticeable. A stripe is locked for one operation, during which nothing else is locked.
 //!
 //! What always holds ([`Readers::check`]): a key is in the stripe that its hash picks; its readers ascend and
 //! are not empty; the two counts are those of the stripes.

@@ -1,9 +1,8 @@
 //! A shard: the data that one lock guards. Per database, the table of the keys whose hash picks this shard.
 //!
-//! What always holds ([`Shard::check`]): the tables and the watched keys are sound; a hash with an
-//! expiring field is in its database's [`TimedHashes`], once, under its earliest expiry, and nothing else
-//! is; no key expires before `earliest_key_ms`; `last_lsn` is at least the log position of every change
-//! that the shard shows.
+//! What always holds ([`Shard::check`]): the tables and the watched keys are sound; a hash with an expiring
+//! field is in its database's [`TimedHashes`], once, under its earliest expiry, and nothing else is; no key
+//! expires before `earliest_key_ms`; `last_lsn` is at least the LSN of every change that the shard shows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -60,14 +59,14 @@ impl WhatExpired {
     }
 }
 
-/// The data that one lock guards. The fields are laid out in this order, so that those which every command
+/// The data that one lock guards. The fields are laid out in this order, so that the ones that every command
 /// uses, down to `last_lsn`, share a cache line with the lock.
 #[repr(C)]
 pub struct Shard {
     /// Database 0, the one that most clients use, in place rather than behind a pointer.
     first: Table,
-    /// The log position behind the last record about this shard. A client that has read the shard gets
-    /// its reply once the log is flushed up to here.
+    /// The LSN of the last record about this shard. A client that has read the shard gets its reply once the
+    /// log is flushed up to here.
     pub last_lsn: u64,
     /// The databases from 1 up to the highest that was ever used here.
     others: Box<[Table]>,
@@ -106,7 +105,7 @@ impl Shard {
         }
     }
 
-    /// Raises `last_lsn`. (A transaction learns its log position late, and passes 0 until then.)
+    /// Raises `last_lsn`. (A transaction learns its LSN late, and passes 0 until then.)
     pub(super) fn logged(&mut self, lsn: u64) {
         self.last_lsn = self.last_lsn.max(lsn);
     }
@@ -330,7 +329,7 @@ impl Shard {
         });
         let (first, second) = (self.take_database(one), self.take_database(other));
         self.put_database(one, second);
-        self.put_database(other, first); // last, so that one swapped with itself keeps its keys
+        self.put_database(other, first); // last, so that a database swapped with itself keeps its keys
     }
 
     // ---- Watched keys ----
@@ -341,7 +340,7 @@ impl Shard {
         !self.watches.is_empty()
     }
 
-    /// Lets the watcher watch the key. False if it watches it already.
+    /// Adds a watch of the key. Returns false if the watcher watches the key already.
     pub(super) fn watch(
         &mut self,
         db: usize,
@@ -369,7 +368,7 @@ impl Shard {
         self.watches.saw_unexpired(db, key, watcher) && self.has_expired(db, key, now_ms)
     }
 
-    /// Raises the flags of those who watch the key. Everything that changes a key calls it afterwards.
+    /// Raises the flags of the key's watchers. Everything that changes a key calls it afterwards.
     #[inline]
     pub(super) fn signal_modified(&mut self, db: usize, key: HashedKey) {
         trace!(
@@ -383,7 +382,7 @@ impl Shard {
         }
     }
 
-    /// Lets the watches look at the tables before these change.
+    /// Lets the watches look at the tables before the tables change.
     fn signal(&mut self, look: impl FnOnce(&mut Watches, &Shard)) {
         let mut watches = std::mem::take(&mut self.watches);
         look(&mut watches, self);

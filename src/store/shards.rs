@@ -1,12 +1,11 @@
-//! Where a command gets its shards from: the keyspace, which locks them for it, or the transaction of which
-//! it is a part, which has locked them already. The command is carried out by the same code either way.
+//! Where a command gets its shards from: the keyspace, which locks them for it, or its transaction, which has
+//! locked them already. The same code runs the command either way.
 
 use super::guard::Keys;
-use super::transaction::Transaction;
 use super::view::{ReadView, WriteView};
-use super::whole::{ReadAll, WriteAll};
+use super::whole::{AllShards, ReadAll, WriteAll};
 
-/// See the module's opening words.
+/// See the module documentation.
 pub trait Shards {
     /// Keys, to be read.
     fn read<'v, 'k: 'v>(&'v self, db: usize, keys: impl Keys<'k>) -> ReadView<'v>;
@@ -16,6 +15,6 @@ pub trait Shards {
     fn read_all(&self, db: usize) -> ReadAll<'_>;
     /// The whole keyspace, to be changed.
     fn write_all(&mut self, db: usize) -> WriteAll<'_>;
-    /// The transaction, if it is one.
-    fn transaction(&self) -> Option<&Transaction<'_>>;
+    /// All shards, if this is a transaction: its commands must use those that it has locked.
+    fn transaction(&self) -> Option<&dyn AllShards>;
 }

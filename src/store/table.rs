@@ -60,8 +60,8 @@ impl Table {
         self.entries.get(&key as &dyn Lookup)
     }
 
-    /// The entry, to change its value in place. Its expiry is changed by [`Table::set_expires_at_ms`],
-    /// which counts.
+    /// The entry, to change its value in place. To change its expiry, use [`Table::set_expires_at_ms`], which
+    /// keeps `volatile` right.
     pub(super) fn get_mut(&mut self, key: HashedKey) -> Option<&mut Entry> {
         self.entries.get_mut(&key as &dyn Lookup)
     }
@@ -77,8 +77,8 @@ impl Table {
         old
     }
 
-    /// As [`Table::insert`], for a string that is used in this second. If the old and the new string are
-    /// of similar length and neither expires, the old one is overwritten in place, which saves an
+    /// Like [`Table::insert`], for a string, which is marked as used in this second. If the old and the new
+    /// string are of similar length and neither expires, the old one is overwritten in place, which saves an
     /// allocation; then nothing is returned.
     pub(super) fn insert_string(
         &mut self,

@@ -157,7 +157,7 @@ impl Shards for Transaction<'_> {
     }
 
     fn write<'v, 'k: 'v>(&'v mut self, db: usize, keys: impl Keys<'k>) -> WriteView<'v> {
-        // Shards are asked for in ascending order, so each is split off from those behind it.
+        // Shards are asked for in ascending order, so each is split off from those after it.
         let mut rest = self.shards.iter_mut();
         let lend = |index| {
             let place = rest.as_slice().partition_point(|(held, _)| *held < index);
@@ -180,7 +180,7 @@ impl Shards for Transaction<'_> {
         WriteAll::locked(self.env, db, shards)
     }
 
-    fn transaction(&self) -> Option<&Transaction<'_>> {
+    fn transaction(&self) -> Option<&dyn AllShards> {
         Some(self)
     }
 }

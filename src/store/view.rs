@@ -1,9 +1,9 @@
 //! What a handler sees: the keys of its command, in shards that are already locked.
 //!
-//! A view is all that a handler gets of the keyspace. [`ReadView`] and [`WriteView`] are one type
-//! over two kinds of guard: everything that reads is written once, and what changes exists only where
-//! the guard allows it, so a command that is declared as a read and changes something does not
-//! compile. Handlers cannot lock, and cannot reach a key that is not among those of their command.
+//! A view is all that a handler gets of the keyspace. [`ReadView`] and [`WriteView`] are one type over two
+//! kinds of guard: methods that read are written once, and methods that change something exist only where the
+//! guard allows it. So a command that is declared as a read but changes something does not compile. Handlers
+//! cannot lock, and cannot reach a key that is not among those of their command.
 //!
 //! Expiry: to a reader, an expired key is absent, and so is an expired field ([`LiveHash`]). A writer that
 //! is about to change one removes it first. The view remembers that, so that the log gets a `DEL` or `HDEL`
@@ -25,7 +25,7 @@ use super::shard::{Expired, Shard, WhatExpired};
 use super::value::{ByteString, Entry, StringOrigin, Value};
 use crate::config::events::Class;
 
-/// The key holds a value of another type than the command works on.
+/// The key holds a value of a type that the command does not work on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongType;
 
@@ -95,13 +95,14 @@ impl<'a, G: Guard> View<'a, G> {
         self.now_ms.get()
     }
 
-    /// Whether a key that is given this expiry time is deleted at once. (Redis's rule: an existing key lives
-    /// through the millisecond of its expiry time, but one that is given a time that has come does not.)
+    /// Whether a key that is given this expiry time is deleted at once. (Redis's rule: a key still exists in
+    /// the millisecond of its expiry time, but a key whose expiry time is set to the current millisecond is
+    /// deleted.)
     pub fn has_passed(&self, expires_at_ms: i64) -> bool {
         !self.replaying && expires_at_ms <= self.now_ms()
     }
 
-    /// The highest LSN of the shards: every change that the command can see is in the log before it.
+    /// The highest LSN of the shards: every change that the command can see is in the log up to there.
     pub fn last_lsn(&self) -> u64 {
         match &self.guards {
             Guards::One { guard, .. } => guard.last_lsn,
@@ -188,7 +189,7 @@ impl<'a, G: Guard> View<'a, G> {
     /// The longest string that may be stored, in bytes.
     pub fn string_limit(&self) -> usize {
         if self.replaying {
-            return usize::MAX; // what the log has was once allowed
+            return usize::MAX; // the length was allowed when it was logged
         }
         self.env.config.proto_max_bulk_len.load(Relaxed) as usize
     }
@@ -197,7 +198,7 @@ impl<'a, G: Guard> View<'a, G> {
         entry.can_expire() && !self.replaying && entry.is_expired(self.now_ms())
     }
 
-    /// Takes what the command leaves to be done.
+    /// Takes what is left to do after the command.
     #[inline(always)]
     pub fn finish(&self) -> Aftermath {
         Aftermath { lookups: self.lookups.get(), changes: self.changes.take() }
@@ -432,7 +433,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Notes that an event removed fields of a hash, and `del` if the hash is gone with its last field.
+    /// Notes the event for removed fields of a hash, and `del` if the hash is gone with its last field.
     pub fn notify_removal(&mut self, name: &'static str, key: &[u8]) {
         self.notify(Class::HASH, name, key);
         if self.get(key, Access::Look).is_none() {
@@ -440,7 +441,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Notes the events that come before a key is set: `expired` if its old value had, and `new`.
+    /// Notes the events that come before a key is set: `expired` if its old value had expired, and `new`.
     #[inline(always)]
     fn notify_insertion(&mut self, key: &[u8]) {
         let wanted = &self.env.config.notify_keyspace_events;
@@ -478,8 +479,8 @@ impl WriteView<'_> {
         }
     }
 
-    /// Takes what the command leaves to be done. If it has `changed` something, the values that were lent to
-    /// be changed in place count as modified.
+    /// Takes what is left to do after the command. If it has `changed` something, the values that were lent
+    /// to be changed in place count as modified.
     #[inline(always)]
     pub fn finish_write(&mut self, changed: bool) -> Aftermath {
         if changed && self.changes.get_mut().is_some() {

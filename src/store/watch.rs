@@ -4,12 +4,13 @@
 //! command that changes a key holds the key's shard locked for writing, and raises the flags of the
 //! key's watchers there. A shard without watched keys has no map, so its writers only compare a pointer.
 //!
-//! A change is what a client could notice: setting a value to itself is one; a command that does nothing
-//! is none, nor is the removal of a key that had already expired when `WATCH` named it. A key that expires
-//! after `WATCH` has changed, whether it is removed yet or not.
+//! A change is what a client could notice. Setting a key to the value that it has is a change. A command that
+//! does nothing is not, and neither is the removal of a key that had already expired when it was watched. A
+//! key that expires after `WATCH` has changed, whether it is removed yet or not.
 //!
-//! What always holds ([`Watches::check`]): no map and no list in it is empty; nobody watches a key twice;
-//! a key that had expired before it was watched is still there. The shard's lock guards its [`Watches`].
+//! What always holds ([`Watches::check`]): no map and no list in it is empty; no connection watches a key
+//! twice; a key that had expired before it was watched is still there. The shard's lock guards its
+//! [`Watches`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -74,7 +75,8 @@ impl Watches {
         self.0.is_none()
     }
 
-    /// Adds a watch, of a key that has already expired or not. False if the watcher watches it already.
+    /// Adds a watch. `was_expired` says whether the key has expired already. Returns false if the watcher
+    /// watches the key already.
     pub(super) fn add(
         &mut self,
         db: usize,
@@ -95,7 +97,7 @@ impl Watches {
         self.retain_of(key, |watch| !watch.is_of(db, watcher));
     }
 
-    /// Whether the watcher watches a key that had not expired then.
+    /// Whether the watcher watches the key, and the key had not expired when the watch began.
     pub(super) fn saw_unexpired(&self, db: usize, key: HashedKey, watcher: &Arc<Watcher>) -> bool {
         let watches = self.0.iter().filter_map(|keys| keys.get(&key as &dyn Lookup)).flatten();
         watches.into_iter().any(|watch| watch.is_of(db, watcher) && !watch.was_expired)
@@ -111,7 +113,7 @@ impl Watches {
         });
     }
 
-    /// Raises the flags of all whose keys are about to go with all others of the database.
+    /// Raises the flags of watchers whose keys are removed because the database is about to be emptied.
     pub(super) fn signal_flushed(&mut self, db: usize, table: Option<&Table>) {
         self.retain(db, |key, watch| {
             let exists = table.is_some_and(|table| table.get(key).is_some());
@@ -119,8 +121,8 @@ impl Watches {
         });
     }
 
-    /// Raises the flags of all whose keys change when the database gets the table `after` instead of
-    /// `before`: all but those that do not exist in either, or have expired there.
+    /// Raises the flags of watchers whose keys change when the table `before` of a database is replaced by
+    /// `after`. A key does not change if it is missing or expired in both.
     pub(super) fn signal_swapped(
         &mut self,
         db: usize,
@@ -175,7 +177,7 @@ impl Watches {
         ensure!(!keys.is_empty(), "the map of watched keys is empty");
         for (key, watches) in &**keys {
             let (hashed, name) = (HashedKey::new(key), key.escape_ascii());
-            ensure!(!watches.is_empty(), "nobody watches {name}, which is listed as watched");
+            ensure!(!watches.is_empty(), "{name} is listed as watched, but has no watch");
             for (index, watch) in watches.iter().enumerate() {
                 let twice = watches[..index].iter().any(|w| w.is_of(watch.db, &watch.watcher));
                 ensure!(!twice, "a client watches {name} twice in database {}", watch.db);

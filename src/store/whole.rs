@@ -13,10 +13,10 @@ use super::shard::Shard;
 use super::table::Table;
 use super::value::Entry;
 
-/// Access to all shards: the keyspace locks them, a transaction has them locked.
+/// Access to all shards: the keyspace locks them, a transaction has locked them already.
 pub trait AllShards {
     /// Calls the visitor with every shard from the `first` on, one after the other, until it returns false.
-    /// Returns the highest LSN that was seen.
+    /// Returns the highest LSN of the visited shards.
     fn visit(&self, first: usize, visitor: &mut dyn FnMut(usize, &Shard) -> bool) -> u64;
     /// Locks every shard for writing.
     fn lock_all(&self) -> Vec<Exclusive<'_>>;
@@ -96,7 +96,7 @@ impl<'a> WriteAll<'a> {
         WriteAll { env, db, unlocked: Some(unlocked), shards, changes }
     }
 
-    /// The same with all shards locked.
+    /// The whole keyspace, with all shards locked.
     pub(super) fn locked(
         env: &'a Environment,
         db: usize,
@@ -176,7 +176,7 @@ impl<'a> WriteAll<'a> {
         self.shards.iter_mut().for_each(|shard| shard.logged(position));
     }
 
-    /// Takes what the command leaves to be done. (Nothing counts as a lookup.)
+    /// Takes what is left to do after the command. (Nothing counts as a lookup.)
     pub fn finish(&mut self) -> Aftermath {
         let changes = std::mem::take(&mut self.changes);
         let is_needed = changes.replaced_all || !changes.garbage.is_empty();

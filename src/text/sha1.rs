@@ -1,5 +1,5 @@
 //! SHA-1 ([FIPS 180-4](https://csrc.nist.gov/pubs/fips/180-4/upd1/final)). Redis uses it for names and
-//! checksums, such as that of `DEBUG DIGEST`. It is broken as a cryptographic hash: not for secrets.
+//! checksums, such as `DEBUG DIGEST`. It is broken as a cryptographic hash: not for secrets.
 
 const BLOCK_BYTES: usize = 64;
 

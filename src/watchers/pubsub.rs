@@ -9,7 +9,7 @@
 //! unsubscription, and all subscribers of a channel get its messages in one order.
 //!
 //! What always holds ([`Hub::check`]): the two directions agree, without empty entries; the count and the
-//! flag that publishers read without a lock say what the tables say.
+//! flag that publishers read without a lock match the tables.
 //!
 //! Locks: the subscriptions or the monitors (never both), then an outbox. They come after the shards and the
 //! log, so a thread that holds those may publish. Without subscribers, publishing costs the load of an
@@ -124,7 +124,7 @@ impl Hub {
         counts
     }
 
-    /// Removes a client from everything.
+    /// Removes all subscriptions of a client, and stops sending it commands.
     pub fn leave(&self, id: u64) {
         // The lock is taken for each name anew: publishers must not wait for a client that has a million.
         let first = |kind| self.lock().of_client.get(&id)?[kind as usize].first().cloned();
@@ -153,7 +153,7 @@ impl Hub {
     // ---- Publishing ----
 
     /// Sends a message to the subscribers of the channel and of patterns that match it; returns how many
-    /// times it was sent. Nobody receives it before the log is flushed up to `position`.
+    /// times it was sent. No client receives it before the log is flushed up to `position`.
     pub fn publish(&self, channel: &[u8], message: &[u8], position: &VisibleAt) -> usize {
         if self.subscription_count.load(SeqCst) == 0 {
             return 0;
@@ -231,7 +231,7 @@ impl Hub {
     }
 
     /// Disconnects a client that has exceeded the soft limit for too long. Called regularly, for clients that
-    /// nobody sends anything to.
+    /// get no more messages.
     pub fn enforce_limit(&self, id: u64, outbox: &Outbox) {
         if outbox.check(self.limit_of(id)) {
             self.note_cut_off(id);

@@ -24,14 +24,14 @@
 //!   ([`Tracking::forget_all`]). The table has at most `tracking-table-max-keys` keys: beyond that, a random
 //!   key is removed as if it had changed.
 //!
-//! Swapping databases counts as a flush, which makes every client drop its cache. (Redis up to version 7
-//! notifies nobody.)
+//! Swapping databases counts as a flush, which makes every client drop its cache. (Redis up to version 7 does
+//! not notify anyone.)
 //!
 //! A client that does not read its invalidations is disconnected at the `client-output-buffer-limit` of its
 //! class. Unless it also subscribes, that is `normal`, which has no limit by default.
 //!
 //! What always holds ([`Tracking::check`]): the two directions of the prefixes agree; the flag and the count
-//! that others read without a lock say what the tables say.
+//! that others read without a lock match the tables.
 //!
 //! Locks: the table's for a moment; then the clients', held while they are notified, so that a client that
 //! has stopped tracking gets nothing more. Both come after the shards and the log, and before
