@@ -84,11 +84,10 @@ pub(super) fn execute(server: &Server, session: &mut Session, reply: &mut Reply)
     let queue = std::mem::take(&mut multi.queue);
     // A queued UNWATCH must not find these: it would wait for shards that this thread has locked.
     let watched = std::mem::take(&mut session.watched);
-    let outcome = match multi.aborted {
-        true => {
-            Err(CommandError::new("EXECABORT Transaction discarded because of previous errors."))
-        }
-        false => carry_out(server, session, &queue, &watched, reply),
+    let outcome = if multi.aborted {
+        Err(CommandError::new("EXECABORT Transaction discarded because of previous errors."))
+    } else {
+        carry_out(server, session, &queue, &watched, reply)
     };
     session.watched = watched;
     end(server, session);

@@ -100,9 +100,10 @@ fn rewrite_if_due(server: &Server) {
     // After a failure, growth alone is no reason to try again at once.
     let last = server.aof.rewrites.last();
     let failed = last.is_some_and(|last| !last.ok && last.ended.elapsed() < REWRITE_PAUSE);
-    let due = match server.aof.is_enabled() {
-        true => (grown && !failed) || server.aof.needs_rewrite(),
-        false => wanted,
+    let due = if server.aof.is_enabled() {
+        (grown && !failed) || server.aof.needs_rewrite()
+    } else {
+        wanted
     };
     if due {
         server.start_rewrite();

@@ -36,9 +36,10 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
         }
         Err(ReplayError::Damage { offset, valid_bytes, why }) => {
             good = valid_bytes;
-            complaint = Some(match offset == valid_bytes {
-                true => why,
-                false => format!("in a MULTI without a good EXEC, at offset {offset}: {why}"),
+            complaint = Some(if offset == valid_bytes {
+                why
+            } else {
+                format!("in a MULTI without a good EXEC, at offset {offset}: {why}")
             });
         }
         Err(ReplayError::Io(error)) => return Err(unreadable(error)),

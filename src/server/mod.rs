@@ -35,10 +35,8 @@ pub fn start(config: Config) -> Result<Arc<Server>, String> {
     logger::start()?;
     let config = Arc::new(config);
     let listeners = listen::Listeners::open(&config)?;
-    let log = match config.appendonly.load(Relaxed) {
-        true => Some(log::open(&config.log_path())?),
-        false => None,
-    };
+    let log =
+        if config.appendonly.load(Relaxed) { Some(log::open(&config.log_path())?) } else { None };
     let aof = match &log {
         Some(log) => log.try_clone().and_then(|log| Aof::new(Box::new(log))),
         None => Ok(Aof::disabled()),

@@ -234,9 +234,12 @@ impl Keyspace {
 
     /// Locks the shards of a transaction, each once, and for writing only where it writes.
     pub fn transact(&self, locks: LockSet) -> Transaction<'_> {
-        let held = |index, written| match written {
-            true => Held::Exclusive(self.exclusive(index)),
-            false => Held::Shared(self.shared(index)),
+        let hold = |index, written| {
+            if written {
+                Held::Exclusive(self.exclusive(index))
+            } else {
+                Held::Shared(self.shared(index))
+            }
         };
         let shards = match locks.shards() {
             LockPlan::AllExclusive => {
@@ -245,15 +248,18 @@ impl Keyspace {
             }
             LockPlan::All { exclusive } => {
                 let is_written = |index| exclusive.binary_search(&index).is_ok();
-                let attempt = |index| match is_written(index) {
-                    true => self.try_exclusive(index).map(Held::Exclusive),
-                    false => self.try_shared(index).map(Held::Shared),
+                let attempt = |index| {
+                    if is_written(index) {
+                        self.try_exclusive(index).map(Held::Exclusive)
+                    } else {
+                        self.try_shared(index).map(Held::Shared)
+                    }
                 };
-                let all = lock_all(attempt, |index| held(index, is_written(index)));
+                let all = lock_all(attempt, |index| hold(index, is_written(index)));
                 all.into_iter().enumerate().collect()
             }
             LockPlan::Some(shards) => {
-                shards.into_iter().map(|(index, written)| (index, held(index, written))).collect()
+                shards.into_iter().map(|(index, written)| (index, hold(index, written))).collect()
             }
         };
         Transaction::new(&self.env, shards)
