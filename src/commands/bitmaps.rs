@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::options::{OptionCursor, integer, is};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use super::strings::grow;
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, Entry, ReadView, StringOrigin, Value, WriteView};
 use crate::text::integer::parse_i64;
@@ -68,7 +68,7 @@ fn setbit(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.integer(i64::from(was));
     let changed = grew || was != bit;
     if changed {
-        view.notify(Class::STRING, "setbit", &args[1]);
+        view.notify(EventClass::STRING, "setbit", &args[1]);
     }
     Ok(Propagate::verbatim_if(changed))
 }
@@ -274,14 +274,14 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if result.is_empty() {
         let removed = view.remove(&args[2]);
         if removed {
-            view.notify(Class::GENERIC, "del", &args[2]);
+            view.notify(EventClass::GENERIC, "del", &args[2]);
         }
         return Ok(Propagate::verbatim_if(removed));
     }
     let mut result = Entry::new(Value::String(result.into()), None);
     result.origin = StringOrigin::InPlace;
     view.insert_entry(&args[2], result);
-    view.notify(Class::STRING, "set", &args[2]);
+    view.notify(EventClass::STRING, "set", &args[2]);
     Ok(Propagate::Verbatim)
 }
 
@@ -563,7 +563,7 @@ fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         reply.integer(if matches!(action, Action::Set(..)) { old } else { new } as i64);
     }
     if wrote {
-        view.notify(Class::STRING, "setbit", &args[1]);
+        view.notify(EventClass::STRING, "setbit", &args[1]);
     }
     Ok(Propagate::verbatim_if(changed))
 }

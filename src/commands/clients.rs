@@ -155,7 +155,7 @@ impl Type {
     }
 
     fn of(server: &Server, client: &Client) -> Type {
-        if server.hub.counts(client.id).total() > 0 { Type::Pubsub } else { Type::Normal }
+        if server.pubsub.counts(client.id).total() > 0 { Type::Pubsub } else { Type::Normal }
     }
 }
 

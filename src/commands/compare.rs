@@ -9,7 +9,7 @@
 
 use super::options::OptionCursor;
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, ReadView, Value, WriteView};
 use crate::text::xxh3;
@@ -167,7 +167,7 @@ fn delete_if(
 ) -> Change {
     let removed = condition.holds(view, key)? && view.remove(key);
     if removed {
-        view.notify(Class::GENERIC, "del", key);
+        view.notify(EventClass::GENERIC, "del", key);
     }
     reply.integer(removed.into());
     Ok(if removed { Propagate::rewritten(&[b"DEL", key]) } else { Propagate::Nothing })

@@ -32,11 +32,11 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
 ] };
 
 /// The flags of commands that take locks of their own.
-const ALONE: Flags = Flags::ADMIN.or(Flags::NO_MULTI);
+const OWN_LOCKS: Flags = Flags::ADMIN.or(Flags::NO_MULTI);
 
 #[rustfmt::skip]
 static COMMANDS: &[Command] = &[
-    session("debug|check", "", check).flags(ALONE)
+    session("debug|check", "", check).flags(OWN_LOCKS)
         .doc("1.0.0", "O(N) with N the size of all data",
              "Checks the invariants of the data and of the tables about clients."),
     command("debug|digest", "", Handler::ReadAll(digest)).flags(Flags::ADMIN)
@@ -46,14 +46,14 @@ static COMMANDS: &[Command] = &[
         .doc("1.0.0", "O(N) where N is the size of the values", "Returns a digest of each of the values."),
     session("debug|help", "", help).flags(Flags::ADMIN.or(Flags::HELP))
         .doc("1.0.0", "O(1)", "Prints this help."),
-    command("debug|loadaof", "", Handler::Nested(Nested::LoadAof)).flags(ALONE)
+    command("debug|loadaof", "", Handler::Nested(Nested::LoadAof)).flags(OWN_LOCKS)
         .doc("1.0.0", "O(N) where N is the size of the log", "Flushes the append-only file and reloads it."),
     read("debug|object", "key", object).keys(2, 2, 1, "RO").flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) where N is the number of fields of a hash", "Returns how a key is stored."),
-    command("debug|populate", "count [prefix [size]]", Handler::Nested(Nested::Populate)).flags(ALONE)
+    command("debug|populate", "count [prefix [size]]", Handler::Nested(Nested::Populate)).flags(OWN_LOCKS)
         .doc("1.0.0", "O(N) where N is the count",
              "Creates the keys `prefix:0`, `prefix:1` and so on, if they do not exist."),
-    command("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", Handler::Nested(Nested::Reload)).flags(ALONE)
+    command("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", Handler::Nested(Nested::Reload)).flags(OWN_LOCKS)
         .doc("1.0.0", "O(N) where N is the size of all data",
              "Rewrites the append-only file, unless NOSAVE is given, and reloads it. MERGE and NOFLUSH \
               change nothing, as the file has everything that is in memory."),
@@ -75,7 +75,7 @@ fn help(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 fn check(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let server = context.server;
     let data = server.keyspace.check().and_then(|()| server.aof.check());
-    let checked = data.and_then(|()| server.tracking.check()).and_then(|()| server.hub.check());
+    let checked = data.and_then(|()| server.tracking.check()).and_then(|()| server.pubsub.check());
     checked.map_err(|fault| format!("ERR A check failed: {fault}"))?;
     reply.ok();
     Ok(())

@@ -9,7 +9,7 @@ use super::options::{
     ExpiryCondition, OptionCursor, TimeUnit, c_text, integer, invalid_expire_time,
 };
 use super::spec::{Change, Family, Outcome, Propagate, read, write};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, Entry, ReadView, WriteView};
 
@@ -80,11 +80,11 @@ fn set_expiry_time(
     }
     if view.has_passed(expires_at_ms) {
         view.remove(key);
-        view.notify(Class::GENERIC, "del", key);
+        view.notify(EventClass::GENERIC, "del", key);
         return Ok(Propagate::rewritten(&[b"DEL", key]));
     }
     view.set_expires_at_ms(key, Some(expires_at_ms));
-    view.notify(Class::GENERIC, "expire", key);
+    view.notify(EventClass::GENERIC, "expire", key);
     Ok(Propagate::rewritten(&[b"PEXPIREAT", key, expires_at_ms.to_string().as_bytes()]))
 }
 
@@ -119,7 +119,7 @@ fn persist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let expires = view.get(key, Access::Use).and_then(Entry::expires_at_ms).is_some();
     if expires {
         view.set_expires_at_ms(key, None);
-        view.notify(Class::GENERIC, "persist", key);
+        view.notify(EventClass::GENERIC, "persist", key);
     }
     reply.integer(i64::from(expires));
     Ok(Propagate::verbatim_if(expires))

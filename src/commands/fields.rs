@@ -12,7 +12,7 @@
 
 use super::options::{ExpiryCondition, OptionCursor, TimeUnit, integer, invalid_expire_time};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{ReadView, WriteView};
 
@@ -151,7 +151,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads the fields of a command that takes nothing else: `key FIELDS numfields field ...`.
-    fn alone(args: Args<'a>) -> Result<Fields<'a>, CommandError> {
+    fn parse_call(args: Args<'a>) -> Result<Fields<'a>, CommandError> {
         let mut words = OptionCursor::new(args, 2);
         if !words.take("FIELDS") {
             return Err(CommandError::new(MISPLACED));
@@ -271,7 +271,7 @@ fn set_expiry_times(
 fn hpersist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     view.hash(key)?;
-    let fields = Fields::alone(args)?;
+    let fields = Fields::parse_call(args)?;
     let mut changed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
@@ -313,7 +313,7 @@ fn hpexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 /// Replies with `shown` of each field's expiry time, -1 for a field without one, and -2 for no field.
 fn answer(view: &ReadView, args: Args, reply: &mut Reply, shown: impl Fn(i64) -> i64) -> Outcome {
     let hash = view.hash(&args[1])?;
-    let fields = Fields::alone(args)?;
+    let fields = Fields::parse_call(args)?;
     reply.array(fields.count);
     for name in fields.names() {
         let field = hash.and_then(|hash| hash.field(name));
@@ -334,7 +334,7 @@ fn ceil_to_seconds(ms: i64) -> i64 {
 fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     view.hash(key)?;
-    let fields = Fields::alone(args)?;
+    let fields = Fields::parse_call(args)?;
     let mut removed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
@@ -362,7 +362,7 @@ struct FieldOptions<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum FieldExpiry {
     /// No option was given.
-    Unsaid,
+    NotGiven,
     /// PERSIST of HGETEX, KEEPTTL of HSETEX.
     Word,
     AtMs(i64),
@@ -377,12 +377,12 @@ impl<'a> FieldOptions<'a> {
         (command, word, step): (&str, &str, usize),
         mut take_own: impl FnMut(&mut OptionCursor<'a>) -> Result<bool, CommandError>,
     ) -> Result<FieldOptions<'a>, CommandError> {
-        let (mut expiry, mut fields) = (FieldExpiry::Unsaid, None);
+        let (mut expiry, mut fields) = (FieldExpiry::NotGiven, None);
         let mut words = OptionCursor::new(args, 2);
         while let Some(option) = words.peek() {
             let unit = TimeUnit::take(&mut words);
             if unit.is_some() || words.take(word) {
-                if expiry != FieldExpiry::Unsaid {
+                if expiry != FieldExpiry::NotGiven {
                     let text = "arguments can be specified";
                     let text = format!("ERR Only one of EX, PX, EXAT, PXAT or {word} {text}");
                     return Err(text.into());
@@ -416,7 +416,7 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     view.hash(key)?;
     let new = match expiry {
         FieldExpiry::AtMs(ms) => Some(ms),
-        FieldExpiry::Word | FieldExpiry::Unsaid => None,
+        FieldExpiry::Word | FieldExpiry::NotGiven => None,
     };
     let passed = new.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms));
     let mut changed = Vec::new();
@@ -426,7 +426,7 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             let field = hash.get(name);
             reply.bulk_or_null(field.map(|field| field.value));
             let old = field.map(|field| field.expires_at_ms());
-            if expiry == FieldExpiry::Unsaid || old.is_none_or(|old| old == new) {
+            if expiry == FieldExpiry::NotGiven || old.is_none_or(|old| old == new) {
                 continue;
             }
             changed.push(name);
@@ -504,7 +504,7 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let new = match expiry {
         FieldExpiry::AtMs(ms) => Some(ms),
-        FieldExpiry::Word | FieldExpiry::Unsaid => None,
+        FieldExpiry::Word | FieldExpiry::NotGiven => None,
     };
     if new.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms)) {
         let mut removed = Vec::new();
@@ -524,11 +524,11 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             }
         }
     })?;
-    view.notify(Class::HASH, "hset", key);
+    view.notify(EventClass::HASH, "hset", key);
     let Some(expires_at_ms) = new else {
         return Ok(Propagate::Verbatim);
     };
-    view.notify(Class::HASH, "hexpire", key);
+    view.notify(EventClass::HASH, "hexpire", key);
     let words: Vec<&[u8]> = args.from(fields.first).take(fields.count * 2).collect();
     let (at_ms, count) = (expires_at_ms.to_string(), fields.count.to_string());
     let start: [&[u8]; 6] =

@@ -6,7 +6,7 @@
 
 use super::options::{ScanOptions, Scanned, cursor, integer, is, reply_page, wrong_number_of_args};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Field, Hash, LiveHash, ReadView, WriteView};
 use crate::text::integer::{parse_i64, write_i64};
@@ -217,7 +217,7 @@ fn set_fields(view: &mut WriteView, args: Args) -> Result<usize, CommandError> {
     let added = view.edit_or_make_hash(&args[1], |hash| {
         pairs.filter(|(field, value)| hash.set(field, value, limits)).count()
     })?;
-    view.notify(Class::HASH, "hset", &args[1]);
+    view.notify(EventClass::HASH, "hset", &args[1]);
     Ok(added)
 }
 
@@ -225,7 +225,7 @@ fn hsetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let absent = !view.hash(&args[1])?.is_some_and(|hash| hash.contains(&args[2]));
     if absent {
         update_field(view, args, &args[3])?;
-        view.notify(Class::HASH, "hset", &args[1]);
+        view.notify(EventClass::HASH, "hset", &args[1]);
     }
     reply.integer(i64::from(absent));
     Ok(Propagate::verbatim_if(absent))
@@ -261,7 +261,7 @@ fn hincrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut digits = Vec::with_capacity(20);
     write_i64(&mut digits, sum);
     update_field(view, args, &digits)?;
-    view.notify(Class::HASH, "hincrby", &args[1]);
+    view.notify(EventClass::HASH, "hincrby", &args[1]);
     reply.integer(sum);
     Ok(Propagate::Verbatim)
 }
@@ -280,7 +280,7 @@ fn hincrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut digits = Vec::new();
     sum.write_to(&mut digits);
     update_field(view, args, &digits)?;
-    view.notify(Class::HASH, "hincrbyfloat", &args[1]);
+    view.notify(EventClass::HASH, "hincrbyfloat", &args[1]);
     reply.bulk(&digits);
     // The log gets the sum, not the increment: a machine with another precision might add differently.
     let (key, name) = (&args[1], &args[2]);

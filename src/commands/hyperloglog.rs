@@ -13,7 +13,7 @@
 
 use super::options::{c_text, is};
 use super::spec::{Change, Context, Family, Flags, Outcome, Propagate, session, write};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::store::hyperloglog::{self, Corrupt, REGISTERS, Registers};
 use crate::store::{Access, StringOrigin, Value, WriteView};
@@ -73,7 +73,7 @@ fn pfadd(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     hyperloglog::mark_stale(value);
     let became_dense = !was_dense && hyperloglog::is_dense(value);
-    view.notify(Class::STRING, "pfadd", key);
+    view.notify(EventClass::STRING, "pfadd", key);
     Ok(record(args, became_dense))
 }
 
@@ -118,7 +118,7 @@ fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     hyperloglog::mark_stale(value);
     reply.ok();
     let became_dense = !was_dense && hyperloglog::is_dense(value);
-    view.notify(Class::STRING, "pfadd", key);
+    view.notify(EventClass::STRING, "pfadd", key);
     Ok(record(args, became_dense))
 }
 

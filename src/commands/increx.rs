@@ -12,7 +12,7 @@ use super::compare::SetCondition;
 use super::options::OptionCursor;
 use super::spec::{Change, Family, Flags, Propagate, write};
 use super::strings::{Expiry, PERSIST, store};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, WriteView};
 use crate::text::integer::parse_i64;
@@ -213,7 +213,7 @@ fn add<N: Number>(
     };
     let effect = store(view, N::EVENT, key, &new.digits(), new_ms, kept_ms);
     if options.expiry == Expiry::Remove && kept.is_some() {
-        view.notify(Class::GENERIC, "persist", key);
+        view.notify(EventClass::GENERIC, "persist", key);
     }
     Ok(effect)
 }

@@ -102,7 +102,8 @@ fn clients_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "maxclients:{}\r\n", server.config.maxclients.load(Relaxed))?;
     let all = server.clients.all();
     let blocked = all.iter().filter(|client| client.is_blocked()).count();
-    let subscribed = all.iter().filter(|client| server.hub.counts(client.id).total() > 0).count();
+    let subscribed =
+        all.iter().filter(|client| server.pubsub.counts(client.id).total() > 0).count();
     let [tracking, ..] = server.tracking.counts();
     write!(text, "blocked_clients:{blocked}\r\ntracking_clients:{tracking}\r\n")?;
     write!(text, "pubsub_clients:{subscribed}\r\n")
@@ -201,14 +202,14 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
         ("pubsub_patterns", Kind::Pattern),
         ("pubsubshard_channels", Kind::Shard),
     ] {
-        write!(text, "{name}:{}\r\n", context.server.hub.count(kind))?;
+        write!(text, "{name}:{}\r\n", context.server.pubsub.count(kind))?;
     }
     write!(text, "total_forks:0\r\n")?;
     let [_, keys, entries, prefixes] = context.server.tracking.counts();
     write!(text, "tracking_total_keys:{keys}\r\ntracking_total_items:{entries}\r\n")?;
     write!(text, "tracking_total_prefixes:{prefixes}\r\n")?;
     write!(text, "total_error_replies:{}\r\n", stats.errors.total())?;
-    let cut_off = [stats.query_limit_cut_offs.get(), context.server.hub.cut_off.get()];
+    let cut_off = [stats.query_limit_cut_offs.get(), context.server.pubsub.cut_off.get()];
     write!(text, "client_query_buffer_limit_disconnections:{}\r\n", cut_off[0])?;
     write!(text, "client_output_buffer_limit_disconnections:{}\r\n", cut_off[1])?;
     write!(text, "acl_access_denied_auth:{}\r\n", stats.refused_logins.get())

@@ -12,7 +12,7 @@ use super::options::{
     OptionCursor, ScanOptions, Scanned, cursor, database, integer_32, is, reply_page,
 };
 use super::spec::{Change, Family, Flags, Handler, Outcome, Propagate, command, read, write};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::Table;
 use crate::store::key::{HashedKey, POSITION_BITS};
@@ -106,7 +106,7 @@ fn del(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut removed = 0;
     for key in args.from(1) {
         if view.remove(key) {
-            view.notify(Class::GENERIC, "del", key);
+            view.notify(EventClass::GENERIC, "del", key);
             removed += 1;
         }
     }
@@ -140,8 +140,8 @@ fn move_entry(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
     };
     view.remove(new_key); // so that the events report a new key, not an overwritten one
     view.insert_entry(new_key, entry);
-    view.notify(Class::GENERIC, "rename_from", key);
-    view.notify(Class::GENERIC, "rename_to", new_key);
+    view.notify(EventClass::GENERIC, "rename_from", key);
+    view.notify(EventClass::GENERIC, "rename_to", new_key);
     true
 }
 
@@ -157,8 +157,8 @@ fn r#move(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         && let Some(entry) = view.take(key)
     {
         in_database(view, target, |view| view.insert_entry(key, entry));
-        view.notify(Class::GENERIC, "move_from", key);
-        in_database(view, target, |view| view.notify(Class::GENERIC, "move_to", key));
+        view.notify(EventClass::GENERIC, "move_from", key);
+        in_database(view, target, |view| view.notify(EventClass::GENERIC, "move_to", key));
         moved = true;
     }
     reply.integer(i64::from(moved));
@@ -192,7 +192,7 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     in_database(view, target, |view| {
         view.remove(destination);
         view.insert_entry(destination, copied);
-        view.notify(Class::GENERIC, "copy_to", destination);
+        view.notify(EventClass::GENERIC, "copy_to", destination);
     });
     Ok(Propagate::Verbatim)
 }

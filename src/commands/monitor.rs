@@ -33,7 +33,7 @@ fn monitor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     if !session.client_flags.monitor {
         session.client.outbox.hold();
         session.client_flags.monitor = true;
-        context.server.hub.monitor(session.client.id, &session.client.outbox);
+        context.server.pubsub.monitor(session.client.id, &session.client.outbox);
         reply.ok();
     }
     Ok(())

@@ -88,7 +88,7 @@ fn listen(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> O
     let client = &context.session.client;
     client.outbox.hold(); // no message goes out before the confirmation
     for name in args.from(1) {
-        let counts = context.server.hub.subscribe(kind, name, client.id, &client.outbox);
+        let counts = context.server.pubsub.subscribe(kind, name, client.id, &client.outbox);
         context.session.subscriptions = counts.total();
         confirm(reply, kind, "subscribe", Some(name), counts);
     }
@@ -108,16 +108,16 @@ fn sunsubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome
 }
 
 fn stop_listening(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
-    let (hub, id) = (&context.server.hub, context.session.client.id);
+    let (pubsub, id) = (&context.server.pubsub, context.session.client.id);
     // Messages that arrived before now go out before the confirmation.
     context.session.drain_before_reply |= context.session.listens();
-    let all = if args.len() == 1 { hub.subscriptions_of(id, kind) } else { Vec::new() };
+    let all = if args.len() == 1 { pubsub.subscriptions_of(id, kind) } else { Vec::new() };
     if args.len() == 1 && all.is_empty() {
-        confirm(reply, kind, "unsubscribe", None, hub.counts(id));
+        confirm(reply, kind, "unsubscribe", None, pubsub.counts(id));
         return Ok(());
     }
     for name in args.from(1).chain(all.iter().map(AsRef::as_ref)) {
-        let counts = hub.unsubscribe(kind, name, id);
+        let counts = pubsub.unsubscribe(kind, name, id);
         context.session.subscriptions = counts.total();
         confirm(reply, kind, "unsubscribe", Some(name), counts);
     }
@@ -139,14 +139,14 @@ fn confirm(reply: &mut Reply, kind: Kind, change: &str, name: Option<&[u8]>, cou
 /// A message may reveal what the connection has read. So no subscriber gets it before the log has those
 /// changes: no client may know of a change that a crash could undo.
 fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let position = context.session.visible_at(context.session.read_lsn);
-    reply.count(context.server.hub.publish(&args[1], &args[2], &position));
+    let visible_at = context.session.visible_at(context.session.read_lsn);
+    reply.count(context.server.pubsub.publish(&args[1], &args[2], &visible_at));
     Ok(())
 }
 
 fn spublish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let position = context.session.visible_at(context.session.read_lsn);
-    reply.count(context.server.hub.publish_to_shard(&args[1], &args[2], &position));
+    let visible_at = context.session.visible_at(context.session.read_lsn);
+    reply.count(context.server.pubsub.publish_to_shard(&args[1], &args[2], &visible_at));
     Ok(())
 }
 
@@ -162,7 +162,7 @@ fn list(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Out
     if args.len() > 3 {
         return Err(wrong_subcommand_args(args));
     }
-    let names = context.server.hub.names(kind, args.get(2).unwrap_or(b"*"));
+    let names = context.server.pubsub.names(kind, args.get(2).unwrap_or(b"*"));
     reply.array(names.len());
     names.iter().for_each(|name| reply.bulk(name));
     Ok(())
@@ -180,12 +180,12 @@ fn count(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Ou
     reply.array(2 * (args.len() - 2)); // an array in RESP3, too, where a map might be expected
     for name in args.from(2) {
         reply.bulk(name);
-        reply.count(context.server.hub.subscribers(kind, name));
+        reply.count(context.server.pubsub.subscribers(kind, name));
     }
     Ok(())
 }
 
 fn numpat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.count(context.server.hub.count(Kind::Pattern));
+    reply.count(context.server.pubsub.count(Kind::Pattern));
     Ok(())
 }

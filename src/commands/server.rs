@@ -91,7 +91,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let server = context.server;
     server.config.set(&pairs).map_err(|why| format!("ERR {why}"))?;
     server.stats.slowlog.shorten(server.config.slowlog_limit());
-    server.tracking.shrink(&server.hub);
+    server.tracking.shrink(&server.pubsub);
     match (server.aof.is_enabled(), server.config.appendonly.load(Relaxed)) {
         // The log is first written in the background. If that fails, it is tried again every second.
         (false, true) => _ = server.start_rewrite(),
@@ -109,7 +109,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let server = context.server;
     server.stats.reset();
-    server.hub.cut_off.reset();
+    server.pubsub.cut_off.reset();
     server.aof.rewrites.completed.reset();
     server.aof.delayed_syncs.reset();
     reply.ok();

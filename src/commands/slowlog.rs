@@ -44,7 +44,7 @@ const COMMANDS: &[Command] = &[
 ];
 
 /// Adds a slow command to the slow log.
-pub fn enter(server: &Server, session: &Session, took: Duration, args: Vec<Vec<u8>>) {
+pub fn add(server: &Server, session: &Session, took: Duration, args: Vec<Vec<u8>>) {
     let slow = Slow {
         id: 0, // set by SlowLog::add
         at: unix_seconds(),

@@ -7,7 +7,7 @@ use super::options::{
     OptionCursor, TimeUnit, integer, is, positive_expires_at_ms, wrong_number_of_args,
 };
 use super::spec::{Change, Family, Flags, Outcome, Propagate, number_of_keys, read, write};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, ByteString, ReadView, StringOrigin, Value, WriteView};
 use crate::text::integer::write_i64;
@@ -221,7 +221,7 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     if args.len() == 3 {
         view.insert_string(key, &args[2], None);
-        view.notify(Class::STRING, "set", key);
+        view.notify(EventClass::STRING, "set", key);
         reply.ok();
         return Ok(Propagate::Verbatim);
     }
@@ -259,7 +259,7 @@ pub(super) fn store(
 ) -> Propagate {
     let Some(expires_at_ms) = new_ms.or(kept_ms) else {
         view.insert_string(key, value, None);
-        view.notify(Class::STRING, event, key);
+        view.notify(EventClass::STRING, event, key);
         return Propagate::rewritten(&[b"SET", key, value]);
     };
     // A key in its last millisecond keeps that: setting the same expiry time again does not delete it.
@@ -269,13 +269,13 @@ pub(super) fn store(
         if !view.remove(key) {
             return Propagate::Nothing;
         }
-        view.notify(Class::GENERIC, "del", key);
+        view.notify(EventClass::GENERIC, "del", key);
         return Propagate::rewritten(&[b"DEL", key]);
     }
     view.insert_string(key, value, Some(expires_at_ms));
-    view.notify(Class::STRING, event, key);
+    view.notify(EventClass::STRING, event, key);
     if new_ms.is_some() {
-        view.notify(Class::GENERIC, "expire", key);
+        view.notify(EventClass::GENERIC, "expire", key);
     }
     Propagate::rewritten(&[b"SET", key, value, b"PXAT", expires_at_ms.to_string().as_bytes()])
 }
@@ -284,7 +284,7 @@ fn setnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let absent = !view.contains(&args[1]);
     if absent {
         view.insert_string(&args[1], &args[2], None);
-        view.notify(Class::STRING, "set", &args[1]);
+        view.notify(EventClass::STRING, "set", &args[1]);
     }
     reply.integer(i64::from(absent));
     Ok(Propagate::verbatim_if(absent))
@@ -314,7 +314,7 @@ fn getset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.bulk_or_null(view.string(&args[1], Access::Answer)?);
     view.notify_if_missing(&args[1]);
     view.insert_string(&args[1], &args[2], None);
-    view.notify(Class::STRING, "set", &args[1]);
+    view.notify(EventClass::STRING, "set", &args[1]);
     Ok(Propagate::rewritten(&[b"SET", &args[1], &args[2]]))
 }
 
@@ -324,7 +324,7 @@ fn getdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if !view.remove(&args[1]) {
         return Ok(Propagate::Nothing);
     }
-    view.notify(Class::GENERIC, "del", &args[1]);
+    view.notify(EventClass::GENERIC, "del", &args[1]);
     Ok(Propagate::rewritten(&[b"DEL", &args[1]]))
 }
 
@@ -345,17 +345,17 @@ fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     match expiry.expires_at_ms(view.now_ms(), "getex")? {
         Some(expires_at_ms) if view.has_passed(expires_at_ms) => {
             view.remove(key);
-            view.notify(Class::GENERIC, "del", key);
+            view.notify(EventClass::GENERIC, "del", key);
             Ok(Propagate::rewritten(&[b"DEL", key]))
         }
         Some(expires_at_ms) => {
             view.set_expires_at_ms(key, Some(expires_at_ms));
-            view.notify(Class::GENERIC, "expire", key);
+            view.notify(EventClass::GENERIC, "expire", key);
             Ok(Propagate::rewritten(&[b"PEXPIREAT", key, expires_at_ms.to_string().as_bytes()]))
         }
         None if expiry == Expiry::Remove && old_expires_at_ms.is_some() => {
             view.set_expires_at_ms(key, None);
-            view.notify(Class::GENERIC, "persist", key);
+            view.notify(EventClass::GENERIC, "persist", key);
             Ok(Propagate::rewritten(&[b"PERSIST", key]))
         }
         None => Ok(Propagate::Nothing),
@@ -416,7 +416,7 @@ fn msetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn set_pairs(view: &mut WriteView, args: Args) -> Result<(), CommandError> {
     for (key, value) in pairs(args)? {
         view.insert_string(key, value, None);
-        view.notify(Class::STRING, "set", key);
+        view.notify(EventClass::STRING, "set", key);
     }
     Ok(())
 }
@@ -446,7 +446,7 @@ fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             more.len()
         }
     };
-    view.notify(Class::STRING, "append", key);
+    view.notify(EventClass::STRING, "append", key);
     reply.count(length);
     Ok(Propagate::Verbatim)
 }
@@ -471,7 +471,7 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         value[offset..end].copy_from_slice(part);
         reply.count(value.len());
     }
-    view.notify(Class::STRING, "setrange", key);
+    view.notify(EventClass::STRING, "setrange", key);
     Ok(Propagate::Verbatim)
 }
 
@@ -524,7 +524,7 @@ fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> C
             increment
         }
     };
-    view.notify(Class::STRING, "incrby", key);
+    view.notify(EventClass::STRING, "incrby", key);
     reply.integer(value);
     Ok(Propagate::Verbatim)
 }
@@ -549,6 +549,6 @@ fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if let Some((value, origin)) = view.string_and_origin_mut(key)? {
         (*value, *origin) = (digits.into(), StringOrigin::AsText);
     }
-    view.notify(Class::STRING, "incrbyfloat", key);
+    view.notify(EventClass::STRING, "incrbyfloat", key);
     Ok(effect)
 }

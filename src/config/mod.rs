@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use crate::text::{glob, integer};
-use events::{Class, WantedEvents};
+use events::{EventClass, WantedEvents};
 pub use logger::Level;
 
 /// A text setting.
@@ -320,7 +320,7 @@ enum Parsed {
     Choice(usize),
     Text(String),
     OutputLimits(Vec<(usize, Limit)>),
-    Events(Class),
+    Events(EventClass),
 }
 
 impl Setting {
@@ -353,7 +353,7 @@ impl Setting {
             SettingKind::OutputLimits(_) => parse_output_limits(text).map(Parsed::OutputLimits),
             SettingKind::Percentiles(_) => parse_percentiles(text).map(Parsed::Text),
             SettingKind::Events(_) => {
-                let classes = Class::parse(text).map(Parsed::Events);
+                let classes = EventClass::parse(text).map(Parsed::Events);
                 classes.ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into())
             }
         }

@@ -60,7 +60,7 @@ impl Call<'_> {
             self.notify(changes, scope.last_lsn());
         }
         self.track_reads();
-        if self.server.hub.is_monitored() {
+        if self.server.pubsub.is_monitored() {
             self.show();
         }
         trace!(
@@ -136,27 +136,27 @@ impl Call<'_> {
     /// Notifies subscribers to keyspace events and clients that cache; does nothing during a replay.
     #[cold]
     fn notify(&mut self, changes: &mut Changes, lsn: u64) {
-        let Server { tracking, hub, .. } = self.server;
+        let Server { tracking, pubsub, .. } = self.server;
         let by = self.session.client.id;
         if matches!(self.session.origin, Origin::Replay) {
             return;
         }
         for event in &changes.events {
-            hub.publish_event(event, &self.session.visible_at(lsn));
+            pubsub.publish_event(event, &self.session.visible_at(lsn));
         }
         if !tracking.is_on() {
             return;
         }
         changes.expired.iter().for_each(|expired| invalidate_expired(self.server, &expired.key));
-        changes.found_expired.iter().for_each(|key| tracking.notify_readers(hub, key, by));
-        changes.modified.iter().for_each(|key| tracking.notify_readers(hub, key, by));
+        changes.found_expired.iter().for_each(|key| tracking.notify_readers(pubsub, key, by));
+        changes.modified.iter().for_each(|key| tracking.notify_readers(pubsub, key, by));
         match &mut self.session.origin {
             // Clients that track by prefix are notified once, at the end of the transaction.
             Origin::Transaction(exec) => exec.modified.append(&mut changes.modified),
-            _ => tracking.broadcast(hub, &changes.modified, by),
+            _ => tracking.broadcast(pubsub, &changes.modified, by),
         }
         if changes.replaced_all {
-            self.server.discard(tracking.notify_all(hub));
+            self.server.discard(tracking.notify_all(pubsub));
         }
     }
 
@@ -165,11 +165,11 @@ impl Call<'_> {
     #[inline(always)]
     fn track_reads(&self) {
         if let Some(mode) = self.session.tracking
-            && mode.enters(self.session.caching)
+            && mode.tracks_read(self.session.caching)
             && self.command.is_cacheable()
         {
             let keys = self.command.keys_of(self.args);
-            self.server.tracking.enter(&self.server.hub, self.session.client.id, keys);
+            self.server.tracking.add_reader(&self.server.pubsub, self.session.client.id, keys);
         }
     }
 
@@ -179,7 +179,7 @@ impl Call<'_> {
         let is_replay = matches!(self.session.origin, Origin::Replay);
         if !is_replay && !self.command.has(Flags::ADMIN) {
             let line = monitor::line(self.session, self.command, self.args);
-            self.server.hub.show(&line, &self.session.visible_at(self.session.read_lsn));
+            self.server.pubsub.show(&line, &self.session.visible_at(self.session.read_lsn));
         }
     }
 }
@@ -196,7 +196,7 @@ pub fn commit_expired(server: &Server, all: &[Expired]) -> u64 {
     for Expired { db, key, what } in all {
         let names = what.events().iter().filter(|(class, _)| wanted.has(*class));
         for (_, name) in names {
-            server.hub.publish_event(&Event { db: *db, key: key.clone(), name }, &lsn.into());
+            server.pubsub.publish_event(&Event { db: *db, key: key.clone(), name }, &lsn.into());
         }
         if server.tracking.is_on() {
             invalidate_expired(server, key);
@@ -230,6 +230,6 @@ fn record_of(Expired { key, what, .. }: &Expired) -> Vec<u8> {
 
 /// Notifies the clients that cache a key that the key, or some of its fields, have expired.
 fn invalidate_expired(server: &Server, key: &[u8]) {
-    server.tracking.notify_readers(&server.hub, key, NOBODY);
-    server.tracking.broadcast(&server.hub, &[key], NOBODY);
+    server.tracking.notify_readers(&server.pubsub, key, NOBODY);
+    server.tracking.broadcast(&server.pubsub, &[key], NOBODY);
 }

@@ -10,7 +10,7 @@ use crate::commands::spec::{Flags, Outcome};
 use crate::commands::{Command, lookup, slowlog};
 use crate::resp::{Args, CommandError};
 use crate::session::{Server, Session};
-use crate::stats::Timed;
+use crate::stats::Timing;
 
 /// With a `slowlog-log-slower-than` below this, every command is timed alone.
 const PRECISE_BELOW_US: i64 = 1000;
@@ -78,7 +78,7 @@ fn record(
     server: &Server,
     session: &Session,
     command: &Command,
-    timed: Timed,
+    timed: Timing,
     entry: impl FnOnce() -> Vec<Vec<u8>>,
 ) {
     let Server { config, stats, .. } = server;
@@ -88,7 +88,7 @@ fn record(
     if slow_us.is_ok_and(|slow_us| timed.took.as_micros() >= slow_us)
         && !command.has(Flags::SKIP_SLOWLOG)
     {
-        slowlog::enter(server, session, timed.took, entry());
+        slowlog::add(server, session, timed.took, entry());
     }
     let event = if command.has(Flags::FAST) { "fast-command" } else { "command" };
     stats.latency.note(event, timed.took, config.latency_monitor_threshold.load(Relaxed));

@@ -109,7 +109,7 @@ fn load(server: &Server, session: &mut Session) -> Outcome {
         .map_err(|why| format!("ERR The log could not be loaded, nothing has changed: {why}"))?;
     all.take_over(loaded.keyspace.write_all(0));
     let changes = all.finish().changes.unwrap_or_default();
-    server.discard(server.tracking.notify_all(&server.hub));
+    server.discard(server.tracking.notify_all(&server.pubsub));
     session.read_lsn = session.read_lsn.max(all.last_lsn());
     drop(all);
     server.discard(changes.garbage);

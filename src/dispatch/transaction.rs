@@ -135,7 +135,7 @@ fn carry_out(
             session.read_lsn = session.read_lsn.max(lsn);
         }
         exec.lsn = session.read_lsn;
-        server.tracking.broadcast(&server.hub, &exec.modified, session.client.id);
+        server.tracking.broadcast(&server.pubsub, &exec.modified, session.client.id);
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ fn close_idle(server: &Server) {
     let timeout = server.config.timeout.load(Relaxed);
     if timeout > 0 {
         for client in server.clients.all() {
-            if client.is_idle(timeout as u64) && server.hub.counts(client.id).total() == 0 {
+            if client.is_idle(timeout as u64) && server.pubsub.counts(client.id).total() == 0 {
                 client.outbox.close();
             }
         }
@@ -125,9 +125,9 @@ fn close_idle(server: &Server) {
 
 /// Closes connections whose output has been over the soft limit for too long.
 fn close_slow(server: &Server) {
-    if server.hub.has_listeners() || server.tracking.is_on() {
+    if server.pubsub.has_listeners() || server.tracking.is_on() {
         for client in server.clients.all() {
-            server.hub.enforce_limit(client.id, &client.outbox);
+            server.pubsub.enforce_limit(client.id, &client.outbox);
         }
     }
 }

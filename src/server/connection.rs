@@ -151,8 +151,8 @@ impl Connection<'_> {
             }
             self.send()?;
             // A writer thread must not meet a socket in non-blocking mode.
-            let alone = || self.session.client.outbox.try_exclusive_write();
-            let arrived = wait.receive(&mut input, &self.server.spin_permit, alone)?;
+            let exclusive = || self.session.client.outbox.try_exclusive_write();
+            let arrived = wait.receive(&mut input, &self.server.spin_permit, exclusive)?;
             if arrived == 0 {
                 return Ok(());
             }
@@ -206,7 +206,7 @@ impl Connection<'_> {
             self.reply.clear(0);
             let text = format!("MISCONF Errors writing to the AOF file: {error}");
             (0..answered).for_each(|_| self.reply.error(&CommandError::from(text.clone())));
-            self.server.tracking.forget_all(&self.server.hub, self.session.client.id);
+            self.server.tracking.forget_all(&self.server.pubsub, self.session.client.id);
         }
         trace!("Connection::send", "replies {}", quoted(self.reply.bytes()));
         self.put()?;

@@ -175,19 +175,19 @@ impl Client {
         subscriptions: Counts,
         tracking: Option<&State>,
     ) -> String {
-        let marks = state.client_flags;
+        let flags = state.client_flags;
         let letters = [
-            ('O', marks.monitor),
+            ('O', flags.monitor),
             ('P', subscriptions.total() > 0),
             ('x', state.queued.is_some()),
-            ('b', marks.blocked),
+            ('b', flags.blocked),
             ('t', tracking.is_some()),
             ('R', tracking.is_some_and(|tracking| tracking.broken)),
             ('B', tracking.is_some_and(|tracking| tracking.mode.what == Tracked::Prefixes)),
             ('d', changed),
             ('U', self.is_unix()),
-            ('e', marks.no_evict),
-            ('T', marks.no_touch),
+            ('e', flags.no_evict),
+            ('T', flags.no_touch),
         ];
         let set: String = letters.iter().filter(|(_, is)| *is).map(|(letter, _)| letter).collect();
         if set.is_empty() { "N".into() } else { set }

@@ -184,7 +184,7 @@ impl Session {
 
     /// Ends `CLIENT TRACKING`.
     pub fn stop_tracking(&mut self, server: &Server) {
-        server.discard(server.tracking.leave(self.client.id));
+        server.discard(server.tracking.deregister(self.client.id));
         self.tracking = None;
         self.caching = false;
     }

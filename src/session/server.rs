@@ -12,7 +12,7 @@ use crate::net::pause::Pause;
 use crate::net::poll::SpinPermit;
 use crate::stats::Stats;
 use crate::store::{Garbage, Keyspace};
-use crate::watchers::pubsub::Hub;
+use crate::watchers::pubsub::PubSub;
 use crate::watchers::tracking::Tracking;
 
 /// What all connections share.
@@ -26,7 +26,7 @@ pub struct Server {
     /// The registry of connections.
     pub clients: Clients,
     /// Subscriptions and monitors.
-    pub hub: Hub,
+    pub pubsub: PubSub,
     /// Client-side caching.
     pub tracking: Tracking,
     /// `CLIENT PAUSE`.
@@ -60,7 +60,7 @@ impl Server {
         Server {
             tracking: Tracking::new(config.clone(), keyspace.tracked().clone()),
             keyspace,
-            hub: Hub::new(config.clone()),
+            pubsub: PubSub::new(config.clone()),
             config,
             aof,
             clients: Clients::default(),
@@ -91,8 +91,8 @@ impl Server {
 
     /// Ends a client's subscriptions, monitoring and tracking: no thread sends it messages any more.
     pub fn stop_watching(&self, id: u64) {
-        self.hub.leave(id);
-        self.discard(self.tracking.leave(id));
+        self.pubsub.deregister(id);
+        self.discard(self.tracking.deregister(id));
     }
 
     /// Removes a connection from all registries.
@@ -104,7 +104,7 @@ impl Server {
 
     /// A connection's line in `CLIENT LIST`.
     pub fn describe(&self, client: &Client) -> Vec<u8> {
-        client.describe(self.hub.counts(client.id), self.tracking.state(client.id))
+        client.describe(self.pubsub.counts(client.id), self.tracking.state(client.id))
     }
 
     /// Ends a connection, from any thread.

@@ -22,7 +22,7 @@ pub use latency::Monitor;
 pub use logins::FailedLogins;
 pub use meter::{Meter, Meters, PerCommand};
 pub use slowlog::SlowLog;
-pub use timer::{CommandTimer, Timed};
+pub use timer::{CommandTimer, Timing};
 
 /// A command's number, below [`COMMAND_LIMIT`]: its place in the table of commands.
 pub type CommandId = usize;
@@ -100,7 +100,7 @@ impl Histograms {
 
 impl Stats {
     /// Counts an executed command, or a run of equal ones; in the histogram too if that is `tracked`.
-    pub fn executed(&self, meter: &Meter, timed: Timed, tracked: bool) {
+    pub fn executed(&self, meter: &Meter, timed: Timing, tracked: bool) {
         let (counts, calls) = (meter.of(timed.command), u64::from(timed.calls));
         let nanoseconds = timed.took.as_nanos() as u64; // 584 years fit
         counts.calls.add(calls);
@@ -280,7 +280,7 @@ mod tests {
         let (stats, meter) = (Stats::default(), std::sync::Arc::new(Meter::default()));
         stats.meters.register(1, meter.clone());
         let call = |command, calls, took, tracked| {
-            stats.executed(&meter, Timed { command, calls, took }, tracked);
+            stats.executed(&meter, Timing { command, calls, took }, tracked);
         };
         let brief = Duration::from_micros(meter::BRIEF_US as u64 / 2);
         call(7, 1, Duration::ZERO, true);

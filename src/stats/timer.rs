@@ -34,7 +34,7 @@ pub struct CommandTimer {
 
 /// How long one command took, or a run of equal ones.
 #[derive(Clone, Copy)]
-pub struct Timed {
+pub struct Timing {
     /// The command.
     pub command: CommandId,
     /// How often it was called, at least once.
@@ -51,7 +51,7 @@ impl CommandTimer {
     }
 
     /// Ends the timing of one command, which began at `start`. No run may be in progress.
-    pub fn end(&mut self, command: CommandId, start: Instant) -> Timed {
+    pub fn end(&mut self, command: CommandId, start: Instant) -> Timing {
         debug_assert!(!self.is_in_run());
         self.time(command, 1, start)
     }
@@ -77,7 +77,7 @@ impl CommandTimer {
     }
 
     /// Ends the current run, if there is one.
-    pub fn end_run(&mut self) -> Option<Timed> {
+    pub fn end_run(&mut self) -> Option<Timing> {
         let calls = std::mem::take(&mut self.run_calls);
         let command = self.command.filter(|_| calls > 0)?;
         let start = self.start();
@@ -110,12 +110,12 @@ impl CommandTimer {
         self.since.take()
     }
 
-    fn time(&mut self, command: CommandId, calls: u32, start: Instant) -> Timed {
+    fn time(&mut self, command: CommandId, calls: u32, start: Instant) -> Timing {
         let now = Instant::now();
         self.since = Some(now);
         self.command = Some(command);
         self.was_alone = calls == 1;
-        Timed { command, calls, took: now.duration_since(start) }
+        Timing { command, calls, took: now.duration_since(start) }
     }
 }
 

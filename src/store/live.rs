@@ -165,18 +165,18 @@ mod tests {
     fn no_method_shows_an_expired_field() {
         for packed in [true, false] {
             let (hash, live) = third_expired(100, packed);
-            let seen = LiveHash::new(&hash, 1000);
-            assert_eq!(seen.len(), live.len());
+            let view = LiveHash::new(&hash, 1000);
+            assert_eq!(view.len(), live.len());
             let names = |fields: Vec<Field>| -> HashSet<Vec<u8>> {
                 fields.iter().map(|field| field.name.to_vec()).collect()
             };
-            assert_eq!(names(seen.iter().collect()), live);
-            assert_eq!(names(seen.choose(1000)), live);
-            assert!(!seen.contains(b"0") && seen.contains(b"1") && seen.contains(b"2"));
+            assert_eq!(names(view.iter().collect()), live);
+            assert_eq!(names(view.choose(1000)), live);
+            assert!(!view.contains(b"0") && view.contains(b"1") && view.contains(b"2"));
             let mut scanned = HashSet::new();
             let mut cursor = 0;
             loop {
-                cursor = seen.scan(cursor, 7, |field| assert!(scanned.insert(field.name.to_vec())));
+                cursor = view.scan(cursor, 7, |field| assert!(scanned.insert(field.name.to_vec())));
                 if cursor == 0 {
                     break;
                 }
@@ -195,15 +195,15 @@ mod tests {
             (true, 1001, 9),
         ] {
             let (hash, _) = third_expired(99, packed);
-            let seen = LiveHash::new(&hash, now_ms);
-            let live: HashSet<&[u8]> = seen.iter().map(|field| field.name).collect();
+            let view = LiveHash::new(&hash, now_ms);
+            let live: HashSet<&[u8]> = view.iter().map(|field| field.name).collect();
             let mut met = BTreeMap::new();
             for _ in 0..200 {
-                let chosen = seen.choose(count);
+                let chosen = view.choose(count);
                 let names: HashSet<&[u8]> = chosen.iter().map(|field| field.name).collect();
                 assert_eq!((chosen.len(), names.len()), (count, count), "all different");
                 assert!(names.is_subset(&live));
-                seen.choose_with_repetition(20, |field| {
+                view.choose_with_repetition(20, |field| {
                     assert!(live.contains(field.name));
                     *met.entry(field.name).or_insert(0) += 1;
                 });

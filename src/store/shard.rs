@@ -12,7 +12,7 @@ use super::key::HashedKey;
 use super::table::Table;
 use super::value::{Entry, Value};
 use super::watch::{Watcher, Watches};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 use crate::config::trace::{quoted, trace};
 use crate::text::ensure;
 
@@ -42,11 +42,13 @@ pub enum WhatExpired {
 
 impl WhatExpired {
     /// The keyspace events that announce it.
-    pub fn events(&self) -> &'static [(Class, &'static str)] {
+    pub fn events(&self) -> &'static [(EventClass, &'static str)] {
         match self {
-            WhatExpired::Key => &[(Class::EXPIRED, "expired")],
-            WhatExpired::Fields(_) => &[(Class::HASH, "hexpired")],
-            WhatExpired::LastFields(_) => &[(Class::HASH, "hexpired"), (Class::GENERIC, "del")],
+            WhatExpired::Key => &[(EventClass::EXPIRED, "expired")],
+            WhatExpired::Fields(_) => &[(EventClass::HASH, "hexpired")],
+            WhatExpired::LastFields(_) => {
+                &[(EventClass::HASH, "hexpired"), (EventClass::GENERIC, "del")]
+            }
         }
     }
 

@@ -136,9 +136,9 @@ impl<'a> Transaction<'a> {
     }
 
     /// The log has every change of the shards locked for writing up to that LSN.
-    pub fn logged(&mut self, position: u64) {
+    pub fn logged(&mut self, lsn: u64) {
         let exclusive = self.shards.iter_mut().filter_map(|(_, held)| held.shard_mut());
-        exclusive.for_each(|shard| shard.logged(position));
+        exclusive.for_each(|shard| shard.logged(lsn));
     }
 
     fn place_of(&self, index: usize) -> usize {

@@ -23,7 +23,7 @@ use super::key::HashedKey;
 use super::live::LiveHash;
 use super::shard::{Expired, Shard, WhatExpired};
 use super::value::{ByteString, Entry, StringOrigin, Value};
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 
 /// The key holds a value of a type that the command does not work on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +133,8 @@ impl<'a, G: Guard> View<'a, G> {
     /// remove it, but clients that cache it are notified now.
     #[inline]
     fn note_miss(&self, key: &[u8], access: Access, held: bool) {
-        let is_event =
-            access != Access::Peek && self.env.config.notify_keyspace_events.has(Class::KEY_MISS);
+        let is_event = access != Access::Peek
+            && self.env.config.notify_keyspace_events.has(EventClass::KEY_MISS);
         let found_expired = held && self.env.is_tracked();
         if is_event || found_expired {
             let mut changes = self.changes.take().unwrap_or_default();
@@ -284,7 +284,7 @@ impl WriteView<'_> {
         shard.relist(db, key, was_ms, is_ms);
         if !expired.is_empty() {
             shard.signal_modified(db, hashed);
-            self.notify(Class::HASH, "hexpired", key);
+            self.notify(EventClass::HASH, "hexpired", key);
             let what = WhatExpired::Fields(expired);
             self.changes().expired.push(Expired { db, key: key.into(), what });
         }
@@ -412,7 +412,7 @@ impl WriteView<'_> {
 
     /// Notes a keyspace event, if its class is enabled.
     #[inline(always)]
-    pub fn notify(&mut self, class: Class, name: &'static str, key: &[u8]) {
+    pub fn notify(&mut self, class: EventClass, name: &'static str, key: &[u8]) {
         if self.env.config.notify_keyspace_events.has(class) {
             self.note_event(name, key);
         }
@@ -428,16 +428,16 @@ impl WriteView<'_> {
     /// that write: of commands that only read, every miss is noted.)
     #[inline(always)]
     pub fn notify_if_missing(&mut self, key: &[u8]) {
-        if self.env.config.notify_keyspace_events.has(Class::KEY_MISS) && !self.is_live(key) {
+        if self.env.config.notify_keyspace_events.has(EventClass::KEY_MISS) && !self.is_live(key) {
             self.note_event("keymiss", key);
         }
     }
 
     /// Notes the event for removed fields of a hash, and `del` if the hash is gone with its last field.
     pub fn notify_removal(&mut self, name: &'static str, key: &[u8]) {
-        self.notify(Class::HASH, name, key);
+        self.notify(EventClass::HASH, name, key);
         if self.get(key, Access::Look).is_none() {
-            self.notify(Class::GENERIC, "del", key);
+            self.notify(EventClass::GENERIC, "del", key);
         }
     }
 
@@ -445,7 +445,7 @@ impl WriteView<'_> {
     #[inline(always)]
     fn notify_insertion(&mut self, key: &[u8]) {
         let wanted = &self.env.config.notify_keyspace_events;
-        if wanted.has(Class::NEW.or(Class::EXPIRED).or(Class::HASH)) {
+        if wanted.has(EventClass::NEW.or(EventClass::EXPIRED).or(EventClass::HASH)) {
             self.note_insertion(key);
         }
     }
@@ -453,7 +453,7 @@ impl WriteView<'_> {
     #[cold]
     fn note_insertion(&mut self, key: &[u8]) {
         if !self.is_live(key) {
-            self.notify(Class::NEW, "new", key);
+            self.notify(EventClass::NEW, "new", key);
         }
     }
 
@@ -464,10 +464,10 @@ impl WriteView<'_> {
     }
 
     /// The log has every change of these shards up to that LSN.
-    pub fn logged(&mut self, position: u64) {
+    pub fn logged(&mut self, lsn: u64) {
         match &mut self.guards {
-            Guards::One { guard, .. } => guard.logged(position),
-            Guards::Many(guards) => guards.iter_mut().for_each(|(_, guard)| guard.logged(position)),
+            Guards::One { guard, .. } => guard.logged(lsn),
+            Guards::Many(guards) => guards.iter_mut().for_each(|(_, guard)| guard.logged(lsn)),
         }
     }
 

@@ -172,8 +172,8 @@ impl<'a> WriteAll<'a> {
     }
 
     /// The log has every change up to that LSN.
-    pub fn logged(&mut self, position: u64) {
-        self.shards.iter_mut().for_each(|shard| shard.logged(position));
+    pub fn logged(&mut self, lsn: u64) {
+        self.shards.iter_mut().for_each(|shard| shard.logged(lsn));
     }
 
     /// Takes what is left to do after the command. (Nothing counts as a lookup.)

@@ -77,7 +77,7 @@ pub fn write_u64(out: &mut Vec<u8>, mut value: u64) {
         start -= 2;
         buffer[start..start + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
     }
-    // At most one digit is left; none if the number of digits is even. Zero never enters the loop.
+    // At most one digit is left; none if the number of digits is even. Zero never tracks_read the loop.
     if value > 0 || start == buffer.len() {
         start -= 1;
         buffer[start] = b'0' + value as u8;

@@ -8,7 +8,7 @@
 //! while the registry is locked; a push never waits. So no message can follow the reply that confirms an
 //! unsubscription, and all subscribers of a channel get its messages in one order.
 //!
-//! What always holds ([`Hub::check`]): the two directions agree, without empty entries; the count and the
+//! What always holds ([`PubSub::check`]): the two directions agree, without empty entries; the count and the
 //! flag that publishers read without a lock match the tables.
 //!
 //! Locks: the subscriptions or the monitors (never both), then an outbox. They come after the shards and the
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::config::events::Class;
+use crate::config::events::EventClass;
 
 use crate::config::logger::log_line;
 use crate::config::{Config, OutputLimit};
@@ -67,7 +67,7 @@ type Receivers = BTreeMap<u64, Arc<Outbox>>;
 type Name = Arc<[u8]>;
 
 /// The registry of subscribers and monitors.
-pub struct Hub {
+pub struct PubSub {
     config: Arc<Config>,
     subscriptions: Mutex<Subscriptions>,
     /// The number of subscriptions, so that publishers need no lock while there are none.
@@ -85,10 +85,10 @@ struct Subscriptions {
     of_client: HashMap<u64, [BTreeSet<Name>; 3]>,
 }
 
-impl Hub {
+impl PubSub {
     /// Without subscribers and monitors.
-    pub fn new(config: Arc<Config>) -> Hub {
-        Hub {
+    pub fn new(config: Arc<Config>) -> PubSub {
+        PubSub {
             config,
             subscriptions: Mutex::default(),
             subscription_count: AtomicUsize::new(0),
@@ -125,7 +125,7 @@ impl Hub {
     }
 
     /// Removes all subscriptions of a client, and stops sending it commands.
-    pub fn leave(&self, id: u64) {
+    pub fn deregister(&self, id: u64) {
         // The lock is taken for each name anew: publishers must not wait for a client that has a million.
         let first = |kind| self.lock().of_client.get(&id)?[kind as usize].first().cloned();
         for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
@@ -153,19 +153,19 @@ impl Hub {
     // ---- Publishing ----
 
     /// Sends a message to the subscribers of the channel and of patterns that match it; returns how many
-    /// times it was sent. No client receives it before the log is flushed up to `position`.
-    pub fn publish(&self, channel: &[u8], message: &[u8], position: &VisibleAt) -> usize {
+    /// times it was sent. No client receives it before the log is flushed up to `visible_at`.
+    pub fn publish(&self, channel: &[u8], message: &[u8], visible_at: &VisibleAt) -> usize {
         if self.subscription_count.load(SeqCst) == 0 {
             return 0;
         }
         let all = self.lock();
         let mut sent = 0;
         if let Some(receivers) = all.receivers[Kind::Channel as usize].get(channel) {
-            sent += self.send(receivers, &[b"message", channel, message], position);
+            sent += self.send(receivers, &[b"message", channel, message], visible_at);
         }
         for (pattern, receivers) in &all.receivers[Kind::Pattern as usize] {
             if glob::matches(pattern, channel) {
-                sent += self.send(receivers, &[b"pmessage", pattern, channel, message], position);
+                sent += self.send(receivers, &[b"pmessage", pattern, channel, message], visible_at);
             }
         }
         sent
@@ -174,27 +174,32 @@ impl Hub {
     /// Publishes a keyspace event on the channels that are enabled for it.
     pub fn publish_event(&self, Event { db, key, name }: &Event, visible_at: &VisibleAt) {
         let enabled = &self.config.notify_keyspace_events;
-        if enabled.has(Class::KEYSPACE) {
+        if enabled.has(EventClass::KEYSPACE) {
             let channel = [format!("__keyspace@{db}__:").as_bytes(), key].concat();
             self.publish(&channel, name.as_bytes(), visible_at);
         }
-        if enabled.has(Class::KEYEVENT) {
+        if enabled.has(EventClass::KEYEVENT) {
             self.publish(format!("__keyevent@{db}__:{name}").as_bytes(), key, visible_at);
         }
     }
 
-    /// As [`Hub::publish`], for a shard channel, to which patterns do not apply.
-    pub fn publish_to_shard(&self, channel: &[u8], message: &[u8], position: &VisibleAt) -> usize {
+    /// As [`PubSub::publish`], for a shard channel, to which patterns do not apply.
+    pub fn publish_to_shard(
+        &self,
+        channel: &[u8],
+        message: &[u8],
+        visible_at: &VisibleAt,
+    ) -> usize {
         if self.subscription_count.load(SeqCst) == 0 {
             return 0;
         }
         let all = self.lock();
         let receivers = all.receivers[Kind::Shard as usize].get(channel);
-        let send = |to| self.send(to, &[b"smessage", channel, message], position);
+        let send = |to| self.send(to, &[b"smessage", channel, message], visible_at);
         receivers.map_or(0, send)
     }
 
-    fn send(&self, receivers: &Receivers, message: &[&[u8]], position: &VisibleAt) -> usize {
+    fn send(&self, receivers: &Receivers, message: &[&[u8]], visible_at: &VisibleAt) -> usize {
         let mut encoded: [Option<Arc<[u8]>>; 2] = [None, None];
         for (id, outbox) in receivers {
             let protocol = outbox.protocol();
@@ -205,13 +210,13 @@ impl Hub {
                     message.iter().for_each(|part| reply.bulk(part));
                     reply.bytes().into()
                 });
-            self.push(*id, outbox, bytes, position);
+            self.push(*id, outbox, bytes, visible_at);
         }
         receivers.len()
     }
 
-    fn push(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>, position: &VisibleAt) {
-        if outbox.push(bytes, position.clone(), &self.config.client_output_buffer_limit.pubsub) {
+    fn push(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>, visible_at: &VisibleAt) {
+        if outbox.push(bytes, visible_at.clone(), &self.config.client_output_buffer_limit.pubsub) {
             self.note_cut_off(id);
         }
     }
@@ -305,10 +310,10 @@ impl Hub {
     }
 
     /// Sends a line, given without `+` and line end, to all monitors.
-    pub fn show(&self, line: &[u8], position: &VisibleAt) {
+    pub fn show(&self, line: &[u8], visible_at: &VisibleAt) {
         let bytes: Arc<[u8]> = [b"+", line, b"\r\n"].concat().into();
         let monitors = self.lock_monitors();
-        monitors.iter().for_each(|(id, outbox)| self.push(*id, outbox, &bytes, position));
+        monitors.iter().for_each(|(id, outbox)| self.push(*id, outbox, &bytes, visible_at));
     }
 
     /// Checks what always holds.
@@ -363,44 +368,44 @@ mod tests {
 
     #[test]
     fn a_client_that_leaves_is_removed_in_both_directions() {
-        let hub = Hub::new(Arc::new(Config::new()));
+        let pubsub = PubSub::new(Arc::new(Config::new()));
         let outboxes = [Arc::new(Outbox::new(None)), Arc::new(Outbox::new(None))];
         for (id, outbox) in [1, 2].into_iter().zip(&outboxes) {
-            hub.subscribe(Kind::Channel, b"a", id, outbox);
-            hub.subscribe(Kind::Pattern, b"a*", id, outbox);
-            let counts = hub.subscribe(Kind::Shard, b"a", id, outbox);
+            pubsub.subscribe(Kind::Channel, b"a", id, outbox);
+            pubsub.subscribe(Kind::Pattern, b"a*", id, outbox);
+            let counts = pubsub.subscribe(Kind::Shard, b"a", id, outbox);
             assert_eq!(counts, Counts { channels: 1, patterns: 1, shards: 1 });
         }
         let start = VisibleAt::Lsn(0);
-        assert_eq!(hub.publish(b"a", b"x", &start), 4);
-        assert_eq!(hub.publish_to_shard(b"a", b"x", &start), 2);
-        assert_eq!(hub.check(), Ok(()));
-        hub.leave(1);
-        assert_eq!(hub.check(), Ok(()));
-        assert_eq!(hub.publish(b"a", b"x", &start), 2);
-        assert_eq!(hub.unsubscribe(Kind::Channel, b"a", 2).total(), 2);
+        assert_eq!(pubsub.publish(b"a", b"x", &start), 4);
+        assert_eq!(pubsub.publish_to_shard(b"a", b"x", &start), 2);
+        assert_eq!(pubsub.check(), Ok(()));
+        pubsub.deregister(1);
+        assert_eq!(pubsub.check(), Ok(()));
+        assert_eq!(pubsub.publish(b"a", b"x", &start), 2);
+        assert_eq!(pubsub.unsubscribe(Kind::Channel, b"a", 2).total(), 2);
         assert_eq!(
-            hub.unsubscribe(Kind::Channel, b"a", 2).total(),
+            pubsub.unsubscribe(Kind::Channel, b"a", 2).total(),
             2,
             "it was already unsubscribed"
         );
-        hub.leave(2);
-        assert_eq!(hub.check(), Ok(()));
-        let all = hub.lock();
+        pubsub.deregister(2);
+        assert_eq!(pubsub.check(), Ok(()));
+        let all = pubsub.lock();
         assert!(all.of_client.is_empty() && all.receivers.iter().all(HashMap::is_empty));
-        assert_eq!(hub.subscription_count.load(SeqCst), 0);
+        assert_eq!(pubsub.subscription_count.load(SeqCst), 0);
     }
 
     #[test]
     fn a_message_is_encoded_once_for_each_protocol() {
-        let hub = Hub::new(Arc::new(Config::new()));
+        let pubsub = PubSub::new(Arc::new(Config::new()));
         let outboxes: Vec<Arc<Outbox>> = (0..4).map(|_| Arc::new(Outbox::new(None))).collect();
         for (id, outbox) in (0..).zip(&outboxes) {
             outbox.set_protocol(if id < 2 { Protocol::Resp2 } else { Protocol::Resp3 });
             outbox.hold();
-            hub.subscribe(Kind::Channel, b"a", id, outbox);
+            pubsub.subscribe(Kind::Channel, b"a", id, outbox);
         }
-        hub.publish(b"a", b"x", &VisibleAt::Lsn(0));
+        pubsub.publish(b"a", b"x", &VisibleAt::Lsn(0));
         for (outbox, expected) in outboxes.iter().zip([b'*', b'*', b'>', b'>']) {
             let mut reply = Reply::new(Protocol::Resp2);
             outbox.take_held(&mut reply, 0, true);

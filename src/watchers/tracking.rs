@@ -46,7 +46,7 @@ use crate::net::outbox::Outbox;
 use crate::resp::{Protocol, Reply};
 use crate::store::{Garbage, Readers};
 use crate::text::ensure;
-use crate::watchers::pubsub::Hub;
+use crate::watchers::pubsub::PubSub;
 
 /// The channel that carries invalidations to RESP2 clients, which must have subscribed to some channel.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
@@ -80,7 +80,7 @@ pub enum Tracked {
 
 impl Mode {
     /// Whether a read is tracked. `caching` says whether the client has sent `CLIENT CACHING`.
-    pub fn enters(self, caching: bool) -> bool {
+    pub fn tracks_read(self, caching: bool) -> bool {
         match self.what {
             Tracked::Reads => true,
             Tracked::OptIn => caching,
@@ -166,7 +166,7 @@ impl Tracking {
     }
 
     /// Stops tracking for a client, if it tracks. The result may take long to free.
-    pub fn leave(&self, id: u64) -> Garbage {
+    pub fn deregister(&self, id: u64) -> Garbage {
         let mut clients = self.lock();
         let prefixes = clients.all.remove(&id).map(|tracker| tracker.prefixes).unwrap_or_default();
         for prefix in &prefixes {
@@ -203,32 +203,32 @@ impl Tracking {
     // ---- Keys ----
 
     /// Adds a client to the readers of these keys, whose shards are locked.
-    pub fn enter<'a>(&self, hub: &Hub, id: u64, keys: impl Iterator<Item = &'a [u8]>) {
+    pub fn add_reader<'a>(&self, pubsub: &PubSub, id: u64, keys: impl Iterator<Item = &'a [u8]>) {
         keys.for_each(|key| self.readers.add(key, id));
-        self.shrink(hub);
+        self.shrink(pubsub);
     }
 
     /// Removes random keys while the table exceeds its limit, and notifies their readers.
-    pub fn shrink(&self, hub: &Hub) {
+    pub fn shrink(&self, pubsub: &PubSub) {
         let limit = self.config.tracking_table_max_keys.load(Relaxed);
         let limit = usize::try_from(limit).ok().filter(|&limit| limit > 0).unwrap_or(usize::MAX);
         while self.readers.keys() > limit
             && let Some((key, readers)) = self.readers.take_random()
         {
-            self.notify_clients(hub, &key, &readers, NOBODY);
+            self.notify_clients(pubsub, &key, &readers, NOBODY);
         }
     }
 
     /// Notifies the readers of a key that the client `by`, or [`NOBODY`], has changed it. The key's shard is
     /// locked.
-    pub fn notify_readers(&self, hub: &Hub, key: &[u8], by: u64) {
+    pub fn notify_readers(&self, pubsub: &PubSub, key: &[u8], by: u64) {
         let readers = self.readers.take(key);
         if !readers.is_empty() {
-            self.notify_clients(hub, key, &readers, by);
+            self.notify_clients(pubsub, key, &readers, by);
         }
     }
 
-    fn notify_clients(&self, hub: &Hub, key: &[u8], readers: &[u64], by: u64) {
+    fn notify_clients(&self, pubsub: &PubSub, key: &[u8], readers: &[u64], by: u64) {
         let keys = [key];
         let mut invalidation = Invalidation::of(Some(&keys));
         let mut clients = self.lock();
@@ -236,13 +236,13 @@ impl Tracking {
             let tracker = clients.all.get_mut(id);
             // A client that has switched to BCAST is not notified of what it read before.
             if let Some(tracker) = tracker.filter(|t| t.mode.what != Tracked::Prefixes) {
-                tracker.notify(hub, *id, &mut invalidation, by);
+                tracker.notify(pubsub, *id, &mut invalidation, by);
             }
         }
     }
 
     /// Notifies the clients that track the prefixes of these keys.
-    pub fn broadcast(&self, hub: &Hub, keys: &[impl AsRef<[u8]>], by: u64) {
+    pub fn broadcast(&self, pubsub: &PubSub, keys: &[impl AsRef<[u8]>], by: u64) {
         if keys.is_empty() || self.prefix_count.load(SeqCst) == 0 {
             return;
         }
@@ -258,28 +258,28 @@ impl Tracking {
             let mut invalidation = Invalidation::of(Some(&keys));
             for id in &*ids {
                 if let Some(tracker) = all.get_mut(id) {
-                    tracker.notify(hub, *id, &mut invalidation, by);
+                    tracker.notify(pubsub, *id, &mut invalidation, by);
                 }
             }
         }
     }
 
     /// Tells every client to drop its cache. All shards are locked. The result may take long to free.
-    pub fn notify_all(&self, hub: &Hub) -> Garbage {
+    pub fn notify_all(&self, pubsub: &PubSub) -> Garbage {
         let mut invalidation = Invalidation::of(None);
         for (id, tracker) in &mut self.lock().all {
-            tracker.notify(hub, *id, &mut invalidation, NOBODY);
+            tracker.notify(pubsub, *id, &mut invalidation, NOBODY);
         }
         Garbage::of(&self.readers)
     }
 
     /// Tells a client to drop its cache, after replies were withdrawn together with the invalidations between
     /// them; also the clients that redirect to it.
-    pub fn forget_all(&self, hub: &Hub, id: u64) {
+    pub fn forget_all(&self, pubsub: &PubSub, id: u64) {
         let mut invalidation = Invalidation::of(None);
         for (other, tracker) in &mut self.lock().all {
             if *other == id || tracker.mode.redirect == id {
-                tracker.notify(hub, *other, &mut invalidation, NOBODY);
+                tracker.notify(pubsub, *other, &mut invalidation, NOBODY);
             }
         }
     }
@@ -311,24 +311,24 @@ impl Tracking {
 
 impl Tracker {
     /// Notifies the client, or the one to which it redirects.
-    fn notify(&mut self, hub: &Hub, id: u64, invalidation: &mut Invalidation, by: u64) {
+    fn notify(&mut self, pubsub: &PubSub, id: u64, invalidation: &mut Invalidation, by: u64) {
         if self.mode.noloop && by == id {
             return;
         }
         let Some(target) = &self.target else {
             if self.outbox.protocol() == Protocol::Resp3 {
-                hub.send_to(id, &self.outbox, invalidation.as_push());
+                pubsub.send_to(id, &self.outbox, invalidation.as_push());
             }
             return;
         };
         let redirect = self.mode.redirect;
         match target.upgrade().filter(|outbox| !outbox.is_closed()) {
             Some(outbox) if outbox.protocol() == Protocol::Resp3 => {
-                hub.send_to(redirect, &outbox, invalidation.as_push());
+                pubsub.send_to(redirect, &outbox, invalidation.as_push());
             }
             // A RESP2 client expects nothing but replies unless it subscribes.
-            Some(outbox) if hub.counts(redirect).total() > 0 => {
-                hub.send_to(redirect, &outbox, invalidation.as_message());
+            Some(outbox) if pubsub.counts(redirect).total() > 0 => {
+                pubsub.send_to(redirect, &outbox, invalidation.as_message());
             }
             Some(_) => {}
             None => {
@@ -338,7 +338,7 @@ impl Tracker {
                     reply.push(2);
                     reply.bulk(b"tracking-redir-broken");
                     reply.integer(redirect as i64);
-                    hub.send_to(id, &self.outbox, &reply.bytes().into());
+                    pubsub.send_to(id, &self.outbox, &reply.bytes().into());
                 }
             }
         }
@@ -391,7 +391,7 @@ mod tests {
 
     struct Place {
         config: Arc<Config>,
-        hub: Hub,
+        pubsub: PubSub,
         on: Arc<AtomicBool>,
         tracking: Tracking,
     }
@@ -399,7 +399,7 @@ mod tests {
     fn place() -> Place {
         let (config, on) = (Arc::new(Config::new()), Arc::<AtomicBool>::default());
         let tracking = Tracking::new(config.clone(), on.clone());
-        Place { hub: Hub::new(config.clone()), config, on, tracking }
+        Place { pubsub: PubSub::new(config.clone()), config, on, tracking }
     }
 
     impl Place {
@@ -420,12 +420,12 @@ mod tests {
 
         fn change(&self, keys: &[&str], by: u64) {
             let keys: Vec<Box<[u8]>> = keys.iter().map(|key| key.as_bytes().into()).collect();
-            keys.iter().for_each(|key| self.tracking.notify_readers(&self.hub, key, by));
-            self.tracking.broadcast(&self.hub, &keys, by);
+            keys.iter().for_each(|key| self.tracking.notify_readers(&self.pubsub, key, by));
+            self.tracking.broadcast(&self.pubsub, &keys, by);
         }
 
         fn read(&self, id: u64, keys: &[&str]) {
-            self.tracking.enter(&self.hub, id, keys.iter().map(|key| key.as_bytes()));
+            self.tracking.add_reader(&self.pubsub, id, keys.iter().map(|key| key.as_bytes()));
         }
     }
 
@@ -446,7 +446,7 @@ mod tests {
         place.change(&["a", "a", "c"], NOBODY);
         place.change(&["a"], NOBODY);
         assert_eq!((told(&one), told(&other)), ("| *1 $1 a ".into(), "| *1 $1 a ".into()));
-        place.tracking.leave(1);
+        place.tracking.deregister(1);
         place.change(&["b"], NOBODY);
         assert_eq!(told(&one), "");
         assert_eq!(place.counts(), [1, 0, 0, 0]);
@@ -461,13 +461,13 @@ mod tests {
         let _other = place.client(2, prefixes, &[b"x", b"y"]);
         place.read(1, &["a", "b"]);
         assert_eq!(place.counts(), [2, 2, 2, 2]);
-        place.tracking.leave(2);
+        place.tracking.deregister(2);
         assert_eq!(place.counts(), [1, 2, 2, 0]);
         assert!(place.on.load(SeqCst));
-        place.tracking.leave(1);
+        place.tracking.deregister(1);
         assert_eq!(place.counts(), [0; 4]);
         place.read(1, &["a"]);
-        place.tracking.leave(1);
+        place.tracking.deregister(1);
         assert_eq!(place.counts(), [0; 4], "a killed client that was reading stops twice");
         assert!(!place.on.load(SeqCst));
     }
@@ -511,11 +511,11 @@ mod tests {
         place.change(&["a"], NOBODY);
         assert_eq!(told(&target), "", "it speaks RESP2 and has not subscribed");
         target.set_protocol(Protocol::Resp3);
-        drop(place.tracking.notify_all(&place.hub));
+        drop(place.tracking.notify_all(&place.pubsub));
         assert_eq!((told(&target), told(&own)), ("| _ ".into(), String::new()));
         assert!(!is_broken());
         drop(target);
-        drop(place.tracking.notify_all(&place.hub));
+        drop(place.tracking.notify_all(&place.pubsub));
         assert_eq!(told(&own), ">2 $21 tracking-redir-broken :2 ");
         assert!(is_broken());
     }

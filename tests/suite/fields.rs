@@ -22,8 +22,8 @@ fn connect_since(version: &str) -> Option<Client> {
 
 /// Waits until everything that expires within so many milliseconds has expired.
 fn wait_ms(milliseconds: i64) {
-    let deadline = unix_now_ms() + milliseconds;
-    eventually("the deadline has passed", || unix_now_ms() > deadline);
+    let expiry = unix_now_ms() + milliseconds;
+    eventually("the expiry time has passed", || unix_now_ms() > expiry);
 }
 
 /// Runs the test with a small hash and with a large one, which have different encodings.
@@ -442,9 +442,9 @@ fn expired_fields_are_swept_and_counted_without_being_read() {
     let mut c = connect();
     for hash in 0..50 {
         for field in 0..100 {
-            let deadline = if field < hash * 2 { "1" } else { "1000000" };
+            let expiry = if field < hash * 2 { "1" } else { "1000000" };
             let (hash, field) = (format!("h{hash}"), field.to_string());
-            c.send(&["HSETEX", &hash, "PX", deadline, "FIELDS", "1", &field, "v"]);
+            c.send(&["HSETEX", &hash, "PX", expiry, "FIELDS", "1", &field, "v"]);
         }
     }
     (0..5000).for_each(|_| assert_eq!(c.read_reply(), Reply::Integer(1)));
@@ -915,17 +915,17 @@ fn a_field_that_expires_while_the_server_is_down_is_not_loaded() {
     }
     let mut server = Server::start(&[]);
     let mut c = server.client();
-    let deadline = unix_now_ms() + 500;
-    c.expect(&format!("HSETEX h PXAT {deadline} FIELDS 2 n 5 kept 1"), ":1");
+    let expiry = unix_now_ms() + 500;
+    c.expect(&format!("HSETEX h PXAT {expiry} FIELDS 2 n 5 kept 1"), ":1");
     c.expect("HINCRBY h n 1", ":6");
     c.expect("HINCRBYFLOAT h n 1.5", "\"7.5\"");
     c.expect("HSETEX h KEEPTTL FIELDS 1 n 8", ":1");
     c.expect("HPERSIST h FIELDS 1 kept", "[:1]");
     c.expect("COPY h copy", ":1");
     c.expect("HDEL copy kept", ":1");
-    assert!(unix_now_ms() < deadline, "the machine is too slow for this test");
+    assert!(unix_now_ms() < expiry, "the machine is too slow for this test");
     server.kill_9();
-    wait_ms(deadline - unix_now_ms());
+    wait_ms(expiry - unix_now_ms());
     server.restart();
     let mut c = server.client();
     c.expect("HGETALL h", r#"["kept", "1"]"#);
@@ -1015,9 +1015,9 @@ fn readers_never_see_expired_fields_and_writers_lose_none() {
         let hash = format!("h{n}");
         for pair in c.call(&["HGETALL", &hash]).into_items().chunks(2) {
             let (field, value) = (pair[0].clone().into_text(), pair[1].clone().into_text());
-            let deadline = c.call(&["HPEXPIRETIME", &hash, "FIELDS", "1", &field]).to_string();
+            let expiry = c.call(&["HPEXPIRETIME", &hash, "FIELDS", "1", &field]).to_string();
             let of_value = if value == NEVER { "[:-1]".to_owned() } else { format!("[:{value}]") };
-            assert_eq!(deadline, of_value, "{hash} {field}");
+            assert_eq!(expiry, of_value, "{hash} {field}");
             found.insert((hash.clone(), field), value);
         }
     }

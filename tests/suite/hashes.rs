@@ -779,7 +779,7 @@ fn an_expired_hash_does_not_exist() {
         "#,
     );
     let set = unix_now_ms();
-    eventually("the deadline has passed", || unix_now_ms() > set + 31);
+    eventually("the expiry time has passed", || unix_now_ms() > set + 31);
     c.transcript(
         r#"
         > HGET h a

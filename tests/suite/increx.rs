@@ -347,13 +347,13 @@ fn the_log_has_the_sum_and_the_expiry_time() {
         [:0, :0]
         "#,
     );
-    let deadline = c.integer("PEXPIRETIME a");
+    let expiry = c.integer("PEXPIRETIME a");
     let log = std::fs::read(server.log_path()).expect("read the log");
     assert!(!log.windows(6).any(|part| part == b"INCREX"), "{}", quote(&log));
     server.kill_9();
     server.restart();
     let mut c = server.client();
     c.expect("MGET a b c d", r#"["8", "0.3", nil, nil]"#);
-    assert_eq!(c.integer("PEXPIRETIME a"), deadline);
+    assert_eq!(c.integer("PEXPIRETIME a"), expiry);
     c.expect("PEXPIRETIME b", ":-1");
 }

@@ -518,8 +518,8 @@ fn the_expire_commands_take_four_units() {
     let before = unix_now_ms();
     c.expect("PEXPIRE k 5000", ":1");
     let after = unix_now_ms();
-    let deadline = c.integer("PEXPIRETIME k");
-    assert!((before..=after).contains(&(deadline - 5000)), "{deadline}");
+    let expiry = c.integer("PEXPIRETIME k");
+    assert!((before..=after).contains(&(expiry - 5000)), "{expiry}");
     let left = c.integer("PTTL k");
     assert!((0..=5000).contains(&left), "{left}");
 }
@@ -825,7 +825,7 @@ fn an_expired_key_is_hidden_from_every_command() {
     c.expect("PEXPIRE h 20", ":1");
     c.expect("SET stays v", "+OK");
     let set = unix_now_ms();
-    eventually("the deadline has passed", || unix_now_ms() > set + 21);
+    eventually("the expiry time has passed", || unix_now_ms() > set + 21);
     c.transcript(
         r#"
         > EXISTS k h

@@ -226,12 +226,12 @@ fn the_log_holds_expiry_times_not_durations() {
     for (_, command) in commands {
         c.reply(command);
     }
-    let deadlines = commands.map(|(key, _)| c.integer(&format!("PEXPIRETIME {key}")));
-    assert!(deadlines.iter().all(|deadline| *deadline > unix_now_ms()));
+    let expiries = commands.map(|(key, _)| c.integer(&format!("PEXPIRETIME {key}")));
+    assert!(expiries.iter().all(|expiry| *expiry > unix_now_ms()));
     server.restart();
     let mut c = server.client();
     let after = commands.map(|(key, _)| c.integer(&format!("PEXPIRETIME {key}")));
-    assert_eq!(after, deadlines);
+    assert_eq!(after, expiries);
     for record in records(&server.log_path()) {
         let words: Vec<String> =
             record.iter().map(|w| String::from_utf8_lossy(w).to_uppercase()).collect();
@@ -242,9 +242,9 @@ fn the_log_holds_expiry_times_not_durations() {
     }
 }
 
-/// Waits until the wall clock has passed `deadline`, in Unix milliseconds.
-fn wait_past(deadline: i64) {
-    eventually("the deadline has passed", || unix_now_ms() > deadline);
+/// Waits until the wall clock has passed `expiry_ms`, in Unix milliseconds.
+fn wait_past(expiry_ms: i64) {
+    eventually("the expiry time has passed", || unix_now_ms() > expiry_ms);
 }
 
 #[test]
@@ -278,24 +278,24 @@ fn a_key_that_expires_while_the_server_is_down_is_gone() {
     }
     let mut server = Server::start(&[]);
     let mut c = server.client();
-    let deadline = unix_now_ms() + 500;
-    c.expect(&format!("SET n 5 PXAT {deadline}"), "+OK");
+    let expiry = unix_now_ms() + 500;
+    c.expect(&format!("SET n 5 PXAT {expiry}"), "+OK");
     c.expect("INCR n", ":6");
     c.expect("APPEND n 0", ":2");
     c.expect("HSET h f v", ":1");
-    c.expect(&format!("PEXPIREAT h {deadline}"), ":1");
+    c.expect(&format!("PEXPIREAT h {expiry}"), ":1");
     c.expect("HSET h g v", ":1");
     c.expect("SET a v", "+OK");
-    c.expect(&format!("PEXPIREAT a {deadline}"), ":1");
+    c.expect(&format!("PEXPIREAT a {expiry}"), ":1");
     c.expect("RENAME a b", "+OK");
     c.expect("COPY b c", ":1");
     c.expect("MOVE c 1", ":1");
     // PERSIST removes the expiry time before it has passed.
-    c.expect(&format!("SET kept v PXAT {deadline}"), "+OK");
+    c.expect(&format!("SET kept v PXAT {expiry}"), "+OK");
     c.expect("PERSIST kept", ":1");
-    assert!(unix_now_ms() < deadline, "the machine is too slow for this test");
+    assert!(unix_now_ms() < expiry, "the machine is too slow for this test");
     server.kill_9();
-    wait_past(deadline);
+    wait_past(expiry);
     server.restart();
     let mut c = server.client();
     // No command that followed the expiry time in the log may have created the key again during the replay.

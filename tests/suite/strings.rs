@@ -1658,7 +1658,7 @@ fn an_expired_string_does_not_exist() {
     c.expect("SET n 5 PX 30", "+OK");
     c.expect("SET a abc PX 30", "+OK");
     let set = unix_now_ms();
-    eventually("the deadline has passed", || unix_now_ms() > set + 31);
+    eventually("the expiry time has passed", || unix_now_ms() > set + 31);
     c.transcript(
         r#"
         > GET k
@@ -1802,11 +1802,11 @@ fn msetex_is_logged_as_one_transaction() {
     c.expect("MSETEX 2 b 3 c 4 KEEPTTL", ":1");
     c.expect("MSETEX 2 c 5 d 6 NX", ":0");
     c.expect("MSETEX 1 missing 5 EXAT 1", ":1");
-    let deadline = c.integer("PEXPIRETIME a");
+    let expiry = c.integer("PEXPIRETIME a");
     let log = std::fs::read(server.log_path()).expect("read the log");
     assert!(!log.windows(6).any(|part| part == b"MSETEX"), "{}", quote(&log));
     let last = format!(
-        "*1\r\n$5\r\nMULTI\r\n*5\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n3\r\n$4\r\nPXAT\r\n$13\r\n{deadline}\r\n\
+        "*1\r\n$5\r\nMULTI\r\n*5\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n3\r\n$4\r\nPXAT\r\n$13\r\n{expiry}\r\n\
          *3\r\n$3\r\nSET\r\n$1\r\nc\r\n$1\r\n4\r\n*1\r\n$4\r\nEXEC\r\n"
     );
     assert!(log.ends_with(last.as_bytes()), "{}", quote(&log));
@@ -1817,8 +1817,8 @@ fn msetex_is_logged_as_one_transaction() {
     server.restart();
     let mut c = server.client();
     c.expect("MGET a b c d", r#"["1", "2", nil, nil]"#);
-    assert_eq!(c.integer("PEXPIRETIME a"), deadline);
-    assert_eq!(c.integer("PEXPIRETIME b"), deadline);
+    assert_eq!(c.integer("PEXPIRETIME a"), expiry);
+    assert_eq!(c.integer("PEXPIRETIME b"), expiry);
 }
 
 #[test]

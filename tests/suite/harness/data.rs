@@ -30,7 +30,7 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
             };
             c.send_raw(keys.iter().zip(&described).map(value).collect::<Vec<_>>().concat());
             let values: Vec<Reply> = keys.iter().map(|_| c.read_reply()).collect();
-            for (key, ((kind, deadline), mut value)) in
+            for (key, ((kind, expiry), mut value)) in
                 keys.iter().zip(described.into_iter().zip(values))
             {
                 if let Reply::Array(fields) = &value {
@@ -38,7 +38,7 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
                     value = Reply::Map(pairs.map(|p| (p[0].clone(), p[1].clone())).collect());
                 }
                 value.sort();
-                let mut described = format!("{kind} {value} {deadline}");
+                let mut described = format!("{kind} {value} {expiry}");
                 if let Reply::Map(fields) = &value {
                     described += &field_expiry_times(c, key, fields);
                 }
@@ -59,11 +59,10 @@ fn field_expiry_times(c: &mut Client, key: &[u8], fields: &[(Reply, Reply)]) -> 
     let count = fields.len().to_string();
     let names = fields.iter().map(|(name, _)| name.clone().into_bytes());
     let words = [b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()].map(<[u8]>::to_vec);
-    let Reply::Array(deadlines) = c.call(&words.into_iter().chain(names).collect::<Vec<_>>())
-    else {
+    let Reply::Array(expiries) = c.call(&words.into_iter().chain(names).collect::<Vec<_>>()) else {
         return String::new();
     };
-    let timed = fields.iter().zip(deadlines).filter(|(_, ms)| *ms != Reply::Integer(-1));
+    let timed = fields.iter().zip(expiries).filter(|(_, ms)| *ms != Reply::Integer(-1));
     timed.map(|((name, _), ms)| format!(" expiring {name} {ms}")).collect()
 }
 
@@ -135,11 +134,11 @@ const WRITES: &str = r#"
     DEL m2 missing
     UNLINK m3 missing
     RENAME setnx renamed
-    RENAME ex renamed-with-deadline
+    RENAME ex renamed-with-expiry
     RENAMENX setex renamednx
     RENAMENX plain renamed
     COPY h copied
-    COPY renamed-with-deadline copied-with-deadline
+    COPY renamed-with-expiry copied-with-expiry
     COPY plain copied
     COPY plain copied REPLACE
     COPY plain plain DB 2

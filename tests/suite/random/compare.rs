@@ -208,12 +208,12 @@ pub(super) fn read_of_transactions(
 fn state_difference(ours: &Dump, theirs: &Dump) -> Option<(String, String)> {
     // A value in a dump ends in the expiry time.
     let parts = |dump: &Dump, place: &(usize, String)| -> Option<(String, i64)> {
-        let (value, deadline) = dump.get(place)?.rsplit_once(" :")?;
-        Some((value.to_owned(), deadline.parse().ok()?))
+        let (value, expiry) = dump.get(place)?.rsplit_once(" :")?;
+        Some((value.to_owned(), expiry.parse().ok()?))
     };
     let differs = |place: &&(usize, String)| match (parts(ours, place), parts(theirs, place)) {
-        (Some((one, deadline)), Some((other, their_deadline))) => {
-            one != other || !is_near(deadline, their_deadline, 2000)
+        (Some((one, expiry)), Some((other, their_expiry))) => {
+            one != other || !is_near(expiry, their_expiry, 2000)
         }
         _ => true,
     };

@@ -153,8 +153,8 @@ fn state(c: &mut Client) -> BTreeMap<(usize, String), String> {
         fields.sort_by_cached_key(Reply::to_string);
         let names: Vec<String> = fields.iter().map(Reply::to_string).collect();
         let (count, names) = (names.len(), names.join(" "));
-        let deadlines = c.reply(&format!("HPEXPIRETIME {key} FIELDS {count} {names}"));
-        value.push_str(&deadlines.to_string());
+        let expiries = c.reply(&format!("HPEXPIRETIME {key} FIELDS {count} {names}"));
+        value.push_str(&expiries.to_string());
     }
     all
 }
