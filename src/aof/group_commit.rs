@@ -1,10 +1,10 @@
 //! Group commit: threads that need the disk share syncs.
 //!
 //! A sync of a thousand records takes as long as a sync of one. So the threads that wait for one form a
-//! *round*: one of them, the leader, syncs everything that was appended so far, and the others wait for
-//! the end of that sync. A thread that comes during a sync joins its round if the sync covers its record,
-//! and otherwise the next round, which is led by one of its members. A thread in the next round is not
-//! woken when the current round ends, unless it is to lead.
+//! *round*: one of them, the leader, syncs everything that was appended so far, and the others wait for the
+//! end of that sync. A thread that comes during a sync joins the running round if the sync covers its record,
+//! and otherwise the next round, which one of its own members leads. When a round ends, only one thread of
+//! the next round is woken: its leader.
 //!
 //! # How long a leader waits for others
 //!
@@ -17,10 +17,11 @@
 //! Both times are measured in every round, so no constant here depends on a machine. With a sync of 3 ms,
 //! waiting makes two clients 1.9 times as fast, ten 1.6 times and fifty 1.2 times.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! The synced LSN only grows, and never passes what a sync has covered. At most one thread leads. The
-//! lock is never held during a sync; below it the caller's `appended` may take the lock on what it reads.
+//! The synced LSN only grows, and never passes what a sync has covered. At most one thread leads. The lock is
+//! never held during a sync; while it is held, the caller's `appended` may take another lock, which must be
+//! further down in the lock order.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -203,7 +204,7 @@ impl GroupCommit {
     /// Checks the invariants. Can be called at any time.
     ///
     /// # Errors
-    /// What does not hold.
+    /// The invariant that does not hold.
     pub(super) fn check(&self) -> Result<(), String> {
         let state = self.lock();
         let State { has_leader, open, syncing, .. } = &*state;

@@ -176,7 +176,7 @@ fn without_a_file_everything_succeeds_and_nothing_is_kept() -> io::Result<()> {
 }
 
 #[test]
-fn whatever_write_fails_the_file_holds_the_records_in_order_and_all_that_was_acknowledged()
+fn after_any_failed_write_the_file_holds_the_records_in_order_and_all_acknowledged_ones()
 -> io::Result<()> {
     let mut random = Rng::of_run();
     for round in 1..200 {

@@ -12,7 +12,7 @@
 //! what happens when the disk fails: nothing is acknowledged that the log does not have, and the dispatcher
 //! refuses changes ([`Aof::failure`]).
 //!
-//! # What always holds
+//! # Invariants
 //!
 //! synced LSN ≤ flushed LSN ≤ appended LSN; the file, with what waits to be written to it, is as long as
 //! [`Aof::size`] says. [`Aof::check`] verifies these and more.
@@ -120,7 +120,7 @@ impl Aof {
         self.append_across((db, db), record)
     }
 
-    /// As [`Aof::append`], for a record that begins in one database and ends in another.
+    /// Like [`Aof::append`], for a record that begins in one database and ends in another.
     pub(super) fn append_across(&self, databases: (usize, usize), record: &[u8]) -> u64 {
         if !self.is_enabled() {
             return 0;
@@ -163,7 +163,7 @@ impl Aof {
         self.flush_locked(&mut files)
     }
 
-    /// As [`Aof::flush_to`], for everything that was appended.
+    /// Like [`Aof::flush_to`], for everything that was appended.
     ///
     /// # Errors
     /// The kernel does not take it.
@@ -287,7 +287,7 @@ impl Aof {
     /// Checks the invariants of the log. Can be called at any time; takes the locks for a moment.
     ///
     /// # Errors
-    /// What does not hold.
+    /// The invariant that does not hold.
     pub fn check(&self) -> Result<(), String> {
         self.group.check()?;
         let synced = self.group.synced_lsn(); // before the others, which may move on

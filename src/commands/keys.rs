@@ -242,10 +242,10 @@ const CANDIDATES: u64 = 64;
 
 /// Chooses a random key.
 ///
-/// The candidates are all keys of a random shard and, while they are fewer than [`CANDIDATES`], of the
-/// shards that follow it. So a large database costs one shard. In a small one, where most shards are
-/// empty, a key behind a long gap of empty shards is hardly more likely than others; and if there are
-/// fewer keys than candidates, all are equally likely.
+/// The candidates are all keys of a random shard and, while they are fewer than [`CANDIDATES`], of the shards
+/// that follow it. So a large database costs one shard. In a small one, where most shards are empty, a key
+/// after a long gap of empty shards is hardly more likely than others; and if there are fewer keys than
+/// candidates, all are equally likely.
 fn choose(all: &ReadAll) -> Option<Vec<u8>> {
     // A hash under a random key is the best random number that the standard library offers.
     let random = RandomState::new();

@@ -67,7 +67,7 @@ pub fn resolve_record(args: Args) -> Result<&'static Command, CommandError> {
     }
 }
 
-/// What a report on the log says about a record that failed.
+/// How a report on the log describes a record that failed.
 pub fn describe_failure(args: Args, error: &CommandError) -> String {
     let name = args[0].escape_ascii();
     format!("'{name}': {}", String::from_utf8_lossy(error.text()))

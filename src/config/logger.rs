@@ -91,7 +91,7 @@ struct Queue {
 struct State {
     /// The lines that wait, each with its line end, oldest first.
     waiting: String,
-    /// How many lines did not fit behind those.
+    /// How many lines did not fit after those.
     dropped: u64,
     /// Lines have been taken out and are being written.
     is_writing: bool,
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_stamped_as_one_of_redis_is_and_stays_one_line() {
+    fn a_line_has_the_format_of_redis_and_stays_one_line() {
         let line = format_line(Level::Notice, format_args!("Loading 'a\nb\u{7f}ü'"));
         let (process, rest) = line.split_once(":M ").expect("a role");
         assert_eq!(process, std::process::id().to_string());
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_know_leap_years_and_centuries() {
+    fn dates_are_right_in_leap_years_and_at_the_turn_of_centuries() {
         for (seconds, expected) in [
             (0, "01 Jan 1970 00:00:00.007"),
             (951_782_399, "28 Feb 2000 23:59:59.007"),

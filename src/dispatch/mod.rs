@@ -2,7 +2,7 @@
 //!
 //! [`execute`] is the way in for clients and [`apply`] for a replay; both lead to `Call::run`.
 //!
-//! Two things always hold. A record is appended while the locks that guarded its change are still held, so
+//! There are two invariants. A record is appended while the locks that guarded its change are still held, so
 //! the log's order is memory's order. And `session.read_lsn` is at least the LSN of every change that the
 //! replies show, whoever made it, so the connection knows how far to flush the log before it sends them.
 
@@ -76,8 +76,8 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
     session.finish(reply, start, confirms);
 }
 
-/// Runs a command outside a transaction. Commands that run other commands are run here, so that
-/// [`Call::run`] need not know them.
+/// Runs a command outside a transaction. Commands that run other commands are handled here, so that
+/// [`Call::run`] does not depend on them.
 fn run(
     server: &Server,
     session: &mut Session,

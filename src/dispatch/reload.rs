@@ -125,7 +125,7 @@ fn read_log(server: &Server) -> Result<Server, ReplayError> {
     }
     let config = server.config.clone();
     let mut other = Server::new(config, Aof::disabled(), mpsc::channel().0, mpsc::channel().0);
-    other.keyspace = server.keyspace.beside();
+    other.keyspace = server.keyspace.new_like();
     other.loading.store(true, SeqCst);
     let mut session = Session::for_replay();
     let mut ignored = Reply::new(Protocol::Resp2);

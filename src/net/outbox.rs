@@ -8,7 +8,7 @@
 //! [redirection](https://redis.io/docs/latest/commands/client-tracking/) gets messages without listening
 //! itself: the thread of the other client starts its writer, which then stays.
 //!
-//! What always holds:
+//! Invariants:
 //!
 //! - **Order.** While the connection's thread runs commands, their replies are not in the queue yet, so
 //!   messages are *held*. After each command they are inserted into its replies ([`Outbox::take_held`]), or
@@ -40,7 +40,6 @@ use crate::stats::meter::OwnCounter;
 /// A client's own replies wait while its queue has more than this many bytes.
 const OWN_BYTES: usize = 1 << 20;
 
-/// The output of one client.
 pub struct Outbox {
     /// `None` for the replay of the log.
     socket: Option<Arc<Socket>>,
@@ -127,7 +126,6 @@ impl Outbox {
         }
     }
 
-    /// The socket, if there is one.
     pub fn socket(&self) -> Option<&Socket> {
         self.socket.as_deref()
     }
@@ -524,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_ends_it_and_is_freed_by_its_own_threads() {
+    fn exceeding_the_limit_ends_the_connection_whose_own_threads_free_the_queue() {
         let (outbox, config) = (Outbox::new(None), limited("pubsub 1k 0 0"));
         let uncounted = "x".repeat(UNCOUNTED_OUTPUT_BYTES);
         assert!(!push(&outbox, &uncounted, 0, &config));

@@ -46,7 +46,6 @@ impl Pause {
         self.maybe.store(true, SeqCst);
     }
 
-    /// Ends the pause.
     pub fn end(&self) {
         *self.lock() = None;
         self.maybe.store(false, SeqCst);

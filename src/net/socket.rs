@@ -5,7 +5,6 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
-/// A connected socket.
 pub enum Socket {
     /// Accepted on an address of `bind`.
     Tcp(TcpStream),
@@ -65,7 +64,6 @@ impl Socket {
         }
     }
 
-    /// The file descriptor.
     pub fn fd(&self) -> i32 {
         match self {
             Socket::Tcp(stream) => stream.as_raw_fd(),

@@ -89,7 +89,6 @@ impl Reply {
         self.bytes.len()
     }
 
-    /// Whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -129,7 +128,6 @@ impl Reply {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// An integer.
     pub fn integer(&mut self, value: i64) {
         self.bytes.push(b':');
         integer::write_i64(&mut self.bytes, value);
@@ -141,7 +139,6 @@ impl Reply {
         self.integer(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
-    /// A bulk string.
     pub fn bulk(&mut self, value: &[u8]) {
         header(&mut self.bytes, b'$', value.len());
         self.bytes.extend_from_slice(value);

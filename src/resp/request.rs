@@ -8,7 +8,7 @@
 //! Commands that have arrived whole, which is nearly all of them, take a shorter path ([`whole_command`]). A
 //! differential test checks that both give the same results, wherever the input is cut.
 //!
-//! What always holds: all arguments are in one buffer, which is reused for the next command, so parsing does
+//! Invariants: all arguments are in one buffer, which is reused for the next command, so parsing does
 //! not allocate. Memory grows with the bytes that have arrived, never with an announced length.
 //!
 //! The limits and error texts are those of Redis
@@ -110,12 +110,10 @@ impl Queue {
         })
     }
 
-    /// The number of commands.
     pub fn len(&self) -> usize {
         self.commands.len()
     }
 
-    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }

@@ -21,7 +21,7 @@ use crate::watchers::tracking::{State, Tracked};
 /// States of a client that `CLIENT LIST` shows as single letters.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct ClientFlags {
-    /// It is a monitor: it is sent all commands.
+    /// It is a monitor: it gets all commands.
     pub monitor: bool,
     /// Its command waits for the end of a pause.
     pub blocked: bool,
@@ -37,7 +37,7 @@ pub struct Client {
     pub id: u64,
     /// The flag that is raised when a key that it watches changes.
     pub watcher: Arc<Watcher>,
-    /// What is sent to it.
+    /// The queue of what is sent to it.
     pub outbox: Arc<Outbox>,
     /// What it counts for the statistics.
     pub meter: Arc<Meter>,
@@ -215,7 +215,6 @@ impl Clients {
         Arc::new(Client::new(0, None))
     }
 
-    /// The number of connections.
     pub fn count(&self) -> usize {
         self.lock().len()
     }

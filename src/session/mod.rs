@@ -46,7 +46,7 @@ pub struct Session {
     pub redirected: Vec<Arc<Outbox>>,
     /// Whether replies are sent (`CLIENT REPLY`).
     pub replies: Replies,
-    /// Messages that are held go before the reply of the current command, not behind it.
+    /// Held messages go before the reply of the current command, not after it.
     pub drain_before_reply: bool,
     /// States that `CLIENT LIST` shows.
     pub client_flags: ClientFlags,

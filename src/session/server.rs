@@ -17,11 +17,8 @@ use crate::watchers::tracking::Tracking;
 
 /// What all connections share.
 pub struct Server {
-    /// The settings.
     pub config: Arc<Config>,
-    /// The data.
     pub keyspace: Keyspace,
-    /// The log.
     pub aof: Aof,
     /// The registry of connections.
     pub clients: Clients,
@@ -31,7 +28,6 @@ pub struct Server {
     pub tracking: Tracking,
     /// `CLIENT PAUSE`.
     pub pause: Pause,
-    /// The statistics.
     pub stats: Stats,
     /// Which connection's thread may poll instead of sleeping: one at a time.
     pub spin_permit: SpinPermit,

@@ -53,7 +53,6 @@ impl Histogram {
         Histogram(self.0.iter().map(|bucket| bucket.load(Relaxed).into()).collect())
     }
 
-    /// Empties all buckets.
     pub fn reset(&self) {
         self.0.iter().for_each(|bucket| bucket.store(0, Relaxed));
     }

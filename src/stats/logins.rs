@@ -20,13 +20,11 @@ const USER_BYTES: usize = 1024;
 pub struct FailedLogin {
     /// The entry's number, which is never reused.
     pub id: u64,
-    /// The number of attempts.
     pub count: u64,
     /// Whether the attempt was part of a transaction.
     pub in_transaction: bool,
     /// The command's name, as the client sent it.
     pub command: Vec<u8>,
-    /// The name of the user.
     pub user: Vec<u8>,
     /// The client of the last attempt, as `CLIENT LIST` shows it.
     pub client: Vec<u8>,
@@ -93,7 +91,6 @@ impl FailedLogins {
         lock(&self.0).last.iter().take(count).cloned().collect()
     }
 
-    /// Forgets all entries.
     pub fn clear(&self) {
         lock(&self.0).last.clear();
     }

@@ -4,7 +4,7 @@
 //! atomic addition, and clients that call the same command do not share a cache line. Counters are summed
 //! when they are read ([`Meters::totals`]).
 //!
-//! What always holds: each count is in one place, either in the meter of a live connection or in the sum for
+//! Invariants: each count is in one place, either in the meter of a live connection or in the sum for
 //! the connections that have ended. A command is counted before its reply is sent, so a client that has seen
 //! the reply finds the command counted.
 //!
@@ -32,7 +32,6 @@ impl OwnCounter {
         self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
     }
 
-    /// The count.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -41,9 +40,7 @@ impl OwnCounter {
 /// What one connection has counted since it was accepted. It is small: a connection uses few commands.
 #[derive(Default)]
 pub struct Meter {
-    /// Bytes received.
     pub received: OwnCounter,
-    /// Bytes sent.
     pub sent: Arc<OwnCounter>,
     /// Commands received, whether they were executed, queued or refused.
     pub commands: OwnCounter,

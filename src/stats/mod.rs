@@ -35,12 +35,10 @@ pub const COMMAND_LIMIT: usize = 512;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to the count.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Relaxed);
     }
 
-    /// The count.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -60,7 +58,6 @@ pub struct Stats {
     pub rejected_connections: Counter,
     /// Clients disconnected because they queued more than `client-query-buffer-limit` allows.
     pub query_limit_cut_offs: Counter,
-    /// Failed logins.
     pub refused_logins: Counter,
     /// Keys removed because they had expired.
     pub expired_keys: Counter,
@@ -70,15 +67,12 @@ pub struct Stats {
     pub meters: Meters,
     /// The calls of at least [`meter::BRIEF_US`]. Connections count briefer ones.
     long_calls: Histograms,
-    /// Error replies.
     pub errors: Errors,
     /// The recent rates of commands and bytes.
     pub rates: Rates,
-    /// The slow log.
     pub slowlog: SlowLog,
     /// The last failed logins.
     pub failed_logins: FailedLogins,
-    /// The latency monitor.
     pub latency: Monitor,
 }
 
@@ -196,7 +190,6 @@ impl Errors {
         *counts.kinds.entry(kind).or_default() += 1;
     }
 
-    /// The number of error replies.
     pub fn total(&self) -> u64 {
         lock(&self.0).total
     }
@@ -230,11 +223,8 @@ pub struct Rates(Mutex<VecDeque<Sample>>);
 /// Amounts per second.
 #[derive(Default, Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// Commands.
     pub calls: f64,
-    /// Bytes received.
     pub input_bytes: f64,
-    /// Bytes sent.
     pub output_bytes: f64,
 }
 

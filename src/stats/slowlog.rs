@@ -60,12 +60,10 @@ impl SlowLog {
         lock(&self.0).last.iter().take(count).cloned().collect()
     }
 
-    /// The number of entries.
     pub fn count(&self) -> usize {
         lock(&self.0).last.len()
     }
 
-    /// Forgets all entries.
     pub fn clear(&self) {
         self.shorten(0);
     }

@@ -35,7 +35,6 @@ pub struct CommandTimer {
 /// How long one command took, or a run of equal ones.
 #[derive(Clone, Copy)]
 pub struct Timing {
-    /// The command.
     pub command: CommandId,
     /// How often it was called, at least once.
     pub calls: u32,

@@ -39,9 +39,7 @@ pub struct Changes {
 
 /// Something that happened to a key.
 pub struct Event {
-    /// The database of the key.
     pub db: usize,
-    /// The key.
     pub key: Box<[u8]>,
     /// Redis's name for what happened: `set`, `expired`.
     pub name: &'static str,

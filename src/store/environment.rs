@@ -10,7 +10,6 @@ use crate::config::Config;
 
 /// See the module documentation.
 pub(super) struct Environment {
-    /// The settings.
     pub(super) config: Arc<Config>,
     /// Returns the Unix time in milliseconds. Tests set a clock of their own.
     pub(super) clock: fn() -> i64,
@@ -38,7 +37,7 @@ impl Environment {
     }
 
     /// An environment for another keyspace, with the same settings and the same coarse clock.
-    pub(super) fn beside(&self) -> Environment {
+    pub(super) fn new_like(&self) -> Environment {
         let other = Environment {
             clock: self.clock,
             started: self.started,
@@ -74,14 +73,15 @@ impl Environment {
         self.earliest_ms[shard].load(Relaxed)
     }
 
-    /// Something in the shard expires at that time. The caller has locked the shard.
+    /// Records that something in the shard expires at that time. The caller has locked the shard.
     pub(super) fn note_expiry(&self, shard: usize, expires_at_ms: Option<i64>) {
         if let Some(expires_at_ms) = expires_at_ms {
             self.earliest_ms[shard].fetch_min(expires_at_ms, Relaxed);
         }
     }
 
-    /// Nothing in the shard expires before that time. The caller has locked the shard for writing.
+    /// Records that nothing in the shard expires before that time. The caller has locked the shard for
+    /// writing.
     pub(super) fn set_earliest_expiry(&self, shard: usize, expires_at_ms: i64) {
         self.earliest_ms[shard].store(expires_at_ms, Relaxed);
     }

@@ -10,12 +10,12 @@
 //!   record in it has room for one.
 //! - **Indexed**, for large hashes: each record is an allocation of its own, numbered by its place in a
 //!   vector, and a hash table finds the number. It is a vector and not a `HashMap` because `HSCAN` and
-//!   `HRANDFIELD` need what a `HashMap` lacks: continuing at a position, and taking the n-th field, at a
-//!   cost that does not depend on the size of the hash. A record's length shows whether it has an expiry,
-//!   so fields without one pay nothing. The numbers of those with one are also kept sorted by expiry, so
-//!   expired fields are found without looking at the others.
+//!   `HRANDFIELD` need what a `HashMap` lacks: continuing at a position, and taking the n-th field, at a cost
+//!   that does not depend on the size of the hash. A record's length shows whether it has an expiry, so
+//!   fields without one pay nothing. The numbers of those with one are also kept sorted by expiry, so expired
+//!   fields are found without looking at the others.
 //!
-//! What always holds ([`Hash::check`]):
+//! Invariants ([`Hash::check`]):
 //!
 //! - A field occurs once.
 //! - A packed hash is within the limits that applied at its last `set`. The first `set` that exceeds them
@@ -153,13 +153,13 @@ impl Hash {
         self.put(field, value, NEVER, limits)
     }
 
-    /// As [`Hash::set`], but the field keeps its expiry.
+    /// Like [`Hash::set`], but the field keeps its expiry.
     pub fn update(&mut self, field: &[u8], value: &[u8], limits: PackedLimits) -> bool {
         let old = if self.is_timed() { self.get(field) } else { None };
         self.put(field, value, old.map_or(NEVER, |old| old.expires_at_ms), limits)
     }
 
-    /// As [`Hash::set`], with an expiry in Unix milliseconds.
+    /// Like [`Hash::set`], with an expiry in Unix milliseconds.
     pub fn set_until(
         &mut self,
         field: &[u8],
@@ -296,8 +296,8 @@ impl Hash {
     /// are still to be visited; 0 at the start means the end of the vector. Between two calls a field's
     /// number changes only when a removal moves the field from the end into a gap, that is, to a smaller
     /// number. So a field that is still to be visited stays below `c`. A field that was visited may move
-    /// below `c` and be visited again, which the protocol allows. (Upwards, a removal behind the cursor would
-    /// move an unvisited field past it.)
+    /// below `c` and be visited again, which the protocol allows. (In an upward scan, a removal below the
+    /// cursor would move an unvisited field to a number that the cursor has passed.)
     ///
     /// A packed hash is visited in one call, as in Redis. It returns no cursor but 0, so a change of form
     /// between two calls cannot disturb a scan.
@@ -322,10 +322,10 @@ impl Hash {
         }
     }
 
-    /// Checks what always holds, but for the limits of a packed hash, which may have changed since.
+    /// Checks the invariants except the limits of a packed hash, which may have changed since.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     pub fn check(&self) -> Result<(), String> {
         match &self.form {
             Form::Packed(packed) => {
@@ -457,7 +457,7 @@ impl Packed {
 /// place. A removal merges the last bucket back. So every operation has a small bound, the table shrinks by
 /// itself, and there are neither tombstones nor load factors.
 ///
-/// What always holds ([`Indexed::check`]):
+/// Invariants ([`Indexed::check`]):
 ///
 /// - `buckets.len() == entries.len()`.
 /// - Each entry is in exactly one chain, that of `bucket_of` its hash.
@@ -669,10 +669,10 @@ impl Indexed {
         self.buckets[bucket] = number;
     }
 
-    /// Checks what always holds.
+    /// Checks the invariants.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     fn check(&self) -> Result<(), String> {
         let (buckets, entries) = (self.buckets.len(), self.entries.len());
         ensure!(buckets == entries, "{buckets} buckets for {entries} fields");

@@ -151,7 +151,7 @@ fn raise_dense(value: &mut [u8], index: usize, rank: u8) -> bool {
     true
 }
 
-/// As [`raise`]. None if the value would become too long; then it is as it was.
+/// Like [`raise`]. None if the value would become too long; then it is as it was.
 fn raise_sparse(
     value: &mut Vec<u8>,
     index: usize,

@@ -2,9 +2,9 @@
 //!
 //! Most are short. Storing them in place saves an allocation each and, more important, a cache miss: when the
 //! data exceeds the CPU cache, following a pointer costs a lookup a tenth of a microsecond, as much as all of
-//! its computation. (Redis stores short strings directly behind their header for the same reason.)
+//! its computation. (Redis stores short strings directly after their header for the same reason.)
 //!
-//! What always holds: equal bytes are equal in either form; the bytes after a short string are zero.
+//! Invariants: equal bytes are equal in either form; the bytes after a short string are zero.
 
 use std::fmt;
 use std::ops::Deref;

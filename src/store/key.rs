@@ -1,6 +1,6 @@
 //! Keys, and their hash, which finds both the shard of a key and its place in the shard's map.
 //!
-//! The hash is SipHash with a secret of this process (`RandomState`), so that nobody can choose keys that
+//! The hash is SipHash with a secret of this process (`RandomState`), so that no client can choose keys that
 //! collide. It is the most expensive part of a lookup, so a command computes it once: [`HashedKey`] carries
 //! it along, and the maps use it as it is. The bits of a hash:
 //!
@@ -38,7 +38,6 @@ pub struct HashedKey<'a> {
 }
 
 impl<'a> HashedKey<'a> {
-    /// Hashes a key.
     pub fn new(bytes: &'a [u8]) -> HashedKey<'a> {
         let mut hasher = SECRET.build_hasher();
         hasher.write(bytes);
@@ -66,7 +65,6 @@ impl<'a> HashedKey<'a> {
         )
     }
 
-    /// The bytes of the key.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -83,12 +81,10 @@ impl<'a> HashedKey<'a> {
 }
 
 /// What a map looks up: an owned key, or a borrowed one whose hash is known. (`HashMap` wants the borrowed
-/// form to be a reference *into* the key, which a hash beside it cannot be. A trait object is how one type
-/// can stand for both.)
+/// form to be a reference *into* the key; a key with a separate hash is not one. A trait object can stand for
+/// both.)
 pub trait Lookup {
-    /// The hash of the key.
     fn hash(&self) -> u64;
-    /// The bytes of the key.
     fn bytes(&self) -> &[u8];
 }
 

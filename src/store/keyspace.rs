@@ -106,8 +106,8 @@ impl Keyspace {
     }
 
     /// An empty keyspace with the same settings and the same coarse clock.
-    pub fn beside(&self) -> Keyspace {
-        Keyspace { env: self.env.beside(), ..Keyspace::new(self.env.config.clone()) }
+    pub fn new_like(&self) -> Keyspace {
+        Keyspace { env: self.env.new_like(), ..Keyspace::new(self.env.config.clone()) }
     }
 
     /// Calls `save` with every shard as it was at one point in time: when `begin` is called, with all
@@ -306,11 +306,11 @@ impl Keyspace {
         }
     }
 
-    /// Checks what always holds, one shard after another, each locked for reading. It takes time in
+    /// Checks the invariants, one shard after another, each locked for reading. It takes time in
     /// proportion to the data.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     pub fn check(&self) -> Result<(), String> {
         for index in 0..SHARDS {
             let shard = self.shared(index);
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn to_prefetch_waits_for_no_lock_and_keeps_none() {
+    fn prefetching_waits_for_no_lock_and_keeps_none() {
         let keyspace = Keyspace::new(Arc::new(Config::new()));
         let names: Vec<String> =
             (0..2 * PREFETCHED).map(|number| format!("key {number}")).collect();

@@ -22,7 +22,6 @@ impl<'a> LiveHash<'a> {
         LiveHash { hash, now_ms, expired: hash.count_expired(now_ms) }
     }
 
-    /// The number of fields.
     pub fn len(self) -> usize {
         self.hash.len() - self.expired
     }
@@ -37,12 +36,10 @@ impl<'a> LiveHash<'a> {
         self.hash.get(name).filter(|field| self.is_live(field))
     }
 
-    /// The value of a field.
     pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         self.field(name).map(|field| field.value)
     }
 
-    /// Whether the field exists.
     pub fn contains(self, name: &[u8]) -> bool {
         self.field(name).is_some()
     }

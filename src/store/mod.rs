@@ -1,12 +1,19 @@
-//! The data: keys, values, deadlines, and the locks around them.
+//! The data: keys, values, expiry times, and the locks around them.
 //!
-//! [`keyspace`] locks, [`view`] is what handlers get of it, [`transaction`] lends several commands what is
-//! locked once, [`shard`] is what one lock guards, [`watch`] tells those who wait for a change,
-//! [`readers`] is who may have a copy of what, [`value`] and [`hash`] are what keys hold, [`inline`] is how
-//! short bytes are kept, [`live`] is a hash without the fields that have expired, [`hyperloglog`] is what a
-//! string may be, [`key`] finds them.
-//! Nothing here knows commands, the log or clients (but for their numbers): the dispatcher tells a shard
-//! the log position of its last record, and asks for it.
+//! | module | what it owns |
+//! |---|---|
+//! | [`keyspace`] | all shards, and the only code that locks them |
+//! | [`view`], [`whole`] | what a handler sees: the keys of its command, or all keys |
+//! | [`transaction`] | shards that are locked once and lent to several commands |
+//! | [`shard`], [`table`] | what one lock guards, and the keys of one database in it |
+//! | [`watch`] | watched keys, and the flags of the connections that watch them |
+//! | [`readers`] | which clients may cache which keys |
+//! | [`value`], [`hash`], [`hyperloglog`] | what keys hold |
+//! | [`live`] | a hash without its expired fields |
+//! | [`key`], [`inline`] | keys and their hashes; short bytes stored in place |
+//!
+//! Nothing here knows commands, the log or clients (except for their ids). The dispatcher tells a shard the
+//! LSN of its last record, and asks for it.
 
 mod aftermath;
 mod environment;

@@ -1,15 +1,15 @@
-//! Which clients have read which keys, for `watchers::tracking`: keys of all databases, each with the numbers
-//! of the clients that may cache it.
+//! Which clients have read which keys, for `watchers::tracking`: keys of all databases, each with the ids of
+//! the clients that may cache it.
 //!
 //! When a key changes, it is taken out and its readers are notified; a client that reads it again is added
-//! again. Clients that have gone are not searched for: their numbers go when their keys do, or with the
-//! whole table when the last client stops tracking.
+//! again. Clients that have gone are not searched for: their ids go when their keys do, or with the whole
+//! table when the last client stops tracking.
 //!
 //! The table is divided into [`STRIPES`], each behind a lock, so that clients that use different keys rarely
-//! contend. There are so many that each stays small: a random key is found by walking through its stripe, and
-//! no growth is noticeable. A stripe is locked for one operation, during which nothing else is locked.
+//! contend. There are many stripes, so each stays small: a random key is found by walking through its stripe,
+//! and no growth is noticeable. A stripe is locked for one operation, during which nothing else is locked.
 //!
-//! What always holds ([`Readers::check`]): a key is in the stripe that its hash picks; its readers ascend and
+//! Invariants ([`Readers::check`]): a key is in the stripe that its hash picks; its readers ascend and
 //! are not empty; the two counts are those of the stripes.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use crate::text::ensure;
 /// The number of parts of the table.
 const STRIPES: usize = 1024;
 
-/// The keys of a stripe, each with the numbers of its readers in ascending order.
+/// The keys of a stripe, each with the ids of its readers in ascending order.
 pub(super) type Stripe = HashMap<Key, Vec<u64>, BuildPassThrough>;
 
 /// The table of keys and their readers.
@@ -78,7 +78,7 @@ impl Readers {
         })
     }
 
-    /// Removes everything and returns it, as freeing it may take long.
+    /// Removes everything and returns it, because freeing it may take long.
     pub(super) fn take_all(&self) -> Vec<Stripe> {
         let take = |stripe: &Mutex<Stripe>| {
             let mut stripe = lock(stripe);
@@ -107,10 +107,10 @@ impl Readers {
         self.entries.load(Relaxed)
     }
 
-    /// Checks what always holds, with all stripes locked.
+    /// Checks the invariants, with all stripes locked.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     pub fn check(&self) -> Result<(), String> {
         let stripes: Vec<MutexGuard<Stripe>> = self.stripes.iter().map(lock).collect();
         for (index, stripe) in stripes.iter().enumerate() {

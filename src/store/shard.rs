@@ -1,6 +1,6 @@
 //! A shard: the data that one lock guards. Per database, the table of the keys whose hash picks this shard.
 //!
-//! What always holds ([`Shard::check`]): the tables and the watched keys are sound; a hash with an expiring
+//! Invariants ([`Shard::check`]): the tables and the watched keys are sound; a hash with an expiring
 //! field is in its database's [`TimedHashes`], once, under its earliest expiry, and nothing else is; no key
 //! expires before `earliest_key_ms`; `last_lsn` is at least the LSN of every change that the shard shows.
 
@@ -22,7 +22,6 @@ pub(super) type TimedHashes = BTreeSet<(i64, Box<[u8]>)>;
 
 /// A key or fields of a hash that have expired and were removed, as the log records it.
 pub struct Expired {
-    /// The database.
     pub db: usize,
     /// The key, or the key of the hash.
     pub key: Box<[u8]>,
@@ -147,7 +146,7 @@ impl Shard {
         old
     }
 
-    /// As [`Shard::insert`], for a string: see [`Table::insert_string`].
+    /// Like [`Shard::insert`], for a string: see [`Table::insert_string`].
     pub(super) fn insert_string(
         &mut self,
         db: usize,
@@ -267,7 +266,7 @@ impl Shard {
             } else {
                 WhatExpired::Fields(fields)
             };
-            // Nobody sees how many fields of an expired hash are left.
+            // It does not matter how many fields of an expired hash are left.
             if is_empty || !was_expired {
                 self.signal_modified(db, hashed);
             }
@@ -398,11 +397,11 @@ impl Shard {
 
     // ---- Checking ----
 
-    /// Checks what always holds in the shard of that index. (What `last_lsn` promises is left out: only
+    /// Checks the invariants in the shard of that index. (What `last_lsn` promises is left out: only
     /// the log knows it.) It takes time in proportion to the data.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     pub(super) fn check(&self, index: usize) -> Result<(), String> {
         for db in 0..self.databases().max(self.timed_hashes.len()) {
             self.check_database(db, index).map_err(|fault| format!("database {db}: {fault}"))?;

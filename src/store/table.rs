@@ -1,8 +1,8 @@
 //! A table: the keys of one database in one shard, with their entries.
 //!
-//! What always holds ([`Table::check`]): each key is found under its hash, which picks this shard;
-//! `volatile` is the number of keys that have an expiry; no hash is empty. The shard's lock guards the
-//! table, and the shard keeps the index of expiring fields beside it.
+//! Invariants ([`Table::check`]): each key is found under its hash, which picks this shard; `volatile` is the
+//! number of keys that have an expiry; no hash is empty. The shard's lock guards the table. The index of
+//! expiring fields is in the shard.
 
 use std::collections::HashMap;
 
@@ -23,12 +23,10 @@ pub struct Table {
 }
 
 impl Table {
-    /// The number of keys.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -139,10 +137,10 @@ impl Table {
         (expired, left.min().unwrap_or(i64::MAX))
     }
 
-    /// Checks what always holds in the table of the shard of that index.
+    /// Checks the invariants in the table of the shard of that index.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     pub(super) fn check(&self, shard: usize) -> Result<(), String> {
         let volatile = self.entries.values().filter(|entry| entry.is_volatile()).count();
         ensure!(volatile == self.volatile, "{volatile} keys expire, counted: {}", self.volatile);

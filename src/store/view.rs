@@ -1,4 +1,4 @@
-//! What a handler sees: the keys of its command, in shards that are already locked.
+//! What a handler sees: the keys of its command, in shards that are locked already.
 //!
 //! A view is all that a handler gets of the keyspace. [`ReadView`] and [`WriteView`] are one type over two
 //! kinds of guard: methods that read are written once, and methods that change something exist only where the
@@ -233,7 +233,7 @@ impl WriteView<'_> {
         }))
     }
 
-    /// As [`WriteView::string_mut`], for callers that may leave the string as it is or replace it: they set
+    /// Like [`WriteView::string_mut`], for callers that may leave the string as it is or replace it: they set
     /// its [`StringOrigin`] themselves.
     ///
     /// # Errors
@@ -297,7 +297,7 @@ impl WriteView<'_> {
         Ok(Some(result))
     }
 
-    /// As [`WriteView::edit_hash`], with a new hash if the key does not exist.
+    /// Like [`WriteView::edit_hash`], with a new hash if the key does not exist.
     ///
     /// # Errors
     /// [`WrongType`] if the key holds something else.
@@ -319,7 +319,7 @@ impl WriteView<'_> {
         self.insert_entry(key, Entry::new(value, expires_at_ms));
     }
 
-    /// As [`WriteView::insert`], for an entry that was taken from another place.
+    /// Like [`WriteView::insert`], for an entry that was taken from another place.
     pub fn insert_entry(&mut self, key: &[u8], entry: Entry) {
         self.notify_insertion(key);
         let (db, expires_at_ms) = (self.db, entry.expires_at_ms());
@@ -333,7 +333,7 @@ impl WriteView<'_> {
         self.replaced(hashed, old, expires_at_ms);
     }
 
-    /// As [`WriteView::insert`], for a string, which may reuse the memory of the old one.
+    /// Like [`WriteView::insert`], for a string, which may reuse the memory of the old one.
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<i64>) {
         self.notify_insertion(key);
         let (db, second) = (self.db, self.env.second());
@@ -405,7 +405,6 @@ impl WriteView<'_> {
         self.env.config.hll_sparse_max_bytes.load(Relaxed) as usize
     }
 
-    /// The number of databases.
     pub fn database_count(&self) -> usize {
         self.env.config.database_count()
     }

@@ -8,7 +8,7 @@
 //! does nothing is not, and neither is the removal of a key that had already expired when it was watched. A
 //! key that expires after `WATCH` has changed, whether it is removed yet or not.
 //!
-//! What always holds ([`Watches::check`]): no map and no list in it is empty; no connection watches a key
+//! Invariants ([`Watches::check`]): no map and no list in it is empty; no connection watches a key
 //! twice; a key that had expired before it was watched is still there. The shard's lock guards its
 //! [`Watches`].
 
@@ -52,7 +52,7 @@ pub(super) struct Watches(Option<Box<HashMap<Key, Vec<Watch>, BuildPassThrough>>
 struct Watch {
     db: usize,
     watcher: Arc<Watcher>,
-    /// The key had expired when it was watched, and is not removed yet. Its removal is no change.
+    /// The key had expired when it was watched, and is not removed yet. Its removal is not a change.
     was_expired: bool,
 }
 
@@ -168,10 +168,10 @@ impl Watches {
         }
     }
 
-    /// Checks what always holds. `exists` says whether a key is in a database, expired or not.
+    /// Checks the invariants. `exists` says whether a key is in a database, expired or not.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     pub(super) fn check(&self, exists: impl Fn(usize, HashedKey) -> bool) -> Result<(), String> {
         let Some(keys) = &self.0 else { return Ok(()) };
         ensure!(!keys.is_empty(), "the map of watched keys is empty");

@@ -113,7 +113,6 @@ impl<'a> WriteAll<'a> {
         &mut self.shards
     }
 
-    /// The number of databases.
     pub fn database_count(&self) -> usize {
         self.env.config.database_count()
     }

@@ -10,11 +10,11 @@
 //! | `\x`       | the byte `x`, whatever it means elsewhere; also inside a class       |
 //! | any other  | itself                                                               |
 //!
-//! Patterns come from clients, so two things always hold. Every sequence of bytes is a valid pattern: a
+//! Patterns come from clients, so there are two invariants. Every sequence of bytes is a valid pattern: a
 //! class that is never closed ends with the pattern, a trailing backslash stands for itself. And no pattern
-//! takes exponential time: everything but `*` matches exactly one byte, so on a mismatch only the *last*
-//! star needs to take one more byte. (Whatever an earlier star could match by growing, the last one can
-//! match too.) The time is at most proportional to pattern length × text length.
+//! takes exponential time: everything but `*` matches exactly one byte, so on a mismatch only the *last* star
+//! needs to take one more byte. (Whatever an earlier star could match by growing, the last one can match
+//! too.) The time is at most proportional to pattern length × text length.
 //!
 //! The corner cases are those of Redis 7.0, found by experiment. A few are odd; comments below name them.
 

@@ -1,4 +1,4 @@
-//! Clients that are notified when something happens: subscribers and monitors; clients that cache.
+//! Clients that are notified when something happens: subscribers, monitors, and clients that cache.
 
 pub mod pubsub;
 pub mod tracking;

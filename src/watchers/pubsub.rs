@@ -8,7 +8,7 @@
 //! while the registry is locked; a push never waits. So no message can follow the reply that confirms an
 //! unsubscription, and all subscribers of a channel get its messages in one order.
 //!
-//! What always holds ([`PubSub::check`]): the two directions agree, without empty entries; the count and the
+//! Invariants ([`PubSub::check`]): the two directions agree, without empty entries; the count and the
 //! flag that publishers read without a lock match the tables.
 //!
 //! Locks: the subscriptions or the monitors (never both), then an outbox. They come after the shards and the
@@ -86,7 +86,6 @@ struct Subscriptions {
 }
 
 impl PubSub {
-    /// Without subscribers and monitors.
     pub fn new(config: Arc<Config>) -> PubSub {
         PubSub {
             config,
@@ -183,7 +182,7 @@ impl PubSub {
         }
     }
 
-    /// As [`PubSub::publish`], for a shard channel, to which patterns do not apply.
+    /// Like [`PubSub::publish`], for a shard channel, to which patterns do not apply.
     pub fn publish_to_shard(
         &self,
         channel: &[u8],
@@ -316,10 +315,10 @@ impl PubSub {
         monitors.iter().for_each(|(id, outbox)| self.push(*id, outbox, &bytes, visible_at));
     }
 
-    /// Checks what always holds.
+    /// Checks the invariants.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     pub fn check(&self) -> Result<(), String> {
         let all = self.lock();
         let mut by_client = HashMap::<u64, [BTreeSet<Name>; 3]>::new();
@@ -367,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_leaves_is_removed_in_both_directions() {
+    fn a_deregistered_client_is_removed_in_both_directions() {
         let pubsub = PubSub::new(Arc::new(Config::new()));
         let outboxes = [Arc::new(Outbox::new(None)), Arc::new(Outbox::new(None))];
         for (id, outbox) in [1, 2].into_iter().zip(&outboxes) {

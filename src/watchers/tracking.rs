@@ -8,7 +8,7 @@
 //! No client may keep an outdated value forever. That takes three things:
 //!
 //! - **No read goes unnoticed.** The dispatcher adds a reader while the key's shard is still locked for the
-//!   read. The next writer has to lock the shard, and looks into the table before it unlocks. So a change
+//!   read. The next writer has to lock the shard, and looks at the table before it unlocks. So a change
 //!   either precedes the read, which then sees it, or finds the reader. One flag says whether any client
 //!   tracks ([`Tracking::new`]). It is set before the first tracked read; the shard lock makes it visible to
 //!   later writers. Without tracking, a command pays for reading the flag.
@@ -30,7 +30,7 @@
 //! A client that does not read its invalidations is disconnected at the `client-output-buffer-limit` of its
 //! class. Unless it also subscribes, that is `normal`, which has no limit by default.
 //!
-//! What always holds ([`Tracking::check`]): the two directions of the prefixes agree; the flag and the count
+//! Invariants ([`Tracking::check`]): the two directions of the prefixes agree; the flag and the count
 //! that others read without a lock match the tables.
 //!
 //! Locks: the table's for a moment; then the clients', held while they are notified, so that a client that
@@ -51,13 +51,13 @@ use crate::watchers::pubsub::PubSub;
 /// The channel that carries invalidations to RESP2 clients, which must have subscribed to some channel.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
 
-/// Not the number of any client: the author of changes that no client made.
+/// Not the id of any client: the author of changes that no client made.
 pub const NOBODY: u64 = 0;
 
 /// How a client tracks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mode {
-    /// Which keys it is notified of.
+    /// Which keys it is notified about.
     pub what: Tracked,
     /// It is not notified of its own changes.
     pub noloop: bool,
@@ -65,7 +65,7 @@ pub struct Mode {
     pub redirect: u64,
 }
 
-/// Which keys a client is notified of.
+/// Which keys a client is notified about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tracked {
     /// Those it has read.
@@ -128,7 +128,7 @@ struct Tracker {
 }
 
 impl Tracking {
-    /// Without clients. While any client tracks, `on` is true: writers look at it.
+    /// A state without clients. `on` is kept true while any client tracks; writers read it.
     pub fn new(config: Arc<Config>, on: Arc<AtomicBool>) -> Tracking {
         let (clients, prefix_count) = (Mutex::default(), AtomicUsize::new(0));
         Tracking { config, on, readers: Readers::default(), clients, prefix_count }
@@ -193,7 +193,8 @@ impl Tracking {
         Some(State { mode: *mode, broken: *broken, prefixes: prefixes.iter().cloned().collect() })
     }
 
-    /// The numbers of clients that track, of keys they have read, of pairs of these, and of prefixes.
+    /// The numbers of clients that track, of keys that they have read, of pairs of a client and a key, and of
+    /// prefixes.
     pub fn counts(&self) -> [usize; 4] {
         let clients = self.lock();
         let (keys, entries) = (self.readers.keys(), self.readers.entries());
@@ -202,7 +203,7 @@ impl Tracking {
 
     // ---- Keys ----
 
-    /// Adds a client to the readers of these keys, whose shards are locked.
+    /// Adds a client to the readers of these keys. Their shards are locked.
     pub fn add_reader<'a>(&self, pubsub: &PubSub, id: u64, keys: impl Iterator<Item = &'a [u8]>) {
         keys.for_each(|key| self.readers.add(key, id));
         self.shrink(pubsub);
@@ -273,8 +274,8 @@ impl Tracking {
         Garbage::of(&self.readers)
     }
 
-    /// Tells a client to drop its cache, after replies were withdrawn together with the invalidations between
-    /// them; also the clients that redirect to it.
+    /// Tells a client, and the clients that redirect to it, to drop their caches. Called after replies were
+    /// withdrawn together with the invalidations between them.
     pub fn forget_all(&self, pubsub: &PubSub, id: u64) {
         let mut invalidation = Invalidation::of(None);
         for (other, tracker) in &mut self.lock().all {
@@ -284,10 +285,10 @@ impl Tracking {
         }
     }
 
-    /// Checks what always holds.
+    /// Checks the invariants.
     ///
     /// # Errors
-    /// A sentence that names the fault.
+    /// A sentence about what is wrong.
     pub fn check(&self) -> Result<(), String> {
         self.readers.check()?;
         let Clients { all, prefixes } = &*self.lock();

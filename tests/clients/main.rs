@@ -7,7 +7,7 @@
 //! CLIENTS_SERVER=redis-server cargo test --test clients  against a real Redis, where all must pass
 //! ```
 //!
-//! The checks of a client in another language are a script beside this file; the versions are in
+//! The checks of a client in another language are a script next to this file; the versions are in
 //! `requirements.txt` and `package.json`. `pip` and `npm` install them below `target/clients`, where they
 //! stay until those files change. Programs ([`redis_cli`], [`nutcracker`]) come from the PATH and are
 //! driven from here, like the [`redis_crate`].

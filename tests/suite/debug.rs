@@ -255,7 +255,7 @@ fn debug_commands_that_lock_everything_are_refused_in_a_transaction() {
 }
 
 #[test]
-fn monitors_are_not_shown_debug() {
+fn monitors_do_not_see_debug_commands() {
     let mut c = connect_with(&ALLOWED);
     let mut monitor = c.another();
     monitor.expect("MONITOR", "+OK");

@@ -20,7 +20,7 @@ fn connect_since(version: &str) -> Option<Client> {
     c.redis_at_least(version).then_some(c)
 }
 
-/// Waits until everything that expires within so many milliseconds has expired.
+/// Waits until everything that expires within this many milliseconds has expired.
 fn wait_ms(milliseconds: i64) {
     let expiry = unix_now_ms() + milliseconds;
     eventually("the expiry time has passed", || unix_now_ms() > expiry);

@@ -117,7 +117,7 @@ fn a_wrong_number_of_arguments_names_the_command_and_subcommand() {
 // ---- TIME, INFO --------------------------------------------------------------------------------------
 
 #[test]
-fn time_is_now() {
+fn time_returns_the_current_time() {
     let mut c = connect();
     let time = c.reply("TIME").into_items();
     let time: Vec<i64> = time.into_iter().map(|part| part.into_text().parse().unwrap()).collect();

@@ -190,7 +190,7 @@ fn command(home: &TempDir, args: &[&str]) -> Command {
     command
 }
 
-/// A directory for one test, removed when dropped: `data/` for the server, and its output beside that.
+/// A directory for one test, removed when dropped: `data/` for the server, and its output next to it.
 pub(crate) struct TempDir {
     path: PathBuf,
 }
