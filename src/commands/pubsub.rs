@@ -10,7 +10,7 @@ use super::docs::help;
 use super::options::wrong_subcommand_args;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
-use crate::watchers::pubsub::{Counts, Kind};
+use crate::watchers::pubsub::{Kind, SubscriptionCounts};
 
 const SHOWN: Flags = Flags::PUBSUB.or(Flags::ALWAYS);
 /// The flags of commands that subscribe and unsubscribe.
@@ -124,7 +124,13 @@ fn stop_listening(context: &mut Context, args: Args, reply: &mut Reply, kind: Ki
     Ok(())
 }
 
-fn confirm(reply: &mut Reply, kind: Kind, change: &str, name: Option<&[u8]>, counts: Counts) {
+fn confirm(
+    reply: &mut Reply,
+    kind: Kind,
+    change: &str,
+    name: Option<&[u8]>,
+    counts: SubscriptionCounts,
+) {
     let prefix = match kind {
         Kind::Channel => "",
         Kind::Pattern => "p",

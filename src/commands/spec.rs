@@ -75,7 +75,7 @@ impl Context<'_> {
     }
 }
 
-/// The function that runs a command; which variant it is makes the kind of the command.
+/// The function that runs a command. The variant is the kind of the command.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Reads its keys.

@@ -24,7 +24,7 @@
 //! - **One writer.** There is at most one, and while there is one, no other thread writes to the socket. A
 //!   writer that another client's thread started waits until the client's thread has finished its write.
 //!
-//! Locks: `turn`, held while the socket is written; then the queue, the last in the lock order, never held
+//! Locks: `write_lock`, held while the socket is written; then the queue, the last in the lock order, never held
 //! while the socket is written.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
@@ -45,7 +45,7 @@ pub struct Outbox {
     socket: Option<Arc<Socket>>,
     resp3: AtomicBool,
     closed: AtomicBool,
-    /// Bytes written to the socket. Counted while `turn` is held.
+    /// Bytes written to the socket. Counted while `write_lock` is held.
     pub sent: Arc<OwnCounter>,
     queue: Mutex<Queue>,
     /// Wakes the writer (there is work), and the client's thread (there is room, or the writer has ended).
@@ -53,7 +53,7 @@ pub struct Outbox {
     /// Whether there is a writer. Changed only while the queue is locked.
     has_writer: AtomicBool,
     /// Held while the socket is written.
-    turn: Mutex<()>,
+    write_lock: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -122,7 +122,7 @@ impl Outbox {
             queue: Mutex::default(),
             changed: Condvar::new(),
             has_writer: AtomicBool::new(false),
-            turn: Mutex::default(),
+            write_lock: Mutex::default(),
         }
     }
 
@@ -228,15 +228,15 @@ impl Outbox {
     /// writer.
     pub fn try_exclusive_write(&self) -> Option<MutexGuard<'_, ()>> {
         // Do not wait: a writer holds the lock as long as its client does not read.
-        let turn = self.turn.try_lock().ok()?;
-        (!self.has_writer.load(SeqCst)).then_some(turn)
+        let write_lock = self.write_lock.try_lock().ok()?;
+        (!self.has_writer.load(SeqCst)).then_some(write_lock)
     }
 
     /// Ends the connection from its own thread: closes it, waits until a write in progress has ended and is
     /// counted, which is soon with the socket closed, and frees what is not written.
     pub fn end(&self) {
         self.close();
-        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.write_lock.lock().unwrap_or_else(PoisonError::into_inner));
         self.free_backlog();
     }
 
@@ -254,7 +254,7 @@ impl Outbox {
     /// # Errors
     /// Those of the socket: the client is gone.
     pub fn try_write(&self, replies: &[u8]) -> io::Result<bool> {
-        let Some(_turn) = self.try_exclusive_write() else { return Ok(false) };
+        let Some(_write_lock) = self.try_exclusive_write() else { return Ok(false) };
         // Count first, so that a client that has read a reply finds it in the statistics.
         self.sent.add(replies.len() as u64);
         self.socket().map_or(Ok(()), |mut socket| socket.write_all(replies))?;
@@ -373,7 +373,7 @@ impl Outbox {
 
     fn write(&self, pieces: &[Piece]) -> io::Result<()> {
         let Some(mut socket) = self.socket() else { return Ok(()) };
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _write_lock = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut slices: Vec<IoSlice> = pieces.iter().map(|p| IoSlice::new(&p.bytes)).collect();
         let mut rest = &mut slices[..];
         while !rest.is_empty() {
@@ -517,7 +517,7 @@ mod tests {
     #[test]
     fn exclusive_write_does_not_wait_for_a_writer_whose_client_does_not_read() {
         let outbox = Outbox::new(None);
-        let _writing = outbox.turn.lock();
+        let _writing = outbox.write_lock.lock();
         assert!(outbox.try_exclusive_write().is_none());
     }
 

@@ -51,8 +51,8 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
     };
     // Writing to a String cannot fail.
     let bad = size - good;
-    let told = writeln!(report, "Bad from offset {good} on ({bad} bytes): {complaint}");
-    told.unwrap_or_default();
+    let report_written = writeln!(report, "Bad from offset {good} on ({bad} bytes): {complaint}");
+    report_written.unwrap_or_default();
     if fix && !locked {
         report.push_str("It is in use by a server, and is left as it is.\n");
         return Err(report);

@@ -15,8 +15,8 @@ use crate::net::socket::Socket;
 use crate::resp::Protocol;
 use crate::stats::Meter;
 use crate::store::Watcher;
-use crate::watchers::pubsub::Counts;
-use crate::watchers::tracking::{State, Tracked};
+use crate::watchers::pubsub::SubscriptionCounts;
+use crate::watchers::tracking::{Tracked, TrackingState};
 
 /// States of a client that `CLIENT LIST` shows as single letters.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -126,7 +126,11 @@ impl Client {
     }
 
     /// Its line in `CLIENT LIST`, without the line end: those of Redis's fields that mean something here.
-    pub(super) fn describe(&self, subscriptions: Counts, tracking: Option<State>) -> Vec<u8> {
+    pub(super) fn describe(
+        &self,
+        subscriptions: SubscriptionCounts,
+        tracking: Option<TrackingState>,
+    ) -> Vec<u8> {
         let (pieces, waiting_bytes) = self.outbox.backlog();
         let (addr, laddr) = self.addresses();
         let fd = self.outbox.socket().map_or(-1, Socket::fd);
@@ -172,8 +176,8 @@ impl Client {
         &self,
         state: &ClientState,
         changed: bool,
-        subscriptions: Counts,
-        tracking: Option<&State>,
+        subscriptions: SubscriptionCounts,
+        tracking: Option<&TrackingState>,
     ) -> String {
         let flags = state.client_flags;
         let letters = [

@@ -397,7 +397,7 @@ impl Shard {
 
     // ---- Checking ----
 
-    /// Checks the invariants in the shard of that index. (What `last_lsn` promises is left out: only
+    /// Checks the invariants of the shard with that index. (What `last_lsn` promises is left out: only
     /// the log knows it.) It takes time in proportion to the data.
     ///
     /// # Errors

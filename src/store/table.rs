@@ -137,7 +137,7 @@ impl Table {
         (expired, left.min().unwrap_or(i64::MAX))
     }
 
-    /// Checks the invariants in the table of the shard of that index.
+    /// Checks the invariants of the table, which is in the shard with that index.
     ///
     /// # Errors
     /// A sentence about what is wrong.

@@ -129,7 +129,7 @@ impl<'a, G: Guard> View<'a, G> {
         found
     }
 
-    /// Notes that a read did not find the key. If it is `held`, it has expired: a writer or the sweeper will
+    /// Records that a read did not find the key. If it is `held`, it has expired: a writer or the sweeper will
     /// remove it, but clients that cache it are notified now.
     #[inline]
     fn note_miss(&self, key: &[u8], access: Access, held: bool) {
@@ -344,7 +344,7 @@ impl WriteView<'_> {
         self.replaced(hashed, old, expires_at_ms);
     }
 
-    /// Notes what the key held before and when it expires now.
+    /// Records what the key held before and when it expires now.
     fn replaced(&mut self, key: HashedKey, old: Option<Entry>, expires_at_ms: Option<i64>) {
         self.env.note_expiry(key.shard(), expires_at_ms);
         if let Some(old) = old.as_ref().filter(|old| self.is_expired(old)) {
@@ -409,7 +409,7 @@ impl WriteView<'_> {
         self.env.config.database_count()
     }
 
-    /// Notes a keyspace event, if its class is enabled.
+    /// Records a keyspace event, if its class is enabled.
     #[inline(always)]
     pub fn notify(&mut self, class: EventClass, name: &'static str, key: &[u8]) {
         if self.env.config.notify_keyspace_events.has(class) {
@@ -423,8 +423,8 @@ impl WriteView<'_> {
         self.changes().events.push(event);
     }
 
-    /// Notes a `keymiss` event if the key, which the command has just read, does not exist. (For commands
-    /// that write: of commands that only read, every miss is noted.)
+    /// Records a `keymiss` event if the key, which the command has just read, does not exist. (For commands
+    /// that write. For commands that only read, every miss is recorded.)
     #[inline(always)]
     pub fn notify_if_missing(&mut self, key: &[u8]) {
         if self.env.config.notify_keyspace_events.has(EventClass::KEY_MISS) && !self.is_live(key) {
@@ -432,7 +432,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Notes the event for removed fields of a hash, and `del` if the hash is gone with its last field.
+    /// Records the event for removed fields of a hash, and `del` if the hash is gone with its last field.
     pub fn notify_removal(&mut self, name: &'static str, key: &[u8]) {
         self.notify(EventClass::HASH, name, key);
         if self.get(key, Access::Look).is_none() {
@@ -440,7 +440,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Notes the events that come before a key is set: `expired` if its old value had expired, and `new`.
+    /// Records the events that come before a key is set: `expired` if its old value had expired, and `new`.
     #[inline(always)]
     fn notify_insertion(&mut self, key: &[u8]) {
         let wanted = &self.env.config.notify_keyspace_events;
@@ -470,7 +470,7 @@ impl WriteView<'_> {
         }
     }
 
-    /// Notes that a key was modified, if any client caches what it reads.
+    /// Records that a key was modified, if any client caches what it reads.
     #[inline(always)]
     fn note_change(&mut self, key: &[u8]) {
         if self.env.is_tracked() {

@@ -42,7 +42,7 @@ pub enum Kind {
 
 /// The numbers of a client's subscriptions.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Counts {
+pub struct SubscriptionCounts {
     /// To channels.
     pub channels: usize,
     /// To patterns.
@@ -51,7 +51,7 @@ pub struct Counts {
     pub shards: usize,
 }
 
-impl Counts {
+impl SubscriptionCounts {
     /// The sum.
     pub fn total(self) -> usize {
         self.channels + self.patterns + self.shards
@@ -100,7 +100,13 @@ impl PubSub {
     // ---- Subscribing ----
 
     /// Subscribes a client, whose outbox must be holding or drained. Returns its subscriptions.
-    pub fn subscribe(&self, kind: Kind, name: &[u8], id: u64, outbox: &Arc<Outbox>) -> Counts {
+    pub fn subscribe(
+        &self,
+        kind: Kind,
+        name: &[u8],
+        id: u64,
+        outbox: &Arc<Outbox>,
+    ) -> SubscriptionCounts {
         let mut all = self.lock();
         let shared = all.receivers[kind as usize].get_key_value(name).map(|(name, _)| name.clone());
         let name = shared.unwrap_or_else(|| name.into());
@@ -113,7 +119,7 @@ impl PubSub {
     }
 
     /// Removes a subscription, if it exists. No message for it follows.
-    pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: u64) -> Counts {
+    pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: u64) -> SubscriptionCounts {
         let mut all = self.lock();
         self.remove(&mut all, kind, name, id);
         let counts = all.counts(id);
@@ -254,7 +260,7 @@ impl PubSub {
     // ---- Looking ----
 
     /// The numbers of the client's subscriptions.
-    pub fn counts(&self, id: u64) -> Counts {
+    pub fn counts(&self, id: u64) -> SubscriptionCounts {
         self.lock().counts(id)
     }
 
@@ -351,12 +357,14 @@ impl PubSub {
 }
 
 impl Subscriptions {
-    fn counts(&self, id: u64) -> Counts {
+    fn counts(&self, id: u64) -> SubscriptionCounts {
         let own = self.of_client.get(&id);
-        own.map_or_else(Counts::default, |[channels, patterns, shards]| Counts {
-            channels: channels.len(),
-            patterns: patterns.len(),
-            shards: shards.len(),
+        own.map_or_else(SubscriptionCounts::default, |[channels, patterns, shards]| {
+            SubscriptionCounts {
+                channels: channels.len(),
+                patterns: patterns.len(),
+                shards: shards.len(),
+            }
         })
     }
 }
@@ -373,7 +381,7 @@ mod tests {
             pubsub.subscribe(Kind::Channel, b"a", id, outbox);
             pubsub.subscribe(Kind::Pattern, b"a*", id, outbox);
             let counts = pubsub.subscribe(Kind::Shard, b"a", id, outbox);
-            assert_eq!(counts, Counts { channels: 1, patterns: 1, shards: 1 });
+            assert_eq!(counts, SubscriptionCounts { channels: 1, patterns: 1, shards: 1 });
         }
         let start = VisibleAt::Lsn(0);
         assert_eq!(pubsub.publish(b"a", b"x", &start), 4);

@@ -91,7 +91,7 @@ impl Mode {
 }
 
 /// What `CLIENT TRACKINGINFO` and `CLIENT LIST` show of a client that tracks.
-pub struct State {
+pub struct TrackingState {
     /// How it tracks.
     pub mode: Mode,
     /// The client to which it redirects was gone when there was something to send.
@@ -187,10 +187,14 @@ impl Tracking {
     }
 
     /// The state of a client, if it tracks.
-    pub fn state(&self, id: u64) -> Option<State> {
+    pub fn state(&self, id: u64) -> Option<TrackingState> {
         let clients = self.lock();
         let Tracker { mode, broken, prefixes, .. } = clients.all.get(&id)?;
-        Some(State { mode: *mode, broken: *broken, prefixes: prefixes.iter().cloned().collect() })
+        Some(TrackingState {
+            mode: *mode,
+            broken: *broken,
+            prefixes: prefixes.iter().cloned().collect(),
+        })
     }
 
     /// The numbers of clients that track, of keys that they have read, of pairs of a client and a key, and of
@@ -431,7 +435,7 @@ mod tests {
     }
 
     /// What the client was sent since the last call, without what is always the same.
-    fn told(outbox: &Outbox) -> String {
+    fn pushed(outbox: &Outbox) -> String {
         let mut reply = Reply::new(Protocol::Resp3);
         outbox.take_held(&mut reply, 0, true);
         let text = String::from_utf8_lossy(reply.bytes()).replace("\r\n", " ");
@@ -446,10 +450,10 @@ mod tests {
         place.read(2, &["a"]);
         place.change(&["a", "a", "c"], NOBODY);
         place.change(&["a"], NOBODY);
-        assert_eq!((told(&one), told(&other)), ("| *1 $1 a ".into(), "| *1 $1 a ".into()));
+        assert_eq!((pushed(&one), pushed(&other)), ("| *1 $1 a ".into(), "| *1 $1 a ".into()));
         place.tracking.deregister(1);
         place.change(&["b"], NOBODY);
-        assert_eq!(told(&one), "");
+        assert_eq!(pushed(&one), "");
         assert_eq!(place.counts(), [1, 0, 0, 0]);
     }
 
@@ -480,10 +484,10 @@ mod tests {
         let one = place.client(1, mode, &[b"a", b"b"]);
         let other = place.client(2, mode, &[b""]);
         place.change(&["c", "b1", "a2", "a1", "a2"], 2);
-        assert_eq!(told(&one), "| *2 $2 a1 $2 a2 | *1 $2 b1 ");
-        assert_eq!(told(&other), "");
+        assert_eq!(pushed(&one), "| *2 $2 a1 $2 a2 | *1 $2 b1 ");
+        assert_eq!(pushed(&other), "");
         place.change(&["c"], NOBODY);
-        assert_eq!((told(&one), told(&other)), (String::new(), "| *1 $1 c ".into()));
+        assert_eq!((pushed(&one), pushed(&other)), (String::new(), "| *1 $1 c ".into()));
     }
 
     #[test]
@@ -492,9 +496,9 @@ mod tests {
         let client = place.client(1, READS, &[]);
         place.config.set(&[(b"tracking-table-max-keys", b"2")]).expect("a setting");
         place.read(1, &["a", "b", "c", "d"]);
-        assert_eq!(told(&client).matches("| *1 ").count(), 2);
+        assert_eq!(pushed(&client).matches("| *1 ").count(), 2);
         place.change(&["a", "b", "c", "d"], NOBODY);
-        assert_eq!(told(&client).matches("| *1 ").count(), 2);
+        assert_eq!(pushed(&client).matches("| *1 ").count(), 2);
         place.config.set(&[(b"tracking-table-max-keys", b"0")]).expect("a setting");
         place.read(1, &["a", "b", "c", "d"]);
         assert_eq!(place.counts(), [1, 4, 4, 0]);
@@ -510,14 +514,14 @@ mod tests {
         let is_broken = || place.tracking.state(1).is_some_and(|state| state.broken);
         place.read(1, &["a"]);
         place.change(&["a"], NOBODY);
-        assert_eq!(told(&target), "", "it speaks RESP2 and has not subscribed");
+        assert_eq!(pushed(&target), "", "it speaks RESP2 and has not subscribed");
         target.set_protocol(Protocol::Resp3);
         drop(place.tracking.notify_all(&place.pubsub));
-        assert_eq!((told(&target), told(&own)), ("| _ ".into(), String::new()));
+        assert_eq!((pushed(&target), pushed(&own)), ("| _ ".into(), String::new()));
         assert!(!is_broken());
         drop(target);
         drop(place.tracking.notify_all(&place.pubsub));
-        assert_eq!(told(&own), ">2 $21 tracking-redir-broken :2 ");
+        assert_eq!(pushed(&own), ">2 $21 tracking-redir-broken :2 ");
         assert!(is_broken());
     }
 }

@@ -1,6 +1,6 @@
 //! The rules that a program can check: each test reads the files of the repository and starts no server.
 //!
-//! The reasons stand where the rules do: the layers in `src/lib.rs`, the lock order in
+//! The reasons are given where the rules apply: the layers in `src/lib.rs`, the lock order in
 //! `src/store/keyspace.rs`. The two lists in `README.md` are generated here: when one is out of date, the
 //! failing test prints the list to paste.
 
@@ -306,7 +306,7 @@ fn crate_paths(code: &str) -> BTreeSet<String> {
             found.insert(first_name(rest));
             continue;
         };
-        // The names of the list stand outside its inner braces.
+        // The names of the list are outside its inner braces.
         let (mut depth, mut names) = (1, String::new());
         for c in list.chars() {
             depth += i32::from(c == '{') - i32::from(c == '}');

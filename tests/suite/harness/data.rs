@@ -1,4 +1,4 @@
-//! Whole data sets: filling a server, dumping all that it holds, and reading the files of its log.
+//! Whole data sets: filling a server, dumping all of its data, and reading the files of its log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

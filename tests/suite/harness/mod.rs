@@ -1,4 +1,4 @@
-//! The ground of every test: a server of its own, a client that speaks raw RESP, and a textual form of
+//! What every test builds on: a server of its own, a client that speaks raw RESP, and a textual form of
 //! replies, so that a test reads like documentation.
 //!
 //! **The server.** [`connect`] starts the binary under test on a free port, in a directory of its own, and
