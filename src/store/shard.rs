@@ -251,11 +251,11 @@ impl Shard {
             && earliest_ms < now_ms
         {
             let hashed = HashedKey::new(&key);
+            let was_expired = self.has_expired(db, hashed, now_ms);
             let entry = self.table_mut(db).get_mut(hashed);
             let Some(Entry { value: Value::Hash(hash), .. }) = entry else {
                 unreachable!("a listed key holds a hash");
             };
-            let was_expired = hash.is_expired(now_ms);
             let fields = hash.take_expired(now_ms, left);
             left -= fields.len();
             let (now_earliest_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
@@ -266,7 +266,7 @@ impl Shard {
             } else {
                 WhatExpired::Fields(fields)
             };
-            // It does not matter how many fields of an expired hash are left.
+            // No client sees the fields that are left of an expired hash.
             if is_empty || !was_expired {
                 self.signal_modified(db, hashed);
             }

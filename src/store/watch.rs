@@ -6,7 +6,8 @@
 //!
 //! A change is what a client could notice. Setting a key to the value that it has is a change. A command that
 //! does nothing is not, and neither is the removal of a key that had already expired when it was watched. A
-//! key that expires after `WATCH` has changed, whether it is removed yet or not.
+//! key that expires after `WATCH` has changed, whether it is removed yet or not. The expiry of single fields
+//! is a change only when they are removed from the hash, as in Redis, even if they expired before `WATCH`.
 //!
 //! Invariants ([`Watches::check`]): no map and no list in it is empty; no connection watches a key
 //! twice; a key that had expired before it was watched is still there. The shard's lock guards its
@@ -226,16 +227,16 @@ mod tests {
         (shard, watcher)
     }
 
-    /// A shard in which `k` is a hash of that many fields in database 0, all of which have expired, and
-    /// a watcher of it.
-    fn watched_expired_hash(fields: usize) -> (Shard, Arc<Watcher>) {
+    /// A shard in which `k` in database 0 is a hash with this expiry and fields with these, and a watcher
+    /// of it.
+    fn watched_hash(expires_at_ms: Option<i64>, fields: &[Option<i64>]) -> (Shard, Arc<Watcher>) {
         let limits = PackedLimits { entries: 2, value_bytes: 9 };
         let mut hash = Hash::new();
-        for n in 0..fields {
-            hash.set_until(&[n as u8], b"", Some(NOW - 1), limits);
+        for (n, &expires_at_ms) in fields.iter().enumerate() {
+            hash.set_until(&[n as u8], b"", expires_at_ms, limits);
         }
         let (mut shard, watcher) = (Shard::default(), Arc::default());
-        shard.insert(0, key("k"), Entry::new(Value::Hash(hash.into()), None));
+        shard.insert(0, key("k"), Entry::new(Value::Hash(hash.into()), expires_at_ms));
         assert!(shard.watch(0, key("k"), &watcher, NOW));
         (shard, watcher)
     }
@@ -279,7 +280,7 @@ mod tests {
     #[test]
     fn removing_a_hash_that_had_expired_is_no_change_even_in_several_steps() {
         for fields in [1, 2, 9] {
-            let (mut shard, watcher) = watched_expired_hash(fields);
+            let (mut shard, watcher) = watched_hash(None, &vec![Some(NOW - 1); fields]);
             while shard.timed_hashes(0) > 0 {
                 shard.take_expired(NOW, 2);
                 assert!(!watcher.has_changed(), "{fields} fields");
@@ -289,6 +290,24 @@ mod tests {
             put(&mut shard, 0, None);
             assert!(watcher.has_changed());
         }
+    }
+
+    #[test]
+    fn removing_expired_fields_of_a_hash_whose_key_had_expired_is_no_change() {
+        let (mut shard, watcher) = watched_hash(Some(NOW - 1), &[Some(NOW - 1), None]);
+        shard.take_expired(NOW, usize::MAX);
+        assert!(!watcher.has_changed());
+        check(&shard);
+        put(&mut shard, 0, None);
+        assert!(watcher.has_changed());
+    }
+
+    #[test]
+    fn removing_expired_fields_of_a_live_hash_is_a_change() {
+        let (mut shard, watcher) = watched_hash(None, &[Some(NOW - 1), None]);
+        assert!(!shard.has_expired_since(0, key("k"), &watcher, NOW));
+        shard.take_expired(NOW, usize::MAX);
+        assert!(watcher.has_changed());
     }
 
     #[test]
