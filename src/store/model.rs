@@ -57,13 +57,13 @@ enum Content {
 struct Item {
     content: Content,
     expires_at_ms: Option<i64>,
-    /// The keyspace may still hold an expired field, whose removal may raise a watcher.
-    may_hold_expired: bool,
+    /// The keyspace still holds expired fields of the hash. Their removal raises its watchers.
+    holds_expired: bool,
 }
 
 impl Item {
     fn new(content: Content, expires_at_ms: Option<i64>) -> Item {
-        Item { content, expires_at_ms, may_hold_expired: false }
+        Item { content, expires_at_ms, holds_expired: false }
     }
 }
 
@@ -74,8 +74,6 @@ struct Client {
     places: Vec<Place>,
     /// A watched key has changed.
     changed: bool,
-    /// Whether its watcher is raised is unknown.
-    uncertain: bool,
 }
 
 struct Model {
@@ -116,16 +114,22 @@ impl Model {
             if let Content::Hash(fields) = &mut item.content {
                 let before = fields.len();
                 fields.retain(|_, (_, expires_at_ms)| !passed(*expires_at_ms));
-                item.may_hold_expired |= fields.len() < before;
+                item.holds_expired |= fields.len() < before;
             }
             let is_empty = matches!(&item.content, Content::Hash(fields) if fields.is_empty());
             if passed(item.expires_at_ms) || is_empty {
                 self.remove(&place);
-                continue;
+            } else {
+                self.items.insert(place, item);
             }
-            let watching = self.clients.iter_mut().filter(|c| c.places.contains(&place));
-            watching.for_each(|client| client.uncertain |= item.may_hold_expired);
-            self.items.insert(place, item);
+        }
+    }
+
+    /// The keyspace removes the expired fields of a hash.
+    fn drop_expired_fields(&mut self, place: &Place) {
+        let held = self.items.get_mut(place).map(|item| &mut item.holds_expired);
+        if held.is_some_and(std::mem::take) {
+            self.signal(place);
         }
     }
 
@@ -222,6 +226,7 @@ impl Model {
         let (name, limits) = (random_bytes(&mut self.random), view.packed_limits());
         let set = |hash: &mut Hash| hash.set_until(&name, &value, expires_at_ms, limits);
         let is_new = view.edit_or_make_hash(&place.1, set);
+        self.drop_expired_fields(place);
         let empty = || Item::new(Content::Hash(Fields::new()), None);
         match &mut self.items.entry(place.clone()).or_insert_with(empty).content {
             Content::String(_) => assert_eq!(is_new, Err(WrongType)),
@@ -236,6 +241,7 @@ impl Model {
 
     fn remove_field(&mut self, view: &mut WriteView, place: &Place, name: &[u8]) {
         let removed = view.edit_hash(&place.1, |hash| hash.remove(name));
+        self.drop_expired_fields(place);
         match self.items.get_mut(place).map(|item| &mut item.content) {
             None => assert_eq!(removed, Ok(None)),
             Some(Content::String(_)) => assert_eq!(removed, Err(WrongType)),
@@ -390,9 +396,8 @@ impl Run {
             _ => {}
         }
         let mut transaction = self.keyspace.transact(locks);
-        let Client { watcher, changed, uncertain, .. } = &self.model.clients[client];
-        let found = transaction.finds_changed(&places, watcher);
-        assert!(found == *changed || (*uncertain && found), "{places:?}: raised: {found}");
+        let Client { watcher, changed, .. } = &self.model.clients[client];
+        assert_eq!(transaction.finds_changed(&places, watcher), *changed, "{places:?}");
         for _ in 0..3 {
             let mut view = transaction.write(db, [key, other].into_iter());
             self.model.write(&mut view, key, other);
@@ -409,11 +414,10 @@ impl Run {
         let client = &mut self.model.clients[client];
         let is_new = self.keyspace.watch(place.0, &place.1, &client.watcher);
         if client.places.contains(&place) {
-            assert!(!is_new || client.changed || client.uncertain, "{place:?} is watched already");
+            assert!(!is_new || client.changed, "{place:?} is watched already");
             return;
         }
         assert!(is_new, "{place:?} is not watched yet");
-        client.uncertain |= self.model.items.get(&place).is_some_and(|i| i.may_hold_expired);
         client.places.push(place);
     }
 
@@ -438,12 +442,6 @@ impl Run {
                 }
             }
         }
-        let changed: Vec<Place> = self.model.items.keys().cloned().collect();
-        for place in changed.iter().filter(|(db, _)| [one, other].contains(db)) {
-            let may_hold_expired = self.model.items[place].may_hold_expired;
-            let watching = self.model.clients.iter_mut().filter(|c| c.places.contains(place));
-            watching.for_each(|client| client.uncertain |= may_hold_expired);
-        }
     }
 
     /// Removes what has expired. Then the keyspace holds exactly what the model does.
@@ -453,7 +451,8 @@ impl Run {
             model.expect_expired(expired);
             model.log(expired.iter().map(|expired| HashedKey::new(&expired.key).shard()))
         });
-        model.items.values_mut().for_each(|item| item.may_hold_expired = false);
+        let places: Vec<Place> = model.items.keys().cloned().collect();
+        places.iter().for_each(|place| model.drop_expired_fields(place));
         let mut fields = BTreeMap::new();
         keyspace.read_all(0).visit_databases(|db, table| {
             for (key, entry) in table.iter() {
