@@ -24,8 +24,8 @@
 //! - **One writer.** There is at most one, and while there is one, no other thread writes to the socket. A
 //!   writer that another client's thread started waits until the client's thread has finished its write.
 //!
-//! Locks: `write_lock`, held while the socket is written; then the queue, the last in the lock order, never held
-//! while the socket is written.
+//! Locks: `write_lock`, held while the socket is written; then the queue, the last in the lock order, never
+//! held while the socket is written.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};

@@ -129,8 +129,8 @@ impl<'a, G: Guard> View<'a, G> {
         found
     }
 
-    /// Records that a read did not find the key. If it is `held`, it has expired: a writer or the sweeper will
-    /// remove it, but clients that cache it are notified now.
+    /// Records that a read did not find the key. If it is `held`, it has expired: a writer or the sweeper
+    /// will remove it, but clients that cache it are notified now.
     #[inline]
     fn note_miss(&self, key: &[u8], access: Access, held: bool) {
         let is_event = access != Access::Peek
