@@ -1,9 +1,9 @@
 //! Respite is an in-memory database that speaks the Redis protocol. Each connection has a blocking thread,
 //! all threads share one table of keys that is cut into 4096 shards with a lock each, and every change goes
-//! into an append-only log before anyone is told of it. There is nothing but the standard library.
+//! into an append-only log before a client sees it. It uses nothing but the standard library.
 //!
-//! This page is the map. It starts with one command on its way, says where things are that a reader looks
-//! for, and ends with the modules. `respite --trace` prints the same walk for the commands that you send.
+//! This page is the map. It follows one command through the server, says where to find things, and ends with
+//! the modules and the errors. `respite --trace` prints the same walk for the commands that you send.
 //!
 //! # The life of a SET
 //!
@@ -21,15 +21,15 @@
 //!    Then the shard is unlocked.
 //! 6. When the input is drained, `Connection::send` flushes the log up to the highest LSN that the replies
 //!    show ([`aof::Aof::flush_to`]; under `appendfsync always` [`aof::Aof::sync_to`]), then writes all
-//!    replies with one system call. A thread syncs the log to disk within a second.
+//!    replies with one system call. Under `everysec`, a thread syncs the log once a second.
 //!
-//! A `GET` of that key by another client reads the shard's LSN in step 4, so its reply waits for the same
-//! flush: nobody ever sees what a crash could take back.
+//! A `GET` of that key by another client takes over the shard's LSN in step 5, so its reply waits for the
+//! same flush: no client sees a change that a crash of the server could take back.
 //!
 //! Inside `MULTI`, step 3 ends with a copy of the command in the session's queue. `EXEC` locks the shards of
 //! all queued commands together, takes steps 4 and 5 for each, and appends their records as one block. A
-//! replay of the log takes steps 2 to 5 without a client. All three run through the same function,
-//! `Call::run`.
+//! replay reads the log as in step 2 and runs its records without the checks of step 3; it appends nothing
+//! and notifies nobody. Plain commands, `EXEC` and a replay all go through `Call::run`.
 //!
 //! # Where is …
 //!
@@ -54,12 +54,12 @@
 //!
 //! # Lock order
 //!
-//! A thread that holds a lock of this list may take locks further down, never further up:
+//! A thread that holds one of these locks may take locks further down the list, never further up:
 //!
 //! 1. Shards, in ascending index: only [`store`] takes them.
 //! 2. A rewrite's output and the queue in front of it ([`aof`]).
-//! 3. Group commit, the log's files, pending records ([`aof`]). No lock is held during a sync, and the last
-//!    one is not held during a write.
+//! 3. Group commit, the log's files, pending records ([`aof`]). No lock is held during a sync, and
+//!    the lock on pending records is not held during a write either.
 //! 4. The registry of clients, then one client's state ([`session`]).
 //! 5. The table of tracked keys, then the clients that track ([`watchers::tracking`]).
 //! 6. Subscriptions or monitors ([`watchers::pubsub`]), then one client's queue ([`net::outbox`]).
@@ -67,7 +67,8 @@
 //!
 //! # Glossary
 //!
-//! * **row**: a line of the command table. **record**: a command as the log holds it.
+//! * **row**: a line of the command table. **record**: what one change adds to the log: a command, or several
+//!   that are appended as one piece.
 //! * **LSN**: log sequence number, the count of bytes appended to the log up to the end of a record.
 //! * **shard**: the keys that one lock guards. **view**: what a handler sees of the shards it may use.
 //! * **propagation**: what the log gets of a write: the command as it was sent, or its result.
@@ -77,9 +78,9 @@
 //! * **snapshot**: the keyspace at one point in time, saved shard by shard, each before its next change.
 //! * **tracked key**: a key that a client caches, and whose change invalidates the copy.
 //!
-//! # Modules, from the bottom up
+//! # Modules, lowest layer first
 //!
-//! A module uses only modules above it in this table; a test checks that. The last column marks the core,
+//! A module uses only modules in earlier rows; a test checks that. The last column marks the core,
 //! about 6,000 lines of code: read that in an afternoon, and skip the rest.
 //!
 //! | module | what it owns | the core |
@@ -89,9 +90,10 @@
 //! | [`config`] | the table of settings; log lines; `--trace` | |
 //! | [`resp`] | the protocol: bytes to arguments, answers to bytes | all |
 //! | [`net`] | a client's socket, how its thread waits, the order of its output | `socket`, `poll` |
-//! | [`store`] | the keyspace: shards, locks, views, values, expiry | all but the following |
-//! | | hashes, HyperLogLogs, watched and tracked keys, several or all shards at once | |
-//! | [`aof`] | the log: append, flush, sync, replay, rewrite | all but the rewrite |
+//! | [`store`] | the keyspace: shards, locks, views, values, expiry | all but: |
+//! | | `hash` `live` `hyperloglog` `watch` `readers` `transaction` `whole` | |
+//! | [`aof`] | the log: append, flush, sync, replay, rewrite | all but: |
+//! | | `rewrite` `snapshot` `progress` | |
 //! | [`watchers`] | subscribers and monitors; clients that cache what they read | |
 //! | [`session`] | one connection's state, the registry of all, what they share | all |
 //! | [`commands`] | the command table: a file per family | `lookup`, `spec`, `strings` |
@@ -100,7 +102,7 @@
 //!
 //! # Errors
 //!
-//! There are three families. A [`resp::CommandError`] is a reply, and the connection goes on. A
+//! There are four kinds. A [`resp::CommandError`] is a reply, and the connection goes on. A
 //! `ProtocolError` is a reply, and the connection is closed. An I/O error closes the connection. A
 //! panic ends its connection only, unless a shard was locked for writing: then it ends the process, because
 //! the log is right and memory may not be.

@@ -15,7 +15,7 @@
 //! # The format
 //!
 //! The log is a sequence of commands in the form in which clients send them: each is a RESP array of bulk
-//! strings, and there is nothing else. `SELECT n` precedes a record whenever the database changes, and
+//! strings. `SELECT n` precedes a record whenever the database changes, and
 //! always at the start of the file and after each start of the server. The log can be read with `less`
 //! and piped into a Redis with `redis-cli --pipe`, and Redis loads it as it is.
 //!
@@ -24,12 +24,13 @@
 //! *3\r\n$3\r\nSET\r\n$4\r\nname\r\n$5\r\nahmed\r\n
 //! ```
 //!
-//! A record says how the data changed, not what the client asked for. A command whose effect depends on
-//! time or chance is written as its result (`SET … PXAT`, not `SET … EX`). A key that expires is a `DEL`,
+//! A replay of a record makes the same change at any time. A command whose effect depends on time or chance
+//! is therefore written as its result (`SET … PXAT`, not `SET … EX`). A key that expires is a `DEL`,
 //! fields of a hash that expire are an `HDEL`. Changes that belong together are enclosed in `MULTI` and
 //! `EXEC`.
 //!
-//! Lines that begin with `#` are skipped: Redis writes time stamps in that form.
+//! Respite writes nothing else. When it reads a log, it skips lines that begin with `#`: Redis writes time
+//! stamps in that form.
 //!
 //! # The tail
 //!

@@ -138,6 +138,7 @@ impl Aof {
         let before = pending.push_uncopied(databases, record);
         let lsn = pending.appended;
         drop(pending);
+        trace!("Aof::append", "record of {} bytes, LSN {lsn}", record.len());
         // An error is not returned here: a reply needs a flush first, and that returns it.
         let written = files.write(&before);
         self.note_write(&files.write(record).and(written));

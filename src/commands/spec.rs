@@ -410,7 +410,11 @@ impl Command {
         complexity: &'static str,
         summary: &'static str,
     ) -> Command {
-        assert!(self.declares_its_keys(), "the syntax of this row has other keys than it declares");
+        assert!(
+            self.declares_its_keys(),
+            "the keys in this row's syntax are not those that it declares (a key is an argument \
+             named `...key`, `key1`, `source` or `destination`; call `doc` after the keys)"
+        );
         self.since = since;
         self.complexity = complexity;
         self.summary = summary;
@@ -776,7 +780,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "the syntax of this row has other keys than it declares")]
+    #[should_panic(expected = "the keys in this row's syntax are not those that it declares")]
     fn a_row_with_two_keys_that_declares_one_is_refused() {
         row("key newkey").key("RW").doc("1.0.0", "O(1)", "Renames a key.");
     }

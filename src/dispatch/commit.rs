@@ -1,8 +1,8 @@
-//! What happens after a command. Everything that depends on what the command did is done here, in one order,
-//! from its record and the [`Aftermath`](crate::store::Aftermath) of its view.
+//! What happens after the handler has run. Everyone who must learn what the command did is served here, in a
+//! fixed order, from the command's record and the [`Aftermath`](crate::store::Aftermath) of its view.
 //!
-//! The shards are still locked, so the log's order is memory's order, and watchers are notified of the
-//! changes of a key in the order in which they happened:
+//! Steps 1 to 5 happen while the shards are still locked. So the log's order is memory's order, and watchers
+//! are notified of the changes of a key in the order in which they happened:
 //!
 //! 1. the statistics: hits and misses;
 //! 2. the log: first what had expired, then the record of the command; shards and session remember its LSN;
@@ -12,12 +12,13 @@
 //! 5. monitors;
 //! 6. the shards are unlocked, and values that take long to free go to the thread that frees them.
 //!
-//! `WATCH` comes before all of this: the store raises the flags of watching connections at the moment it
-//! changes a key. A replica would be fed in step 2.
+//! `WATCH` comes before all of this: the store raises the flags of watching connections when it changes a
+//! key or, for a value that it lent to be changed in place, when the view gives up its aftermath. A replica
+//! would be fed in step 2.
 //!
-//! The messages of steps 3 to 5 carry the LSN up to which the log must be flushed before they are sent.
-//! Within a transaction that is the end of its block, which is not known yet: see
-//! [`VisibleAt`](crate::net::outbox::VisibleAt).
+//! Keyspace events and `MONITOR` lines carry the LSN up to which the log must be flushed before they are
+//! sent; within a transaction that is the end of its block, which is not known yet
+//! ([`VisibleAt`](crate::net::outbox::VisibleAt)). Invalidations do not wait: they reveal no data.
 
 use super::call::{Call, Scope};
 use crate::aof::Block;
@@ -65,7 +66,7 @@ impl Call<'_> {
         }
         trace!(
             "Call::commit",
-            "unlocks; the reply shows the log up to LSN {}", self.session.read_lsn
+            "commits; the reply shows the log up to LSN {}", self.session.read_lsn
         );
         drop(scope);
         if let Some(changes) = changes {

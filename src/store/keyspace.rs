@@ -241,7 +241,7 @@ impl Keyspace {
                 Held::Shared(self.shared(index))
             }
         };
-        let shards = match locks.shards() {
+        let shards: Vec<_> = match locks.shards() {
             LockPlan::AllExclusive => {
                 let all = self.lock_all().into_iter().map(Held::Exclusive);
                 all.enumerate().collect()
@@ -262,6 +262,7 @@ impl Keyspace {
                 shards.into_iter().map(|(index, written)| (index, hold(index, written))).collect()
             }
         };
+        trace!("Keyspace::transact", "locked {} shards for the transaction", shards.len());
         Transaction::new(&self.env, shards)
     }
 
