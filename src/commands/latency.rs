@@ -50,8 +50,10 @@ const COMMANDS: &[Command] = &[
 /// The histogram of each command, or of those that are named. A container's name stands for its subcommands.
 fn histogram(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let is_named = |row: &Command| {
-        let container = row.name.split_once('|').map_or("", |(container, _)| container);
-        args.len() == 2 || args.from(2).any(|arg| is(arg, row.name) || is(arg, container))
+        let container = row.name.split_once('|').map(|(container, _)| container);
+        let names =
+            |arg| is(arg, row.name) || container.is_some_and(|container| is(arg, container));
+        args.len() == 2 || args.from(2).any(names)
     };
     let stats = &context.server.stats;
     let tracked: Vec<_> = called(context.server)

@@ -155,11 +155,11 @@ const DEBUG_NOT_ALLOWED: CommandError = CommandError::new(
 /// Why it may not.
 #[inline(always)]
 fn admit(server: &Server, session: &Session, command: &Command) -> Outcome {
-    if !session.authenticated && !command.has(Flags::NO_AUTH) {
-        return Err(CommandError::new("NOAUTH Authentication required."));
-    }
     if command.has(Flags::PROTECTED) && !server.config.allows_debug(session.client.is_local()) {
         return Err(DEBUG_NOT_ALLOWED);
+    }
+    if !session.authenticated && !command.has(Flags::NO_AUTH) {
+        return Err(CommandError::new("NOAUTH Authentication required."));
     }
     if command.has(Flags::NO_MULTI) && session.multi.is_some() {
         return Err(CommandError::new("ERR Command not allowed inside a transaction"));

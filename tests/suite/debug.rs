@@ -27,6 +27,8 @@ fn debug_is_refused_unless_a_start_option_allows_it() {
         can't set immutable config";
     c.expect("CONFIG SET enable-debug-command yes", immutable);
     connect_with(&["--enable-debug-command", "local"]).expect("DEBUG SLEEP 0", "+OK");
+    // As in Redis, whoever must log in first learns that as well.
+    connect_with(&["--requirepass", "secret"]).expect("DEBUG SLEEP 0", REFUSED);
 }
 
 #[test]

@@ -587,6 +587,8 @@ fn latency_histograms_are_cumulative_with_doubling_limits() {
     assert!(found.iter().any(|(name, _)| name.to_string() == "\"config|get\""), "{found:?}");
     let Reply::Map(found) = c.reply("LATENCY HISTOGRAM config|get") else { panic!("no map") };
     assert_eq!(found.len(), 1);
+    let Reply::Map(found) = c.reply("LATENCY HISTOGRAM \"\"") else { panic!("no map") };
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]
