@@ -3,7 +3,7 @@
 //! A view is all that a handler gets of the keyspace. [`ReadView`] and [`WriteView`] are one type over two
 //! kinds of guard: methods that read are written once, and methods that change something exist only where the
 //! guard allows it. So a command that is declared as a read but changes something does not compile. Handlers
-//! cannot lock, and cannot reach a key that is not among those of their command.
+//! cannot lock. One that uses a key outside its locks panics, which ends the process if it could write.
 //!
 //! Expiry: to a reader, an expired key is absent, and so is an expired field ([`LiveHash`]). A writer that
 //! is about to change one removes it first. The view remembers that, so that the log gets a `DEL` or `HDEL`
@@ -309,7 +309,7 @@ impl WriteView<'_> {
         if !self.contains(key) {
             self.insert(key, Value::Hash(Box::default()), None);
         }
-        self.edit_hash(key, edit)?.ok_or(WrongType)
+        self.edit_hash(key, edit)?.ok_or(WrongType) // the key exists, so this is never None
     }
 
     /// Sets the key to the value, with that expiry time or none. If it held a value that had expired, the log
