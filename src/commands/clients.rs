@@ -295,12 +295,12 @@ fn reply_mode(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let session = &mut *context.session;
     match args[2].to_ascii_uppercase().as_slice() {
         b"ON" => {
-            session.replies = Replies::On;
+            session.delivery.replies = Replies::On;
             reply.ok();
         }
-        b"OFF" => session.replies = Replies::Off,
-        b"SKIP" if session.replies == Replies::Off => {}
-        b"SKIP" => session.replies = Replies::SkipNext,
+        b"OFF" => session.delivery.replies = Replies::Off,
+        b"SKIP" if session.delivery.replies == Replies::Off => {}
+        b"SKIP" => session.delivery.replies = Replies::SkipNext,
         _ => return Err(CommandError::SYNTAX),
     }
     Ok(())

@@ -46,7 +46,8 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
 
 fn ping(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     // In RESP2, a subscribed client expects arrays whose first element is the kind of message.
-    let as_message = context.session.subscriptions > 0 && reply.protocol == Protocol::Resp2;
+    let as_message =
+        context.session.listening.subscriptions > 0 && reply.protocol == Protocol::Resp2;
     match args.len() {
         1 | 2 if as_message => {
             reply.array(2);
@@ -82,13 +83,13 @@ fn select(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     // Messages that arrived before now go out before the reply.
-    context.session.drain_before_reply |= context.session.listens();
+    context.session.delivery.drain_before_reply |= context.session.listens();
     context.session.release(context.server);
     context.session.db = 0;
     context.session.authenticated = !context.server.wants_password();
     context.session.client.state().name.clear();
-    if context.session.replies != Replies::Skipped {
-        context.session.replies = Replies::On; // a reply that is being skipped stays skipped
+    if context.session.delivery.replies != Replies::Skipped {
+        context.session.delivery.replies = Replies::On; // a reply that is being skipped stays skipped
     }
     speak(context, reply, Protocol::Resp2);
     reply.simple("RESET");

@@ -69,9 +69,9 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         reply.truncate(start);
         reply.error(&error);
     }
-    if session.caching && session.multi.is_none() {
+    if session.listening.caching && session.multi.is_none() {
         // CLIENT CACHING applies to the next command or transaction that is not a CLIENT command.
-        session.caching = find_row(args).is_ok_and(|row| row.has(Flags::KEEPS_CACHING));
+        session.listening.caching = find_row(args).is_ok_and(|row| row.has(Flags::KEEPS_CACHING));
     }
     session.finish(reply, start, confirms);
 }
@@ -172,7 +172,7 @@ fn admit(server: &Server, session: &Session, command: &Command) -> Outcome {
     {
         return Err(format!("MISCONF Errors writing to the AOF file: {why}").into());
     }
-    if session.subscriptions > 0
+    if session.listening.subscriptions > 0
         && session.client.outbox.protocol() == Protocol::Resp2
         && !command.has(Flags::SUBSCRIBED)
     {

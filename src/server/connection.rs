@@ -217,7 +217,7 @@ impl Connection<'_> {
     /// Writes the replies, or queues them for the writer thread among the messages of others.
     fn put(&mut self) -> io::Result<()> {
         let outbox = &self.session.client.outbox;
-        for target in self.session.redirected.drain(..) {
+        for target in self.session.delivery.redirected.drain(..) {
             if target.claim_redirected() {
                 start_writer(self.server, &target)?;
             }

@@ -36,18 +36,10 @@ pub struct Session {
     pub write_lsn: u64,
     /// Its last command, as `CLIENT LIST` shows it.
     pub last_command: &'static str,
-    /// The number of its subscriptions. The registry of subscriptions knows which they are.
-    pub subscriptions: usize,
-    /// How it tracks the keys that it reads (`CLIENT TRACKING`), if it does.
-    pub tracking: Option<Mode>,
-    /// `CLIENT CACHING` applies to its next command or transaction.
-    pub caching: bool,
-    /// Outboxes of clients that it has redirected invalidations to; they need a writer thread.
-    pub redirected: Vec<Arc<Outbox>>,
-    /// Whether replies are sent (`CLIENT REPLY`).
-    pub replies: Replies,
-    /// Held messages go before the reply of the current command, not after it.
-    pub drain_before_reply: bool,
+    /// What it has asked to be notified of.
+    pub listening: Listening,
+    /// How replies and messages reach it.
+    pub delivery: Delivery,
     /// States that `CLIENT LIST` shows.
     pub client_flags: ClientFlags,
     /// Measures how long its commands take.
@@ -60,6 +52,29 @@ pub struct Session {
     pub watched: Vec<(usize, Vec<u8>)>,
     /// Where its commands come from.
     pub origin: Origin,
+}
+
+/// What a connection has asked to be notified of. The registries in [`crate::watchers`] have the details;
+/// this is what its own thread checks for each command.
+#[derive(Default)]
+pub struct Listening {
+    /// The number of its subscriptions.
+    pub subscriptions: usize,
+    /// How it tracks the keys that it reads (`CLIENT TRACKING`), if it does.
+    pub tracking: Option<Mode>,
+    /// `CLIENT CACHING` applies to its next command or transaction.
+    pub caching: bool,
+}
+
+/// How replies and messages reach a client.
+#[derive(Default)]
+pub struct Delivery {
+    /// Whether replies are sent (`CLIENT REPLY`).
+    pub replies: Replies,
+    /// Held messages go before the reply of the current command, not after it.
+    pub drain_before_reply: bool,
+    /// Outboxes of clients that it has redirected invalidations to; they need a writer thread.
+    pub redirected: Vec<Arc<Outbox>>,
 }
 
 /// Where commands come from, and so where their records go.
@@ -125,12 +140,8 @@ impl Session {
             read_lsn: 0,
             write_lsn: 0,
             last_command: "NULL",
-            subscriptions: 0,
-            tracking: None,
-            caching: false,
-            redirected: Vec::new(),
-            replies: Replies::On,
-            drain_before_reply: false,
+            listening: Listening::default(),
+            delivery: Delivery::default(),
             client_flags: ClientFlags::default(),
             timer: CommandTimer::default(),
             scratch: Cell::default(),
@@ -171,39 +182,43 @@ impl Session {
         self.multi = None;
         self.unwatch(&server.keyspace);
         server.stop_watching(self.client.id);
-        self.subscriptions = 0;
-        self.tracking = None;
-        self.caching = false;
+        self.listening = Listening::default();
         self.client_flags = ClientFlags::default();
     }
 
     /// Whether other threads may send it messages, so that a writer thread writes to its socket.
     pub fn listens(&self) -> bool {
-        self.subscriptions > 0 || self.client_flags.monitor || self.tracking.is_some()
+        self.listening.subscriptions > 0
+            || self.client_flags.monitor
+            || self.listening.tracking.is_some()
     }
 
     /// Ends `CLIENT TRACKING`.
     pub fn stop_tracking(&mut self, server: &Server) {
         server.discard(server.tracking.deregister(self.client.id));
-        self.tracking = None;
-        self.caching = false;
+        self.listening.tracking = None;
+        self.listening.caching = false;
     }
 
     /// Called after each command, whose reply starts at `start`. Drops the reply if `CLIENT REPLY` says so,
     /// and adds the messages that others sent meanwhile.
     pub fn finish(&mut self, reply: &mut Reply, start: usize, confirms: bool) {
-        if self.replies != Replies::On {
-            if matches!(self.replies, Replies::Off | Replies::Skipped) && !confirms {
+        if self.delivery.replies != Replies::On {
+            if matches!(self.delivery.replies, Replies::Off | Replies::Skipped) && !confirms {
                 reply.truncate(start);
             }
-            self.replies = match self.replies {
+            self.delivery.replies = match self.delivery.replies {
                 Replies::SkipNext => Replies::Skipped,
                 Replies::Skipped => Replies::On,
                 replies => replies,
             };
         }
-        if self.listens() || self.drain_before_reply {
-            let at = if std::mem::take(&mut self.drain_before_reply) { start } else { reply.len() };
+        if self.listens() || self.delivery.drain_before_reply {
+            let at = if std::mem::take(&mut self.delivery.drain_before_reply) {
+                start
+            } else {
+                reply.len()
+            };
             let held = self.client.outbox.take_held(reply, at, self.listens());
             self.read_lsn = self.read_lsn.max(held);
         }
@@ -222,9 +237,10 @@ impl Session {
 }
 
 /// Whether replies are sent (`CLIENT REPLY`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum Replies {
     /// They are sent.
+    #[default]
     On,
     /// They are dropped.
     Off,
