@@ -47,7 +47,7 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
 fn ping(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     // In RESP2, a subscribed client expects arrays whose first element is the kind of message.
     let as_message =
-        context.session.listening.subscriptions > 0 && reply.protocol == Protocol::Resp2;
+        context.session.client.outbox.listening.subscribes() && reply.protocol == Protocol::Resp2;
     match args.len() {
         1 | 2 if as_message => {
             reply.array(2);
@@ -82,8 +82,7 @@ fn select(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    // Messages that arrived before now go out before the reply.
-    context.session.delivery.drain_before_reply |= context.session.listens();
+    context.session.stops_listening();
     context.session.release(context.server);
     context.session.db = 0;
     context.session.authenticated = !context.server.wants_password();

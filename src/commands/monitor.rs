@@ -30,9 +30,8 @@ fn monitor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         return Err(CommandError::new("ERR MONITOR isn't allowed for DENY BLOCKING client"));
     }
     let session = &mut *context.session;
-    if !session.client_flags.monitor {
+    if !session.client.outbox.listening.monitors() {
         session.client.outbox.hold();
-        session.client_flags.monitor = true;
         context.server.pubsub.monitor(session.client.id, &session.client.outbox);
         reply.ok();
     }

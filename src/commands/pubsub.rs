@@ -89,7 +89,6 @@ fn listen(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> O
     client.outbox.hold(); // no message goes out before the confirmation
     for name in args.from(1) {
         let counts = context.server.pubsub.subscribe(kind, name, client.id, &client.outbox);
-        context.session.listening.subscriptions = counts.total();
         confirm(reply, kind, "subscribe", Some(name), counts);
     }
     Ok(())
@@ -109,8 +108,7 @@ fn sunsubscribe(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome
 
 fn stop_listening(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Outcome {
     let (pubsub, id) = (&context.server.pubsub, context.session.client.id);
-    // Messages that arrived before now go out before the confirmation.
-    context.session.delivery.drain_before_reply |= context.session.listens();
+    context.session.stops_listening();
     let all = if args.len() == 1 { pubsub.subscriptions_of(id, kind) } else { Vec::new() };
     if args.len() == 1 && all.is_empty() {
         confirm(reply, kind, "unsubscribe", None, pubsub.counts(id));
@@ -118,7 +116,6 @@ fn stop_listening(context: &mut Context, args: Args, reply: &mut Reply, kind: Ki
     }
     for name in args.from(1).chain(all.iter().map(AsRef::as_ref)) {
         let counts = pubsub.unsubscribe(kind, name, id);
-        context.session.listening.subscriptions = counts.total();
         confirm(reply, kind, "unsubscribe", Some(name), counts);
     }
     Ok(())

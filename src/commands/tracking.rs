@@ -122,8 +122,7 @@ pub(super) fn tracking(context: &mut Context, args: Args, reply: &mut Reply) -> 
     match &args[2] {
         word if is(word, "ON") => start(context, options)?,
         word if is(word, "OFF") => {
-            // Messages that arrived before now go out before the confirmation.
-            context.session.delivery.drain_before_reply |= context.session.listens();
+            context.session.stops_listening();
             context.session.stop_tracking(context.server);
         }
         _ => return Err(CommandError::SYNTAX),
@@ -134,24 +133,22 @@ pub(super) fn tracking(context: &mut Context, args: Args, reply: &mut Reply) -> 
 
 fn start(context: &mut Context, mut options: TrackingOptions) -> Outcome {
     let Context { server, session, .. } = context;
-    let mode = options.mode(session.listening.tracking)?;
-    let existing = server.tracking.state(session.client.id).map(|state| state.prefixes);
-    options.check_prefixes(&existing.unwrap_or_default())?;
+    let current = server.tracking.state(session.client.id);
+    let mode = options.mode(current.as_ref().map(|state| state.mode))?;
+    options.check_prefixes(&current.map(|state| state.prefixes).unwrap_or_default())?;
     if options.bcast && options.prefixes.is_empty() {
         options.prefixes.push(b""); // matches every key
     }
     let target = options.redirect.map(|client| client.outbox.clone());
     let client = &session.client;
     client.outbox.hold(); // no message goes out before the confirmation
-    session.delivery.drain_before_reply = false; // set if the same transaction turned tracking off
     server.tracking.start(client.id, &client.outbox, mode, target.as_ref(), &options.prefixes);
-    session.listening.tracking = Some(mode);
     session.delivery.redirected.extend(target);
     Ok(())
 }
 
 pub(super) fn caching(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let Some(mode) = context.session.listening.tracking else {
+    let Some(state) = context.server.tracking.state(context.session.client.id) else {
         return Err(CommandError::new(
             "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or \
              OPTOUT mode enabled",
@@ -168,10 +165,10 @@ pub(super) fn caching(context: &mut Context, args: Args, reply: &mut Reply) -> O
         ),
         _ => return Err(CommandError::SYNTAX),
     };
-    if mode.what != needed {
+    if state.mode.what != needed {
         return Err(CommandError::new(text));
     }
-    context.session.listening.caching = true;
+    context.session.caching = true;
     reply.ok();
     Ok(())
 }
@@ -179,13 +176,14 @@ pub(super) fn caching(context: &mut Context, args: Args, reply: &mut Reply) -> O
 /// Replies with the id of the connection that gets the notifications instead: 0 for none, -1 without
 /// tracking.
 pub(super) fn getredir(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.integer(context.session.listening.tracking.map_or(-1, |mode| mode.redirect as i64));
+    let state = context.server.tracking.state(context.session.client.id);
+    reply.integer(state.map_or(-1, |state| state.mode.redirect as i64));
     Ok(())
 }
 
 pub(super) fn info(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let state = context.server.tracking.state(context.session.client.id);
-    let caching = context.session.listening.caching;
+    let caching = context.session.caching;
     let mut flags = Vec::new();
     match &state {
         None => flags.push("off"),

@@ -165,10 +165,8 @@ impl Call<'_> {
     /// shards are locked, so the next change of the keys finds it.
     #[inline(always)]
     fn track_reads(&self) {
-        if let Some(mode) = self.session.listening.tracking
-            && mode.tracks_read(self.session.listening.caching)
-            && self.command.is_cacheable()
-        {
+        let listening = &self.session.client.outbox.listening;
+        if listening.tracks_reads(self.session.caching) && self.command.is_cacheable() {
             let keys = self.command.keys_of(self.args);
             self.server.tracking.add_reader(&self.server.pubsub, self.session.client.id, keys);
         }

@@ -69,9 +69,9 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         reply.truncate(start);
         reply.error(&error);
     }
-    if session.listening.caching && session.multi.is_none() {
+    if session.caching && session.multi.is_none() {
         // CLIENT CACHING applies to the next command or transaction that is not a CLIENT command.
-        session.listening.caching = find_row(args).is_ok_and(|row| row.has(Flags::KEEPS_CACHING));
+        session.caching = find_row(args).is_ok_and(|row| row.has(Flags::KEEPS_CACHING));
     }
     session.finish(reply, start, confirms);
 }
@@ -172,7 +172,7 @@ fn admit(server: &Server, session: &Session, command: &Command) -> Outcome {
     {
         return Err(format!("MISCONF Errors writing to the AOF file: {why}").into());
     }
-    if session.listening.subscriptions > 0
+    if session.client.outbox.listening.subscribes()
         && session.client.outbox.protocol() == Protocol::Resp2
         && !command.has(Flags::SUBSCRIBED)
     {
@@ -184,7 +184,7 @@ fn admit(server: &Server, session: &Session, command: &Command) -> Outcome {
         return Err(text.into());
     }
     // To Redis, a monitor is a kind of replica.
-    if session.client_flags.monitor
+    if session.client.outbox.listening.monitors()
         && (command.uses_keyspace() || command.has(Flags::MAY_REPLICATE))
     {
         return Err(CommandError::new("ERR Replica can't interact with the keyspace"));

@@ -28,7 +28,7 @@
 //! held while the socket is written.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub struct Outbox {
     socket: Option<Arc<Socket>>,
     resp3: AtomicBool,
     closed: AtomicBool,
+    /// What messages the client gets.
+    pub listening: Listening,
     /// Bytes written to the socket. Counted while `write_lock` is held.
     pub sent: Arc<OwnCounter>,
     queue: Mutex<Queue>,
@@ -54,6 +56,40 @@ pub struct Outbox {
     has_writer: AtomicBool,
     /// Held while the socket is written.
     write_lock: Mutex<()>,
+}
+
+/// What a client listens to. The registries in [`crate::watchers`] own these facts and alone write them, each
+/// while it is locked. The client's thread reads them before and after each command, without a lock.
+#[derive(Default)]
+pub struct Listening {
+    /// The number of its subscriptions.
+    pub subscriptions: AtomicUsize,
+    /// It is a monitor: it gets all commands.
+    pub monitors: AtomicBool,
+    /// It tracks keys (`CLIENT TRACKING`).
+    pub tracks: AtomicBool,
+    /// Whether a key that it reads is tracked: without `CLIENT CACHING` before the command, and with it.
+    pub tracks_reads: [AtomicBool; 2],
+}
+
+impl Listening {
+    /// Whether it listens to anything.
+    pub fn any(&self) -> bool {
+        self.subscribes() || self.monitors() || self.tracks.load(Relaxed)
+    }
+
+    pub fn subscribes(&self) -> bool {
+        self.subscriptions.load(Relaxed) > 0
+    }
+
+    pub fn monitors(&self) -> bool {
+        self.monitors.load(Relaxed)
+    }
+
+    /// Whether a key that it reads now is tracked. `caching` says whether it has sent `CLIENT CACHING`.
+    pub fn tracks_reads(&self, caching: bool) -> bool {
+        self.tracks_reads[usize::from(caching)].load(Relaxed)
+    }
 }
 
 #[derive(Default)]
@@ -81,6 +117,17 @@ struct Piece {
     bytes: Arc<[u8]>,
     /// When the client may see the piece.
     visible_at: VisibleAt,
+}
+
+/// What has become of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pushed {
+    /// The client will get it.
+    Queued,
+    /// It exceeds the output limit, so the client was disconnected.
+    CutOff,
+    /// The connection is ending.
+    Refused,
 }
 
 /// The LSN up to which the log must be flushed before a message may be written.
@@ -118,6 +165,7 @@ impl Outbox {
             socket,
             resp3: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            listening: Listening::default(),
             sent: Arc::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -142,11 +190,11 @@ impl Outbox {
 
     // ---- For other clients' threads ----
 
-    /// Sends a message to the client. Returns true if this exceeds the limit and disconnects the client.
-    pub fn push(&self, bytes: &Arc<[u8]>, visible_at: VisibleAt, limit: &OutputLimit) -> bool {
+    /// Sends a message to the client.
+    pub fn push(&self, bytes: &Arc<[u8]>, visible_at: VisibleAt, limit: &OutputLimit) -> Pushed {
         let mut queue = self.lock();
         if self.is_closed() || queue.closing {
-            return false;
+            return Pushed::Refused;
         }
         queue.bytes += bytes.len();
         let piece = Piece { bytes: bytes.clone(), visible_at };
@@ -156,7 +204,7 @@ impl Outbox {
             queue.pieces.push(piece);
             self.wake(&mut queue);
         }
-        self.cut_if_over(queue, limit)
+        if self.cut_if_over(queue, limit) { Pushed::CutOff } else { Pushed::Queued }
     }
 
     /// Disconnects the client if its queue exceeds the limit, and returns whether it did.
@@ -193,6 +241,11 @@ impl Outbox {
     /// Whether [`Outbox::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
+    }
+
+    /// Whether the client gets no more messages, because its connection ends.
+    pub fn is_ending(&self) -> bool {
+        self.lock().closing || self.is_closed()
     }
 
     /// The numbers of pieces and of bytes that are not written yet.
@@ -289,11 +342,15 @@ impl Outbox {
         }
     }
 
+    /// Accepts no more messages from now on: the replies that are sent next are the last ones.
+    pub fn refuse_messages(&self) {
+        self.lock().closing = true;
+    }
+
     /// Accepts no more messages, and waits until everything is written.
     pub fn drain_before_close(&self) {
-        let mut queue = self.lock();
-        queue.closing = true;
-        self.drain(queue);
+        self.refuse_messages();
+        self.drain(self.lock());
     }
 
     /// Waits until the writer, if there is one, has written everything and ended.
@@ -443,7 +500,7 @@ mod tests {
         config
     }
 
-    fn push(outbox: &Outbox, text: &str, lsn: u64, config: &Config) -> bool {
+    fn push(outbox: &Outbox, text: &str, lsn: u64, config: &Config) -> Pushed {
         let limit = &config.client_output_buffer_limit.pubsub;
         outbox.push(&text.as_bytes().into(), lsn.into(), limit)
     }
@@ -525,10 +582,11 @@ mod tests {
     fn exceeding_the_limit_ends_the_connection_whose_own_threads_free_the_queue() {
         let (outbox, config) = (Outbox::new(None), limited("pubsub 1k 0 0"));
         let uncounted = "x".repeat(UNCOUNTED_OUTPUT_BYTES);
-        assert!(!push(&outbox, &uncounted, 0, &config));
-        assert!(!push(&outbox, &"x".repeat(1000), 0, &config));
-        assert!(push(&outbox, "x", 0, &config) && outbox.is_closed());
-        assert!(!push(&outbox, "x", 0, &config), "it ends only once");
+        assert_eq!(push(&outbox, &uncounted, 0, &config), Pushed::Queued);
+        assert_eq!(push(&outbox, &"x".repeat(1000), 0, &config), Pushed::Queued);
+        assert_eq!(push(&outbox, "x", 0, &config), Pushed::CutOff);
+        assert!(outbox.is_closed());
+        assert_eq!(push(&outbox, "x", 0, &config), Pushed::Refused);
         assert_eq!(outbox.backlog().0, 3, "not freed by the thread that pushed");
         outbox.write_out(|_| Ok(()));
         assert_eq!(outbox.backlog(), (0, 0), "the writer frees it");
@@ -542,13 +600,13 @@ mod tests {
         let (outbox, config) = (Outbox::new(None), limited("pubsub 0 1 1"));
         let limit = &config.client_output_buffer_limit.pubsub;
         let large = "x".repeat(UNCOUNTED_OUTPUT_BYTES + 2);
-        assert!(!push(&outbox, &large, 0, &config));
+        assert_eq!(push(&outbox, &large, 0, &config), Pushed::Queued);
         let long_ago = Instant::now().checked_sub(Duration::from_secs(9)).expect("a time");
         outbox.lock().over_since = Some(long_ago);
         // Everything is written, so the time starts again.
         outbox.forget(large.len());
         assert!(!outbox.check(limit));
-        assert!(!push(&outbox, &large, 0, &config));
+        assert_eq!(push(&outbox, &large, 0, &config), Pushed::Queued);
         outbox.lock().over_since = Some(long_ago);
         assert!(outbox.check(limit));
     }

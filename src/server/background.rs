@@ -110,13 +110,12 @@ fn rewrite_if_due(server: &Server) {
     }
 }
 
-/// Closes connections that have been idle for longer than `timeout`. A subscriber, a monitor and a client
-/// that a pause holds back are not idle.
+/// Closes connections that have been idle for longer than `timeout`.
 fn close_idle(server: &Server) {
     let timeout = server.config.timeout.load(Relaxed);
     if timeout > 0 {
         for client in server.clients.all() {
-            if client.is_idle(timeout as u64) && server.pubsub.counts(client.id).total() == 0 {
+            if client.is_idle(timeout as u64) {
                 client.outbox.close();
             }
         }

@@ -118,8 +118,7 @@ impl Connection<'_> {
                     let error = CommandError::from(format!("ERR Protocol error: {error}"));
                     self.server.stats.errors.count(error.text());
                     self.reply.error(&error);
-                    self.session.closing = true;
-                    return self.send();
+                    return self.send_last();
                 }
             };
             input.consume(progress.used);
@@ -142,7 +141,7 @@ impl Connection<'_> {
                 self.answered += u64::from(self.reply.len() > before);
                 request.clear();
                 if self.session.closing {
-                    return self.send();
+                    return self.send_last();
                 }
                 if self.reply.len() >= REPLY_BYTES {
                     self.send()?;
@@ -184,6 +183,13 @@ impl Connection<'_> {
             return Err(io::ErrorKind::ConnectionAborted.into()); // it was killed
         }
         Ok(())
+    }
+
+    /// Sends the replies, after which the connection ends. A client that has read them knows that it gets no
+    /// more messages.
+    fn send_last(&mut self) -> io::Result<()> {
+        self.session.client.outbox.refuse_messages();
+        self.send()
     }
 
     /// Flushes the log up to what the replies show, then sends them.

@@ -21,8 +21,6 @@ use crate::watchers::tracking::{Tracked, TrackingState};
 /// States of a client that `CLIENT LIST` shows as single letters.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct ClientFlags {
-    /// It is a monitor: it gets all commands.
-    pub monitor: bool,
     /// Its command waits for the end of a pause.
     pub blocked: bool,
     /// `CLIENT NO-EVICT`.
@@ -108,10 +106,12 @@ impl Client {
         self.connected.elapsed().as_secs()
     }
 
-    /// Whether it has sent nothing for that long, and is not a monitor or held back by a pause.
+    /// Whether it has sent nothing for that long. A subscriber, a monitor and a client that a pause holds back
+    /// are not idle.
     pub fn is_idle(&self, seconds: u64) -> bool {
         let state = self.state();
-        let is_busy = state.client_flags.monitor || state.client_flags.blocked;
+        let listening = &self.outbox.listening;
+        let is_busy = listening.subscribes() || listening.monitors() || state.client_flags.blocked;
         !is_busy && state.last_active.elapsed().as_secs() >= seconds
     }
 
@@ -181,7 +181,7 @@ impl Client {
     ) -> String {
         let flags = state.client_flags;
         let letters = [
-            ('O', flags.monitor),
+            ('O', self.outbox.listening.monitors()),
             ('P', subscriptions.total() > 0),
             ('x', state.queued.is_some()),
             ('b', flags.blocked),

@@ -15,7 +15,6 @@ use crate::net::outbox::{Outbox, Promise, VisibleAt};
 use crate::resp::{Queue, Reply};
 use crate::stats::CommandTimer;
 use crate::store::Keyspace;
-use crate::watchers::tracking::Mode;
 
 pub use clients::{Client, ClientFlags, Clients};
 pub use server::Server;
@@ -36,10 +35,10 @@ pub struct Session {
     pub write_lsn: u64,
     /// Its last command, as `CLIENT LIST` shows it.
     pub last_command: &'static str,
-    /// What it has asked to be notified of.
-    pub listening: Listening,
     /// How replies and messages reach it.
     pub delivery: Delivery,
+    /// `CLIENT CACHING` applies to its next command or transaction.
+    pub caching: bool,
     /// States that `CLIENT LIST` shows.
     pub client_flags: ClientFlags,
     /// Measures how long its commands take.
@@ -54,25 +53,13 @@ pub struct Session {
     pub origin: Origin,
 }
 
-/// What a connection has asked to be notified of. The registries in [`crate::watchers`] have the details;
-/// this is what its own thread checks for each command.
-#[derive(Default)]
-pub struct Listening {
-    /// The number of its subscriptions.
-    pub subscriptions: usize,
-    /// How it tracks the keys that it reads (`CLIENT TRACKING`), if it does.
-    pub tracking: Option<Mode>,
-    /// `CLIENT CACHING` applies to its next command or transaction.
-    pub caching: bool,
-}
-
 /// How replies and messages reach a client.
 #[derive(Default)]
 pub struct Delivery {
     /// Whether replies are sent (`CLIENT REPLY`).
     pub replies: Replies,
-    /// Held messages go before the reply of the current command, not after it.
-    pub drain_before_reply: bool,
+    /// Where the held messages go although the client may listen no longer.
+    pub held: Option<Held>,
     /// Outboxes of clients that it has redirected invalidations to; they need a writer thread.
     pub redirected: Vec<Arc<Outbox>>,
 }
@@ -140,8 +127,8 @@ impl Session {
             read_lsn: 0,
             write_lsn: 0,
             last_command: "NULL",
-            listening: Listening::default(),
             delivery: Delivery::default(),
+            caching: false,
             client_flags: ClientFlags::default(),
             timer: CommandTimer::default(),
             scratch: Cell::default(),
@@ -182,22 +169,29 @@ impl Session {
         self.multi = None;
         self.unwatch(&server.keyspace);
         server.stop_watching(self.client.id);
-        self.listening = Listening::default();
+        self.caching = false;
         self.client_flags = ClientFlags::default();
     }
 
     /// Whether other threads may send it messages, so that a writer thread writes to its socket.
     pub fn listens(&self) -> bool {
-        self.listening.subscriptions > 0
-            || self.client_flags.monitor
-            || self.listening.tracking.is_some()
+        self.client.outbox.listening.any()
     }
 
     /// Ends `CLIENT TRACKING`.
     pub fn stop_tracking(&mut self, server: &Server) {
         server.discard(server.tracking.deregister(self.client.id));
-        self.listening.tracking = None;
-        self.listening.caching = false;
+        self.caching = false;
+    }
+
+    /// For a command that ends something that the client listens to. Messages that arrived before go out
+    /// before the confirmation; within a transaction all messages follow the reply of `EXEC`.
+    pub fn stops_listening(&mut self) {
+        if self.listens() {
+            let in_transaction = matches!(self.origin, Origin::Transaction(_));
+            self.delivery.held =
+                Some(if in_transaction { Held::AfterReply } else { Held::BeforeReply });
+        }
     }
 
     /// Called after each command, whose reply starts at `start`. Drops the reply if `CLIENT REPLY` says so,
@@ -213,12 +207,9 @@ impl Session {
                 replies => replies,
             };
         }
-        if self.listens() || self.delivery.drain_before_reply {
-            let at = if std::mem::take(&mut self.delivery.drain_before_reply) {
-                start
-            } else {
-                reply.len()
-            };
+        let held = self.delivery.held.take();
+        if self.listens() || held.is_some() {
+            let at = if held == Some(Held::BeforeReply) { start } else { reply.len() };
             let held = self.client.outbox.take_held(reply, at, self.listens());
             self.read_lsn = self.read_lsn.max(held);
         }
@@ -234,6 +225,15 @@ impl Session {
         state.watched = self.watched.len();
         state.client_flags = self.client_flags;
     }
+}
+
+/// Where messages go that arrived while a command ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// Before its reply.
+    BeforeReply,
+    /// After its reply.
+    AfterReply,
 }
 
 /// Whether replies are sent (`CLIENT REPLY`).

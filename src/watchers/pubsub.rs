@@ -23,7 +23,7 @@ use crate::config::events::EventClass;
 
 use crate::config::logger::log_line;
 use crate::config::{Config, OutputLimit};
-use crate::net::outbox::{Outbox, VisibleAt};
+use crate::net::outbox::{Outbox, Pushed, VisibleAt};
 use crate::resp::{Protocol, Reply};
 use crate::stats::Counter;
 use crate::store::Event;
@@ -113,6 +113,7 @@ impl PubSub {
         if all.of_client.entry(id).or_default()[kind as usize].insert(name.clone()) {
             let receivers = all.receivers[kind as usize].entry(name).or_default();
             receivers.insert(id, outbox.clone());
+            outbox.listening.subscriptions.fetch_add(1, SeqCst);
             self.subscription_count.fetch_add(1, SeqCst);
         }
         all.counts(id)
@@ -148,7 +149,9 @@ impl PubSub {
         }
         self.subscription_count.fetch_sub(1, SeqCst);
         if let Some(receivers) = all.receivers[kind as usize].get_mut(name) {
-            receivers.remove(&id);
+            if let Some(outbox) = receivers.remove(&id) {
+                outbox.listening.subscriptions.fetch_sub(1, SeqCst);
+            }
             if receivers.is_empty() {
                 all.receivers[kind as usize].remove(name);
             }
@@ -221,34 +224,37 @@ impl PubSub {
     }
 
     fn push(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>, visible_at: &VisibleAt) {
-        if outbox.push(bytes, visible_at.clone(), &self.config.client_output_buffer_limit.pubsub) {
-            self.note_cut_off(id);
-        }
+        let limit = &self.config.client_output_buffer_limit.pubsub;
+        self.note(id, outbox.push(bytes, visible_at.clone(), limit));
     }
 
-    /// Sends something to a client that need not be subscribed. It does not wait for the log.
-    pub fn send_to(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>) {
-        if outbox.push(bytes, 0.into(), self.limit_of(id)) {
-            self.note_cut_off(id);
-        }
+    /// Sends something to a client that need not be subscribed. It does not wait for the log. Returns false
+    /// if the client will not get it, because its connection ends.
+    pub fn send_to(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>) -> bool {
+        let pushed = outbox.push(bytes, 0.into(), self.limit_of(outbox));
+        self.note(id, pushed);
+        pushed == Pushed::Queued
     }
 
     /// The output limit of the client. As in Redis, tracking alone does not make it a subscriber.
-    fn limit_of(&self, id: u64) -> &OutputLimit {
+    fn limit_of(&self, outbox: &Outbox) -> &OutputLimit {
         let limits = &self.config.client_output_buffer_limit;
-        let subscribes = self.counts(id).total() > 0 || self.lock_monitors().contains_key(&id);
+        let subscribes = outbox.listening.subscribes() || outbox.listening.monitors();
         if subscribes { &limits.pubsub } else { &limits.normal }
     }
 
     /// Disconnects a client that has exceeded the soft limit for too long. Called regularly, for clients that
     /// get no more messages.
     pub fn enforce_limit(&self, id: u64, outbox: &Outbox) {
-        if outbox.check(self.limit_of(id)) {
-            self.note_cut_off(id);
+        if outbox.check(self.limit_of(outbox)) {
+            self.note(id, Pushed::CutOff);
         }
     }
 
-    fn note_cut_off(&self, id: u64) {
+    fn note(&self, id: u64, pushed: Pushed) {
+        if pushed != Pushed::CutOff {
+            return;
+        }
         self.cut_off.add(1);
         log_line!(
             self.config,
@@ -299,13 +305,16 @@ impl PubSub {
     pub fn monitor(&self, id: u64, outbox: &Arc<Outbox>) {
         let mut monitors = self.lock_monitors();
         monitors.insert(id, outbox.clone());
+        outbox.listening.monitors.store(true, SeqCst);
         self.monitored.store(true, SeqCst);
     }
 
     /// Removes a monitor.
     pub fn stop_monitoring(&self, id: u64) {
         let mut monitors = self.lock_monitors();
-        monitors.remove(&id);
+        if let Some(outbox) = monitors.remove(&id) {
+            outbox.listening.monitors.store(false, SeqCst);
+        }
         self.monitored.store(!monitors.is_empty(), SeqCst);
     }
 
@@ -328,11 +337,13 @@ impl PubSub {
     pub fn check(&self) -> Result<(), String> {
         let all = self.lock();
         let mut by_client = HashMap::<u64, [BTreeSet<Name>; 3]>::new();
+        let mut listening = BTreeMap::new();
         for (kind, channels) in all.receivers.iter().enumerate() {
             for (name, receivers) in channels {
                 ensure!(!receivers.is_empty(), "{} has no subscribers", name.escape_ascii());
-                for id in receivers.keys() {
+                for (id, outbox) in receivers {
                     by_client.entry(*id).or_default()[kind].insert(name.clone());
+                    listening.insert(*id, &outbox.listening.subscriptions);
                 }
             }
         }
@@ -341,6 +352,10 @@ impl PubSub {
         let sum: usize = of_client.keys().map(|id| all.counts(*id).total()).sum();
         let count = self.subscription_count.load(SeqCst);
         ensure!(sum == count, "{sum} subscriptions, counted: {count}");
+        for (id, shown) in listening {
+            let (shown, total) = (shown.load(SeqCst), all.counts(id).total());
+            ensure!(shown == total, "client {id} has {total} subscriptions and is told of {shown}");
+        }
         drop(all);
         let (monitors, monitored) = (self.lock_monitors(), self.is_monitored());
         ensure!(monitored != monitors.is_empty(), "{} monitors, flag {monitored}", monitors.len());

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::config::Config;
-use crate::net::outbox::Outbox;
+use crate::net::outbox::{Listening, Outbox};
 use crate::resp::{Protocol, Reply};
 use crate::store::{Garbage, Readers};
 use crate::text::ensure;
@@ -79,8 +79,16 @@ pub enum Tracked {
 }
 
 impl Mode {
-    /// Whether a read is tracked. `caching` says whether the client has sent `CLIENT CACHING`.
-    pub fn tracks_read(self, caching: bool) -> bool {
+    /// Shows the client's own thread that the client tracks in this mode, or that it no longer does.
+    fn show(self, listening: &Listening, tracks: bool) {
+        listening.tracks.store(tracks, SeqCst);
+        for (shown, caching) in listening.tracks_reads.iter().zip([false, true]) {
+            shown.store(tracks && self.tracks_reads(caching), SeqCst);
+        }
+    }
+
+    /// Whether a key that the client reads is tracked. `caching` says whether it has sent `CLIENT CACHING`.
+    fn tracks_reads(self, caching: bool) -> bool {
         match self.what {
             Tracked::Reads => true,
             Tracked::OptIn => caching,
@@ -159,6 +167,7 @@ impl Tracking {
             own.insert((*prefix).into());
             shared.entry((*prefix).into()).or_default().insert(id);
         }
+        mode.show(&outbox.listening, true);
         let (target, outbox) = (target.map(Arc::downgrade), outbox.clone());
         all.insert(id, Tracker { mode, outbox, target, broken: false, prefixes: own });
         self.prefix_count.store(shared.len(), SeqCst);
@@ -168,8 +177,11 @@ impl Tracking {
     /// Stops tracking for a client, if it tracks. The result may take long to free.
     pub fn deregister(&self, id: u64) -> Garbage {
         let mut clients = self.lock();
-        let prefixes = clients.all.remove(&id).map(|tracker| tracker.prefixes).unwrap_or_default();
-        for prefix in &prefixes {
+        let tracker = clients.all.remove(&id);
+        if let Some(tracker) = &tracker {
+            tracker.mode.show(&tracker.outbox.listening, false);
+        }
+        for prefix in tracker.iter().flat_map(|tracker| &tracker.prefixes) {
             if let Some(ids) = clients.prefixes.get_mut(prefix) {
                 ids.remove(&id);
                 if ids.is_empty() {
@@ -301,6 +313,8 @@ impl Tracking {
         ensure!(count == prefixes.len(), "{} prefixes, counted: {count}", prefixes.len());
         let mut by_prefix = BTreeMap::<Box<[u8]>, BTreeSet<u64>>::new();
         for (id, tracker) in all {
+            let shown = tracker.outbox.listening.tracks.load(SeqCst);
+            ensure!(shown, "client {id} tracks and is not told so");
             for prefix in &tracker.prefixes {
                 by_prefix.entry(prefix.clone()).or_default().insert(*id);
             }
@@ -327,24 +341,24 @@ impl Tracker {
             return;
         };
         let redirect = self.mode.redirect;
-        match target.upgrade().filter(|outbox| !outbox.is_closed()) {
-            Some(outbox) if outbox.protocol() == Protocol::Resp3 => {
-                pubsub.send_to(redirect, &outbox, invalidation.as_push());
+        let sent = target.upgrade().is_some_and(|target| {
+            if target.protocol() == Protocol::Resp3 {
+                pubsub.send_to(redirect, &target, invalidation.as_push())
+            } else if target.listening.subscribes() {
+                pubsub.send_to(redirect, &target, invalidation.as_message())
+            } else {
+                // A RESP2 client expects nothing but replies unless it subscribes.
+                !target.is_ending()
             }
-            // A RESP2 client expects nothing but replies unless it subscribes.
-            Some(outbox) if pubsub.counts(redirect).total() > 0 => {
-                pubsub.send_to(redirect, &outbox, invalidation.as_message());
-            }
-            Some(_) => {}
-            None => {
-                self.broken = true;
-                if self.outbox.protocol() == Protocol::Resp3 {
-                    let mut reply = Reply::new(Protocol::Resp3);
-                    reply.push(2);
-                    reply.bulk(b"tracking-redir-broken");
-                    reply.integer(redirect as i64);
-                    pubsub.send_to(id, &self.outbox, &reply.bytes().into());
-                }
+        });
+        if !sent {
+            self.broken = true;
+            if self.outbox.protocol() == Protocol::Resp3 {
+                let mut reply = Reply::new(Protocol::Resp3);
+                reply.push(2);
+                reply.bulk(b"tracking-redir-broken");
+                reply.integer(redirect as i64);
+                pubsub.send_to(id, &self.outbox, &reply.bytes().into());
             }
         }
     }

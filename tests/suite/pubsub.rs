@@ -337,6 +337,28 @@ fn a_transaction_may_subscribe_but_not_to_shard_channels() {
 }
 
 #[test]
+fn messages_of_a_transaction_follow_its_reply_even_if_it_unsubscribes() {
+    let mut w = connect();
+    let mut c = resp3(&w);
+    c.send_raw(
+        "MULTI\r\nSUBSCRIBE a\r\nPUBLISH a x\r\nUNSUBSCRIBE a\r\nEXEC\r\nPING\r\n\
+         MULTI\r\nPSUBSCRIBE a*\r\nPUBLISH a y\r\nPUNSUBSCRIBE\r\nEXEC\r\nPING\r\n",
+    );
+    c.next("+OK");
+    (0..3).for_each(|_| c.next("+QUEUED"));
+    c.next("[>[\"subscribe\", \"a\", :1], :1, >[\"unsubscribe\", \"a\", :0]]");
+    c.next(">[\"message\", \"a\", \"x\"]");
+    c.next("+PONG");
+    c.next("+OK");
+    (0..3).for_each(|_| c.next("+QUEUED"));
+    c.next("[>[\"psubscribe\", \"a*\", :1], :1, >[\"punsubscribe\", \"a*\", :0]]");
+    c.next(">[\"pmessage\", \"a*\", \"a\", \"y\"]");
+    c.next("+PONG");
+    w.expect("PUBLISH a z", ":0");
+    c.expect("PING", "+PONG");
+}
+
+#[test]
 fn client_reply_off_does_not_suppress_messages() {
     let mut c = connect();
     let mut s = resp3(&c);

@@ -739,6 +739,43 @@ fn a_redirection_to_a_closed_connection_is_broken() {
 }
 
 #[test]
+fn a_redirection_is_broken_as_soon_as_its_target_has_quit() {
+    let mut w = connect();
+    let mut c = resp3(&w);
+    for round in 0..100 {
+        let mut t = if round % 2 == 0 { resp3(&w) } else { w.another() };
+        let id = t.id();
+        if round % 4 == 1 {
+            t.expect(
+                "SUBSCRIBE __redis__:invalidate",
+                "[\"subscribe\", \"__redis__:invalidate\", :1]",
+            );
+        }
+        c.expect(&format!("CLIENT TRACKING ON REDIRECT {id}"), "+OK");
+        c.reply("GET a");
+        t.expect("QUIT", "+OK");
+        w.expect("SET a 1", "+OK");
+        assert_eq!(c.read_reply().to_string(), format!(">[\"tracking-redir-broken\", :{id}]"));
+        c.expect("CLIENT TRACKING OFF", "+OK");
+    }
+}
+
+#[test]
+fn an_invalidation_follows_the_reply_of_a_transaction_that_stops_tracking() {
+    let w = connect();
+    let mut c = resp3(&w);
+    c.expect("CLIENT TRACKING ON", "+OK");
+    c.reply("GET a");
+    c.send_raw("MULTI\r\nSET a 1\r\nCLIENT TRACKING OFF\r\nEXEC\r\nPING\r\n");
+    let mut read = || c.read_reply().to_string();
+    assert_eq!(read(), "+OK");
+    assert_eq!((read(), read()), ("+QUEUED".into(), "+QUEUED".into()));
+    assert_eq!(read(), "[+OK, +OK]");
+    assert_eq!(read(), ">[\"invalidate\", [\"a\"]]");
+    assert_eq!(read(), "+PONG");
+}
+
+#[test]
 fn a_client_may_redirect_to_itself() {
     let mut w = connect();
     let mut c = resp3(&w);
