@@ -25,16 +25,18 @@ impl<'a> Call<'a> {
     /// Runs the command. After an error, the caller removes what the command has put into the reply.
     pub(super) fn run(self, shards: &mut impl Shards, reply: &mut Reply) -> Outcome {
         let (command, args, db) = (self.command, self.args, self.session.db);
+        let touches = !self.session.client_flags.no_touch || command.has(Flags::ALWAYS_A_USE);
+        let replaying = matches!(self.session.origin, Origin::Replay);
         match command.handler {
             Handler::Read(handler) => {
-                let (lru, replaying) = self.view_options();
-                let view = shards.read(db, command.keys_of(args)).with(lru, replaying);
+                let view = shards.read(db, command.keys_of(args));
+                let view = view.touching(touches).replaying(replaying);
                 let outcome = handler(&view, args, reply);
                 self.commit(view, outcome.map(|()| Propagate::Nothing))
             }
             Handler::Write(handler) => {
-                let (lru, replaying) = self.view_options();
-                let mut view = shards.write(db, command.keys_of(args)).with(lru, replaying);
+                let view = shards.write(db, command.keys_of(args));
+                let mut view = view.touching(touches).replaying(replaying);
                 let change = handler(&mut view, args, reply);
                 self.commit(view, change)
             }
@@ -68,17 +70,10 @@ impl<'a> Call<'a> {
     pub(super) fn commit_without_keys(self, outcome: Outcome) -> Outcome {
         self.commit(NoKeys, outcome.map(|()| Propagate::Nothing))
     }
-
-    /// Whether lookups may count as uses of the keys, and whether the log is being replayed.
-    #[inline(always)]
-    fn view_options(&self) -> (bool, bool) {
-        let lru = !self.session.client_flags.no_touch || self.command.has(Flags::ALWAYS_A_USE);
-        (lru, matches!(self.session.origin, Origin::Replay))
-    }
 }
 
 /// The shards that a command has locked.
-pub(super) trait Scope {
+pub(super) trait Locked {
     /// The highest LSN of the changes that the command may have seen.
     fn last_lsn(&self) -> u64;
     /// The log has every change of these shards up to that LSN.
@@ -88,7 +83,7 @@ pub(super) trait Scope {
     fn finish(&mut self, changed: bool) -> Aftermath;
 }
 
-impl Scope for ReadView<'_> {
+impl Locked for ReadView<'_> {
     fn last_lsn(&self) -> u64 {
         ReadView::last_lsn(self)
     }
@@ -102,7 +97,7 @@ impl Scope for ReadView<'_> {
     }
 }
 
-impl Scope for WriteView<'_> {
+impl Locked for WriteView<'_> {
     fn last_lsn(&self) -> u64 {
         WriteView::last_lsn(self)
     }
@@ -116,7 +111,7 @@ impl Scope for WriteView<'_> {
     }
 }
 
-impl Scope for ReadAll<'_> {
+impl Locked for ReadAll<'_> {
     fn last_lsn(&self) -> u64 {
         ReadAll::last_lsn(self)
     }
@@ -130,7 +125,7 @@ impl Scope for ReadAll<'_> {
     }
 }
 
-impl Scope for WriteAll<'_> {
+impl Locked for WriteAll<'_> {
     fn last_lsn(&self) -> u64 {
         WriteAll::last_lsn(self)
     }
@@ -147,7 +142,7 @@ impl Scope for WriteAll<'_> {
 /// For commands about the connection or the server, which lock no shard.
 struct NoKeys;
 
-impl Scope for NoKeys {
+impl Locked for NoKeys {
     fn last_lsn(&self) -> u64 {
         0
     }

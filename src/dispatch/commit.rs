@@ -20,7 +20,7 @@
 //! sent; within a transaction that is the end of its block, which is not known yet
 //! ([`VisibleAt`](crate::net::outbox::VisibleAt)). Invalidations do not wait: they reveal no data.
 
-use super::call::{Call, Scope};
+use super::call::{Call, Locked};
 use crate::aof::Block;
 use crate::commands::spec::{Change, Flags, Outcome};
 use crate::commands::{Propagate, monitor};
@@ -40,25 +40,25 @@ impl Call<'_> {
     /// Takes the steps above and unlocks the shards. (Inlined, because most commands leave nothing but a
     /// record.)
     #[inline(always)]
-    pub(super) fn commit(mut self, mut scope: impl Scope, change: Change) -> Outcome {
+    pub(super) fn commit(mut self, mut locked: impl Locked, change: Change) -> Outcome {
         let (propagate, outcome) = match change {
             Ok(propagate) => (propagate, Ok(())),
             Err(error) => (Propagate::Nothing, Err(error)),
         };
-        let aftermath = scope.finish(propagate != Propagate::Nothing);
+        let aftermath = locked.finish(propagate != Propagate::Nothing);
         self.session.client.meter.looked_up(aftermath.lookups);
         if let Some(changes) = &aftermath.changes {
             for expired in &changes.expired {
-                scope.set_logged(self.log_expired(expired));
+                locked.set_logged(self.log_expired(expired));
             }
         }
         if propagate != Propagate::Nothing {
-            scope.set_logged(self.log(propagate));
+            locked.set_logged(self.log(propagate));
         }
-        self.session.read_lsn = self.session.read_lsn.max(scope.last_lsn());
+        self.session.read_lsn = self.session.read_lsn.max(locked.last_lsn());
         let mut changes = aftermath.changes;
         if let Some(changes) = &mut changes {
-            self.notify(changes, scope.last_lsn());
+            self.notify(changes, locked.last_lsn());
         }
         self.track_reads();
         if self.server.pubsub.is_monitored() {
@@ -68,7 +68,7 @@ impl Call<'_> {
             "Call::commit",
             "commits; the reply shows the log up to LSN {}", self.session.read_lsn
         );
-        drop(scope);
+        drop(locked);
         if let Some(changes) = changes {
             self.server.discard(changes.garbage);
         }

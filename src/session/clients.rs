@@ -106,8 +106,8 @@ impl Client {
         self.connected.elapsed().as_secs()
     }
 
-    /// Whether it has sent nothing for that long. A subscriber, a monitor and a client that a pause holds back
-    /// are not idle.
+    /// Whether it has sent nothing for that long. A subscriber, a monitor and a client that a pause holds
+    /// back are not idle.
     pub fn is_idle(&self, seconds: u64) -> bool {
         let state = self.state();
         let listening = &self.outbox.listening;

@@ -55,7 +55,7 @@ pub struct View<'a, G> {
     /// Unix time in milliseconds; 0 until it is first needed.
     now_ms: Cell<i64>,
     /// Whether a lookup may count as a use of the key. Not with `CLIENT NO-TOUCH`.
-    lru: bool,
+    touches: bool,
     /// The log is being replayed, and nothing expires by itself: a key that has expired by now may get a
     /// later expiry time further on in the log, and a key that did expire has a `DEL` there.
     replaying: bool,
@@ -72,7 +72,7 @@ pub type WriteView<'a> = View<'a, Exclusive<'a>>;
 impl<'a, G: Guard> View<'a, G> {
     pub(super) fn new(env: &'a Environment, db: usize, guards: Guards<'a, G>) -> View<'a, G> {
         let (now_ms, lookups, changes) = (Cell::new(0), Cell::new((0, 0)), Cell::new(None));
-        View { env, guards, db, now_ms, lru: true, replaying: false, lookups, changes }
+        View { env, guards, db, now_ms, touches: true, replaying: false, lookups, changes }
     }
 
     /// Sets the time that the command sees.
@@ -81,10 +81,16 @@ impl<'a, G: Guard> View<'a, G> {
         self
     }
 
-    /// Sets whether lookups may count as uses of the keys, and whether the log is being replayed.
+    /// Sets whether a lookup may count as a use of the key.
     #[inline(always)]
-    pub fn with(self, lru: bool, replaying: bool) -> View<'a, G> {
-        View { lru, replaying, ..self }
+    pub fn touching(self, touches: bool) -> View<'a, G> {
+        View { touches, ..self }
+    }
+
+    /// Sets whether the log is being replayed.
+    #[inline(always)]
+    pub fn replaying(self, replaying: bool) -> View<'a, G> {
+        View { replaying, ..self }
     }
 
     /// The time that the command sees: Unix time in milliseconds.
@@ -123,7 +129,7 @@ impl<'a, G: Guard> View<'a, G> {
                 self.note_miss(key, access, held.is_some());
             }
         }
-        if self.lru && matches!(access, Access::Use | Access::Answer) {
+        if self.touches && matches!(access, Access::Use | Access::Answer) {
             found.inspect(|entry| entry.mark_used(self.env.second()));
         }
         found
@@ -272,23 +278,23 @@ impl WriteView<'_> {
             Some(Value::Hash(hash)) => hash,
             Some(_) => return Err(WrongType),
         };
-        let was_ms = hash.earliest_ms();
-        let expired = match was_ms {
-            Some(was_ms) if was_ms < now_ms => hash.take_expired(now_ms, usize::MAX),
+        let old_ms = hash.earliest_ms();
+        let expired = match old_ms {
+            Some(old_ms) if old_ms < now_ms => hash.take_expired(now_ms, usize::MAX),
             _ => Vec::new(),
         };
         let result = edit(hash);
-        let (is_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
+        let (new_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
-        shard.relist(db, key, was_ms, is_ms);
+        shard.relist(db, key, old_ms, new_ms);
         if !expired.is_empty() {
             shard.signal_modified(db, hashed);
             self.notify(EventClass::HASH, "hexpired", key);
             let what = WhatExpired::Fields(expired);
             self.changes().expired.push(Expired { db, key: key.into(), what });
         }
-        self.env.note_expiry(hashed.shard(), is_ms);
+        self.env.note_expiry(hashed.shard(), new_ms);
         if is_empty {
             let (shard, hashed) = self.locate_mut(key);
             let old = shard.remove(db, hashed);
@@ -529,13 +535,13 @@ impl WriteView<'_> {
 
     /// The entry, even if it has expired.
     fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let (db, lru, second) = (self.db, self.lru, self.env.second());
+        let (db, touches, second) = (self.db, self.touches, self.env.second());
         if self.locate(key).0.is_watched() || self.env.is_tracked() {
             self.changes().lent.push((db, key.to_vec()));
         }
         let (shard, key) = self.locate_mut(key);
         let entry = shard.table_mut(db).get_mut(key)?;
-        if lru {
+        if touches {
             entry.mark_used(second);
         }
         Some(entry)

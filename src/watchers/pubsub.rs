@@ -354,7 +354,10 @@ impl PubSub {
         ensure!(sum == count, "{sum} subscriptions, counted: {count}");
         for (id, shown) in listening {
             let (shown, total) = (shown.load(SeqCst), all.counts(id).total());
-            ensure!(shown == total, "client {id} has {total} subscriptions and is told of {shown}");
+            ensure!(
+                shown == total,
+                "client {id} has {total} subscriptions, its outbox says {shown}"
+            );
         }
         drop(all);
         let (monitors, monitored) = (self.lock_monitors(), self.is_monitored());

@@ -314,7 +314,7 @@ impl Tracking {
         let mut by_prefix = BTreeMap::<Box<[u8]>, BTreeSet<u64>>::new();
         for (id, tracker) in all {
             let shown = tracker.outbox.listening.tracks.load(SeqCst);
-            ensure!(shown, "client {id} tracks and is not told so");
+            ensure!(shown, "client {id} tracks, but its outbox says no");
             for prefix in &tracker.prefixes {
                 by_prefix.entry(prefix.clone()).or_default().insert(*id);
             }
