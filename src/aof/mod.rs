@@ -15,13 +15,14 @@
 //! # The format
 //!
 //! The log is a sequence of commands in the form in which clients send them: each is a RESP array of bulk
-//! strings. `SELECT n` precedes a record whenever the database changes, and
-//! always at the start of the file and after each start of the server. The log can be read with `less`
-//! and piped into a Redis with `redis-cli --pipe`, and Redis loads it as it is.
+//! strings. The file begins in database 0; `SELECT n` precedes a record whenever the
+//! database changes, and the first one after a start of the server or of a rewrite. The log can be read with
+//! `less` and piped into a Redis with `redis-cli --pipe`, and Redis loads it as it is.
 //!
 //! ```text
-//! *2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n
 //! *3\r\n$3\r\nSET\r\n$4\r\nname\r\n$5\r\nahmed\r\n
+//! *2\r\n$6\r\nSELECT\r\n$1\r\n7\r\n
+//! *3\r\n$3\r\nSET\r\n$3\r\nday\r\n$6\r\nSunday\r\n
 //! ```
 //!
 //! A replay of a record makes the same change at any time. A command whose effect depends on time or chance

@@ -4,6 +4,7 @@
 //! for the disk; the rewriting thread writes them. A writer writes only when too much is queued, which bounds
 //! the memory. Lock order: `output`, then `queue`, both below the shards.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -28,37 +29,42 @@ pub(super) struct SnapshotWriter {
 
 #[derive(Default)]
 struct Queue {
-    /// The records of each shard, beginning with a `SELECT`.
-    shards: Vec<Vec<u8>>,
+    /// The records of each shard, by database: so few `SELECT`s are needed.
+    databases: BTreeMap<usize, Vec<Vec<u8>>>,
     bytes: usize,
 }
 
 struct Output {
     file: File,
+    /// The database that is selected after the last record.
+    db: usize,
     /// A failure that a client's thread met and cannot return. The rewriting thread returns it.
     error: Option<io::Error>,
 }
 
 impl SnapshotWriter {
     pub(super) fn new(file: File) -> SnapshotWriter {
-        let output = Mutex::new(Output { file, error: None });
+        let output = Mutex::new(Output { file, db: 0, error: None });
         SnapshotWriter { queue: Mutex::default(), output }
     }
 
     /// Encodes a shard, which the caller has locked, and queues it.
     pub(super) fn save(&self, shard: &Shard) {
         // Encoded before the lock is taken, so that writers do not wait for one another's shards.
-        let mut records = Vec::new();
+        let mut encoded = Vec::new();
         for db in 0..shard.databases() {
             let Some(table) = shard.table(db).filter(|table| !table.is_empty()) else { continue };
-            encode(&mut records, &[b"SELECT", db.to_string().as_bytes()]);
+            let mut records = Vec::new();
             for (key, entry) in table.iter() {
                 encode_entry(&mut records, key, entry);
             }
+            encoded.push((db, records));
         }
         let mut queue = lock(&self.queue);
-        queue.bytes += records.len();
-        queue.shards.push(records);
+        for (db, records) in encoded {
+            queue.bytes += records.len();
+            queue.databases.entry(db).or_default().push(records);
+        }
         let too_much = queue.bytes > QUEUED_BYTES;
         drop(queue);
         if too_much && let Err(error) = self.write_if_more_than(QUEUED_BYTES) {
@@ -81,7 +87,18 @@ impl SnapshotWriter {
         }
         let taken = std::mem::take(&mut *queue);
         drop(queue);
-        taken.shards.iter().try_for_each(|records| output.file.write_all(records))?;
+        let Output { file, db: selected, .. } = &mut *output;
+        // The selected database comes first.
+        let (before, after) =
+            (taken.databases.range(..*selected), taken.databases.range(*selected..));
+        for (db, shards) in after.chain(before) {
+            if std::mem::replace(selected, *db) != *db {
+                let mut select = Vec::new();
+                encode(&mut select, &[b"SELECT", db.to_string().as_bytes()]);
+                file.write_all(&select)?;
+            }
+            shards.iter().try_for_each(|records| file.write_all(records))?;
+        }
         Ok(taken.bytes)
     }
 }

@@ -121,12 +121,10 @@ impl LogFile for FakeFile {
     }
 }
 
-/// A log on a new disk. It begins with a `SELECT 0` that has not been flushed.
+/// A log on a new disk.
 fn aof() -> io::Result<(Aof, Arc<Disk>)> {
     let disk = Arc::new(Disk::default());
-    let aof = Aof::new(disk.file())?;
-    aof.append(0, b"");
-    Ok((aof, disk))
+    Ok((Aof::new(disk.file())?, disk))
 }
 
 /// Waits for threads that return results; the first error is the result.
@@ -137,8 +135,6 @@ fn join_all<'a, T>(
     threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
 }
 
-const SELECT_0: &str = "*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n";
-
 #[test]
 fn records_wait_for_the_flush_and_a_select_comes_where_the_database_changes() -> io::Result<()> {
     let (aof, disk) = aof()?;
@@ -148,7 +144,7 @@ fn records_wait_for_the_flush_and_a_select_comes_where_the_database_changes() ->
     let lsn = aof.append(12, b"d");
     assert_eq!(disk.text(), "");
     aof.flush_to(lsn)?;
-    let expected = format!("{SELECT_0}ab*2\r\n$6\r\nSELECT\r\n$2\r\n12\r\ncd");
+    let expected = "ab*2\r\n$6\r\nSELECT\r\n$2\r\n12\r\ncd";
     assert_eq!(disk.text(), expected);
     assert_eq!(lsn, expected.len() as u64);
     assert_eq!(aof.size(), (lsn, 0));
@@ -166,11 +162,11 @@ fn without_a_file_everything_succeeds_and_nothing_is_kept() -> io::Result<()> {
     let aof = Aof::new(disk.file())?;
     aof.append(0, b"a");
     aof.close()?;
-    assert_eq!(disk.text(), format!("{SELECT_0}a"));
-    assert_eq!(disk.lengths(), (24, 24));
+    assert_eq!(disk.text(), "a");
+    assert_eq!(disk.lengths(), (1, 1));
     assert_eq!(aof.append(0, b"b"), 0);
     aof.flush()?;
-    assert_eq!(disk.text(), format!("{SELECT_0}a"));
+    assert_eq!(disk.text(), "a");
     assert_eq!(aof.check(), Ok(()));
     Ok(())
 }
@@ -181,7 +177,7 @@ fn after_any_failed_write_the_file_holds_the_records_in_order_and_all_acknowledg
     let mut random = Rng::of_run();
     for round in 1..200 {
         let (aof, disk) = aof()?;
-        let mut expected = SELECT_0.as_bytes().to_vec();
+        let mut expected = Vec::new();
         for record in 0..60 {
             let outcome = match random.below(6) {
                 0 => Some(Err(ErrorKind::StorageFull)),
@@ -235,13 +231,13 @@ fn a_full_disk_acknowledges_nothing_new_and_recovers_once_there_is_space() -> io
     // Clients may still see what was acknowledged before.
     aof.flush_to(before)?;
     aof.sync_to(before)?;
-    assert_eq!(disk.text(), format!("{SELECT_0}before"));
+    assert_eq!(disk.text(), "before");
     disk.set(|state| state.full = false);
     // What the syncing thread does once a second.
     aof.sync()?;
     assert_eq!(aof.failure(), None);
     aof.flush_to(second)?;
-    assert_eq!(disk.text(), format!("{SELECT_0}beforefirstsecond"));
+    assert_eq!(disk.text(), "beforefirstsecond");
     assert_eq!(disk.lengths(), (second as usize, second as usize));
     assert_eq!(aof.check(), Ok(()));
     Ok(())
@@ -264,7 +260,7 @@ fn a_file_that_cannot_be_written_for_another_reason_than_space_needs_a_rewrite()
     assert_eq!((aof.failure(), aof.needs_rewrite()), (None, false));
     let after = aof.append(0, b"after");
     aof.flush_to(after)?;
-    assert_eq!(new.text(), format!("{SELECT_0}after"));
+    assert_eq!(new.text(), "after");
     assert_eq!(aof.check(), Ok(()));
     Ok(())
 }
@@ -411,12 +407,12 @@ fn during_a_tee_an_acknowledged_record_is_in_both_files() -> io::Result<()> {
         new.set(|state| state.bytes.extend(b"copy "));
         Ok(5)
     })?;
-    assert_eq!(old.text(), format!("{SELECT_0}before"));
+    assert_eq!(old.text(), "before");
     let both = aof.append(0, b"both");
     assert_eq!(aof.check(), Ok(()));
     aof.flush_to(both)?;
     aof.sync_to(both)?;
-    assert_eq!(old.text(), format!("{SELECT_0}beforeboth"));
+    assert_eq!(old.text(), "beforeboth");
     assert_eq!(new.text(), "copy both");
     assert_eq!((old.lengths().1 as u64, new.lengths().1), (both, 9));
     aof.switch()?;
@@ -424,7 +420,7 @@ fn during_a_tee_an_acknowledged_record_is_in_both_files() -> io::Result<()> {
     let after = aof.append(0, b"after");
     aof.flush_to(after)?;
     aof.sync_to(after)?;
-    assert_eq!(old.text(), format!("{SELECT_0}beforeboth"));
+    assert_eq!(old.text(), "beforeboth");
     assert_eq!(new.text(), "copy bothafter");
     assert_eq!(new.lengths(), (14, 14));
     assert_eq!((aof.size(), aof.check()), ((14, 9), Ok(())));
@@ -448,7 +444,7 @@ fn when_the_new_file_fails_nothing_is_acknowledged_until_it_is_given_up() -> io:
     aof.flush_to(lsn)?;
     assert_eq!(aof.failure(), None);
     aof.sync_to(lsn)?;
-    assert_eq!(old.text(), format!("{SELECT_0}record"));
+    assert_eq!(old.text(), "record");
     assert_eq!(aof.check(), Ok(()));
     Ok(())
 }

@@ -81,7 +81,7 @@ impl Aof {
         files.replace(Some(output));
         let mut pending = self.lock_pending();
         pending.records.clear();
-        pending.db = None;
+        pending.db = (size == 0).then_some(0); // a replay begins in database 0
         pending.start_file(size);
         self.enabled.store(true, SeqCst);
         Ok(())
@@ -343,13 +343,15 @@ impl Aof {
 
 /// The steps of a rewrite that concern the files; see [`super::rewrite`].
 impl Aof {
-    /// Begins the snapshot of a rewrite, with all shards locked: flushes, and makes the next record start
-    /// with a `SELECT`. Returns the length of the file.
-    pub(super) fn mark(&self) -> io::Result<u64> {
+    /// Flushes, with all shards locked. Returns the length of the file.
+    pub(super) fn flush_all(&self) -> io::Result<u64> {
         self.flush()?;
-        let mut pending = self.lock_pending();
-        pending.db = None;
-        Ok(pending.size)
+        Ok(self.lock_pending().size)
+    }
+
+    /// Makes the next record start with a `SELECT`.
+    pub(super) fn unselect(&self) {
+        self.lock_pending().db = None;
     }
 
     /// Flushes, calls `copy`, which completes the new file, and from then on writes everything to both files.

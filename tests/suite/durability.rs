@@ -377,6 +377,34 @@ fn switching_the_log_on_is_retried_until_it_succeeds() {
 }
 
 #[test]
+fn a_log_selects_a_database_only_where_it_changes() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    let selected = || {
+        let records = records(&server.log_path());
+        let selects = records.iter().filter(|record| record[0] == b"SELECT");
+        selects.map(|record| String::from_utf8_lossy(&record[1]).into_owned()).collect::<Vec<_>>()
+    };
+    (0..200).for_each(|n| c.expect(&format!("SET {n} v"), "+OK"));
+    assert_eq!(selected(), [""; 0], "a log begins in database 0");
+    let before = fs::metadata(server.log_path()).unwrap().len();
+    rewrite(&mut c);
+    assert_eq!(fs::metadata(server.log_path()).unwrap().len(), before);
+    for db in [9, 4] {
+        c.expect(&format!("SELECT {db}"), "+OK");
+        (0..200).for_each(|n| c.expect(&format!("SET {n} v"), "+OK"));
+    }
+    assert_eq!(selected(), ["9", "4"]);
+    rewrite(&mut c);
+    assert_eq!(selected(), ["4", "9"]);
+    c.expect("SET k v", "+OK");
+    assert_eq!(selected(), ["4", "9", "4"]);
+}
+
+#[test]
 fn without_a_log_bgrewriteaof_writes_one_that_is_not_appended_to() {
     if skipped_on_redis() {
         return;
