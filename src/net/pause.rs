@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Which commands a pause holds back. Ordered: the later variant includes the earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -52,16 +52,22 @@ impl Pause {
         self.changed.notify_all();
     }
 
-    /// Blocks the calling thread while there is a pause for which `must_wait` is true.
-    pub fn wait_while(&self, must_wait: impl Fn(Paused) -> bool) {
+    /// Blocks the calling thread while there is a pause for which `must_wait` is true, but at most so long.
+    /// Returns whether there still is one.
+    pub fn wait_while(&self, at_most: Duration, must_wait: impl Fn(Paused) -> bool) -> bool {
+        let limit = Instant::now() + at_most;
         let mut state = self.lock();
         while let Some((what, until)) = self.look(&mut state)
             && must_wait(what)
         {
-            let rest = until.saturating_duration_since(Instant::now());
+            let rest = until.min(limit).saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return true;
+            }
             let waited = self.changed.wait_timeout(state, rest);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        false
     }
 
     /// Makes all waiting threads evaluate their `must_wait` again.
@@ -89,7 +95,6 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_second_pause_can_only_extend_the_first() {
@@ -109,8 +114,10 @@ mod tests {
         let pause = Pause::default();
         let started = Instant::now();
         pause.start(Paused::Writes, started + Duration::from_millis(20));
-        pause.wait_while(|what| what == Paused::Everything);
-        pause.wait_while(|what| what == Paused::Writes);
+        let wait = |at_most, held| pause.wait_while(at_most, |what| what == held);
+        assert!(!wait(Duration::from_secs(100), Paused::Everything));
+        assert!(wait(Duration::from_millis(1), Paused::Writes));
+        assert!(!wait(Duration::from_secs(100), Paused::Writes));
         assert!(started.elapsed() >= Duration::from_millis(20));
         assert!(!pause.is_likely());
     }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::socket::Socket;
+use crate::net::socket::Incoming;
 
 /// How long a thread polls before it blocks.
 const POLL_TIME: Duration = Duration::from_micros(50);
@@ -76,7 +76,7 @@ impl Wait {
     /// Those of the socket.
     pub fn receive<G>(
         &mut self,
-        input: &mut BufReader<&Socket>,
+        input: &mut BufReader<Incoming>,
         permit: &SpinPermit,
         exclusive: impl FnOnce() -> Option<G>,
     ) -> io::Result<usize> {
@@ -101,8 +101,8 @@ impl Wait {
 }
 
 /// Returns the number of bytes that arrive within [`POLL_TIME`], if any.
-fn poll(input: &mut BufReader<&Socket>) -> io::Result<Option<usize>> {
-    let socket = *input.get_ref();
+fn poll(input: &mut BufReader<Incoming>) -> io::Result<Option<usize>> {
+    let socket = input.get_ref().socket;
     socket.set_nonblocking(true)?;
     let started = Instant::now();
     let found = loop {
@@ -122,6 +122,7 @@ fn poll(input: &mut BufReader<&Socket>) -> io::Result<Option<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::socket::Socket;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
@@ -140,7 +141,7 @@ mod tests {
     fn after_useless_polls_a_thread_polls_rarely_until_a_poll_is_useful() {
         let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
         let socket = Socket::Unix(server);
-        let mut input = BufReader::new(&socket);
+        let mut input = BufReader::new(Incoming::new(&socket));
         let (mut wait, permit) = (Wait::default(), SpinPermit::default());
         for _ in 0..USELESS_POLLS {
             // The client sends only after the poll.
@@ -165,7 +166,7 @@ mod tests {
     fn the_socket_blocks_again_after_a_poll() {
         let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
         let socket = Socket::Unix(server);
-        let mut input = BufReader::new(&socket);
+        let mut input = BufReader::new(Incoming::new(&socket));
         let arrived = thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(10 * POLL_TIME);

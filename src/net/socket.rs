@@ -1,9 +1,14 @@
 //! A client's socket, TCP or Unix. The client's threads read and write it; any thread may close it.
 
-use std::io::{self, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long reading ahead waits for bytes that may be on their way.
+const READ_AHEAD_TIME: Duration = Duration::from_millis(1);
 
 pub enum Socket {
     /// Accepted on an address of `bind`.
@@ -64,6 +69,14 @@ impl Socket {
         }
     }
 
+    /// Sets how long a read waits for bytes before it fails with `WouldBlock`; `None` for ever.
+    fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.set_read_timeout(limit),
+            Socket::Unix(stream) => stream.set_read_timeout(limit),
+        }
+    }
+
     pub fn fd(&self) -> i32 {
         match self {
             Socket::Tcp(stream) => stream.as_raw_fd(),
@@ -78,6 +91,58 @@ impl Socket {
             Socket::Unix(stream) => stream.shutdown(Shutdown::Both),
         };
         closed.unwrap_or_default(); // an error means that it is closed already
+    }
+}
+
+/// What arrives on a socket. While a pause holds the client's command back, more is read *ahead*, to learn
+/// whether the client has hung up.
+pub struct Incoming<'a> {
+    pub socket: &'a Socket,
+    ahead: VecDeque<u8>,
+}
+
+impl<'a> Incoming<'a> {
+    pub fn new(socket: &'a Socket) -> Incoming<'a> {
+        Incoming { socket, ahead: VecDeque::new() }
+    }
+
+    /// Reads ahead what has arrived, if that makes at most so many bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnexpectedEof`]: the client has hung up. [`ErrorKind::FileTooLarge`]: it has sent more.
+    /// Others are those of the socket.
+    pub fn read_ahead(&mut self, most_bytes: usize) -> io::Result<()> {
+        // A time limit and not non-blocking mode: another thread may be writing.
+        self.socket.set_read_timeout(Some(READ_AHEAD_TIME))?;
+        let mut buffer = [0; 16 << 10];
+        let mut socket = self.socket;
+        let ended = loop {
+            match socket.read(&mut buffer) {
+                Ok(0) => break Err(ErrorKind::UnexpectedEof.into()),
+                Ok(got) => self.ahead.extend(&buffer[..got]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            if self.ahead.len() > most_bytes {
+                break Err(ErrorKind::FileTooLarge.into());
+            }
+        };
+        self.socket.set_read_timeout(None)?;
+        ended
+    }
+}
+
+impl Read for Incoming<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ahead.is_empty() {
+            return self.socket.read(buffer);
+        }
+        let got = self.ahead.read(buffer)?;
+        if self.ahead.is_empty() {
+            self.ahead = VecDeque::new(); // it may have been large
+        }
+        Ok(got)
     }
 }
 

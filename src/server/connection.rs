@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::aof::Aof;
 use crate::commands::lookup::resolve;
@@ -22,7 +22,7 @@ use crate::config::{FsyncPolicy, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
 use crate::net::outbox::Outbox;
 use crate::net::poll::Wait;
-use crate::net::socket::Socket;
+use crate::net::socket::{Incoming, Socket};
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Client, Server, Session};
 
@@ -30,6 +30,8 @@ use crate::session::{Client, Server, Session};
 const READ_BYTES: usize = 16 << 10;
 /// A writer thread only waits and writes.
 const WRITER_STACK_BYTES: usize = 128 << 10;
+/// How often it is checked whether a client has hung up that a pause holds back.
+const HANG_UP_CHECK: Duration = Duration::from_millis(50);
 /// Replies of this size are sent before the next command runs.
 const REPLY_BYTES: usize = 64 << 10;
 
@@ -104,7 +106,7 @@ impl Drop for Connection<'_> {
 impl Connection<'_> {
     fn run(&mut self) -> io::Result<()> {
         self.socket.send_at_once()?;
-        let mut input = BufReader::with_capacity(READ_BYTES, self.socket);
+        let mut input = BufReader::with_capacity(READ_BYTES, Incoming::new(self.socket));
         let mut request = Request::new(0);
         let mut wait = Wait::default();
         // How many of the next commands have their keys prefetched.
@@ -132,7 +134,7 @@ impl Connection<'_> {
                     prefetched = self.server.keyspace.prefetch(self.session.db, keys);
                 }
                 if self.server.pause.is_likely() {
-                    self.wait_for_pause(request.args())?;
+                    self.wait_for_pause(request.args(), input.get_mut())?;
                 }
                 let before = self.reply.len();
                 dispatch::execute(self.server, &mut self.session, request.args(), &mut self.reply);
@@ -165,7 +167,8 @@ impl Connection<'_> {
     }
 
     /// Waits as long as `CLIENT PAUSE` holds the command back, after sending the replies to earlier commands.
-    fn wait_for_pause(&mut self, args: Args) -> io::Result<()> {
+    /// A client that hangs up meanwhile is gone, and its command does not run.
+    fn wait_for_pause(&mut self, args: Args, input: &mut Incoming) -> io::Result<()> {
         let must_wait = |session: &Session, what| {
             dispatch::waits_for(what, self.server, session, args)
                 && !session.client.outbox.is_closed()
@@ -177,7 +180,19 @@ impl Connection<'_> {
         self.session.client_flags.blocked = true;
         self.session.last_command = resolve(args).map_or("NULL", |command| command.name);
         self.session.sync_client_state(Instant::now());
-        self.server.pause.wait_while(|what| must_wait(&self.session, what));
+        let paused =
+            || self.server.pause.wait_while(HANG_UP_CHECK, |what| must_wait(&self.session, what));
+        while paused() {
+            let limit = self.server.config.client_query_buffer_limit.load(Relaxed);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            input.read_ahead(limit).inspect_err(|error| {
+                if error.kind() == io::ErrorKind::FileTooLarge {
+                    self.server.stats.query_limit_cut_offs.add(1);
+                    let text = "Closed a paused client that exceeded client-query-buffer-limit";
+                    log_line!(self.server.config, Warning, "{text}");
+                }
+            })?;
+        }
         self.session.client_flags.blocked = false;
         if self.session.client.outbox.is_closed() {
             return Err(io::ErrorKind::ConnectionAborted.into()); // it was killed

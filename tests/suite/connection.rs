@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::harness::{Client, Reply, connect, eventually, transcript};
+use crate::harness::{Client, Reply, connect, eventually, info, transcript};
 
 #[test]
 fn ping_and_echo_answer() {
@@ -661,6 +661,34 @@ fn a_pause_delays_every_command_until_its_end() {
     other.expect("PING", "+PONG");
     assert!(started.elapsed().as_millis() >= 400);
     c.expect("SET k v", "+OK");
+}
+
+#[test]
+fn a_client_that_hangs_up_during_a_pause_is_gone_and_its_commands_do_not_run() {
+    let mut c = connect();
+    let hang_up = |c: &Client| {
+        for pipelined in [1, 10, 20_000] {
+            (0..5).for_each(|_| c.another().send_raw("INCR gone\r\n".repeat(pipelined)));
+        }
+    };
+    let mut waiting = c.another();
+    waiting.expect("PING", "+PONG");
+    let connected = |c: &mut Client| c.text("CLIENT LIST").lines().count();
+    let accepted = |c: &mut Client| -> usize {
+        info(c, "total_connections_received").unwrap().parse().unwrap()
+    };
+    c.expect("CLIENT PAUSE 100000 WRITE", "+OK");
+    let before = (accepted(&mut c) + 15, connected(&mut c));
+    hang_up(&c);
+    // What arrives during the pause runs afterwards, in its order.
+    waiting.send_raw("INCR kept\r\n".repeat(20_000));
+    eventually("they are gone", || (accepted(&mut c), connected(&mut c)) == before);
+    c.expect("CLIENT UNPAUSE", "+OK");
+    (1..=20_000).for_each(|n| assert_eq!(waiting.read_reply(), Reply::Integer(n)));
+    c.expect("GET gone", "nil");
+    c.expect("CLIENT PAUSE 2000 ALL", "+OK");
+    hang_up(&c);
+    c.expect("GET gone", "nil");
 }
 
 #[test]
