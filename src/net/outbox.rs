@@ -1,12 +1,16 @@
 //! The output of one client: its own replies, and the messages that other clients send it.
 //!
-//! A client that gets no messages needs no queue: its thread writes the replies itself
-//! ([`Outbox::try_write`]). A client that *listens* (to channels, to other clients' commands, to
-//! invalidations of what it caches) must get messages even while its thread waits for the next command.
-//! From then on, all its output goes through a queue, which a second thread, the *writer*, writes to the
-//! socket ([`Outbox::write_out`]). The writer lives as long as the client listens. The target of a
-//! [redirection](https://redis.io/docs/latest/commands/client-tracking/) gets messages without listening
-//! itself: the thread of the other client starts its writer, which then stays.
+//! A client that reads what it gets and listens to nothing needs no queue: its thread writes the replies
+//! itself ([`Outbox::try_write`]). Otherwise all output goes through a queue, which a second thread, the
+//! *writer*, writes to the socket ([`Outbox::write_out`]). That is so
+//!
+//! - while the client does not read what it has asked for. Its thread must go on reading: a client may send
+//!   all of a large pipeline before it reads the first reply, and would never get to it if we stopped. The
+//!   writer ends when everything is written;
+//! - while the client *listens* (to channels, to other clients' commands, to invalidations of what it
+//!   caches), and so must get messages even while its thread waits for the next command;
+//! - from when another client [redirects](https://redis.io/docs/latest/commands/client-tracking/) its
+//!   invalidations here. The thread of the other client starts the writer, which then stays.
 //!
 //! Invariants:
 //!
@@ -16,18 +20,19 @@
 //!   order in which each command is atomic, as in a single-threaded server: the confirmation of a
 //!   subscription precedes the first message.
 //! - **Pushing never blocks.** The queue counts its bytes, and a client whose queue exceeds
-//!   `client-output-buffer-limit` for its class is disconnected. Its own replies do wait for room, which
-//!   slows down only that client.
+//!   `client-output-buffer-limit` for its class is disconnected.
 //! - **The log first.** A message reveals a change that its sender has seen, so it carries an LSN, and the
 //!   log is flushed up to that LSN before the message is written. The writer flushes, not the sender, so one
 //!   flush serves many messages. A message from a transaction waits for the LSN of the transaction's block.
 //! - **One writer.** There is at most one, and while there is one, no other thread writes to the socket. A
-//!   writer that another client's thread started waits until the client's thread has finished its write.
+//!   writer that another client's thread started waits until the client's thread has finished its write, and
+//!   begins with what the socket did not take of that.
 //!
-//! Locks: `write_lock`, held while the socket is written; then the queue, the last in the lock order, never
+//! Locks: `unfinished`, held while the socket is written; then the queue, the last in the lock order, never
 //! held while the socket is written.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
+use std::iter::once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,8 +42,8 @@ use crate::net::socket::Socket;
 use crate::resp::{Protocol, Reply};
 use crate::stats::meter::OwnCounter;
 
-/// A client's own replies wait while its queue has more than this many bytes.
-const OWN_BYTES: usize = 1 << 20;
+/// When the socket has taken nothing for this long, the client does not read, and the queue gets the rest.
+const TAKING_TIME: Duration = Duration::from_millis(10);
 
 pub struct Outbox {
     /// `None` for the replay of the log.
@@ -47,15 +52,16 @@ pub struct Outbox {
     closed: AtomicBool,
     /// What messages the client gets.
     pub listening: Listening,
-    /// Bytes written to the socket. Counted while `write_lock` is held.
+    /// Bytes written to the socket. Counted while `unfinished` is locked.
     pub sent: Arc<OwnCounter>,
     queue: Mutex<Queue>,
-    /// Wakes the writer (there is work), and the client's thread (there is room, or the writer has ended).
+    /// Wakes the writer (there is work), and the client's thread (the writer has ended).
     changed: Condvar,
     /// Whether there is a writer. Changed only while the queue is locked.
     has_writer: AtomicBool,
-    /// Held while the socket is written.
-    write_lock: Mutex<()>,
+    /// Locked while the socket is written. The end of replies that the client's thread could not write,
+    /// because the client does not read: the next writer begins with it.
+    unfinished: Mutex<Vec<u8>>,
 }
 
 /// What a client listens to. The registries in [`crate::watchers`] own these facts and alone write them, each
@@ -99,14 +105,14 @@ struct Queue {
     /// Messages that arrived while the client's thread runs commands.
     held: Vec<Piece>,
     holding: bool,
-    /// The bytes that are not written yet: in `pieces`, in `held`, and in the writer's hands.
+    /// There is an unfinished write.
+    unfinished: bool,
+    /// The bytes that are not written yet: unfinished, in `pieces`, in `held`, and in the writer's hands.
     bytes: usize,
     /// Since when `bytes` has exceeded the soft limit.
     over_since: Option<Instant>,
     /// Whether the writer waits for work, and so must be woken.
     idle: bool,
-    /// The writer must end when everything is written.
-    ending: bool,
     /// Another client redirects its messages here, so the writer stays even if this client does not listen.
     redirected: bool,
     /// The connection ends when everything is written, and accepts no more messages.
@@ -128,6 +134,17 @@ pub enum Pushed {
     CutOff,
     /// The connection is ending.
     Refused,
+}
+
+/// How much of the replies was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TryWrite {
+    /// All.
+    All,
+    /// As much as the socket took: the client does not read. A writer must write the rest.
+    Beginning,
+    /// Nothing: there is a writer.
+    Nothing,
 }
 
 /// The LSN up to which the log must be flushed before a message may be written.
@@ -161,7 +178,7 @@ impl From<u64> for VisibleAt {
 impl Outbox {
     /// An empty queue for the client at the other end of the socket.
     pub fn new(socket: Option<Arc<Socket>>) -> Outbox {
-        Outbox {
+        let outbox = Outbox {
             socket,
             resp3: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -170,8 +187,10 @@ impl Outbox {
             queue: Mutex::default(),
             changed: Condvar::new(),
             has_writer: AtomicBool::new(false),
-            write_lock: Mutex::default(),
-        }
+            unfinished: Mutex::default(),
+        };
+        outbox.set_patience(Some(TAKING_TIME));
+        outbox
     }
 
     pub fn socket(&self) -> Option<&Socket> {
@@ -277,52 +296,72 @@ impl Outbox {
         held.iter().map(|piece| piece.visible_at.wait()).max().unwrap_or(0)
     }
 
+    /// Sets how long a write waits for a client that does not read; `None` for ever.
+    fn set_patience(&self, limit: Option<Duration>) {
+        let set = self.socket().map_or(Ok(()), |socket| socket.set_write_timeout(limit));
+        set.unwrap_or_default(); // an error means that the connection is over
+    }
+
     /// Returns a guard that keeps every other thread from writing to the socket, or `None` if there is a
     /// writer.
-    pub fn try_exclusive_write(&self) -> Option<MutexGuard<'_, ()>> {
+    pub fn try_exclusive_write(&self) -> Option<MutexGuard<'_, Vec<u8>>> {
         // Do not wait: a writer holds the lock as long as its client does not read.
-        let write_lock = self.write_lock.try_lock().ok()?;
-        (!self.has_writer.load(SeqCst)).then_some(write_lock)
+        let unfinished = self.unfinished.try_lock().ok()?;
+        (!self.has_writer.load(SeqCst)).then_some(unfinished)
     }
 
     /// Ends the connection from its own thread: closes it, waits until a write in progress has ended and is
     /// counted, which is soon with the socket closed, and frees what is not written.
     pub fn end(&self) {
         self.close();
-        drop(self.write_lock.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.lock_socket());
         self.free_backlog();
     }
 
     /// Frees what a closed connection has not written: perhaps hundreds of megabytes, so not under a lock.
     fn free_backlog(&self) {
+        let unfinished = std::mem::take(&mut *self.lock_socket());
         let mut queue = self.lock();
         let backlog = (std::mem::take(&mut queue.pieces), std::mem::take(&mut queue.held));
         queue.bytes = 0;
         drop(queue);
-        drop(backlog);
+        drop((unfinished, backlog));
     }
 
-    /// Writes replies to the socket, or returns false if there is a writer. The log must be flushed for them.
+    /// Writes replies to the socket, if there is no writer. The log must be flushed for them.
     ///
     /// # Errors
     /// Those of the socket: the client is gone.
-    pub fn try_write(&self, replies: &[u8]) -> io::Result<bool> {
-        let Some(_write_lock) = self.try_exclusive_write() else { return Ok(false) };
+    pub fn try_write(&self, replies: &[u8]) -> io::Result<TryWrite> {
+        let Some(mut unfinished) = self.try_exclusive_write() else { return Ok(TryWrite::Nothing) };
         // Count first, so that a client that has read a reply finds it in the statistics.
         self.sent.add(replies.len() as u64);
-        self.socket().map_or(Ok(()), |mut socket| socket.write_all(replies))?;
-        Ok(true)
+        let Some(mut socket) = self.socket() else { return Ok(TryWrite::All) };
+        let mut rest = replies;
+        while !rest.is_empty() {
+            match socket.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    *unfinished = rest.to_vec();
+                    let mut queue = self.lock();
+                    queue.unfinished = true;
+                    queue.bytes += rest.len();
+                    return Ok(TryWrite::Beginning);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(TryWrite::All)
     }
 
     /// Queues replies for the writer, and the held messages after them. The log must be flushed for the
     /// replies.
-    pub fn push_replies(&self, replies: &[u8]) {
+    pub fn push_replies(&self, replies: &[u8], limit: &OutputLimit) -> Pushed {
         let mut queue = self.lock();
-        while queue.bytes > OWN_BYTES && !queue.pieces.is_empty() && !self.is_closed() {
-            queue = self.wait(queue);
-        }
         if self.is_closed() {
-            return;
+            return Pushed::Refused;
         }
         if !replies.is_empty() {
             queue.bytes += replies.len();
@@ -332,14 +371,7 @@ impl Outbox {
         queue.pieces.extend(held);
         queue.holding = false;
         self.wake(&mut queue);
-    }
-
-    /// Ends the writer, if there is one and no redirection needs it, after it has written everything.
-    pub fn end_writer(&self) {
-        let queue = self.lock();
-        if !queue.redirected {
-            self.drain(queue);
-        }
+        if self.cut_if_over(queue, limit) { Pushed::CutOff } else { Pushed::Queued }
     }
 
     /// Accepts no more messages from now on: the replies that are sent next are the last ones.
@@ -347,20 +379,15 @@ impl Outbox {
         self.lock().closing = true;
     }
 
-    /// Accepts no more messages, and waits until everything is written.
+    /// Accepts no more messages, and waits until everything is written and the writer, if there is one, has
+    /// ended.
     pub fn drain_before_close(&self) {
-        self.refuse_messages();
-        self.drain(self.lock());
-    }
-
-    /// Waits until the writer, if there is one, has written everything and ended.
-    fn drain(&self, mut queue: MutexGuard<Queue>) {
-        queue.ending = true;
+        let mut queue = self.lock();
+        queue.closing = true;
         self.wake(&mut queue);
-        while queue.ending && self.has_writer.load(SeqCst) && !self.is_closed() {
+        while self.has_writer.load(SeqCst) && !self.is_closed() {
             queue = self.wait(queue);
         }
-        queue.ending = false;
     }
 
     // ---- For the writer ----
@@ -378,16 +405,14 @@ impl Outbox {
             return false; // a thread waits for the writer to end
         }
         queue.redirected = true;
-        queue.ending = false; // a thread that waits for the end goes on, and the writer stays
         drop(queue);
-        self.changed.notify_all();
         self.claim_writer()
     }
 
-    /// Runs the writer until [`Outbox::end_writer`] or the end of the connection. `flush` flushes the log up
-    /// to an LSN.
+    /// Runs the writer until it is not needed or the connection ends. `flush` flushes the log up to an LSN.
     pub fn write_out(&self, flush: impl Fn(u64) -> io::Result<()>) {
         let _guard = Writing(self);
+        self.set_patience(None);
         while let Some(mut pieces) = self.next() {
             let last = pieces.iter().map(|piece| piece.visible_at.wait()).max().unwrap_or(0);
             if flush(last).is_err() {
@@ -408,17 +433,18 @@ impl Outbox {
         }
     }
 
-    /// Waits for pieces to write. `None` if the writer must end.
+    /// Waits for something to write: pieces or an unfinished write. `None` if the writer must end.
     fn next(&self) -> Option<Vec<Piece>> {
         let mut queue = self.lock();
         loop {
             if self.is_closed() {
                 return None;
             }
-            if !queue.pieces.is_empty() {
+            if std::mem::take(&mut queue.unfinished) || !queue.pieces.is_empty() {
                 return Some(std::mem::take(&mut queue.pieces));
             }
-            if queue.ending {
+            if queue.closing || !(self.listening.any() || queue.redirected) {
+                self.set_patience(Some(TAKING_TIME));
                 self.has_writer.store(false, SeqCst);
                 self.changed.notify_all();
                 return None;
@@ -430,8 +456,11 @@ impl Outbox {
 
     fn write(&self, pieces: &[Piece]) -> io::Result<()> {
         let Some(mut socket) = self.socket() else { return Ok(()) };
-        let _write_lock = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut slices: Vec<IoSlice> = pieces.iter().map(|p| IoSlice::new(&p.bytes)).collect();
+        let mut unfinished = self.lock_socket();
+        let rest = std::mem::take(&mut *unfinished);
+        let mut counted = rest.len(); // these bytes count as sent already
+        let pieces = pieces.iter().map(|piece| &*piece.bytes);
+        let mut slices: Vec<IoSlice> = once(&*rest).chain(pieces).map(IoSlice::new).collect();
         let mut rest = &mut slices[..];
         while !rest.is_empty() {
             match socket.write_vectored(rest) {
@@ -439,7 +468,8 @@ impl Outbox {
                 Ok(written) => {
                     IoSlice::advance_slices(&mut rest, written);
                     self.forget(written);
-                    self.sent.add(written as u64);
+                    self.sent.add(written.saturating_sub(counted) as u64);
+                    counted = counted.saturating_sub(written);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -455,8 +485,6 @@ impl Outbox {
         if queue.bytes == 0 {
             queue.over_since = None;
         }
-        drop(queue);
-        self.changed.notify_all(); // the client's thread may wait for room
     }
 
     fn wake(&self, queue: &mut Queue) {
@@ -467,6 +495,11 @@ impl Outbox {
 
     fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
         self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no other thread writes to the socket.
+    fn lock_socket(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -524,7 +557,7 @@ mod tests {
         assert_eq!(reply.bytes(), b"bc+OK\r\n");
         push(&outbox, "d", 0, &config);
         assert_eq!(next(&outbox), b"a");
-        outbox.push_replies(reply.bytes());
+        outbox.push_replies(reply.bytes(), &config.client_output_buffer_limit.pubsub);
         push(&outbox, "e", 0, &config);
         assert_eq!(next(&outbox), b"bc+OK\r\nde");
         assert_eq!(outbox.lock().pieces.capacity(), 0, "a burst leaves no memory behind");
@@ -546,35 +579,68 @@ mod tests {
         push(&outbox, "a", 0, &config);
         std::thread::scope(|scope| {
             let closing = scope.spawn(|| outbox.drain_before_close());
-            while !outbox.lock().ending {
+            while !outbox.is_ending() {
                 std::thread::yield_now();
             }
             assert!(!outbox.claim_redirected() && !closing.is_finished());
-            push(&outbox, "too late", 0, &config);
+            assert_eq!(push(&outbox, "too late", 0, &config), Pushed::Refused);
             assert_eq!(next(&outbox), b"a");
-            assert!(outbox.lock().ending && outbox.next().is_none());
+            assert!(outbox.next().is_none());
         });
     }
 
     #[test]
-    fn a_redirection_keeps_a_writer_that_was_about_to_end() {
+    fn a_writer_stays_while_the_client_listens_or_another_one_redirects_to_it() {
         let outbox = Outbox::new(None);
+        let ends = || outbox.next().is_none() && outbox.try_exclusive_write().is_some();
+        assert!(outbox.claim_writer() && !outbox.claim_writer(), "there is one");
+        assert!(ends());
+        outbox.listening.monitors.store(true, SeqCst);
         assert!(outbox.claim_writer());
         std::thread::scope(|scope| {
-            scope.spawn(|| outbox.end_writer());
-            while !outbox.lock().ending {
+            let next = scope.spawn(|| outbox.next().is_none());
+            while !outbox.lock().idle {
                 std::thread::yield_now();
             }
-            assert!(!outbox.claim_redirected(), "there is one");
+            assert!(!outbox.claim_redirected() && outbox.try_exclusive_write().is_none());
+            outbox.listening.monitors.store(false, SeqCst);
+            outbox.push_replies(b"", &Config::new().client_output_buffer_limit.normal);
+            assert!(!next.is_finished());
+            outbox.refuse_messages();
+            outbox.push_replies(b"", &Config::new().client_output_buffer_limit.normal);
         });
-        outbox.end_writer();
-        assert!(outbox.try_exclusive_write().is_none());
+        assert!(outbox.try_exclusive_write().is_some());
+    }
+
+    #[test]
+    fn what_a_client_does_not_read_waits_in_order_and_is_counted() {
+        use std::io::Read;
+        use std::os::unix::net::UnixStream;
+        let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
+        let (outbox, config) = (Outbox::new(Some(Arc::new(Socket::Unix(server)))), Config::new());
+        let large = vec![b'x'; 4 << 20];
+        assert_eq!(outbox.try_write(b"a").ok(), Some(TryWrite::All));
+        assert_eq!(outbox.try_write(&large).ok(), Some(TryWrite::Beginning));
+        let waiting = outbox.backlog().1;
+        assert!(waiting > 1 << 20 && waiting < large.len(), "{waiting}");
+        assert!(outbox.claim_writer());
+        assert_eq!(outbox.try_write(b"b").ok(), Some(TryWrite::Nothing));
+        outbox.push_replies(b"b", &config.client_output_buffer_limit.normal);
+        assert_eq!(outbox.backlog().1, waiting + 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| outbox.write_out(|_| Ok(())));
+            let mut read = vec![0; large.len() + 2];
+            client.read_exact(&mut read).expect("everything");
+            assert!(read == [b"a", &large[..], b"b"].concat());
+        });
+        assert_eq!((outbox.backlog(), outbox.sent.get()), ((0, 0), large.len() as u64 + 2));
+        assert_eq!(outbox.try_write(b"c").ok(), Some(TryWrite::All), "the writer has ended");
     }
 
     #[test]
     fn exclusive_write_does_not_wait_for_a_writer_whose_client_does_not_read() {
         let outbox = Outbox::new(None);
-        let _writing = outbox.write_lock.lock();
+        let _writing = outbox.unfinished.lock();
         assert!(outbox.try_exclusive_write().is_none());
     }
 
@@ -620,7 +686,6 @@ mod tests {
         for (text, lsn) in [("a", 5), ("b", 7), ("c", 6)] {
             push(&outbox, text, lsn, &config);
         }
-        outbox.lock().ending = true;
         let flush = |lsn| if lsn > 6 { Err(ErrorKind::Other.into()) } else { Ok(()) };
         outbox.write_out(flush);
         outbox.close();

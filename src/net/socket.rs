@@ -77,6 +77,18 @@ impl Socket {
         }
     }
 
+    /// Sets how long a write waits before it fails with `WouldBlock` if the peer reads nothing; `None` for
+    /// ever.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.set_write_timeout(limit),
+            Socket::Unix(stream) => stream.set_write_timeout(limit),
+        }
+    }
+
     pub fn fd(&self) -> i32 {
         match self {
             Socket::Tcp(stream) => stream.as_raw_fd(),

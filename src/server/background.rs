@@ -124,7 +124,7 @@ fn close_idle(server: &Server) {
 
 /// Closes connections whose output has been over the soft limit for too long.
 fn close_slow(server: &Server) {
-    if server.pubsub.has_listeners() || server.tracking.is_on() {
+    if server.writers.load(Relaxed) > 0 {
         for client in server.clients.all() {
             server.pubsub.enforce_limit(client.id, &client.outbox);
         }

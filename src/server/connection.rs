@@ -5,8 +5,8 @@
 //! the replies show (and syncs it under `appendfsync always`), then it writes to the socket. So one flush and
 //! one write serve a whole pipeline, and no client ever learns of a change that a crash could take back.
 //!
-//! While other threads may send messages to the client ([`crate::net::outbox`]), a writer thread writes to
-//! its socket, and the replies go through that thread too.
+//! While other threads may send messages to the client, or while it does not read, a writer thread writes to
+//! its socket, and the replies go through that thread too ([`crate::net::outbox`]).
 
 use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use crate::aof::Aof;
 use crate::commands::lookup::resolve;
+use crate::config::FsyncPolicy;
 use crate::config::logger::log_line;
 use crate::config::trace::{self, quoted, trace};
-use crate::config::{FsyncPolicy, UNCOUNTED_OUTPUT_BYTES};
 use crate::dispatch;
-use crate::net::outbox::Outbox;
+use crate::net::outbox::{Outbox, TryWrite};
 use crate::net::poll::Wait;
 use crate::net::socket::{Incoming, Socket};
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
@@ -125,6 +125,9 @@ impl Connection<'_> {
             };
             input.consume(progress.used);
             if progress.complete {
+                if self.session.client.outbox.is_closed() {
+                    return Err(io::ErrorKind::ConnectionAborted.into()); // it was killed
+                }
                 let shown = || request.args().from(0).map(quoted).collect::<Vec<_>>().join(" ");
                 trace!("Request::feed", "arguments: {}", shown());
                 prefetched = prefetched.saturating_sub(1);
@@ -243,24 +246,20 @@ impl Connection<'_> {
                 start_writer(self.server, &target)?;
             }
         }
-        let listens = self.session.listens();
-        if !listens {
-            let (hard_bytes, ..) = self.server.config.client_output_buffer_limit.normal.get();
-            // The soft limit is for output that stays queued; these bytes are written now.
-            if hard_bytes > 0
-                && self.reply.len() > hard_bytes.saturating_add(UNCOUNTED_OUTPUT_BYTES)
-            {
-                return Err(io::ErrorKind::FileTooLarge.into());
+        let (pubsub, id) = (&self.server.pubsub, self.session.client.id);
+        let mut replies = self.reply.bytes();
+        // Redis disconnects a client for a reply beyond the hard limit, even if it would read it.
+        if !self.session.listens() && !pubsub.exceeds_limit(outbox, replies.len()) {
+            match outbox.try_write(replies)? {
+                TryWrite::All => return Ok(()),
+                TryWrite::Beginning => replies = &[],
+                TryWrite::Nothing => {}
             }
-            if outbox.try_write(self.reply.bytes())? {
-                return Ok(());
-            }
-        } else if outbox.claim_writer() {
-            start_writer(self.server, outbox)?;
         }
-        outbox.push_replies(self.reply.bytes());
-        if !listens {
-            outbox.end_writer();
+        // A writer ends as soon as it has nothing to write, so it is not looked for before.
+        pubsub.push_replies(id, outbox, replies);
+        if outbox.claim_writer() {
+            start_writer(self.server, outbox)?;
         }
         Ok(())
     }
@@ -287,8 +286,9 @@ fn make_durable(server: &Server, lsn: u64) -> io::Result<()> {
 fn start_writer(server: &Arc<Server>, outbox: &Arc<Outbox>) -> io::Result<()> {
     let (server, queue) = (server.clone(), outbox.clone());
     let write = move || {
-        let flush = |lsn| make_durable(&server, lsn);
-        queue.write_out(flush);
+        server.writers.fetch_add(1, Relaxed);
+        queue.write_out(|lsn| make_durable(&server, lsn));
+        server.writers.fetch_sub(1, Relaxed);
     };
     let thread = thread::Builder::new().stack_size(WRITER_STACK_BYTES).name("writer".into());
     thread.spawn(write).map(drop).inspect_err(|_| _ = outbox.close())

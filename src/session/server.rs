@@ -1,7 +1,7 @@
 //! What all connections share: settings, data, log, registries, statistics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -31,6 +31,8 @@ pub struct Server {
     pub stats: Stats,
     /// Which connection's thread may poll instead of sleeping: one at a time.
     pub spin_permit: SpinPermit,
+    /// The number of writer threads ([`crate::net::outbox`]).
+    pub writers: AtomicUsize,
     /// The log is being replayed at startup: only commands that need no data are answered.
     pub loading: AtomicBool,
     /// The TCP port that the server listens on; 0 without one.
@@ -63,6 +65,7 @@ impl Server {
             pause: Pause::default(),
             stats: Stats::default(),
             spin_permit: SpinPermit::default(),
+            writers: AtomicUsize::new(0),
             loading: AtomicBool::new(false),
             port: AtomicU16::new(0),
             started: Instant::now(),

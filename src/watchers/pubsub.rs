@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::events::EventClass;
 
 use crate::config::logger::log_line;
-use crate::config::{Config, OutputLimit};
+use crate::config::{Config, OutputLimit, UNCOUNTED_OUTPUT_BYTES};
 use crate::net::outbox::{Outbox, Pushed, VisibleAt};
 use crate::resp::{Protocol, Reply};
 use crate::stats::Counter;
@@ -243,6 +243,17 @@ impl PubSub {
         if subscribes { &limits.pubsub } else { &limits.normal }
     }
 
+    /// Queues a client's own replies.
+    pub fn push_replies(&self, id: u64, outbox: &Outbox, replies: &[u8]) {
+        self.note(id, outbox.push_replies(replies, self.limit_of(outbox)));
+    }
+
+    /// Whether so many bytes alone exceed the client's hard limit.
+    pub fn exceeds_limit(&self, outbox: &Outbox, bytes: usize) -> bool {
+        let (hard_bytes, ..) = self.limit_of(outbox).get();
+        hard_bytes > 0 && bytes > hard_bytes.saturating_add(UNCOUNTED_OUTPUT_BYTES)
+    }
+
     /// Disconnects a client that has exceeded the soft limit for too long. Called regularly, for clients that
     /// get no more messages.
     pub fn enforce_limit(&self, id: u64, outbox: &Outbox) {
@@ -292,11 +303,6 @@ impl PubSub {
     /// The number of channels (or patterns) that have subscribers.
     pub fn count(&self, kind: Kind) -> usize {
         self.lock().receivers[kind as usize].len()
-    }
-
-    /// Whether there are any subscribers or monitors.
-    pub fn has_listeners(&self) -> bool {
-        self.is_monitored() || self.subscription_count.load(SeqCst) > 0
     }
 
     // ---- MONITOR ----

@@ -30,6 +30,7 @@ mod lcs;
 mod library;
 mod logger;
 mod notify;
+mod output;
 mod persistence;
 mod protocol;
 mod pubsub;

@@ -110,6 +110,12 @@ impl Client {
         );
     }
 
+    /// Fills the buffer with bytes that are received.
+    #[track_caller]
+    pub(crate) fn read_exact(&mut self, buffer: &mut [u8]) {
+        self.reader.read_exact(buffer).expect("as many bytes as expected");
+    }
+
     /// Sends bytes and expects bytes.
     #[track_caller]
     pub(crate) fn exchange(&mut self, sent: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {

@@ -187,9 +187,9 @@ pub(crate) fn write_all(c: &mut Client) {
     }
 }
 
-/// A field of `INFO`.
+/// A field of `INFO persistence`.
 pub(crate) fn info(c: &mut Client, field: &str) -> Option<String> {
-    let text = c.text("INFO");
+    let text = c.text("INFO persistence");
     text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned()))
 }
 
