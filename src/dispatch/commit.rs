@@ -88,6 +88,7 @@ impl Call<'_> {
                     |block| block.push(db, &record),
                     |server| server.aof.append(db, &record),
                 );
+                record.clear(); // or it would not shrink
                 record.shrink_to(SCRATCH_BYTES);
                 self.session.scratch.set(record);
                 lsn

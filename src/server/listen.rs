@@ -1,10 +1,12 @@
-//! The listeners, and the accept loops that give each connection a thread.
+//! The listeners, their accept loops, and the thread that gives each connection a thread of its own.
 
-use std::io::Write;
-use std::net::{TcpListener, ToSocketAddrs};
-use std::os::unix::net::UnixListener;
+use std::io::{ErrorKind, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -22,62 +24,109 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The open listeners.
 pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
-    unix: Option<UnixListener>,
+    unix: Vec<UnixListener>,
     /// The TCP port that is listened on; 0 without one.
     pub(super) port: u16,
 }
 
 impl Listeners {
     pub(super) fn open(config: &Config) -> Result<Listeners, String> {
-        let mut listeners = Listeners { tcp: Vec::new(), unix: None, port: 0 };
+        let mut listeners = inherited();
         let path = config.unixsocket.get();
-        let mut port = u16::try_from(config.port.load(Relaxed)).unwrap_or_default();
+        let port = u16::try_from(config.port.load(Relaxed)).unwrap_or_default();
         // Port 0 picks a free one, unless there is a Unix socket: then, as in Redis, it means none.
-        if port != 0 || path.is_empty() {
-            for word in config.bind.get().split_whitespace() {
-                let (address, may_be_missing) = match word.strip_prefix('-') {
-                    Some(address) => (address, true),
-                    None => (word, false),
-                };
-                match listen(address, port) {
-                    Ok(listener) => {
-                        port = listener.local_addr().map_or(port, |address| address.port());
-                        listeners.tcp.push(listener);
-                    }
-                    Err(_) if may_be_missing => {}
-                    Err(error) => return Err(format!("can't listen on {address}:{port}: {error}")),
-                }
-            }
-            if listeners.tcp.is_empty() {
-                return Err(format!("can't listen on port {port}: no address of 'bind' is there"));
-            }
-            listeners.port = port;
+        if listeners.are_none() && (port != 0 || path.is_empty()) {
+            listeners.open_tcp(&config.bind.get(), port)?;
         }
         if !path.is_empty() {
-            // A socket that an earlier server has left. Anything else is not ours to remove.
-            if is_socket(&path) {
-                std::fs::remove_file(&path).unwrap_or_default();
-            }
+            make_way(&path)?;
             let listener = UnixListener::bind(&path);
-            listeners.unix =
-                Some(listener.map_err(|error| format!("can't listen on '{path}': {error}"))?);
+            let listener = listener.map_err(|why| format!("can't listen on '{path}': {why}"))?;
+            listeners.unix.push(listener);
         }
         Ok(listeners)
     }
 
-    /// Starts the accept loops.
-    pub(super) fn serve(self, server: &Arc<Server>) -> Result<(), String> {
-        for listener in self.tcp {
-            let server = server.clone();
-            let accept = move || listener.accept().map(|(stream, _)| Socket::Tcp(stream));
-            spawn("accept", move || accept_loop(&server, accept))?;
+    fn are_none(&self) -> bool {
+        self.tcp.is_empty() && self.unix.is_empty()
+    }
+
+    /// Listens on the addresses of `bind`.
+    fn open_tcp(&mut self, bind: &str, mut port: u16) -> Result<(), String> {
+        for word in bind.split_whitespace() {
+            let (address, may_be_missing) = match word.strip_prefix('-') {
+                Some(address) => (address, true),
+                None => (word, false),
+            };
+            match listen(address, port) {
+                Ok(listener) => {
+                    port = listener.local_addr().map_or(port, |address| address.port());
+                    self.tcp.push(listener);
+                }
+                Err(_) if may_be_missing => {}
+                Err(error) => return Err(format!("can't listen on {address}:{port}: {error}")),
+            }
         }
-        if let Some(listener) = self.unix {
-            let server = server.clone();
+        if self.tcp.is_empty() {
+            return Err(format!("can't listen on port {port}: no address of 'bind' is there"));
+        }
+        self.port = port;
+        Ok(())
+    }
+
+    /// Starts the accept loops, and the thread that serves what they accept.
+    pub(super) fn serve(self, server: &Arc<Server>) -> Result<(), String> {
+        let (accepted, arrivals) = mpsc::channel();
+        let serving = server.clone();
+        spawn("welcomer", move || arrivals.iter().for_each(|socket| welcome(&serving, socket)))?;
+        for listener in self.tcp {
+            let (server, accepted) = (server.clone(), accepted.clone());
+            let accept = move || listener.accept().map(|(stream, _)| Socket::Tcp(stream));
+            spawn("accept", move || accept_loop(&server, accept, &accepted))?;
+        }
+        for listener in self.unix {
+            let (server, accepted) = (server.clone(), accepted.clone());
             let accept = move || listener.accept().map(|(stream, _)| Socket::Unix(stream));
-            spawn("accept", move || accept_loop(&server, accept))?;
+            spawn("accept", move || accept_loop(&server, accept, &accepted))?;
         }
         Ok(())
+    }
+}
+
+/// The listening socket that is standard input, if one is: systemd and inetd hand them over so. It has the
+/// backlog and the keepalive that std gives no way to ask for.
+fn inherited() -> Listeners {
+    let mut listeners = Listeners { tcp: Vec::new(), unix: Vec::new(), port: 0 };
+    let descriptor = || std::io::stdin().as_fd().try_clone_to_owned();
+    // Only a socket has an address, and only a connected one has a peer.
+    if let Ok(listener) = descriptor().map(TcpListener::from)
+        && let Ok(address) = listener.local_addr()
+        && descriptor().map(TcpStream::from).is_ok_and(|stream| stream.peer_addr().is_err())
+    {
+        listeners.port = address.port();
+        listeners.tcp.push(listener);
+    } else if let Ok(listener) = descriptor().map(UnixListener::from)
+        && listener.local_addr().is_ok()
+        && descriptor().map(UnixStream::from).is_ok_and(|stream| stream.peer_addr().is_err())
+    {
+        listeners.unix.push(listener);
+    }
+    listeners
+}
+
+/// Removes a socket that an earlier server has left at the path. Whatever else is there is not ours to
+/// remove.
+fn make_way(path: &str) -> Result<(), String> {
+    if !is_socket(path) {
+        return Ok(());
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).unwrap_or_default();
+            Ok(())
+        }
+        Ok(_) => Err(format!("another server listens on '{path}'")),
+        Err(error) => Err(format!("can't tell whether a server listens on '{path}': {error}")),
     }
 }
 
@@ -96,14 +145,19 @@ fn is_socket(path: &str) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Gives each connection a thread, forever.
-fn accept_loop(server: &Arc<Server>, accept: impl Fn() -> std::io::Result<Socket>) {
+/// Accepts connections, forever. Nothing else is done here: the kernel lets only 128 connections wait, which
+/// is what std asks for, and a client that finds no room tries again after a second.
+fn accept_loop(
+    server: &Server,
+    accept: impl Fn() -> std::io::Result<Socket>,
+    accepted: &Sender<Socket>,
+) {
     let mut failing = false;
     loop {
         match accept() {
             Ok(socket) => {
                 failing = false;
-                welcome(server, socket);
+                accepted.send(socket).unwrap_or_default(); // its receiver lives as long as the server
             }
             Err(error) => {
                 // A lack of descriptors passes, and an aborted connection needs no service.
@@ -116,6 +170,7 @@ fn accept_loop(server: &Arc<Server>, accept: impl Fn() -> std::io::Result<Socket
     }
 }
 
+/// Gives a connection a thread.
 fn welcome(server: &Arc<Server>, socket: Socket) {
     server.stats.connections.add(1);
     let limit = usize::try_from(server.config.maxclients.load(Relaxed)).unwrap_or(usize::MAX);

@@ -34,9 +34,10 @@ pub use check::check_aof;
 pub fn start(config: Config) -> Result<Arc<Server>, String> {
     logger::start()?;
     let config = Arc::new(config);
-    let listeners = listen::Listeners::open(&config)?;
+    // The lock on the log comes first: a second server must not touch the socket of the first one.
     let log =
         if config.appendonly.load(Relaxed) { Some(log::open(&config.log_path())?) } else { None };
+    let listeners = listen::Listeners::open(&config)?;
     let aof = match &log {
         Some(log) => log.try_clone().and_then(|log| Aof::new(Box::new(log))),
         None => Ok(Aof::disabled()),

@@ -2,7 +2,10 @@
 //! addresses it listens on, and its limits for clients. Only for our own process.
 
 use std::fs;
+use std::io::{BufReader, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -86,8 +89,61 @@ fn it_listens_on_the_given_port_and_address() {
 }
 
 #[test]
+fn a_second_server_leaves_the_unix_socket_of_the_first_one_alone() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let path = home.path().join("socket");
+    let shown = path.to_str().expect("a path of UTF-8").to_owned();
+    let dir = home.data();
+    let mut server = Server::start_in(home, &["--unixsocket", &shown]);
+    let answers = || {
+        let mut stream = UnixStream::connect(&path).expect("connect to the socket");
+        stream.write_all(b"PING\r\n").expect("send");
+        read_reply(&mut BufReader::new(&stream)).expect("a reply").to_string() == "+PONG"
+    };
+    assert!(answers());
+    let other = TempDir::new();
+    let ended = Server::fail_to_start(&other, &["--unixsocket", &shown]);
+    let expected = format!("another server listens on '{shown}'");
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+    let mut same = Command::new(env!("CARGO_BIN_EXE_respite"));
+    same.args(["--port", "0", "--unixsocket", &shown, "--dir"]).arg(&dir);
+    let stderr = same.output().expect("it ends").stderr;
+    assert!(String::from_utf8_lossy(&stderr).contains("is in use by another server"));
+    assert!(answers());
+    // What a server has left that was killed is replaced.
+    server.restart();
+    assert!(answers());
+}
+
+#[test]
+fn a_listening_socket_that_is_standard_input_is_served() {
+    if skipped_on_redis() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let server = Server::start_with_stdin(OwnedFd::from(listener));
+    assert_eq!(server.port(), port);
+    server.client().expect("PING", "+PONG");
+    server.client().expect("CONFIG GET port", "[\"port\", \"0\"]");
+    let home = TempDir::new();
+    let path = home.path().join("socket");
+    let listener = UnixListener::bind(&path).expect("a listener");
+    let _server = Server::start_with_stdin(OwnedFd::from(listener));
+    let mut stream = UnixStream::connect(&path).expect("connect to the socket");
+    stream.write_all(b"PING\r\n").expect("send");
+    assert_eq!(read_reply(&mut BufReader::new(&stream)).expect("a reply").to_string(), "+PONG");
+    // A socket that does not listen is none to serve.
+    let (_, connected) = UnixStream::pair().expect("a pair of sockets");
+    Server::start_with_stdin(OwnedFd::from(connected)).client().expect("PING", "+PONG");
+}
+
+#[test]
 fn it_listens_on_a_unix_socket() {
-    if skipped_on_redis() || !cfg!(unix) {
+    if skipped_on_redis() {
         return;
     }
     let home = TempDir::new();
@@ -96,10 +152,7 @@ fn it_listens_on_a_unix_socket() {
     // With a Unix socket, port 0 means the socket only.
     let port = free_port().to_string();
     let mut server = Server::start_in(home, &["--unixsocket", &shown, "--port", &port]);
-    #[cfg(unix)]
     for round in 0..2 {
-        use std::io::{BufReader, Write};
-        use std::os::unix::net::UnixStream;
         let mut stream = UnixStream::connect(&path).expect("connect to the socket");
         stream.write_all(b"PING\r\nINCR n\r\nCLIENT INFO\r\n").expect("send");
         let mut reader = BufReader::new(&stream);

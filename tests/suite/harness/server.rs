@@ -37,6 +37,13 @@ impl Server {
         Server::listening(child, home, args)
     }
 
+    /// Starts the server with this as its standard input.
+    pub(crate) fn start_with_stdin(stdin: impl Into<Stdio>) -> Server {
+        let home = TempDir::new();
+        let child = command(&home, &[]).stdin(stdin).spawn().expect("start the server");
+        Server::listening(child, home, &[])
+    }
+
     fn listening(child: Child, home: TempDir, args: &[&str]) -> Server {
         let args = args.iter().map(|arg| arg.to_string()).collect();
         let mut server = Server { child, port: 0, home, args };
