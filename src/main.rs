@@ -1,8 +1,9 @@
 //! The program: settings, then the server, then nothing more to do but wait.
 
 use std::backtrace::Backtrace;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use respite::config::{Config, Level, SETTINGS, logger, trace};
 use respite::server;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Some("--check-aof") => return check_aof(&args[1..]),
         _ => {}
     }
+    tune_allocator();
     // The default hook writes to stderr in the thread that panics, which may hold locks.
     std::panic::set_hook(Box::new(|panic| {
         let text = format!("{panic}\n{}", Backtrace::capture());
@@ -87,4 +89,22 @@ fn help() -> String {
          --version                   print the version\n",
     );
     text
+}
+
+/// Starts this program again, in the same process, with settings for glibc's allocator, which reads them from
+/// the environment at the start only. Without them, a size that was allocated and freed once is kept for
+/// ever: 40 connections that each wrote 5 MB hold 228 MB instead of 34, and values of 100 KB are written
+/// half as fast. If `GLIBC_TUNABLES` is set, to anything, nothing is done.
+fn tune_allocator() {
+    const NAME: &str = "GLIBC_TUNABLES";
+    const VALUE: &str = "glibc.malloc.mmap_threshold=1048576:glibc.malloc.trim_threshold=2097152";
+    if cfg!(all(target_os = "linux", target_env = "gnu"))
+        && std::env::var_os(NAME).is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        let mut args = std::env::args_os();
+        let mut again = Command::new(program);
+        again.arg0(args.next().unwrap_or_default()).args(args).env(NAME, VALUE);
+        let _ = again.exec(); // returns only if it fails; then the server runs with the defaults
+    }
 }
