@@ -4,8 +4,10 @@ use std::backtrace::Backtrace;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use respite::config::{Config, Level, SETTINGS, logger, trace};
+use respite::config::{Config, Level, SETTINGS, logger, process, trace};
 use respite::server;
 
 fn main() -> ExitCode {
@@ -27,27 +29,52 @@ fn main() -> ExitCode {
         _ => {}
     }
     tune_allocator();
-    // The default hook writes to stderr in the thread that panics, which may hold locks.
-    std::panic::set_hook(Box::new(|panic| {
-        let text = format!("{panic}\n{}", Backtrace::capture());
-        text.lines().for_each(|line| logger::log(Level::Warning, format_args!("{line}")));
-    }));
-    match Config::from_args(&args).and_then(server::start) {
-        Ok(server) => {
-            println!(
-                "Listening on port :{}",
-                server.port.load(std::sync::atomic::Ordering::SeqCst)
-            );
-            loop {
-                std::thread::park();
-            }
-        }
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            logger::log(Level::Warning, format_args!("Startup failed: {why}"));
+            for line in why.lines() {
+                logger::log(Level::Warning, format_args!("Startup failed: {line}"));
+                if process::is_in_background() {
+                    println!("{line}"); // for the process that waits for this one
+                }
+            }
             logger::flush();
             ExitCode::FAILURE
         }
     }
+}
+
+/// Serves until the process is ended, or starts another process that does so in the background.
+fn start(args: &[String]) -> Result<(), String> {
+    let config = Arc::new(Config::from_args(args)?);
+    if config.daemonize.load(Relaxed) && !process::is_in_background() {
+        return process::run_in_background();
+    }
+    if !config.logfile.is_empty() {
+        logger::write_to_file(Path::new(&config.logfile.get()))?;
+    }
+    log_panics(config.clone());
+    for warning in config.warnings() {
+        config.log_line(Level::Warning, format_args!("{warning}"));
+    }
+    let server = server::start(config.clone())?;
+    config.write_pid_file();
+    println!("{}{}", process::READY, server.port.load(SeqCst));
+    config.notify_supervisor("READY=1");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Logs panics. (The default hook writes to stderr in the thread that panics, which may hold locks.)
+fn log_panics(config: Arc<Config>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let mut text = panic.to_string();
+        if config.crash_log_enabled.load(Relaxed) {
+            text.push_str(&format!("\n{}", Backtrace::capture()));
+        }
+        text.lines().for_each(|line| logger::log(Level::Warning, format_args!("{line}")));
+    }));
 }
 
 fn check_aof(args: &[String]) -> ExitCode {
@@ -83,7 +110,8 @@ fn help() -> String {
         text.push_str(&format!("  {named:38} {}\n", setting.summary));
     }
     text.push_str(
-        "\n  --trace                     print what each command does on its way through the server\n  \
+        "  --include FILE              read another configuration file; may have wildcards\n\
+         \n  --trace                     print what each command does on its way through the server\n  \
          --check-aof FILE [--fix]    look for damage in a log, and repair it\n  \
          --help                      print this text\n  \
          --version                   print the version\n",

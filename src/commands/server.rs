@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::docs::help;
 use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
+use crate::config::Setting;
 use crate::config::logger::{self, log_line};
 use crate::resp::{Args, CommandError, Reply};
 
@@ -57,7 +58,7 @@ const CONFIG_COMMANDS: &[Command] = &[
         .doc("2.8.0", "O(N) where N is the size of the file",
              "Writes the current settings to the configuration file."),
     session("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
-        .secrets(|args, at| at > 2 && !at.is_multiple_of(2) && is(&args[at - 1], "requirepass"))
+        .secrets(|args, at| at > 2 && !at.is_multiple_of(2) && Setting::is_secret(&args[at - 1]))
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .doc("2.0.0", "O(N) where N is the number of settings",
              "Changes settings: all that are given, or none if one is refused."),
@@ -89,12 +90,15 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let names = args.from(2).step_by(2);
     let pairs: Vec<(&[u8], &[u8])> = names.zip(args.from(3).step_by(2)).collect();
     let server = context.server;
-    server.config.set(&pairs).map_err(|why| format!("ERR {why}"))?;
+    let is_local = context.session.client.is_local();
+    server.config.set_as(is_local, &pairs).map_err(|why| format!("ERR {why}"))?;
     server.stats.slowlog.shorten(server.config.slowlog_limit());
     server.tracking.shrink(&server.pubsub);
     match (server.aof.is_enabled(), server.config.appendonly.load(Relaxed)) {
         // The log is first written in the background. If that fails, it is tried again every second.
         (false, true) => _ = server.start_rewrite(),
+        // With a new `dir` the log is written there.
+        (true, true) if !server.aof.is_at(&server.config.log_path()) => _ = server.start_rewrite(),
         (true, false) => {
             server.aof.close().unwrap_or_else(|error| {
                 log_line!(server.config, Warning, "The AOF could not be closed: {error}");
@@ -210,6 +214,7 @@ fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
         }
         _ => {
             log_line!(context.server.config, Notice, "Shutting down at a client's request");
+            context.server.config.remove_pid_file();
             logger::flush();
             std::process::exit(0)
         }

@@ -15,8 +15,9 @@ pub struct EventClass(u32);
 
 /// The classes that `A` stands for. Some belong to types that we do not have.
 const IN_ALL: &str = "g$lshzxetd";
-/// All letters, in the order in which they are shown. (Redis 7 does not show `n` together with `A`.)
-const LETTERS: &str = "g$lshzxetdnKEm";
+/// All letters, in the order in which they are shown. (With `A`, Redis
+/// does not show `n`, `o` and `c`.)
+const LETTERS: &str = "g$lshzxetdnocKEm";
 
 impl EventClass {
     /// Events of keys of any type: `del`, `expire`, `rename_from`.
@@ -29,6 +30,10 @@ impl EventClass {
     pub const EXPIRED: EventClass = EventClass::of(b'x');
     /// A key was created.
     pub const NEW: EventClass = EventClass::of(b'n');
+    /// A key was overwritten.
+    pub const OVERWRITTEN: EventClass = EventClass::of(b'o');
+    /// A key now holds a value of another type.
+    pub const TYPE_CHANGED: EventClass = EventClass::of(b'c');
     /// A read found no key.
     pub const KEY_MISS: EventClass = EventClass::of(b'm');
     /// Not a class: publishes events on the channels named after keys.
@@ -69,7 +74,8 @@ impl EventClass {
     /// The letters of the classes, in a fixed order.
     pub fn letters(self) -> String {
         let is_all = self.has(EventClass::all());
-        let hidden = |letter: &char| is_all && (IN_ALL.contains(*letter) || *letter == 'n');
+        let hidden =
+            |letter: &char| is_all && (IN_ALL.contains(*letter) || "noc".contains(*letter));
         let set = LETTERS.chars().filter(|letter| self.has(EventClass::of(*letter as u8)));
         let all = if is_all { "A" } else { "" };
         all.chars().chain(set.filter(|letter| !hidden(letter))).collect()
@@ -112,6 +118,8 @@ mod tests {
             ("g$lshzxetdE", "AE"),
             ("nK", "nK"),
             ("AnmK", "AKm"),
+            ("gdnocKEmt", "gtdnocKEm"),
+            ("AocnE", "AE"),
         ] {
             assert_eq!(EventClass::parse(given).map(EventClass::letters).as_deref(), Some(shown));
         }

@@ -1,5 +1,5 @@
-//! The server's own log lines, which go to stderr for the operator. (What the rest of the code calls "the
-//! log" is the append-only file, [`crate::aof`].)
+//! The server's own log lines, which go to stderr, or to `logfile`, for the operator. (What the rest of the
+//! code calls "the log" is the append-only file, [`crate::aof`].)
 //!
 //! A line goes into a bounded queue, and one thread writes the queue to stderr. So logging never waits,
 //! whatever locks the caller holds and wherever stderr leads: even to a pipe that nobody reads. Lines that do
@@ -8,10 +8,14 @@
 //! Code that ends the process calls [`flush`] first, so that the last lines are written. That wait is bounded
 //! too: a stalled pipe does not keep the process from ending.
 //!
+//! The file is opened anew for each batch of lines, as in Redis, so that it can be renamed at any time.
+//!
 //! Locks: the queue's, below all others. It is held to append a line, never while stderr is written.
 
 use std::fmt::Arguments;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +26,14 @@ const QUEUE_BYTES: usize = 256 << 10;
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 static QUEUE: Queue = Queue::new();
+/// The file that lines go to; without one they go to stderr.
+static LOG_FILE: OnceLock<PathBuf> = OnceLock::new();
+
+/// The values of `log-format`, and those of `log-timestamp-format`.
+pub(super) const LOG_FORMATS: &[&str] = &["legacy", "logfmt"];
+pub(super) const TIMESTAMPS: &[&str] = &["legacy", "iso8601", "milliseconds"];
+/// The indexes of the first of these.
+const LEGACY: usize = 0;
 
 /// How important a log line is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -46,7 +58,21 @@ pub(crate) use log_line;
 
 /// Logs a line, whatever `loglevel` is. Never waits.
 pub fn log(level: Level, text: Arguments) {
-    let line = format_line(level, text);
+    log_in(LEGACY, LEGACY, level, text);
+}
+
+/// Logs a line in one of the [`LOG_FORMATS`], with one of the [`TIMESTAMPS`]. Never waits.
+pub(super) fn log_in(format: usize, timestamp: usize, level: Level, text: Arguments) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = match TIMESTAMPS[timestamp] {
+        "iso8601" => iso8601(now),
+        "milliseconds" => now.as_millis().to_string(),
+        _ => utc(now),
+    };
+    let line = match LOG_FORMATS[format] {
+        "logfmt" => logfmt_line(level, &time, text),
+        _ => format_line(level, &time, text),
+    };
     // The test runner captures what `eprint!` prints, and shows it for a failing test.
     if cfg!(test) {
         return eprint!("{line}");
@@ -67,7 +93,7 @@ pub fn start() -> Result<(), String> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     let spawn = || {
         let thread = thread::Builder::new().name("logger".into());
-        let spawned = thread.spawn(|| QUEUE.write_to(&mut io::stderr()));
+        let spawned = thread.spawn(|| QUEUE.write_to(&mut Output));
         spawned.map(drop).map_err(|error| format!("can't start a thread: {error}"))
     };
     STARTED.get_or_init(spawn).clone()
@@ -78,7 +104,44 @@ pub fn flush() {
     if start().is_ok() {
         QUEUE.flush(FLUSH_PATIENCE);
     } else {
-        QUEUE.write_batch(&mut io::stderr());
+        QUEUE.write_batch(&mut Output);
+    }
+}
+
+/// From now on lines go to this file.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn write_to_file(path: &Path) -> Result<(), String> {
+    // The working directory may change later.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    open(&path)
+        .map_err(|error| format!("can't open the log file '{}': {error}", path.display()))?;
+    LOG_FILE.get_or_init(|| path);
+    Ok(())
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Where lines go: the log file, or stderr.
+struct Output;
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match LOG_FILE.get() {
+            Some(path) => open(path)?.write_all(bytes),
+            None => io::stderr().write_all(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -140,7 +203,8 @@ impl Queue {
         drop(state);
         if dropped > 0 {
             let text = format_args!("{dropped} log lines were dropped: stderr was too slow");
-            lines.push_str(&format_line(Level::Warning, text));
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            lines.push_str(&format_line(Level::Warning, &utc(now), text));
         }
         // If stderr is closed or its disk is full, there is nobody to tell.
         output.write_all(lines.as_bytes()).unwrap_or_default();
@@ -160,12 +224,23 @@ impl Queue {
 }
 
 /// One line in Redis's format: process, role (`M` for a master), time, level, text.
-fn format_line(level: Level, text: Arguments) -> String {
-    let process = std::process::id();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn format_line(level: Level, time: &str, text: Arguments) -> String {
     let sign = ['.', '-', '*', '#'][level as usize];
-    let mut line = format!("{process}:M {} {sign} ", utc(now));
-    // What is quoted, such as the name of a file, may contain a line break.
+    format!("{}:M {time} {sign} {}\n", std::process::id(), on_one_line(text))
+}
+
+/// One line in Valkey's other format.
+fn logfmt_line(level: Level, time: &str, text: Arguments) -> String {
+    let (process, level) = (std::process::id(), LEVEL_NAMES[level as usize]);
+    let text = on_one_line(text).replace('"', "'");
+    format!("pid={process} role=primary timestamp=\"{time}\" level={level} message=\"{text}\"\n")
+}
+
+const LEVEL_NAMES: [&str; 4] = ["debug", "info", "notice", "warning"];
+
+/// What is quoted in a text, such as the name of a file, may contain a line break.
+fn on_one_line(text: Arguments) -> String {
+    let mut line = String::new();
     for character in text.to_string().chars() {
         if character.is_control() {
             line.extend(character.escape_default());
@@ -173,7 +248,6 @@ fn format_line(level: Level, text: Arguments) -> String {
             line.push(character);
         }
     }
-    line.push('\n');
     line
 }
 
@@ -181,6 +255,18 @@ fn format_line(level: Level, text: Arguments) -> String {
 fn utc(unix: Duration) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let ((year, month, day), time) = date_and_time(unix);
+    format!("{day:02} {} {year} {time}", MONTHS[month])
+}
+
+/// A Unix time as `2026-11-29T00:41:00.123+00:00`.
+fn iso8601(unix: Duration) -> String {
+    let ((year, month, day), time) = date_and_time(unix);
+    format!("{year}-{:02}-{day:02}T{time}+00:00", month + 1)
+}
+
+/// The year, the index of the month, and the day; and the time of day.
+fn date_and_time(unix: Duration) -> ((u64, usize, u64), String) {
     let is_leap = |year: u64| {
         year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
     };
@@ -198,8 +284,9 @@ fn utc(unix: Duration) -> String {
         month += 1;
     }
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let (day, month, millis) = (day + 1, MONTHS[month], unix.subsec_millis());
-    format!("{day:02} {month} {year} {hour:02}:{minute:02}:{second:02}.{millis:03}")
+    let millis = unix.subsec_millis();
+    let time = format!("{hour:02}:{minute:02}:{second:02}.{millis:03}");
+    ((year, month, day + 1), time)
 }
 
 #[cfg(test)]
@@ -275,7 +362,8 @@ mod tests {
 
     #[test]
     fn a_line_has_the_format_of_redis_and_stays_one_line() {
-        let line = format_line(Level::Notice, format_args!("Loading 'a\nb\u{7f}ü'"));
+        let time = utc(Duration::from_millis(1_795_912_860_123));
+        let line = format_line(Level::Notice, &time, format_args!("Loading 'a\nb\u{7f}ü'"));
         let (process, rest) = line.split_once(":M ").expect("a role");
         assert_eq!(process, std::process::id().to_string());
         let (time, text) = rest.split_at("29 Nov 2026 00:41:00.123".len());

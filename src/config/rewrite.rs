@@ -10,7 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use super::{Config, SETTINGS, Setting, SettingKind};
+use super::Config;
+use super::setting::{Setting, SettingKind, Shape};
 use crate::text::{quote, split_quoted};
 
 /// The line above appended settings.
@@ -60,7 +61,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 fn rewritten(old: &[u8], show: impl Fn(&Setting) -> String) -> Vec<u8> {
     let mut lines: Vec<Option<Vec<u8>>> = lines_of(old).map(|line| Some(line.to_vec())).collect();
     let mut added = Vec::new();
-    for setting in SETTINGS {
+    for setting in Setting::all() {
         let value = show(setting);
         let is_of = |line: &Option<Vec<u8>>| {
             line.as_deref()
@@ -111,8 +112,10 @@ fn parse_line(line: &[u8]) -> Option<(&'static Setting, String)> {
 
 fn line_of(setting: &Setting, value: &str) -> Vec<u8> {
     // The words of a text are one argument, unless the setting takes several.
-    let is_text = matches!(setting.kind, SettingKind::Text(_) | SettingKind::Directory(_))
-        && !setting.several_words;
+    let is_text = matches!(
+        setting.kind,
+        SettingKind::Text(_) | SettingKind::Directory(_) | SettingKind::Unused(Shape::Text)
+    ) && !setting.several_words;
     let is_plain = |c: char| c.is_ascii_graphic() && !"\"'\\#".contains(c);
     let mut line = format!("{} ", setting.name).into_bytes();
     if value.is_empty() || (is_text && !value.chars().all(is_plain)) {
@@ -140,10 +143,10 @@ mod tests {
     fn after(old: &str, changed: &[(&str, &str)]) -> String {
         let config = Config::new();
         for (setting, value) in lines_of(old.as_bytes()).filter_map(parse_line) {
-            config.set_at_start(setting.name, &[value]).unwrap_or_default();
+            config.set_by_name(setting.name, &[value]).unwrap_or_default();
         }
         for (name, value) in changed {
-            config.set_at_start(name, &[(*value).to_string()]).unwrap_or_default();
+            config.set_by_name(name, &[(*value).to_string()]).unwrap_or_default();
         }
         let new = rewritten(old.as_bytes(), |setting| setting.show(&config));
         String::from_utf8(new).unwrap_or_default()
@@ -152,14 +155,14 @@ mod tests {
     #[test]
     fn without_a_change_the_file_stays_as_it_is() {
         let old = "# mine\n\n  MaxClients   100\nauto-aof-rewrite-min-size 1mb\n\
-                   hash-max-ziplist-value 7\nmaxmemory 1gb\ntimeout 0\n";
+                   hash-max-ziplist-value 7\nunknown 1gb\ntimeout 0\n";
         assert_eq!(after(old, &[]), old);
     }
 
     #[test]
     fn only_the_lines_of_changed_settings_change() {
-        let old = "# mine\ntimeout 5\nmaxmemory 1gb\nmaxclients 100\n";
-        let new = "# mine\ntimeout 7\nmaxmemory 1gb\nmaxclients 100\n";
+        let old = "# mine\ntimeout 5\nunknown 1gb\nmaxclients 100\n";
+        let new = "# mine\ntimeout 7\nunknown 1gb\nmaxclients 100\n";
         assert_eq!(after(old, &[("timeout", "7")]), new);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::FsyncPolicy;
 use crate::config::logger::log_line;
@@ -11,8 +11,8 @@ use crate::dispatch;
 use crate::session::Server;
 use crate::store::{Garbage, now_ms};
 
-/// How often the sweeper removes what has expired.
-const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// How often samples are taken for the rates in INFO.
+const SAMPLE_PERIOD: Duration = Duration::from_millis(100);
 /// After a failed rewrite, growth of the log starts another one only after this time.
 const REWRITE_PAUSE: Duration = Duration::from_secs(60);
 /// How often the log is synced and idle connections are closed.
@@ -26,7 +26,7 @@ pub(super) fn sync(server: &Server) {
         close_idle(server);
         close_slow(server);
         rewrite_if_due(server);
-        let result = match server.config.fsync_policy() {
+        let result = match server.fsync_policy() {
             FsyncPolicy::EverySecond => server.aof.sync(),
             FsyncPolicy::Always | FsyncPolicy::No => server.aof.flush(),
         };
@@ -134,10 +134,14 @@ fn close_slow(server: &Server) {
 /// Removes what has expired. The same thread advances the keyspace's coarse clock and takes the samples for
 /// the rates in INFO.
 pub(super) fn sweep(server: &Server) {
+    let mut sampled = Instant::now();
     loop {
-        thread::sleep(SWEEP_PERIOD);
+        thread::sleep(Duration::from_secs(1) / server.config.hz.load(Relaxed) as u32);
         server.keyspace.tick();
-        server.stats.sample();
+        if sampled.elapsed() >= SAMPLE_PERIOD {
+            sampled = Instant::now();
+            server.stats.sample();
+        }
         if server.pause.is_likely() && server.pause.paused().is_some() {
             continue; // removing a key is a write
         }

@@ -276,7 +276,7 @@ fn make_durable(server: &Server, lsn: u64) -> io::Result<()> {
     let timed = |event, work: fn(&Aof, u64) -> io::Result<()>| {
         stats.latency.timed(event, threshold_ms, || work(aof, lsn))
     };
-    match config.fsync_policy() {
+    match server.fsync_policy() {
         FsyncPolicy::Always => timed("aof-fsync-always", Aof::sync_to),
         FsyncPolicy::EverySecond | FsyncPolicy::No => timed("aof-write", Aof::flush_to),
     }

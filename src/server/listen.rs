@@ -1,8 +1,10 @@
 //! The listeners, their accept loops, and the thread that gives each connection a thread of its own.
 
+use std::fs::Permissions;
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -40,7 +42,13 @@ impl Listeners {
         }
         if !path.is_empty() {
             make_way(&path)?;
-            let listener = UnixListener::bind(&path);
+            let permissions = config.unixsocketperm.load(Relaxed) as u32;
+            let listener = UnixListener::bind(&path).and_then(|listener| {
+                if permissions != 0 {
+                    std::fs::set_permissions(&path, Permissions::from_mode(permissions))?;
+                }
+                Ok(listener)
+            });
             let listener = listener.map_err(|why| format!("can't listen on '{path}': {why}"))?;
             listeners.unix.push(listener);
         }
@@ -170,11 +178,22 @@ fn accept_loop(
     }
 }
 
+/// The answer to a client from elsewhere, as long as anybody could use the server.
+const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is enabled and no \
+    password is set for the default user. In this mode connections are only accepted from the loopback \
+    interface. If you want to connect from external computers, set a password ('requirepass'), or disable \
+    protected mode: send 'CONFIG SET protected-mode no' from this machine, or start the server with \
+    '--protected-mode no'.\r\n";
+
 /// Gives a connection a thread.
 fn welcome(server: &Arc<Server>, socket: Socket) {
     server.stats.connections.add(1);
     let limit = usize::try_from(server.config.maxclients.load(Relaxed)).unwrap_or(usize::MAX);
     let socket = Arc::new(socket);
+    let is_protected = server.config.protected_mode.load(Relaxed) && !server.wants_password();
+    if is_protected && !socket.is_local() {
+        return refuse(server, &socket, PROTECTED);
+    }
     let spawned = server.clients.count() < limit && {
         // Registered here, not by its thread, so that the next connection counts it.
         let client = server.clients.register(socket.clone());
@@ -188,8 +207,11 @@ fn welcome(server: &Arc<Server>, socket: Socket) {
         spawned
     };
     if !spawned {
-        server.stats.rejected_connections.add(1);
-        let refusal = b"-ERR max number of clients reached\r\n";
-        (&*socket).write_all(refusal).unwrap_or_default();
+        refuse(server, &socket, "-ERR max number of clients reached\r\n");
     }
+}
+
+fn refuse(server: &Server, mut socket: &Socket, why: &str) {
+    server.stats.rejected_connections.add(1);
+    socket.write_all(why.as_bytes()).unwrap_or_default();
 }

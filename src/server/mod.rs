@@ -31,9 +31,9 @@ pub use check::check_aof;
 ///
 /// # Errors
 /// A text for the operator: what could not be opened, and why.
-pub fn start(config: Config) -> Result<Arc<Server>, String> {
+pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
     logger::start()?;
-    let config = Arc::new(config);
+    let config: Arc<Config> = config.into();
     // The lock on the log comes first: a second server must not touch the socket of the first one.
     let log =
         if config.appendonly.load(Relaxed) { Some(log::open(&config.log_path())?) } else { None };

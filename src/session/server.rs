@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::clients::{Client, Clients};
 use crate::aof::Aof;
-use crate::config::Config;
+use crate::config::{Config, FsyncPolicy};
 use crate::net::pause::Pause;
 use crate::net::poll::SpinPermit;
 use crate::stats::Stats;
@@ -86,6 +86,16 @@ impl Server {
     /// Starts a rewrite of the log in the background. Returns false if one is running.
     pub fn start_rewrite(&self) -> bool {
         self.aof.rewrites.claim() && self.rewrites.send(()).is_ok()
+    }
+
+    /// When the log is synced now: with `no-appendfsync-on-rewrite`, a rewrite suspends `appendfsync`.
+    pub fn fsync_policy(&self) -> FsyncPolicy {
+        let config = &self.config;
+        if config.no_appendfsync_on_rewrite.load(Relaxed) && self.aof.rewrites.progress().is_some()
+        {
+            return FsyncPolicy::No;
+        }
+        config.fsync_policy()
     }
 
     /// Ends a client's subscriptions, monitoring and tracking: no thread sends it messages any more.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use respite::config::{SETTINGS, Setting, UNUSED};
+
 use crate::harness::{Client, Reply, connect, eventually, quote, transcript, unix_now_ms};
 
 // ---- Unknown commands --------------------------------------------------------------------------------
@@ -358,6 +360,74 @@ fn config_set_changes_several_settings_or_none() {
 }
 
 #[test]
+fn a_snapshot_schedule_is_pairs_of_seconds_and_changes() {
+    transcript(
+        r#"
+        > CONFIG SET save "60 1"
+        +OK
+        > CONFIG GET save
+        ["save", "60 1"]
+        > CONFIG SET save "900 1 300 0"
+        +OK
+        > CONFIG GET save
+        ["save", "900 1 300 0"]
+        > CONFIG SET save x
+        -ERR CONFIG SET failed (possibly related to argument 'save') - Invalid save parameters
+        > CONFIG SET save "60"
+        -ERR CONFIG SET failed (possibly related to argument 'save') - Invalid save parameters
+        > CONFIG SET save "0 1"
+        -ERR CONFIG SET failed (possibly related to argument 'save') - Invalid save parameters
+        > CONFIG SET save "60 -1"
+        -ERR CONFIG SET failed (possibly related to argument 'save') - Invalid save parameters
+        > CONFIG SET save "60  1"
+        -ERR CONFIG SET failed (possibly related to argument 'save') - Invalid save parameters
+        > CONFIG SET save "" save ""
+        -ERR CONFIG SET failed (possibly related to argument 'save') - duplicate parameter
+        > CONFIG SET save 60 1
+        -ERR syntax error
+        > CONFIG GET save
+        ["save", "900 1 300 0"]
+        > CONFIG SET save ""
+        +OK
+        > CONFIG GET save
+        ["save", ""]
+        "#,
+    );
+}
+
+#[test]
+fn numbers_that_are_only_adapted_are_shown_as_they_take_effect() {
+    transcript(
+        r#"
+        > CONFIG SET hz 0
+        +OK
+        > CONFIG GET hz
+        ["hz", "1"]
+        > CONFIG SET hz 100000
+        +OK
+        > CONFIG GET hz
+        ["hz", "500"]
+        > CONFIG SET hz -1
+        -ERR CONFIG SET failed (possibly related to argument 'hz') - argument must be between 0 and 2147483647 inclusive
+        > CONFIG SET repl-backlog-size 2mb
+        +OK
+        > CONFIG GET repl-backlog-size
+        ["repl-backlog-size", "2097152"]
+        "#,
+    );
+}
+
+#[test]
+fn config_get_knows_every_setting_of_redis() {
+    let mut c = connect();
+    // RDMA is a network that the server does not support.
+    for name in c.settings().into_keys().filter(|name| !name.starts_with("rdma-")) {
+        let is_known = |setting: &Setting| setting.name == name || setting.alias == name;
+        assert!(SETTINGS.iter().chain(UNUSED).any(is_known), "{name} is in no table");
+    }
+}
+
+#[test]
 fn config_set_rejects_bad_settings() {
     let mut c = connect();
     c.transcript(
@@ -388,8 +458,24 @@ fn config_set_rejects_bad_settings() {
         -ERR CONFIG SET failed (possibly related to argument 'timeout') - argument couldn't be parsed into an integer
         > CONFIG SET maxclients 0
         -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be between 1 and 4294967295 inclusive
-        > CONFIG SET maxclients -5
-        -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be between 1 and 4294967295 inclusive
+        8.2> CONFIG SET maxclients -5
+        -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be greater or equal to 0
+        8.2> CONFIG SET hash-max-listpack-entries -1
+        -ERR CONFIG SET failed (possibly related to argument 'hash-max-listpack-entries') - argument must be greater or equal to 0
+        8.2> CONFIG SET hash-max-listpack-value 9223372036854775808
+        -ERR CONFIG SET failed (possibly related to argument 'hash-max-listpack-value') - argument must be greater or equal to 0
+        8.2> CONFIG SET tracking-table-max-keys -1
+        -ERR CONFIG SET failed (possibly related to argument 'tracking-table-max-keys') - argument must be greater or equal to 0
+        > CONFIG SET slowlog-max-len -1
+        -ERR CONFIG SET failed (possibly related to argument 'slowlog-max-len') - argument must be between 0 and 9223372036854775807 inclusive
+        > CONFIG SET proto-max-bulk-len 9223372036854775808
+        -ERR CONFIG SET failed (possibly related to argument 'proto-max-bulk-len') - argument must be between 1048576 and 9223372036854775807 inclusive
+        > CONFIG SET maxmemory-clients 101%
+        -ERR CONFIG SET failed (possibly related to argument 'maxmemory-clients') - percentage argument must be less or equal to 100
+        > CONFIG SET maxmemory-clients x
+        -ERR CONFIG SET failed (possibly related to argument 'maxmemory-clients') - argument must be a memory or percent value
+        > CONFIG SET dir /tmp
+        -ERR CONFIG SET failed (possibly related to argument 'dir') - can't set protected config
         > CONFIG SET maxclients 4294967296
         -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be between 1 and 4294967295 inclusive
         > CONFIG SET hash-max-listpack-value abc

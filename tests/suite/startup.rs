@@ -3,14 +3,18 @@
 
 use std::fs;
 use std::io::{BufReader, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use respite::config::{SETTINGS, UNUSED};
 
 use crate::harness::{
-    Client, Reply, Server, TempDir, eventually, free_port, read_reply, skipped_on_redis,
+    Client, KilledOnDrop, Reply, Server, TempDir, eventually, free_port, read_reply, say,
+    skipped_on_redis,
 };
 
 /// The server must refuse these arguments: it prints all of `words` on stderr and exits with code 1.
@@ -236,6 +240,272 @@ fn a_mistake_in_the_file_is_named_with_its_line() {
 }
 
 #[test]
+fn one_message_names_every_line_that_must_change() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let file = home.path().join("redis.conf");
+    let text = "timeout 5\nrename-command FLUSHALL x\nmaxmemory 1gb\nloadmodule x.so\nhz 10\n\
+                user alice on\nreplicaof 10.0.0.1 6379\ncluster-enabled yes\ntls-port 6380\nport x\n";
+    fs::write(&file, text).expect("write the file");
+    let ended =
+        Server::fail_to_start(&home, &[file.to_str().expect("a path of UTF-8"), "--nosuch", "1"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("Startup failed: 9 settings cannot be used:"),
+        "{}",
+        ended.stderr
+    );
+    for (line, word) in [
+        (2, "renamed"),
+        (3, "MemoryMax"),
+        (4, "modules"),
+        (6, "requirepass"),
+        (7, "replication"),
+        (8, "cluster"),
+        (9, "stunnel"),
+        (10, "integer"),
+    ] {
+        let names =
+            |shown: &&str| shown.contains(&format!("line {line}: ")) && shown.contains(word);
+        assert!(ended.stderr.lines().any(|shown| names(&shown)), "{line}: {}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("bad setting '--nosuch': unknown setting"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_file_with_every_setting_of_redis_starts_the_server_with_one_warning() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let file = home.path().join("redis.conf");
+    let mut text = String::new();
+    for setting in SETTINGS.iter().chain(UNUSED).filter(|setting| setting.name != "dir") {
+        let value = if setting.default.contains(' ') && setting.name.ends_with("template") {
+            format!("\"{}\"", setting.default)
+        } else if setting.default.is_empty() {
+            "\"\"".to_owned()
+        } else {
+            setting.default.to_owned()
+        };
+        text.push_str(&format!("{} {value}\n", setting.name));
+    }
+    // These are the values that Redis's own file has where the server does something else.
+    text.push_str("port 0\ntcp-backlog 511\ntcp-keepalive 300\naof-use-rdb-preamble yes\n");
+    text.push_str("save 3600 1\nsave 300 100\n");
+    fs::write(&file, text).expect("write the file");
+    let server = Server::start_in(home, &[file.to_str().expect("a path of UTF-8")]);
+    let mut c = server.client();
+    c.expect("CONFIG GET tcp-backlog", "[\"tcp-backlog\", \"511\"]");
+    c.expect("CONFIG GET save", "[\"save\", \"3600 1 300 100\"]");
+    let unused =
+        "These settings have no effect here: aof-use-rdb-preamble, tcp-backlog, tcp-keepalive";
+    eventually("it warns", || server.stderr().contains(&format!("{unused}\n")));
+    assert!(server.stderr().contains("'save' has no effect: the log has every change"));
+}
+
+#[test]
+fn snapshot_schedules_are_accepted_and_a_server_without_a_log_says_that_nothing_is_kept() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&["--save", "60", "1", "--appendonly", "no"]);
+    server.client().expect("CONFIG GET save", "[\"save\", \"60 1\"]");
+    eventually("it warns", || server.stderr().contains("so no data outlives the server"));
+    refuses(&["--save", "60"], &["--save", "Invalid save parameters"]);
+}
+
+#[test]
+fn a_file_includes_others_by_name_and_by_wildcard() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let write = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        fs::write(&path, text).expect("write a file");
+        path.to_str().expect("a path of UTF-8").to_owned()
+    };
+    write("a.inc", "timeout 1\nmaxclients 11\n");
+    write("b.inc", "timeout 2\n");
+    let pattern = home.path().join("*.inc");
+    let last = write("last.conf", "maxclients 12\n");
+    let text = format!("timeout 7\ninclude {}\ninclude {last}\ninclude no*e\n", pattern.display());
+    let file = write("redis.conf", &text);
+    let itself = write("loop.conf", "");
+    fs::write(&itself, format!("include {itself}\n")).expect("write a file");
+    refuses(&[&itself], &["include each other"]);
+    refuses(&["--include", "/no/such.conf"], &["/no/such.conf"]);
+    let server = Server::start_in(home, &[&file]);
+    server.client().transcript(
+        r#"
+        > CONFIG GET timeout
+        ["timeout", "2"]
+        > CONFIG GET maxclients
+        ["maxclients", "12"]
+        "#,
+    );
+}
+
+#[test]
+fn in_the_background_it_has_a_log_file_and_a_pid_file() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let [log, pid] = ["server.log", "server.pid"].map(|name| home.path().join(name));
+    let run = |port: &str| {
+        Command::new(env!("CARGO_BIN_EXE_respite"))
+            .args(["--daemonize", "yes", "--port", port, "--dir"])
+            .arg(home.data())
+            .args(["--logfile".as_ref(), log.as_os_str(), "--pidfile".as_ref(), pid.as_os_str()])
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("run the server")
+    };
+    let port = free_port();
+    let started = run(&port.to_string());
+    // It is ready when the first process has ended.
+    assert!(started.status.success(), "{started:?}");
+    let mut c = Client::to(([127, 0, 0, 1], port).into());
+    let info = c.reply("INFO server").into_text();
+    let id = fs::read_to_string(&pid).expect("the pid file");
+    assert!(info.contains(&format!("process_id:{}\r\n", id.trim())), "{id} {info}");
+    assert!(fs::read_to_string(&log).expect("the log file").contains("Loaded '"));
+    // A second one fails, and the first process says why.
+    let second = run(&port.to_string());
+    let why = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(why.contains("in use by another server"), "{why}");
+    c.send(&["SHUTDOWN"]);
+    c.expect_closed();
+    assert!(!pid.exists(), "a shutdown removes it");
+}
+
+#[test]
+fn the_service_manager_hears_when_the_server_is_ready() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let path = home.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    let child = Command::new(env!("CARGO_BIN_EXE_respite"))
+        .args(["--supervised", "systemd", "--port", "0", "--dir"])
+        .arg(home.data())
+        .env("NOTIFY_SOCKET", &path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start the server");
+    let _server = KilledOnDrop(child);
+    let mut text = [0; 100];
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let length = socket.recv(&mut text).expect("a message");
+    assert_eq!(&text[..length], b"READY=1");
+}
+
+#[test]
+fn without_a_password_it_serves_only_this_machine_unless_protected_mode_is_off() {
+    if skipped_on_redis() {
+        return;
+    }
+    // The address from which this machine would send to another; nothing is sent.
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    let own = socket.connect("192.0.2.1:1").and_then(|()| socket.local_addr());
+    let Some(own) = own.ok().map(|own| own.ip()).filter(|own| !own.is_loopback()) else {
+        return say("skipped: this machine has only its loopback address");
+    };
+    let server = Server::start(&["--bind", "0.0.0.0"]);
+    let mut local = server.client();
+    let reply = |server: &Server| {
+        let mut stream = TcpStream::connect((own, server.port())).expect("a connection");
+        // It may be refused before it sends anything.
+        let _ = stream.write_all(b"PING\r\n");
+        read_reply(&mut BufReader::new(stream)).expect("a reply").to_string()
+    };
+    assert!(reply(&server).starts_with("-DENIED Redis is running in protected mode because "));
+    local.expect("CONFIG SET protected-mode no", "+OK");
+    assert_eq!(reply(&server), "+PONG");
+    local.expect("CONFIG SET protected-mode yes requirepass secret", "+OK");
+    assert_eq!(reply(&server), "-NOAUTH Authentication required.");
+}
+
+#[test]
+fn the_unix_socket_gets_its_permissions() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let path = home.path().join("socket");
+    let shown = path.to_str().expect("a path of UTF-8").to_owned();
+    let port = free_port().to_string();
+    let args = ["--port", &port, "--unixsocket", &shown, "--unixsocketperm", "604"];
+    let server = Server::start_in(home, &args);
+    let permissions = fs::metadata(&path).expect("the socket").permissions();
+    assert_eq!(permissions.mode() & 0o777, 0o604);
+    server.client().expect("CONFIG GET unixsocketperm", "[\"unixsocketperm\", \"604\"]");
+    refuses(&["--unixsocketperm", "1000"], &["argument must be between 0 and 777 inclusive"]);
+    refuses(&["--unixsocketperm", "8"], &["argument couldn't be parsed as an octal number"]);
+}
+
+#[test]
+fn log_lines_have_the_format_of_the_settings() {
+    if skipped_on_redis() {
+        return;
+    }
+    let args = ["--log-format", "logfmt", "--log-timestamp-format", "iso8601"];
+    let server = Server::start(&args);
+    let line = || {
+        let text = server.stamped_stderr();
+        text.lines().find(|line| line.contains("Loaded '")).map(String::from)
+    };
+    eventually("it logs", || line().is_some());
+    let line = line().expect("a line");
+    let (id, rest) = line.split_once(" role=primary timestamp=\"20").expect("the first fields");
+    assert_eq!(id, format!("pid={}", server.process_id()));
+    let (time, rest) = rest.split_once("\" ").expect("a time");
+    assert!(time.len() == 27 && time.ends_with("+00:00") && time.contains('T'), "{time}");
+    assert!(
+        rest.starts_with("level=notice message=\"Loaded '") && rest.ends_with(" s\""),
+        "{rest}"
+    );
+}
+
+#[test]
+fn the_log_moves_to_another_directory_if_protected_settings_may_change() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--enable-protected-configs", "local"]);
+    let mut c = server.client();
+    let old = server.log_path();
+    let new = server.dir().join("new");
+    fs::create_dir(&new).expect("a directory");
+    c.expect("SET a 1", "+OK");
+    let refused = "-ERR CONFIG SET failed (possibly related to argument 'dir') - ";
+    c.expect("CONFIG SET dir /no/such", &format!("{refused}No such file or directory"));
+    c.expect(&format!("CONFIG SET dir {}", new.display()), "+OK");
+    let moved = new.join("storage.aof");
+    eventually("the log is there", || {
+        fs::read(&moved).is_ok_and(|log| log.ends_with(b"$1\r\n1\r\n"))
+    });
+    c.expect("SET b 2", "+OK");
+    assert!(fs::read(&moved).expect("the log").ends_with(b"$1\r\n2\r\n"));
+    assert!(fs::read(&old).expect("the old log").ends_with(b"$1\r\n1\r\n"));
+    // A log that is already there is not overwritten.
+    c.expect(
+        &format!("CONFIG SET dir {}", server.dir().display()),
+        &format!("{refused}there is a log in that directory"),
+    );
+    server.kill_9();
+}
+
+#[test]
 fn the_defaults_are_as_documented() {
     if skipped_on_redis() {
         return;
@@ -329,7 +599,7 @@ fn a_client_that_sends_a_long_command_slowly_is_not_idle() {
     let mut c = server.client();
     c.send_raw(b"*2\r\n$4\r\nECHO\r\n$10\r\n");
     for _ in 0..10 {
-        std::thread::sleep(std::time::Duration::from_millis(300)); // the test is about slowness
+        std::thread::sleep(Duration::from_millis(300)); // the test is about slowness
         c.send_raw(b"x");
     }
     c.send_raw(b"\r\n");

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use respite::commands::spec::Flags;
 use respite::commands::{self, Command as Row, Handler};
-use respite::config::SETTINGS;
+use respite::config::{SETTINGS, UNUSED};
 
 use crate::harness::say;
 
@@ -178,6 +178,19 @@ fn the_readme_lists_the_settings_of_the_table() {
             .expect("write to a string");
     }
     readme_holds("settings", &table);
+}
+
+#[test]
+fn the_readme_lists_the_settings_that_have_no_effect() {
+    let names = |only_default: bool| {
+        let rows = UNUSED.iter().filter(|row| row.refusal().is_empty() != only_default);
+        in_lines(&rows.map(|row| row.name.to_owned()).collect::<Vec<_>>())
+    };
+    let (any, only_default) = (names(false), names(true));
+    let list = format!(
+        "Any value:\n\n```text\n{any}\n```\n\nOnly the default:\n\n```text\n{only_default}\n```\n"
+    );
+    readme_holds("unused settings", &list);
 }
 
 /// The syntax of a command with its name: `CLIENT SETNAME connection-name`.

@@ -230,7 +230,7 @@ impl Client {
     }
 
     /// All settings, by name.
-    pub(super) fn settings(&mut self) -> BTreeMap<String, String> {
+    pub(crate) fn settings(&mut self) -> BTreeMap<String, String> {
         let all = self.reply("CONFIG GET *").into_items();
         all.chunks_exact(2)
             .map(|pair| (pair[0].clone().into_text(), pair[1].clone().into_text()))

@@ -1,0 +1,130 @@
+//! The table of the settings that have an effect. A setting is a row here and a field of [`Config`].
+
+use super::logger::{LOG_FORMATS, TIMESTAMPS};
+use super::setting::Mutability::{AtStart, Live, Protected};
+use super::setting::SettingKind::{
+    Choice, Directory, Events, Integer, Memory, OutputLimits, Percentiles, Permissions, Schedule,
+    Text, YesNo,
+};
+use super::setting::{Setting, row, signed, unsigned};
+
+const INT_MAX: i64 = i32::MAX as i64;
+
+/// The values of `appendfsync`, in the order of [`FsyncPolicy`].
+pub(super) const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
+/// The values of `loglevel`, in the order of [`Level`].
+const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
+/// The values of `supervised`.
+pub(super) const SUPERVISORS: &[&str] = &["no", "systemd", "auto"];
+
+/// The values of `enable-debug-command` and `enable-protected-configs`.
+pub(super) const ALLOWED: &[&str] = &["no", "yes", "local"];
+
+/// The table of settings.
+#[rustfmt::skip]
+pub static SETTINGS: &[Setting] = &[
+    row("port", "6379", AtStart, Integer(|c| &c.port, signed(0, 65535)),
+        "TCP port; 0 picks a free port or, with a `unixsocket`, disables TCP"),
+    row("bind", "127.0.0.1 -::1", AtStart, Text(|c| &c.bind),
+        "addresses to listen on, `*` for all; one with `-` in front may be unavailable").several_words(),
+    row("unixsocket", "", AtStart, Text(|c| &c.unixsocket),
+        "path of a Unix socket to listen on, in addition to TCP"),
+    row("unixsocketperm", "0", AtStart, Permissions(|c| &c.unixsocketperm),
+        "permissions of the Unix socket, in octal digits; 0 for those that the umask leaves"),
+    row("protected-mode", "yes", Live, YesNo(|c| &c.protected_mode),
+        "without a password, serve only clients on this machine"),
+    row("dir", ".", Protected, Directory(|c| &c.dir),
+        "directory of the append-only file"),
+    row("save", "", Live, Schedule(|c| &c.save),
+        "snapshot schedule, which is only stored: there are no snapshots, and the log has every change")
+        .several_words(),
+    row("appendonly", "yes", Live, YesNo(|c| &c.appendonly),
+        "log changes to the append-only file, and replay it at startup"),
+    row("appendfilename", "storage.aof", AtStart, Text(|c| &c.appendfilename),
+        "name of the append-only file"),
+    row("appendfsync", "everysec", Live, Choice(|c| &c.appendfsync, FSYNC_POLICIES),
+        "when the file is synced to disk: `always` (before each reply), `everysec`, or `no` (by the system)"),
+    row("aof-load-truncated", "yes", Live, YesNo(|c| &c.aof_load_truncated),
+        "truncate a torn tail at startup; if `no`, the server refuses to start"),
+    row("no-appendfsync-on-rewrite", "no", Live, YesNo(|c| &c.no_appendfsync_on_rewrite),
+        "do not sync the file while it is being rewritten, as if `appendfsync` were `no`"),
+    row("auto-aof-rewrite-percentage", "100", Live,
+        Integer(|c| &c.auto_aof_rewrite_percentage, signed(0, INT_MAX)),
+        "growth of the file since the last rewrite, in percent, that starts a rewrite; 0 for never"),
+    row("auto-aof-rewrite-min-size", "64mb", Live,
+        Memory(|c| &c.auto_aof_rewrite_min_size, signed(0, i64::MAX)),
+        "size of the file below which no automatic rewrite starts"),
+    row("requirepass", "", Live, Text(|c| &c.requirepass),
+        "password of the default user; empty for none").secret(),
+    row("databases", "16", AtStart, Integer(|c| &c.databases, signed(1, 65536)),
+        "number of databases"),
+    row("maxclients", "10000", Live, Integer(|c| &c.maxclients, unsigned(1, u32::MAX as i64)),
+        "maximum number of connections"),
+    row("client-query-buffer-limit", "1gb", Live,
+        Memory(|c| &c.client_query_buffer_limit, unsigned(1 << 20, i64::MAX)),
+        "maximum memory of commands queued after MULTI; beyond it the client is disconnected"),
+    row("timeout", "0", Live, Integer(|c| &c.timeout, signed(0, INT_MAX)),
+        "seconds after which an idle connection is closed; 0 for never"),
+    row("client-output-buffer-limit", "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60", Live,
+        OutputLimits(|c| &c.client_output_buffer_limit),
+        "output that may wait for a client before it is disconnected: class, hard limit, soft limit, seconds")
+        .several_words(),
+    row("loglevel", "notice", Live, Choice(|c| &c.loglevel, LOG_LEVELS),
+        "least severity that is logged"),
+    row("logfile", "", AtStart, Text(|c| &c.logfile),
+        "file for log lines, which is opened for each batch of them; empty for stderr"),
+    row("log-format", "legacy", Live, Choice(|c| &c.log_format, LOG_FORMATS),
+        "format of log lines: `legacy`, or `logfmt` (`key=value`)"),
+    row("log-timestamp-format", "legacy", Live, Choice(|c| &c.log_timestamp_format, TIMESTAMPS),
+        "time in log lines: `legacy`, `iso8601`, or `milliseconds` since 1970"),
+    row("crash-log-enabled", "yes", Live, YesNo(|c| &c.crash_log_enabled),
+        "log a backtrace when a thread panics"),
+    row("daemonize", "no", AtStart, YesNo(|c| &c.daemonize),
+        "run in the background: the process starts another one, and ends when that is ready"),
+    row("pidfile", "", AtStart, Text(|c| &c.pidfile),
+        "file for the process id; with `daemonize`, `/var/run/redis.pid` if it is not set"),
+    row("supervised", "no", AtStart, Choice(|c| &c.supervised, SUPERVISORS),
+        "tell the service manager when the server is ready: `no`, or `systemd` or `auto` by `NOTIFY_SOCKET`"),
+    row("hz", "10", Live, Integer(|c| &c.hz, signed(0, INT_MAX).stored_within(1, 500)),
+        "how often per second expired keys are removed in the background"),
+    row("availability-zone", "", Live, Text(|c| &c.availability_zone),
+        "name of the zone that `INFO` shows"),
+    row("hash-max-listpack-entries", "512", Live,
+        Integer(|c| &c.hash_max_listpack_entries, unsigned(0, i64::MAX)),
+        "maximum number of fields in the compact form of a hash").or("hash-max-ziplist-entries"),
+    row("hash-max-listpack-value", "64", Live,
+        Memory(|c| &c.hash_max_listpack_value, unsigned(0, i64::MAX)),
+        "maximum length of a field or value in the compact form, in bytes").or("hash-max-ziplist-value"),
+    row("hll-sparse-max-bytes", "3000", Live,
+        Memory(|c| &c.hll_sparse_max_bytes, unsigned(0, i64::MAX)),
+        "maximum length of the sparse form of a HyperLogLog, in bytes"),
+    row("proto-max-bulk-len", "512mb", Live,
+        Memory(|c| &c.proto_max_bulk_len, signed(1 << 20, i64::MAX)),
+        "maximum length of an argument or a string value, in bytes"),
+    row("notify-keyspace-events", "", Live, Events(|c| &c.notify_keyspace_events),
+        "classes of keyspace events to publish, by letter, with `K` or `E` for the channels; empty for none"),
+    row("enable-debug-command", "no", AtStart,
+        Choice(|c| &c.enable_debug_command, ALLOWED),
+        "which clients may use `DEBUG`: none (`no`), all (`yes`), or those on this machine (`local`)"),
+    row("enable-protected-configs", "no", AtStart,
+        Choice(|c| &c.enable_protected_configs, ALLOWED),
+        "which clients may set `dir`: none (`no`), all (`yes`), or those on this machine (`local`)"),
+    row("slowlog-log-slower-than", "10000", Live,
+        Integer(|c| &c.slowlog_log_slower_than, signed(-1, i64::MAX)),
+        "least duration of a command in the slow log, in microseconds; 0 for every command, -1 for none"),
+    row("slowlog-max-len", "128", Live, Integer(|c| &c.slowlog_max_len, signed(0, i64::MAX)),
+        "maximum number of entries in the slow log"),
+    row("acllog-max-len", "128", Live, Integer(|c| &c.acllog_max_len, signed(0, i64::MAX)),
+        "maximum number of failed logins in `ACL LOG`"),
+    row("latency-monitor-threshold", "0", Live,
+        Integer(|c| &c.latency_monitor_threshold, signed(0, i64::MAX)),
+        "least duration of an event that `LATENCY` records, in milliseconds; 0 for none"),
+    row("latency-tracking", "yes", Live, YesNo(|c| &c.latency_tracking),
+        "keep a latency histogram of each command"),
+    row("latency-tracking-info-percentiles", "50 99 99.9", Live,
+        Percentiles(|c| &c.latency_tracking_info_percentiles),
+        "percentiles that `INFO latencystats` shows").several_words(),
+    row("tracking-table-max-keys", "1000000", Live,
+        Integer(|c| &c.tracking_table_max_keys, unsigned(0, i64::MAX)),
+        "maximum number of keys in the tracking table; 0 for no limit"),
+];
