@@ -11,6 +11,7 @@
 pub mod acl;
 pub mod bitmaps;
 pub mod clients;
+pub mod cluster;
 pub mod compare;
 pub mod connection;
 pub mod debug;
@@ -28,6 +29,7 @@ pub mod lcs;
 pub mod lolwut;
 pub mod lookup;
 pub mod memory;
+pub mod modules;
 pub mod monitor;
 pub mod options;
 pub mod pubsub;
@@ -71,6 +73,8 @@ pub static FAMILIES: &[&Family] = &[
     &lolwut::FAMILY,
     &docs::FAMILY,
     &monitor::FAMILY,
+    &modules::FAMILY,
+    &cluster::FAMILY,
 ];
 
 /// The rows of [`FAMILIES`] with their ids and groups.

@@ -100,7 +100,8 @@ pub static UNUSED: &[Setting] = &[
     unused("disable-thp", "yes", AtStart, YesNo),
     unused("dual-channel-replication-enabled", "no", Live, YesNo),
     unused("dynamic-hz", "yes", Live, YesNo),
-    unused("enable-module-command", "no", AtStart, Choice(&["no", "yes", "local"])),
+    unused("enable-module-command", "no", AtStart, Choice(&["no", "yes", "local"]))
+        .only_default(NO_MODULES),
     unused("extended-redis-compatibility", "no", Live, YesNo),
     unused("hash-seed", "", AtStart, Text),
     unused("hide-user-data-from-log", "no", Live, YesNo),

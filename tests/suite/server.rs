@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use respite::config::{SETTINGS, Setting, UNUSED};
 
-use crate::harness::{Client, Reply, connect, eventually, quote, transcript, unix_now_ms};
+use crate::harness::{
+    Client, Reply, connect, eventually, quote, skipped_on_redis, transcript, unix_now_ms,
+};
 
 // ---- Unknown commands --------------------------------------------------------------------------------
 
@@ -257,6 +259,66 @@ fn info_has_sections() {
     c.reply("HELLO 3");
     let reply = c.reply("INFO clients");
     assert!(matches!(&reply, Reply::Verbatim(kind, _) if kind == "txt"), "{reply}");
+}
+
+// ---- What does not exist ------------------------------------------------------------------------------
+
+#[test]
+fn commands_about_a_cluster_say_that_there_is_none() {
+    let mut c = connect();
+    c.transcript(
+        r#"
+        > CLUSTER INFO
+        -ERR This instance has cluster support disabled
+        > CLUSTER SLOTS
+        -ERR This instance has cluster support disabled
+        8.2> CLUSTER KEYSLOT k
+        -ERR This instance has cluster support disabled
+        > CLUSTER
+        -ERR wrong number of arguments for 'cluster' command
+        > CLUSTER nosuch
+        -ERR unknown subcommand 'nosuch'. Try CLUSTER HELP.
+        > CLUSTER MEET 127.0.0.1
+        -ERR wrong number of arguments for 'cluster|meet' command
+        8.2> READONLY
+        -ERR This instance has cluster support disabled
+        > READONLY x
+        -ERR wrong number of arguments for 'readonly' command
+        8.2> READWRITE
+        -ERR This instance has cluster support disabled
+        > ASKING
+        -ERR This instance has cluster support disabled
+        "#,
+    );
+    c.transcript(
+        r#"
+        > COMMAND INFO asking readonly
+        [["asking", :1, [+fast], :0, :0, :0, [+@fast, +@connection], [], [], []], ["readonly", :1, [+loading, +stale, +fast], :0, :0, :0, [+@fast, +@connection], [], [], []]]
+        "#,
+    );
+}
+
+#[test]
+fn no_module_can_be_loaded() {
+    let mut c = connect();
+    let refused = "-ERR MODULE command not allowed. If the enable-module-command option is set to \"local\", \
+                   you can run it from a local connection, otherwise you need to set this option in the \
+                   configuration file, and then restart the server.";
+    for command in ["MODULE LOAD a.so", "MODULE LOADEX a.so CONFIG x y", "MODULE UNLOAD a"] {
+        c.expect(command, refused);
+    }
+    c.transcript(
+        r#"
+        > MODULE LIST x
+        -ERR wrong number of arguments for 'module|list' command
+        > MODULE nosuch
+        -ERR unknown subcommand 'nosuch'. Try MODULE HELP.
+        "#,
+    );
+    // A Redis brings its own.
+    if !skipped_on_redis() {
+        c.expect("MODULE LIST", "[]");
+    }
 }
 
 // ---- CONFIG ------------------------------------------------------------------------------------------
@@ -730,6 +792,7 @@ fn help_is_a_subcommand_of_every_container() {
         ("config", ""),
         ("latency", ""),
         ("memory", ""),
+        ("module", ""),
         ("pubsub", ""),
         ("slowlog", ""),
     ] {
