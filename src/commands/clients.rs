@@ -3,10 +3,11 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::docs::help;
-use super::options::{OptionCursor, integer, is, printable, wrong_subcommand_args};
+use super::options::{integer, is, printable, wrong_subcommand_args};
 use super::spec::{Command, Context, Flags, Outcome, session};
 use super::tracking;
 use crate::net::pause::Paused;
@@ -24,6 +25,8 @@ const EVERY_NODE: &[&str] = &["request_policy:all_nodes", "response_policy:all_s
 pub const COMMANDS: &[Command] = &[
     session("client|caching", "<YES | NO>", tracking::caching).flags(CLIENT)
         .doc("6.0.0", "O(1)", "Sets whether the keys that the next command reads are tracked."),
+    session("client|capa", "capability [capability ...]", capa).flags(CLIENT)
+        .doc("8.0.0", "O(1)", "Says what the client understands, such as REDIRECT. It changes nothing here."),
     session("client|getname", "", getname).flags(CLIENT)
         .doc("2.6.9", "O(1)", "Returns the name of the connection."),
     session("client|getredir", "", tracking::getredir).flags(CLIENT)
@@ -31,15 +34,18 @@ pub const COMMANDS: &[Command] = &[
     help("client|help", "5.0.0").flags(Flags::KEEPS_CACHING),
     session("client|id", "", id).flags(CLIENT)
         .doc("5.0.0", "O(1)", "Returns the id of the connection."),
+    session("client|import-source", "<ON | OFF>", import_source).flags(CLIENT)
+        .doc("8.1.0", "O(1)", "Sets whether the connection copies data here, so that no key expires for it."),
     session("client|info", "", info).flags(CLIENT).tips(&["nondeterministic_output"])
         .doc("6.2.0", "O(1)", "Returns information about the connection."),
     session("client|kill", "<ip:port | filter value> [filter value ...]", kill).flags(ADMIN)
         .doc("2.4.0", "O(N) where N is the number of connections",
-             "Closes the connections that match all filters: ID client-id, TYPE type, USER username, \
-              ADDR ip:port, LADDR ip:port, SKIPME YES|NO, MAXAGE seconds."),
+             "Closes the connections that match all filters, those of CLIENT LIST."),
     session("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
         list).flags(ADMIN).tips(&["nondeterministic_output"])
-        .doc("2.4.0", "O(N) where N is the number of connections", "Lists the open connections."),
+        .doc("2.4.0", "O(N) where N is the number of connections",
+             "Lists the connections that match all filters: ID, TYPE, USER, NAME, ADDR, LADDR, IP, DB, \
+              FLAGS, CAPA, LIB-NAME, LIB-VER, each also with NOT- in front, and SKIPME, MAXAGE, IDLE."),
     session("client|no-evict", "<ON | OFF>", no_evict).flags(ADMIN)
         .doc("7.0.0", "O(1)", "Protects the connection from eviction. No connection is ever evicted here."),
     session("client|no-touch", "<ON | OFF>", no_touch).flags(CLIENT)
@@ -88,9 +94,9 @@ fn setname(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 fn setinfo(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let mut state = context.session.client.state();
     if is(&args[2], "LIB-NAME") {
-        state.lib_name = printable(&args[3], "lib-name")?.to_vec();
+        state.lib_name = printable(&args[3], &String::from_utf8_lossy(&args[2]))?.to_vec();
     } else if is(&args[2], "LIB-VER") {
-        state.lib_ver = printable(&args[3], "lib-ver")?.to_vec();
+        state.lib_ver = printable(&args[3], &String::from_utf8_lossy(&args[2]))?.to_vec();
     } else {
         return Err([b"ERR Unrecognized option '", &args[2], b"'"].concat().into());
     }
@@ -105,24 +111,18 @@ fn info(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn list(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let mut all = context.server.clients.all();
-    match args.get(2) {
-        None => {}
-        Some(option) if is(option, "TYPE") && args.len() == 4 => {
-            let wanted = Type::parse(&args[3])?;
-            all.retain(|client| Type::of(context.server, client) == wanted);
-        }
-        Some(option) if is(option, "ID") && args.len() > 3 => {
-            let ids: Option<Vec<i64>> = args.from(3).map(parse_i64).collect();
-            let ids = ids.ok_or(CommandError::new("ERR Invalid client ID"))?;
-            // The reply keeps the order of the ids in the call.
-            let find = |id: &i64| all.iter().find(|client| client.id as i64 == *id).cloned();
-            all = ids.iter().filter_map(find).collect();
-        }
-        Some(_) => return Err(CommandError::SYNTAX),
-    }
+    let filter = Filter::parse(context, args, Purpose::List)?;
     context.session.sync_client_state(Instant::now());
-    describe(context.server, &all, reply);
+    let all = context.server.clients.all();
+    let all = match filter.ids() {
+        // The reply keeps the order of the ids in the call.
+        Some(ids) => {
+            let find = |id: &i64| all.iter().find(|client| client.id as i64 == *id).cloned();
+            ids.iter().filter_map(find).collect()
+        }
+        None => all,
+    };
+    describe(context.server, &filter.apply(context, all), reply);
     Ok(())
 }
 
@@ -135,101 +135,227 @@ fn describe(server: &Server, clients: &[Arc<Client>], reply: &mut Reply) {
     reply.verbatim(&text);
 }
 
-/// Redis's classes of clients.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Type {
-    Normal,
-    Pubsub,
-    /// Masters and replicas. There are none.
-    Other,
+/// What a filter compares with a client's fields in `CLIENT LIST`.
+enum Wanted<'a> {
+    Ids(Vec<i64>),
+    Text(&'a [u8]),
+    /// The address without the port.
+    Ip(&'a [u8]),
+    /// All of these letters.
+    Letters(&'a [u8]),
+    /// A class of clients: whether they subscribe. Masters and replicas, `None`, do not exist.
+    Subscribes(Option<bool>),
+    AtLeast(i64),
 }
 
-impl Type {
-    fn parse(name: &[u8]) -> Result<Type, CommandError> {
-        match name.to_ascii_lowercase().as_slice() {
-            b"normal" => Ok(Type::Normal),
-            b"pubsub" => Ok(Type::Pubsub),
-            b"master" | b"slave" | b"replica" => Ok(Type::Other),
-            _ => Err([b"ERR Unknown client type '", name, b"'"].concat().into()),
+impl Wanted<'_> {
+    fn is_met_by(&self, value: &[u8]) -> bool {
+        match self {
+            Wanted::Ids(ids) => parse_i64(value).is_some_and(|id| ids.contains(&id)),
+            Wanted::Text(text) => value == *text,
+            Wanted::Ip(ip) => {
+                let port = value.iter().rposition(|&byte| byte == b':').unwrap_or(value.len());
+                value[..port] == **ip
+            }
+            Wanted::Letters(letters) => letters.iter().all(|letter| value.contains(letter)),
+            Wanted::Subscribes(wanted) => *wanted == Some(value.contains(&b'P')),
+            Wanted::AtLeast(least) => parse_i64(value).is_some_and(|number| number >= *least),
         }
     }
-
-    fn of(server: &Server, client: &Client) -> Type {
-        if server.pubsub.counts(client.id).total() > 0 { Type::Pubsub } else { Type::Normal }
-    }
 }
 
-/// Selects the connections to close: those that match every filter that was given.
+/// What the value of a filter looks like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Syntax {
+    Ids,
+    Text,
+    User,
+    Ip,
+    Class,
+    Database,
+    /// Letters out of these.
+    Letters(&'static str),
+    /// Seconds; such a filter has no opposite.
+    Seconds,
+}
+
+/// The filters of `CLIENT LIST` and `CLIENT KILL`, each with the field that it is about. With `NOT-` in front
+/// they select the other clients.
+#[rustfmt::skip]
+const FILTERS: &[(&str, &str, Syntax)] = &[
+    ("ID", "id", Syntax::Ids),
+    ("TYPE", "flags", Syntax::Class),
+    ("ADDR", "addr", Syntax::Text),
+    ("LADDR", "laddr", Syntax::Text),
+    ("USER", "user", Syntax::User),
+    ("MAXAGE", "age", Syntax::Seconds),
+    ("IDLE", "idle", Syntax::Seconds),
+    ("NAME", "name", Syntax::Text),
+    ("FLAGS", "flags", Syntax::Letters("AbBcdeEiIMNOPrRStTuUx")),
+    ("LIB-NAME", "lib-name", Syntax::Text),
+    ("LIB-VER", "lib-ver", Syntax::Text),
+    ("DB", "db", Syntax::Database),
+    ("CAPA", "capa", Syntax::Letters("r")),
+    ("IP", "addr", Syntax::Ip),
+];
+
+/// What clients are selected for. Redis has other errors for wrong ids in each case.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    List,
+    Kill,
+}
+
+/// Selects connections: those that meet every condition. Redis has few of these filters, Valkey all of them.
 struct Filter<'a> {
-    id: Option<i64>,
-    class: Option<Type>,
-    address: Option<&'a [u8]>,
-    local_address: Option<&'a [u8]>,
-    least_age_seconds: Option<u64>,
+    conditions: Vec<Condition<'a>>,
     skips_own: bool,
 }
 
-impl<'a> Filter<'a> {
-    /// Matches every connection but the client's own.
-    fn new() -> Filter<'a> {
-        Filter {
-            id: None,
-            class: None,
-            address: None,
-            local_address: None,
-            least_age_seconds: None,
-            skips_own: true,
-        }
-    }
+struct Condition<'a> {
+    /// The word that gave it.
+    word: &'a [u8],
+    field: &'static str,
+    wanted: Wanted<'a>,
+    negated: bool,
+}
 
-    fn parse(args: Args<'a>) -> Result<Filter<'a>, CommandError> {
-        let mut filter = Filter::new();
-        let mut words = OptionCursor::new(args, 2);
-        while !words.is_done() {
-            if let Some(id) = words.take_value("ID")? {
-                let id = parse_i64(id).filter(|&id| id > 0);
-                let text = "ERR client-id should be greater than 0";
-                filter.id = Some(id.ok_or(CommandError::new(text))?);
-            } else if let Some(name) = words.take_value("TYPE")? {
-                filter.class = Some(Type::parse(name)?);
-            } else if let Some(address) = words.take_value("ADDR")? {
-                filter.address = Some(address);
-            } else if let Some(address) = words.take_value("LADDR")? {
-                filter.local_address = Some(address);
-            } else if let Some(user) = words.take_value("USER")? {
-                // There is one user, so the filter matches every connection.
-                if user != b"default" {
-                    return Err([b"ERR No such user '", user, b"'"].concat().into());
-                }
-            } else if let Some(word) = words.take_value("SKIPME")? {
-                filter.skips_own = if is(word, "yes") {
-                    true
-                } else if is(word, "no") {
-                    false
-                } else {
+impl<'a> Filter<'a> {
+    fn parse(
+        context: &Context,
+        args: Args<'a>,
+        purpose: Purpose,
+    ) -> Result<Filter<'a>, CommandError> {
+        let mut filter = Filter { conditions: Vec::new(), skips_own: purpose == Purpose::Kill };
+        let mut at = 2;
+        while let Some(word) = args.get(at) {
+            let value = args.get(at + 1).ok_or(CommandError::SYNTAX)?;
+            at += 2;
+            if is(word, "SKIPME") {
+                filter.skips_own = is(value, "yes");
+                if !filter.skips_own && !is(value, "no") {
                     return Err(CommandError::SYNTAX);
-                };
-            } else if let Some(age) = words.take_value("MAXAGE")? {
-                let text = "ERR maxage is not an integer or out of range";
-                let age = parse_i64(age).ok_or(CommandError::new(text))?;
-                let age = u64::try_from(age).ok().filter(|&age| age > 0);
-                let text = "ERR maxage should be greater than 0";
-                filter.least_age_seconds = Some(age.ok_or(CommandError::new(text))?);
-            } else {
-                return Err(CommandError::SYNTAX);
+                }
+                continue;
             }
+            let (name, negated) = match word.split_at_checked(4) {
+                Some((prefix, name)) if is(prefix, "NOT-") => (name, true),
+                _ => (word, false),
+            };
+            let found = FILTERS.iter().find(|(known, ..)| is(name, known));
+            let &(name, field, syntax) = found.ok_or(CommandError::SYNTAX)?;
+            let wanted = match syntax {
+                Syntax::Ids => {
+                    let first = at - 1;
+                    let ids = args.from(first).map_while(parse_i64);
+                    let ids: Vec<i64> = ids.collect();
+                    at = first + ids.len();
+                    check_ids(&ids, args.get(at), purpose, negated)?;
+                    Wanted::Ids(ids)
+                }
+                Syntax::Seconds if negated => return Err(CommandError::SYNTAX),
+                _ => parse_value(context.server, name, value, syntax, negated)?,
+            };
+            // As in Redis, the last one counts.
+            filter.conditions.retain(|other| !other.word.eq_ignore_ascii_case(word));
+            filter.conditions.push(Condition { word, field, wanted, negated });
         }
         Ok(filter)
     }
 
-    fn applies(&self, server: &Server, client: &Client, own_id: u64) -> bool {
-        let (address, local_address) = client.addresses();
-        self.id.is_none_or(|id| id.unsigned_abs() == client.id)
-            && self.class.is_none_or(|class| class == Type::of(server, client))
-            && self.address.is_none_or(|wanted| wanted == address.as_bytes())
-            && self.local_address.is_none_or(|wanted| wanted == local_address.as_bytes())
-            && self.least_age_seconds.is_none_or(|age| client.age_seconds() >= age)
-            && !(self.skips_own && client.id == own_id)
+    /// The ids that were asked for.
+    fn ids(&self) -> Option<&[i64]> {
+        self.conditions.iter().find_map(|condition| match &condition.wanted {
+            Wanted::Ids(ids) if !condition.negated => Some(ids.as_slice()),
+            _ => None,
+        })
+    }
+
+    fn apply(&self, context: &Context, mut clients: Vec<Arc<Client>>) -> Vec<Arc<Client>> {
+        let own_id = context.session.client.id;
+        clients.retain(|client| {
+            let fields = context.server.client_fields(client);
+            let is_met = |condition: &Condition| {
+                let mut values = fields.iter().filter(|(name, _)| *name == condition.field);
+                let is_met = values.any(|(_, value)| condition.wanted.is_met_by(value));
+                is_met != condition.negated
+            };
+            !(self.skips_own && client.id == own_id) && self.conditions.iter().all(is_met)
+        });
+        clients
+    }
+}
+
+/// Checks the ids of a filter. `next` is the word after them.
+fn check_ids(
+    ids: &[i64],
+    next: Option<&[u8]>,
+    purpose: Purpose,
+    negated: bool,
+) -> Result<(), CommandError> {
+    let is_filter = |word: &[u8]| {
+        let name = word.split_at_checked(4).filter(|(prefix, _)| is(prefix, "NOT-"));
+        let name = name.map_or(word, |(_, name)| name);
+        is(word, "SKIPME") || FILTERS.iter().any(|(known, ..)| is(name, known))
+    };
+    let ends = !ids.is_empty() && next.is_none_or(is_filter);
+    match purpose {
+        _ if negated && !ends => Err(CommandError::SYNTAX),
+        Purpose::List if !ends => Err(CommandError::new("ERR Invalid client ID")),
+        Purpose::Kill if ids.first().is_none_or(|id| *id <= 0) || ids.iter().any(|id| *id <= 0) => {
+            Err(CommandError::new("ERR client-id should be greater than 0"))
+        }
+        Purpose::Kill if !ends => Err(CommandError::SYNTAX),
+        Purpose::List | Purpose::Kill => Ok(()),
+    }
+}
+
+/// Parses the value of a filter other than `ID`. The error texts are those of Redis and Valkey.
+fn parse_value<'a>(
+    server: &Server,
+    name: &str,
+    value: &'a [u8],
+    syntax: Syntax,
+    negated: bool,
+) -> Result<Wanted<'a>, CommandError> {
+    let shown = if negated { format!("NOT-{name}") } else { name.to_string() };
+    match syntax {
+        Syntax::Ids | Syntax::Text => Ok(Wanted::Text(value)),
+        Syntax::Ip => Ok(Wanted::Ip(value)),
+        Syntax::User if value == b"default" => Ok(Wanted::Text(value)),
+        Syntax::User => Err([b"ERR No such user '", value, b"'"].concat().into()),
+        Syntax::Class => match value.to_ascii_lowercase().as_slice() {
+            b"normal" => Ok(Wanted::Subscribes(Some(false))),
+            b"pubsub" => Ok(Wanted::Subscribes(Some(true))),
+            b"master" | b"primary" | b"slave" | b"replica" => Ok(Wanted::Subscribes(None)),
+            _ => Err([b"ERR Unknown client type '", value, b"'"].concat().into()),
+        },
+        Syntax::Letters(known) => {
+            if value.iter().all(|letter| known.as_bytes().contains(letter)) {
+                return Ok(Wanted::Letters(value));
+            }
+            let place = if negated { format!("the {shown}") } else { "the provided".into() };
+            let text = format!("ERR Unknown {} found in {place} filter: ", name.to_lowercase());
+            Err([text.as_bytes(), value].concat().into())
+        }
+        Syntax::Database => {
+            let text = || format!("ERR {shown} is not an integer or out of range");
+            let number = parse_i64(value).ok_or_else(text)?;
+            let last = server.config.database_count() as i64 - 1;
+            if !(0..=last).contains(&number) {
+                return Err(format!("ERR {shown} number should be between 0 and {last}").into());
+            }
+            Ok(Wanted::Text(value))
+        }
+        Syntax::Seconds => {
+            let name = name.to_lowercase();
+            let text = || format!("ERR {name} is not an integer or out of range");
+            let seconds = parse_i64(value).ok_or_else(text)?;
+            if seconds <= 0 {
+                return Err(format!("ERR {name} should be greater than 0").into());
+            }
+            Ok(Wanted::AtLeast(seconds))
+        }
     }
 }
 
@@ -237,15 +363,16 @@ impl<'a> Filter<'a> {
 fn kill(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let is_old_form = args.len() == 3;
     let filter = if is_old_form {
-        Filter { address: Some(&args[2]), skips_own: false, ..Filter::new() }
+        let (word, field, wanted) = (&args[1], "addr", Wanted::Text(&args[2]));
+        let condition = Condition { word, field, wanted, negated: false };
+        Filter { conditions: vec![condition], skips_own: false }
     } else {
-        Filter::parse(args)?
+        Filter::parse(context, args, Purpose::Kill)?
     };
-    let own_id = context.session.client.id;
-    let mut killed = context.server.clients.all();
-    killed.retain(|client| filter.applies(context.server, client, own_id));
+    context.session.sync_client_state(Instant::now());
+    let killed = filter.apply(context, context.server.clients.all());
     for client in &killed {
-        if client.id == own_id {
+        if client.id == context.session.client.id {
             context.session.closing = true;
         } else {
             context.server.kill(client);
@@ -258,6 +385,24 @@ fn kill(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     } else {
         reply.ok();
     }
+    Ok(())
+}
+
+/// Unknown capabilities are ignored, so that newer clients can ask for theirs.
+fn capa(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if args.from(2).any(|name| is(name, "REDIRECT")) {
+        context.session.client_flags.redirect = true;
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn import_source(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if !is(&args[2], "OFF") && !context.server.config.import_mode.load(Relaxed) {
+        return Err(CommandError::new("ERR Server is not in import mode"));
+    }
+    context.session.client_flags.import_source = on_or_off(&args[2])?;
+    reply.ok();
     Ok(())
 }
 

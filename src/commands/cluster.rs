@@ -51,8 +51,8 @@ const COMMANDS: &[Command] = &[
     disabled("cluster|reset", "[HARD | SOFT]", "3.0.0").flags(ADMIN.or(Flags::NOSCRIPT)),
     disabled("cluster|saveconfig", "", "3.0.0").flags(CHANGES),
     disabled("cluster|set-config-epoch", "config-epoch", "3.0.0").flags(CHANGES),
-    disabled("cluster|setslot", "slot <IMPORTING node-id | MIGRATING node-id | NODE node-id | STABLE>", "3.0.0")
-        .flags(CHANGES),
+    disabled("cluster|setslot", "slot <IMPORTING node-id | MIGRATING node-id | NODE node-id | STABLE>",
+        "3.0.0").flags(CHANGES),
     disabled("cluster|shards", "", "7.0.0").flags(Flags::ALWAYS).tips(VARYING),
     disabled("cluster|slaves", "node-id", "3.0.0").flags(ADMIN).tips(VARYING)
         .deprecated("5.0.0", "`CLUSTER REPLICAS`"),

@@ -68,8 +68,14 @@ fn echo(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
+/// A monitor gets no line for its own `QUIT`.
 fn quit(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    context.session.closing = true;
+    let session = &mut *context.session;
+    session.closing = true;
+    if session.client.outbox.listening.monitors() {
+        session.stops_listening();
+        context.server.pubsub.stop_monitoring(session.client.id);
+    }
     reply.ok();
     Ok(())
 }

@@ -14,11 +14,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::docs::explain_subcommands;
 use super::inspect::count_references;
+use super::options::{is, wrong_subcommand_args};
 use super::spec::{
     Change, Command, Context, Family, Flags, Handler, Nested, Outcome, Propagate, command, read,
     session,
 };
-use crate::resp::{Args, CommandError, Reply};
+use crate::config::logger::log_line;
+use crate::resp::{Args, CommandError, Protocol, Reply};
+use crate::store::key::Key;
 use crate::store::{Access, Entry, ReadAll, ReadView, Value, WriteAll};
 use crate::text::sha1::sha1;
 use crate::text::{glob, integer};
@@ -44,19 +47,32 @@ static COMMANDS: &[Command] = &[
              "Returns a digest of all data of all databases, as 40 hexadecimal digits."),
     read("debug|digest-value", "[key [key ...]]", digest_value).keys(2, -1, 1, "RO").flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) where N is the size of the values", "Returns a digest of each of the values."),
+    session("debug|error", "text", error).flags(Flags::ADMIN)
+        .doc("1.0.0", "O(1)", "Returns this error."),
     session("debug|help", "", help).flags(Flags::ADMIN.or(Flags::HELP))
         .doc("1.0.0", "O(1)", "Prints this help."),
     command("debug|loadaof", "", Handler::Nested(Nested::LoadAof)).flags(OWN_LOCKS)
         .doc("1.0.0", "O(N) where N is the size of the log", "Flushes the append-only file and reloads it."),
+    session("debug|log", "text", log).flags(Flags::ADMIN)
+        .doc("1.0.0", "O(1)", "Writes a text into the server's log lines."),
     read("debug|object", "key", object).keys(2, 2, 1, "RO").flags(Flags::ADMIN)
         .doc("1.0.0", "O(N) where N is the number of fields of a hash", "Returns how a key is stored."),
+    session("debug|pause-cron", "zero-or-one", pause_cron).flags(Flags::ADMIN)
+        .doc("1.0.0", "O(1)", "Pauses or resumes the background removal of expired keys."),
     command("debug|populate", "count [prefix [size]]", Handler::Nested(Nested::Populate)).flags(OWN_LOCKS)
         .doc("1.0.0", "O(N) where N is the count",
              "Creates the keys `prefix:0`, `prefix:1` and so on, if they do not exist."),
+    session("debug|protocol", "type", protocol).flags(Flags::ADMIN)
+        .doc("1.0.0", "O(1)", "Returns a value of that type of the protocol, for tests of clients."),
     command("debug|reload", "[MERGE] [NOFLUSH] [NOSAVE]", Handler::Nested(Nested::Reload)).flags(OWN_LOCKS)
         .doc("1.0.0", "O(N) where N is the size of all data",
              "Rewrites the append-only file, unless NOSAVE is given, and reloads it. MERGE and NOFLUSH \
               change nothing, as the file has everything that is in memory."),
+    session("debug|replybuffer", "<PEAK-RESET-TIME time | RESIZING zero-or-one>", replybuffer)
+        .flags(Flags::ADMIN)
+        .doc("1.0.0", "O(1)", "Changes nothing: a buffer for replies does not remember its peak."),
+    read("debug|sdslen", "key", sdslen).keys(2, 2, 1, "RO").flags(Flags::ADMIN)
+        .doc("1.0.0", "O(1)", "Returns the lengths of a key and its string, and the memory that they take."),
     session("debug|set-active-expire", "zero-or-one", set_active_expire).flags(Flags::ADMIN)
         .doc("1.0.0", "O(1)", "Turns the background removal of expired keys on or off."),
     command("debug|sleep", "seconds", Handler::WriteAll(sleep)).flags(Flags::ADMIN)
@@ -221,5 +237,97 @@ fn set_active_expire(context: &mut Context, args: Args, reply: &mut Reply) -> Ou
 
 fn stringmatch_len(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     reply.integer(glob::matches(&args[2], &args[3]).into());
+    Ok(())
+}
+
+fn error(_: &mut Context, args: Args, _: &mut Reply) -> Outcome {
+    Err(args[2].to_vec().into())
+}
+
+fn log(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let text = String::from_utf8_lossy(&args[2]);
+    log_line!(context.server.config, Warning, "DEBUG LOG: {text}");
+    reply.ok();
+    Ok(())
+}
+
+fn pause_cron(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let paused = integer::parse_i64(&args[2]).is_some_and(|number| number != 0);
+    context.server.keyspace.set_sweeping(!paused);
+    reply.ok();
+    Ok(())
+}
+
+fn replybuffer(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if !is(&args[2], "PEAK-RESET-TIME") && !is(&args[2], "RESIZING") {
+        return Err(wrong_subcommand_args(args));
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn sdslen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
+    let entry = view.get(&args[2], Access::Inspect).ok_or(CommandError::NO_SUCH_KEY)?;
+    let Value::String(bytes) = &entry.value else {
+        return Err(CommandError::new("ERR Not an sds encoded string."));
+    };
+    let (key_bytes, value_bytes) = (Key::heap_bytes_of(args[2].len()), bytes.heap_bytes());
+    reply.simple(&format!(
+        "key_sds_len:{}, key_sds_avail:0, key_zmalloc: {key_bytes}, val_sds_len:{}, val_sds_avail:0, \
+         val_zmalloc: {value_bytes}",
+        args[2].len(),
+        bytes.len(),
+    ));
+    Ok(())
+}
+
+/// The replies are those of Redis, byte for byte.
+fn protocol(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let resp3 = context.session.client.outbox.protocol() == Protocol::Resp3;
+    let mut put = |in_resp2: &str, in_resp3: &str| {
+        reply.insert(reply.len(), if resp3 { in_resp3 } else { in_resp2 }.as_bytes());
+    };
+    match args[2].to_ascii_lowercase().as_slice() {
+        b"string" => reply.bulk(b"Hello World"),
+        b"integer" => reply.integer(12345),
+        b"double" => reply.double(b"3.141"),
+        b"bignum" => {
+            let digits = "1234567999999999999999999999999999999";
+            put(&format!("$37\r\n{digits}\r\n"), &format!("({digits}\r\n"));
+        }
+        b"null" => reply.null(),
+        b"array" => {
+            reply.array(3);
+            (0..3).for_each(|number| reply.integer(number));
+        }
+        b"set" => {
+            reply.set(3);
+            (0..3).for_each(|number| reply.integer(number));
+        }
+        b"map" => put(
+            "*6\r\n:0\r\n:0\r\n:1\r\n:1\r\n:2\r\n:0\r\n",
+            "%3\r\n:0\r\n#f\r\n:1\r\n#t\r\n:2\r\n#f\r\n",
+        ),
+        b"attrib" => {
+            put("", "|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n");
+            reply.bulk(b"Some real reply following the attribute");
+        }
+        b"push" if resp3 => {
+            reply.bulk(b"Some real reply following the push reply");
+            reply.push(2);
+            reply.bulk(b"server-cpu-usage");
+            reply.integer(42);
+        }
+        b"push" => return Err(CommandError::new("ERR RESP2 is not supported by this command")),
+        b"verbatim" => reply.verbatim(b"This is a verbatim\nstring"),
+        b"true" => put(":1\r\n", "#t\r\n"),
+        b"false" => put(":0\r\n", "#f\r\n"),
+        _ => {
+            return Err(CommandError::new(
+                "ERR Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+            ));
+        }
+    }
     Ok(())
 }

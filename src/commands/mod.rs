@@ -12,6 +12,7 @@ pub mod acl;
 pub mod bitmaps;
 pub mod clients;
 pub mod cluster;
+pub mod commandlog;
 pub mod compare;
 pub mod connection;
 pub mod debug;
@@ -68,6 +69,7 @@ pub static FAMILIES: &[&Family] = &[
     &debug::FAMILY,
     &info::FAMILY,
     &slowlog::FAMILY,
+    &commandlog::FAMILY,
     &latency::FAMILY,
     &acl::FAMILY,
     &lolwut::FAMILY,

@@ -92,7 +92,14 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let server = context.server;
     let is_local = context.session.client.is_local();
     server.config.set_as(is_local, &pairs).map_err(|why| format!("ERR {why}"))?;
-    server.stats.slowlog.shorten(server.config.slowlog_limit());
+    let stats = &server.stats;
+    for (log, kept) in [
+        (&stats.slowlog, &server.config.slowlog_max_len),
+        (&stats.large_requests, &server.config.commandlog_large_request_max_len),
+        (&stats.large_replies, &server.config.commandlog_large_reply_max_len),
+    ] {
+        log.shorten(kept.load(Relaxed) as usize);
+    }
     server.tracking.shrink(&server.pubsub);
     match (server.aof.is_enabled(), server.config.appendonly.load(Relaxed)) {
         // The log is first written in the background. If that fails, it is tried again every second.
@@ -148,11 +155,11 @@ fn bgrewriteaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 /// every other waiting client too. No replica can appear while a client waits, so a call that asks for
 /// replicas returns 0 at once.
 fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let (local, replicas) = (integer(&args[1])?, integer(&args[2])?);
+    let local = integer(&args[1])?;
     if !(0..=1).contains(&local) {
-        return Err(CommandError::new("ERR value is out of range, must be between 0 and 1"));
+        return Err(CommandError::new("ERR value is out of range, value must between 0 and 1"));
     }
-    if replicas < 0 {
+    if !integer(&args[2]).is_ok_and(|replicas| replicas >= 0) {
         return Err(CommandError::new("ERR value is out of range, must be positive"));
     }
     let timeout_ms = integer(&args[3]).map_err(|_| TIMEOUT_NOT_AN_INTEGER)?;
@@ -194,13 +201,14 @@ const TIMEOUT_NOT_AN_INTEGER: CommandError =
     CommandError::new("ERR timeout is not an integer or out of range");
 
 fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
-    const OPTIONS: [&str; 5] = ["SAVE", "NOSAVE", "NOW", "FORCE", "ABORT"];
+    const OPTIONS: [&str; 6] = ["SAVE", "NOSAVE", "NOW", "FORCE", "SAFE", "ABORT"];
     if args.from(1).any(|arg| !OPTIONS.iter().any(|option| is(arg, option))) {
         return Err(CommandError::SYNTAX);
     }
-    let [save, nosave, now, force, abort] =
+    // SAFE is Valkey's, and refuses where slots of a cluster would be lost: never here.
+    let [save, nosave, now, force, safe, abort] =
         OPTIONS.map(|option| args.from(1).any(|arg| is(arg, option)));
-    if (save && nosave) || (abort && (save || nosave || force || now)) {
+    if (save && nosave) || (abort && (save || nosave || force || now || safe)) {
         return Err(CommandError::SYNTAX);
     }
     if abort {

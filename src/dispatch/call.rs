@@ -4,6 +4,8 @@
 //! the records go ([`Origin`]). Everything else is the same code: lock, run the handler,
 //! [`commit`](Call::commit), unlock.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::commands::lookup::find_hidden;
 use crate::commands::spec::Outcome;
 use crate::commands::{Command, Context, Handler, Propagate, spec::Flags};
@@ -26,7 +28,9 @@ impl<'a> Call<'a> {
     pub(super) fn run(self, shards: &mut impl Shards, reply: &mut Reply) -> Outcome {
         let (command, args, db) = (self.command, self.args, self.session.db);
         let touches = !self.session.client_flags.no_touch || command.has(Flags::ALWAYS_A_USE);
-        let replaying = matches!(self.session.origin, Origin::Replay);
+        let replaying = matches!(self.session.origin, Origin::Replay)
+            || (self.session.client_flags.import_source
+                && self.server.config.import_mode.load(Relaxed));
         match command.handler {
             Handler::Read(handler) => {
                 let view = shards.read(db, command.keys_of(args));

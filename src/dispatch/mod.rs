@@ -14,7 +14,7 @@ mod transaction;
 
 use crate::commands::lookup::{describe_failure, find_hidden, find_row, resolve, resolve_record};
 use crate::commands::spec::Outcome;
-use crate::commands::{Command, Handler, spec::Flags, spec::Nested};
+use crate::commands::{Command, Handler, slowlog, spec::Flags, spec::Nested};
 use crate::config::logger::log_line;
 use crate::config::trace::trace;
 use crate::net::pause::Paused;
@@ -55,6 +55,7 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
                 run(server, session, command, args, reply)
             });
             confirms = outcome.is_ok() && command.has(Flags::CONFIRMS);
+            slowlog::note_sizes(server, session, command, args, reply.len() - start);
             outcome
         }
         Err(error) => {

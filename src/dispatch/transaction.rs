@@ -20,7 +20,7 @@ use super::call::Call;
 use super::measure::measured;
 use crate::commands::lookup::{find_hidden, resolve};
 use crate::commands::spec::{Flags, Nested, Outcome};
-use crate::commands::{Command, Handler};
+use crate::commands::{Command, Handler, slowlog};
 use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Queue, Reply};
 use crate::session::{Exec, Origin, Server, Session};
@@ -120,13 +120,20 @@ fn carry_out(
     reply.array(commands.len());
     for (command, args) in commands.into_iter().zip(queue.iter()) {
         let start = reply.len();
+        // After CLIENT KILL of its own connection, the rest is executed, but not replied to.
+        let was_closing = session.closing;
         let outcome = measured(server, session, command, args, |session| {
             Call { server, session, command, args }.run(&mut transaction, reply)
         });
-        if let Err(error) = outcome {
+        if outcome.is_err() || was_closing {
             reply.truncate(start);
+        }
+        if let Err(error) = outcome
+            && !was_closing
+        {
             reply.error(&error);
         }
+        slowlog::note_sizes(server, session, command, args, reply.len() - start);
     }
     if let Origin::Transaction(mut exec) = std::mem::take(&mut session.origin) {
         if let Some(lsn) = server.aof.append_block(std::mem::take(&mut exec.block)) {

@@ -65,6 +65,19 @@ impl<'a> Args<'a> {
         Args { first: self.first + count, ..self }
     }
 
+    /// The length of the request if each argument has its length in front, as long as that is at least
+    /// `least`. Almost every request is so short that nothing needs to be counted.
+    pub fn encoded_bytes_from(self, least: usize) -> Option<usize> {
+        let payload = self.ends.last().map_or(0, |end| end - self.start(0));
+        let header = |length: usize| "$\r\n".len() + length.max(1).ilog10() as usize + 1;
+        if payload + (self.len() + 1) * (header(usize::MAX) + "\r\n".len()) < least {
+            return None;
+        }
+        let args = self.from(0).map(|arg| header(arg.len()) + arg.len() + "\r\n".len());
+        let bytes = header(self.len()) + args.sum::<usize>();
+        (bytes >= least).then_some(bytes)
+    }
+
     fn start(self, number: usize) -> usize {
         match self.first + number {
             0 => 0,

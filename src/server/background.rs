@@ -145,6 +145,9 @@ pub(super) fn sweep(server: &Server) {
         if server.pause.is_likely() && server.pause.paused().is_some() {
             continue; // removing a key is a write
         }
+        if server.config.import_mode.load(Relaxed) {
+            continue; // the source of the data decides what expires
+        }
         let threshold_ms = server.config.latency_monitor_threshold.load(Relaxed);
         let sweep = || {
             server.keyspace.sweep(now_ms(), |expired| dispatch::commit_expired(server, expired));

@@ -142,7 +142,6 @@ impl Connection<'_> {
                 let before = self.reply.len();
                 dispatch::execute(self.server, &mut self.session, request.args(), &mut self.reply);
                 self.worked = true;
-                self.session.client.meter.commands.add(1);
                 self.answered += u64::from(self.reply.len() > before);
                 request.clear();
                 if self.session.closing {

@@ -27,6 +27,10 @@ pub struct ClientFlags {
     pub no_evict: bool,
     /// `CLIENT NO-TOUCH`: its reads do not count as uses of the keys.
     pub no_touch: bool,
+    /// `CLIENT CAPA REDIRECT`: it understands redirections to another server. There are none here.
+    pub redirect: bool,
+    /// `CLIENT IMPORT-SOURCE`: it copies data here, so keys do not expire for it while `import-mode` is on.
+    pub import_source: bool,
 }
 
 /// What other threads see of a connection.
@@ -56,6 +60,8 @@ pub struct ClientState {
     pub(super) last_command: &'static str,
     /// How many commands are queued for EXEC; `None` outside a transaction.
     pub(super) queued: Option<usize>,
+    /// The memory that these take.
+    pub(super) queued_bytes: usize,
     /// The number of keys that it watches.
     pub(super) watched: usize,
     pub(super) client_flags: ClientFlags,
@@ -72,6 +78,7 @@ impl Client {
             last_active: now,
             last_command: "NULL",
             queued: None,
+            queued_bytes: 0,
             watched: 0,
             client_flags: ClientFlags::default(),
         };
@@ -125,50 +132,51 @@ impl Client {
         self.state().client_flags.blocked
     }
 
-    /// Its line in `CLIENT LIST`, without the line end: those of Redis's fields that mean something here.
-    pub(super) fn describe(
+    /// The names and values of its fields in `CLIENT LIST`: those of Redis and Valkey that mean something
+    /// here.
+    pub(super) fn fields(
         &self,
         subscriptions: SubscriptionCounts,
         tracking: Option<TrackingState>,
-    ) -> Vec<u8> {
+    ) -> Vec<(&'static str, Vec<u8>)> {
         let (pieces, waiting_bytes) = self.outbox.backlog();
         let (addr, laddr) = self.addresses();
-        let fd = self.outbox.socket().map_or(-1, Socket::fd);
         let state = self.state();
         // As in Redis, a client whose watched key has changed is shown as watching nothing.
         let changed = state.watched > 0 && self.watcher.has_changed();
-        let mut line =
-            format!("id={} addr={addr} laddr={laddr} fd={fd} name=", self.id).into_bytes();
-        line.extend_from_slice(&state.name);
-        let rest = format!(
-            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} watch={} oll={pieces} \
-             omem={waiting_bytes} events={} cmd={} user=default redir={} resp={} lib-name=",
-            self.age_seconds(),
-            state.last_active.elapsed().as_secs(),
-            self.flags(&state, changed, subscriptions, tracking.as_ref()),
-            state.db,
-            subscriptions.channels,
-            subscriptions.patterns,
-            subscriptions.shards,
-            state.queued.map_or(-1, |queued| queued as i64),
-            if changed { 0 } else { state.watched },
-            if waiting_bytes > 0 { "rw" } else { "r" },
-            state.last_command,
-            tracking.map_or(-1, |tracking| tracking.mode.redirect as i64),
-            if self.outbox.protocol() == Protocol::Resp2 { 2 } else { 3 },
-        );
-        line.extend_from_slice(rest.as_bytes());
-        line.extend_from_slice(&state.lib_name);
-        line.extend_from_slice(b" lib-ver=");
-        line.extend_from_slice(&state.lib_ver);
-        let totals = format!(
-            " tot-net-in={} tot-net-out={} tot-cmds={}",
-            self.meter.received.get(),
-            self.meter.sent.get(),
-            self.meter.commands.get()
-        );
-        line.extend_from_slice(totals.as_bytes());
-        line
+        let number = |value: i64| value.to_string().into_bytes();
+        let count = |value: usize| value.to_string().into_bytes();
+        let total = |value: u64| value.to_string().into_bytes();
+        vec![
+            ("id", total(self.id)),
+            ("addr", addr.into()),
+            ("laddr", laddr.into()),
+            ("fd", number(self.outbox.socket().map_or(-1, Socket::fd).into())),
+            ("name", state.name.clone()),
+            ("age", total(self.age_seconds())),
+            ("idle", total(state.last_active.elapsed().as_secs())),
+            ("flags", self.flags(&state, changed, subscriptions, tracking.as_ref()).into()),
+            ("capa", if state.client_flags.redirect { b"r".to_vec() } else { Vec::new() }),
+            ("db", count(state.db)),
+            ("sub", count(subscriptions.channels)),
+            ("psub", count(subscriptions.patterns)),
+            ("ssub", count(subscriptions.shards)),
+            ("multi", number(state.queued.map_or(-1, |queued| queued as i64))),
+            ("watch", count(if changed { 0 } else { state.watched })),
+            ("multi-mem", count(state.queued_bytes)),
+            ("oll", count(pieces)),
+            ("omem", count(waiting_bytes)),
+            ("events", if waiting_bytes > 0 { "rw".into() } else { "r".into() }),
+            ("cmd", state.last_command.into()),
+            ("user", "default".into()),
+            ("redir", number(tracking.map_or(-1, |tracking| tracking.mode.redirect as i64))),
+            ("resp", number(if self.outbox.protocol() == Protocol::Resp2 { 2 } else { 3 })),
+            ("lib-name", state.lib_name.clone()),
+            ("lib-ver", state.lib_ver.clone()),
+            ("tot-net-in", total(self.meter.received.get())),
+            ("tot-net-out", total(self.meter.sent.get())),
+            ("tot-cmds", total(self.meter.calls())),
+        ]
     }
 
     /// Redis's letters, in Redis's order.
@@ -192,6 +200,7 @@ impl Client {
             ('U', self.is_unix()),
             ('e', flags.no_evict),
             ('T', flags.no_touch),
+            ('I', flags.import_source),
         ];
         let set: String = letters.iter().filter(|(_, is)| *is).map(|(letter, _)| letter).collect();
         if set.is_empty() { "N".into() } else { set }

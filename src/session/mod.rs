@@ -222,6 +222,7 @@ impl Session {
         state.last_command = self.last_command;
         state.last_active = now;
         state.queued = self.multi.as_ref().map(|multi| multi.queued);
+        state.queued_bytes = self.multi.as_ref().map_or(0, |multi| multi.queue.memory_bytes());
         state.watched = self.watched.len();
         state.client_flags = self.client_flags;
     }

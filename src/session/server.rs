@@ -111,9 +111,16 @@ impl Server {
         drop(client); // not under the lock
     }
 
-    /// A connection's line in `CLIENT LIST`.
+    /// A connection's fields in `CLIENT LIST`: names and values.
+    pub fn client_fields(&self, client: &Client) -> Vec<(&'static str, Vec<u8>)> {
+        client.fields(self.pubsub.counts(client.id), self.tracking.state(client.id))
+    }
+
+    /// A connection's line in `CLIENT LIST`, without the line end.
     pub fn describe(&self, client: &Client) -> Vec<u8> {
-        client.describe(self.pubsub.counts(client.id), self.tracking.state(client.id))
+        let fields = self.client_fields(client).into_iter();
+        let fields = fields.map(|(name, value)| [name.as_bytes(), b"=", &value].concat());
+        fields.collect::<Vec<_>>().join(&b' ')
     }
 
     /// Ends a connection, from any thread.

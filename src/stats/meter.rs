@@ -42,8 +42,6 @@ impl OwnCounter {
 pub struct Meter {
     pub received: OwnCounter,
     pub sent: Arc<OwnCounter>,
-    /// Commands received, whether they were executed, queued or refused.
-    pub commands: OwnCounter,
     hits: OwnCounter,
     misses: OwnCounter,
     slots: Link,
@@ -84,6 +82,12 @@ impl Meter {
     pub fn looked_up(&self, (hits, misses): (u32, u32)) {
         self.hits.add(hits.into());
         self.misses.add(misses.into());
+    }
+
+    /// How many commands it has executed, those inside transactions included.
+    pub fn calls(&self) -> u64 {
+        let slots = successors(self.slots.get(), |slot| slot.next.get());
+        slots.map(|slot| slot.counts.calls.get()).sum()
     }
 
     /// The counters of one command.

@@ -71,6 +71,9 @@ pub struct Stats {
     /// The recent rates of commands and bytes.
     pub rates: Rates,
     pub slowlog: SlowLog,
+    /// The last large requests and the last large replies: `COMMANDLOG`.
+    pub large_requests: SlowLog,
+    pub large_replies: SlowLog,
     /// The last failed logins.
     pub failed_logins: FailedLogins,
     pub latency: Monitor,

@@ -1,4 +1,5 @@
-//! The slow log: the last commands that took at least `slowlog-log-slower-than` microseconds.
+//! The slow log: the last commands that took at least `slowlog-log-slower-than` microseconds. The logs of
+//! large requests and large replies are of the same kind.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -9,15 +10,15 @@ use super::lock;
 const ARGS_LIMIT: usize = 32;
 const ARG_BYTES: usize = 128;
 
-/// An entry: one slow command.
+/// An entry: one slow or large command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slow {
     /// The entry's number, which is never reused.
     pub id: u64,
     /// When the command ended: Unix time in seconds.
     pub at: u64,
-    /// How long the command took.
-    pub microseconds: u64,
+    /// How many microseconds the command took, or how many bytes it or its reply had.
+    pub amount: u64,
     /// The command and its arguments, shortened by [`shorten`].
     pub args: Vec<Vec<u8>>,
     /// The client's address.
@@ -26,7 +27,7 @@ pub struct Slow {
     pub name: Vec<u8>,
 }
 
-/// The last slow commands.
+/// The last slow, or large, commands.
 #[derive(Default)]
 pub struct SlowLog(Mutex<Slows>);
 

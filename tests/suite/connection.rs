@@ -391,9 +391,9 @@ fn client_info_describes_the_connection() {
 #[test]
 fn the_fields_of_client_info_are_in_the_order_of_redis() {
     let mut c = connect();
-    // The order of Redis 8. A server omits fields that it does not have.
+    // The order of Redis 8 and Valkey 9. A server omits fields that it does not have.
     let mut order =
-        "id addr laddr fd name age idle flags db sub psub ssub multi watch qbuf qbuf-free \
+        "id addr laddr fd name age idle flags capa db sub psub ssub multi watch qbuf qbuf-free \
          argv-mem multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp lib-name \
          lib-ver io-thread tot-net-in tot-net-out tot-cmds"
             .split_whitespace();

@@ -430,3 +430,79 @@ fn without_a_log_loadaof_is_an_error() {
     c.expect("DEBUG RELOAD", error);
     c.expect("GET k", "\"v\"");
 }
+
+#[test]
+fn debug_protocol_returns_a_value_of_each_type() {
+    for (kind, resp2, resp3) in [
+        ("string", "$11\r\nHello World\r\n", "$11\r\nHello World\r\n"),
+        ("integer", ":12345\r\n", ":12345\r\n"),
+        ("double", "$5\r\n3.141\r\n", ",3.141\r\n"),
+        ("null", "$-1\r\n", "_\r\n"),
+        ("array", "*3\r\n:0\r\n:1\r\n:2\r\n", "*3\r\n:0\r\n:1\r\n:2\r\n"),
+        ("set", "*3\r\n:0\r\n:1\r\n:2\r\n", "~3\r\n:0\r\n:1\r\n:2\r\n"),
+        (
+            "map",
+            "*6\r\n:0\r\n:0\r\n:1\r\n:1\r\n:2\r\n:0\r\n",
+            "%3\r\n:0\r\n#f\r\n:1\r\n#t\r\n:2\r\n#f\r\n",
+        ),
+        (
+            "attrib",
+            "$39\r\nSome real reply following the attribute\r\n",
+            "|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n\
+             $39\r\nSome real reply following the attribute\r\n",
+        ),
+        (
+            "push",
+            "-ERR RESP2 is not supported by this command\r\n",
+            "$40\r\nSome real reply following the push reply\r\n\
+             >2\r\n$16\r\nserver-cpu-usage\r\n:42\r\n",
+        ),
+        (
+            "verbatim",
+            "$25\r\nThis is a verbatim\nstring\r\n",
+            "=29\r\ntxt:This is a verbatim\nstring\r\n",
+        ),
+        ("TRUE", ":1\r\n", "#t\r\n"),
+        ("false", ":0\r\n", "#f\r\n"),
+    ] {
+        let mut c = connect_with(&ALLOWED);
+        c.exchange(format!("DEBUG PROTOCOL {kind}\r\n"), resp2);
+        c.reply("HELLO 3");
+        c.exchange(format!("DEBUG PROTOCOL {kind}\r\n"), resp3);
+    }
+}
+
+#[test]
+fn debug_has_commands_for_tests_of_errors_log_lines_lengths_and_buffers() {
+    let mut c = connect_with(&ALLOWED);
+    c.transcript(
+        r#"
+        > DEBUG ERROR "MYERR some text"
+        -MYERR some text
+        > DEBUG ERROR
+        -ERR unknown subcommand or wrong number of arguments for 'ERROR'. Try DEBUG HELP.
+        > DEBUG LOG "a line"
+        +OK
+        > DEBUG SDSLEN missing
+        -ERR no such key
+        > DEBUG PROTOCOL nosuch
+        -ERR Wrong protocol type name. Please use one of the following: string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false
+        > DEBUG REPLYBUFFER PEAK-RESET-TIME never
+        +OK
+        > DEBUG REPLYBUFFER RESIZING 1
+        +OK
+        > DEBUG REPLYBUFFER nosuch 1
+        -ERR unknown subcommand or wrong number of arguments for 'REPLYBUFFER'. Try DEBUG HELP.
+        > DEBUG PAUSE-CRON 1
+        +OK
+        > SET old v PX 1
+        +OK
+        > SET k value
+        +OK
+        "#,
+    );
+    let lengths = c.text("DEBUG SDSLEN k");
+    assert!(lengths.starts_with("key_sds_len:1, ") && lengths.contains(" val_sds_len:5, "));
+    c.expect("DEBUG PAUSE-CRON 0", "+OK");
+    eventually("what has expired is removed", || c.integer("DBSIZE") == 1);
+}

@@ -461,7 +461,7 @@ fn waitaof_syncs_and_does_not_wait_for_replicas() {
         > WAITAOF 1 0 0
         [:1, :0]
         > WAITAOF 2 0 0
-        -ERR value is out of range, must be between 0 and 1
+        -ERR value is out of range, value must between 0 and 1
         > WAITAOF 1 -1 0
         -ERR value is out of range, must be positive
         > WAITAOF 1 0 -1

@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod bitmaps;
+mod clients;
 mod compare;
 mod connection;
 mod crash;
