@@ -1,22 +1,25 @@
 //! `INFO`: the server's state and statistics, in sections.
 //!
-//! Every field is true. Redis's fields about things that do not exist here (forks, evictions in progress,
-//! scripts, modules, replicas) are left out, except where tools expect one and zero is the right value.
+//! Every field is true. Redis's fields about things that do not exist here (forks, evictions, scripts,
+//! replicas) are zero where tools read them; what is not measured is left out.
 //!
 //! `used_memory` is the process's resident memory, as `used_memory_rss` is, because the standard library does
 //! not say how much the allocator has handed out. [`crate::stats::timer`] says how commands are timed.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::connection::REDIS_VERSION;
 use super::lookup::rows;
 use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Outcome, session};
+use crate::net::pause::Paused;
 use crate::resp::{Args, Reply};
 use crate::session::Server;
-use crate::stats::PerCommand;
-use crate::store::{Table, now_ms};
+use crate::stats::{PerCommand, unix_seconds};
+use crate::store::{Table, Value, now_ms};
 use crate::watchers::pubsub::Kind;
 
 /// `INFO`.
@@ -36,14 +39,17 @@ const SECTIONS: &[Section] = &[
     ("Clients", true, clients_section),
     ("Memory", true, memory_section),
     ("Persistence", true, persistence_section),
+    ("Threads", true, nothing), // no thread does the input and output of others
     ("Stats", true, stats_section),
     ("Replication", true, replication_section),
     ("CPU", true, cpu_section),
+    ("Modules", true, nothing),
     ("Commandstats", false, commandstats_section),
     ("Errorstats", true, errorstats_section),
     ("Latencystats", false, latencystats_section),
     ("Cluster", true, cluster_section),
     ("Keyspace", true, keyspace_section),
+    ("Keysizes", false, keysizes_section), // visits every key
 ];
 
 fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -62,6 +68,15 @@ fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
+fn nothing(_: &mut Context, _: &mut String) -> fmt::Result {
+    Ok(())
+}
+
+/// Writes the fields of things that do not exist here, of which there are always zero.
+fn zeros(text: &mut String, names: &str) -> fmt::Result {
+    names.split_whitespace().try_for_each(|name| write!(text, "{name}:0\r\n"))
+}
+
 fn server_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let server = context.server;
     let uptime = server.started.elapsed().as_secs();
@@ -72,17 +87,33 @@ fn server_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "os:{}\r\n", operating_system())?;
     write!(text, "arch_bits:{}\r\n", usize::BITS)?;
     write!(text, "process_id:{}\r\n", std::process::id())?;
-    write!(text, "process_supervised:no\r\n")?;
+    let supervised = if server.config.is_supervised() { "systemd" } else { "no" };
+    write!(text, "process_supervised:{supervised}\r\n")?;
     write!(text, "run_id:{}\r\n", server.run_id)?;
     write!(text, "tcp_port:{}\r\n", server.port.load(Relaxed))?;
     write!(text, "server_time_usec:{}\r\n", now_ms() * 1000)?;
     write!(text, "uptime_in_seconds:{uptime}\r\n")?;
     write!(text, "uptime_in_days:{}\r\n", uptime / 86_400)?;
+    let hz = server.config.hz.load(Relaxed);
+    write!(text, "hz:{hz}\r\nconfigured_hz:{hz}\r\n")?;
+    write!(text, "lru_clock:{}\r\n", unix_seconds() & 0xff_ffff)?; // Redis keeps 24 bits of the time
     if let Ok(program) = std::env::current_exe() {
         write!(text, "executable:{}\r\n", program.display())?;
     }
     let config_file = server.config.file().map(|path| path.display().to_string());
-    write!(text, "config_file:{}\r\n", config_file.unwrap_or_default())
+    write!(text, "config_file:{}\r\n", config_file.unwrap_or_default())?;
+    let zone = server.config.availability_zone.get();
+    write!(text, "availability_zone:{zone}\r\nio_threads_active:0\r\n")?;
+    let (port, path) = (server.port.load(Relaxed), server.config.unixsocket.get());
+    let addresses = server.config.bind.get();
+    let addresses = addresses.split_whitespace().map(|address| format!(",bind={address}"));
+    let tcp = format!("name=tcp{},port={port}", addresses.collect::<String>());
+    let unix = format!("name=unix,bind={path}");
+    let listeners = [(port != 0, tcp), (!path.is_empty(), unix)].into_iter();
+    for (number, (_, listener)) in listeners.filter(|(is_there, _)| *is_there).enumerate() {
+        write!(text, "listener{number}:{listener}\r\n")?;
+    }
+    Ok(())
 }
 
 /// The system, its release and the architecture, as `uname` shows them. Without `/proc` the release is
@@ -106,14 +137,28 @@ fn clients_section(context: &mut Context, text: &mut String) -> fmt::Result {
         all.iter().filter(|client| server.pubsub.counts(client.id).total() > 0).count();
     let [tracking, ..] = server.tracking.counts();
     write!(text, "blocked_clients:{blocked}\r\ntracking_clients:{tracking}\r\n")?;
-    write!(text, "pubsub_clients:{subscribed}\r\n")
+    let watching = all.iter().filter(|client| client.watches()).count();
+    write!(text, "pubsub_clients:{subscribed}\r\nwatching_clients:{watching}\r\n")?;
+    zeros(
+        text,
+        "cluster_connections clients_in_timeout_table total_blocking_keys total_blocking_keys_on_nokey",
+    )?;
+    let (reason, actions, left) = match server.pause.left() {
+        None => ("none", "none", Duration::ZERO),
+        Some((Paused::Writes, left)) => ("client_pause", "write", left),
+        Some((Paused::Everything, left)) => ("client_pause", "all", left),
+    };
+    write!(text, "paused_reason:{reason}\r\npaused_actions:{actions}\r\n")?;
+    write!(text, "paused_timeout_milliseconds:{}\r\n", left.as_millis())
 }
 
-fn memory_section(_: &mut Context, text: &mut String) -> fmt::Result {
+fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    let tables: usize = keyspace_totals(context).iter().map(|totals| totals.table_bytes).sum();
     let mut show = |name: &str, bytes| {
         write!(text, "{name}:{bytes}\r\n{name}_human:{}\r\n", human_bytes(bytes))
     };
-    if let Some((now, peak)) = resident_bytes() {
+    let resident = resident_bytes();
+    if let Some((now, peak)) = resident {
         show("used_memory", now)?;
         show("used_memory_rss", now)?;
         show("used_memory_peak", peak)?;
@@ -122,7 +167,27 @@ fn memory_section(_: &mut Context, text: &mut String) -> fmt::Result {
         show("total_system_memory", bytes)?;
     }
     show("maxmemory", 0)?;
-    write!(text, "maxmemory_policy:noeviction\r\n")
+    if let Some((now, peak)) = resident {
+        let dataset = now.saturating_sub(tables as u64);
+        write!(text, "used_memory_peak_perc:{:.2}%\r\n", percent(now, peak))?;
+        write!(text, "used_memory_overhead:{tables}\r\nused_memory_dataset:{dataset}\r\n")?;
+        write!(text, "used_memory_dataset_perc:{:.2}%\r\n", percent(dataset, now))?;
+        // Both are measured by the same figure.
+        write!(text, "mem_fragmentation_ratio:1.00\r\nmem_fragmentation_bytes:0\r\n")?;
+    }
+    write!(text, "maxmemory_policy:noeviction\r\nmem_allocator:libc\r\n")?;
+    zeros(
+        text,
+        "used_memory_lua used_memory_vm_eval used_memory_scripts_eval number_of_cached_scripts \
+         number_of_functions number_of_libraries used_memory_vm_functions used_memory_vm_total \
+         used_memory_functions used_memory_scripts mem_not_counted_for_evict mem_replication_backlog \
+         mem_total_replication_buffers mem_replica_full_sync_buffer mem_clients_slaves \
+         mem_cluster_links active_defrag_running",
+    )
+}
+
+pub(super) fn percent(part: u64, whole: u64) -> f64 {
+    part as f64 * 100.0 / whole.max(1) as f64
 }
 
 /// The process's resident memory now and at its peak, in bytes. Known only on Linux.
@@ -153,7 +218,17 @@ fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result 
     let (bytes, base_bytes) = server.aof.size();
     write!(text, "loading:{}\r\n", u8::from(server.is_loading()))?;
     write!(text, "async_loading:0\r\n")?;
-    write!(text, "rdb_bgsave_in_progress:0\r\n")?;
+    // Redis counts from the start until there is a first snapshot.
+    let started = unix_seconds().saturating_sub(server.started.elapsed().as_secs());
+    write!(text, "rdb_bgsave_in_progress:0\r\nrdb_last_save_time:{started}\r\n")?;
+    write!(text, "rdb_last_bgsave_status:ok\r\nrdb_last_bgsave_time_sec:-1\r\n")?;
+    write!(text, "rdb_current_bgsave_time_sec:-1\r\n")?;
+    zeros(
+        text,
+        "rdb_saves rdb_last_cow_size rdb_last_load_keys_expired rdb_last_load_keys_loaded \
+         current_cow_peak current_cow_size current_cow_size_age aof_last_cow_size \
+         module_fork_in_progress module_fork_last_cow_size",
+    )?;
     write!(text, "aof_enabled:{}\r\n", u8::from(server.aof.is_enabled()))?;
     let progress = server.aof.rewrites.progress();
     write!(text, "aof_rewrite_in_progress:{}\r\n", u8::from(progress.is_some()))?;
@@ -204,7 +279,18 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     ] {
         write!(text, "{name}:{}\r\n", context.server.pubsub.count(kind))?;
     }
-    write!(text, "total_forks:0\r\n")?;
+    write!(text, "instantaneous_input_repl_kbps:0.00\r\ninstantaneous_output_repl_kbps:0.00\r\n")?;
+    zeros(
+        text,
+        "total_net_repl_input_bytes total_net_repl_output_bytes sync_full sync_partial_ok \
+         sync_partial_err evicted_clients evicted_scripts total_eviction_exceeded_time \
+         current_eviction_exceeded_time latest_fork_usec total_forks migrate_cached_sockets \
+         slave_expires_tracked_keys active_defrag_hits active_defrag_misses active_defrag_key_hits \
+         active_defrag_key_misses total_active_defrag_time current_active_defrag_time \
+         unexpected_error_replies dump_payload_sanitizations io_threaded_reads_processed \
+         io_threaded_writes_processed acl_access_denied_cmd acl_access_denied_key \
+         acl_access_denied_channel",
+    )?;
     let [_, keys, entries, prefixes] = context.server.tracking.counts();
     write!(text, "tracking_total_keys:{keys}\r\ntracking_total_items:{entries}\r\n")?;
     write!(text, "tracking_total_prefixes:{prefixes}\r\n")?;
@@ -215,9 +301,12 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "acl_access_denied_auth:{}\r\n", stats.refused_logins.get())
 }
 
-fn replication_section(_: &mut Context, text: &mut String) -> fmt::Result {
+/// The server is a master without replicas. Its run names the history of its data, as there is no other.
+fn replication_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\n")?;
-    write!(text, "master_repl_offset:0\r\nrepl_backlog_active:0\r\n")
+    write!(text, "master_replid:{}\r\nmaster_replid2:{:040}\r\n", context.server.run_id, 0)?;
+    write!(text, "master_repl_offset:0\r\nsecond_repl_offset:-1\r\n")?;
+    zeros(text, "repl_backlog_active repl_backlog_first_byte_offset repl_backlog_histlen")
 }
 
 /// The process's user and system time. Known only on Linux, which counts it in hundredths of a second.
@@ -305,6 +394,47 @@ fn keyspace_section(context: &mut Context, text: &mut String) -> fmt::Result {
     Ok(())
 }
 
+/// How many strings and hashes there are of each size. A size counts as the greatest power of two that is
+/// not above it.
+fn keysizes_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    // By database, type and the bits of the size.
+    let mut counts = BTreeMap::<(usize, bool, u32), u64>::new();
+    context.visit(|shard| {
+        for db in 0..shard.databases() {
+            for (_, entry) in shard.table(db).into_iter().flat_map(Table::iter) {
+                let (is_hash, size) = match &entry.value {
+                    Value::String(bytes) => (false, bytes.len()),
+                    Value::Hash(hash) => (true, hash.len()),
+                };
+                *counts.entry((db, is_hash, usize::BITS - size.leading_zeros())).or_default() += 1;
+            }
+        }
+    });
+    let mut line = None;
+    for ((db, is_hash, bits), count) in counts {
+        if line.replace((db, is_hash)) != Some((db, is_hash)) {
+            let kind = if is_hash { "hashes_items" } else { "strings_sizes" };
+            let end = if text.ends_with("# Keysizes\r\n") { "" } else { "\r\n" };
+            write!(text, "{end}db{db}_distrib_{kind}:{}={count}", size_label(bits))?;
+        } else {
+            write!(text, ",{}={count}", size_label(bits))?;
+        }
+    }
+    if line.is_some() { write!(text, "\r\n") } else { Ok(()) }
+}
+
+/// Redis's name for sizes of that many bits: `512`, `1K`, `2K`.
+fn size_label(bits: u32) -> String {
+    match bits {
+        0 => "0".into(),
+        _ => {
+            let (unit, exponent) = ((bits - 1) / 10, (bits - 1) % 10);
+            let letter = ["", "K", "M", "G", "T"].get(unit as usize).unwrap_or(&"");
+            format!("{}{letter}", 1 << exponent)
+        }
+    }
+}
+
 /// The contents of one database.
 #[derive(Clone, Default)]
 pub(super) struct Totals {
@@ -366,7 +496,23 @@ pub(super) fn keyspace_totals(context: &mut Context) -> Vec<Totals> {
 
 #[cfg(test)]
 mod tests {
-    use super::human_bytes;
+    use super::*;
+
+    #[test]
+    fn sizes_are_named_by_powers_of_two() {
+        let label = |size: usize| size_label(usize::BITS - size.leading_zeros());
+        for (size, name) in [
+            (0, "0"),
+            (1, "1"),
+            (3, "2"),
+            (1023, "512"),
+            (1024, "1K"),
+            (4095, "2K"),
+            (1 << 20, "1M"),
+        ] {
+            assert_eq!(label(size), name);
+        }
+    }
 
     #[test]
     fn bytes_are_shown_in_the_unit_that_fits() {

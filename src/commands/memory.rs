@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::info::{human_bytes, keyspace_totals, resident_bytes};
+use super::info::{human_bytes, keyspace_totals, percent, resident_bytes};
 use super::spec::{Command, Context, Flags, Outcome, session};
 use crate::resp::{Args, Reply};
 
@@ -34,7 +34,8 @@ pub(super) const STATS: Command =
         "Returns the memory usage of the server in detail.",
     );
 
-/// Uses Redis's names where they mean the same; `resident` and `resident.peak` are ours.
+/// What Redis calls allocated is the resident memory here, as in `INFO`; `resident` and `resident.peak` are
+/// the same by our own names.
 fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let databases: BTreeMap<usize, _> = keyspace_totals(context)
         .into_iter()
@@ -43,13 +44,30 @@ fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         .collect();
     let keys: usize = databases.values().map(|totals| totals.keys).sum();
     let tables: usize = databases.values().map(|totals| totals.table_bytes).sum();
-    let resident = resident_bytes();
-    reply.map(2 + databases.len() + resident.map_or(0, |_| 2));
-    if let Some((now, peak)) = resident {
-        for (name, bytes) in [("resident.peak", peak), ("resident", now)] {
-            reply.bulk(name.as_bytes());
-            reply.integer(bytes as i64);
-        }
+    let mut numbers = vec![("overhead.total", tables as u64), ("keys.count", keys as u64)];
+    let mut ratios = Vec::new();
+    if let Some((now, peak)) = resident_bytes() {
+        let dataset = now.saturating_sub(tables as u64);
+        numbers.extend([
+            ("peak.allocated", peak),
+            ("total.allocated", now),
+            ("resident.peak", peak),
+            ("resident", now),
+            ("dataset.bytes", dataset),
+            ("keys.bytes-per-key", if keys == 0 { 0 } else { dataset / keys as u64 }),
+        ]);
+        ratios.push(("dataset.percentage", percent(dataset, now)));
+        ratios.push(("peak.percentage", percent(now, peak)));
+    }
+    numbers.extend(NONE.iter().map(|name| (*name, 0)));
+    reply.map(numbers.len() + ratios.len() + databases.len());
+    for (name, number) in numbers {
+        reply.bulk(name.as_bytes());
+        reply.integer(number as i64);
+    }
+    for (name, ratio) in ratios {
+        reply.bulk(name.as_bytes());
+        reply.double(ratio.to_string().as_bytes());
     }
     for (db, totals) in databases {
         reply.bulk(format!("db.{db}").as_bytes());
@@ -57,12 +75,19 @@ fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         reply.bulk(b"overhead.hashtable.main");
         reply.count(totals.table_bytes);
     }
-    reply.bulk(b"overhead.total");
-    reply.count(tables);
-    reply.bulk(b"keys.count");
-    reply.count(keys);
     Ok(())
 }
+
+/// What does not exist here, so that it takes no memory.
+const NONE: &[&str] = &[
+    "replication.backlog",
+    "replica.fullsync.buffer",
+    "clients.slaves",
+    "cluster.links",
+    "lua.caches",
+    "functions.caches",
+    "script.VMs",
+];
 
 fn doctor(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let text = match resident_bytes() {

@@ -38,6 +38,12 @@ impl Pause {
         self.look(&mut self.lock()).map(|(what, _)| what)
     }
 
+    /// Which commands are paused now, and for how long still.
+    pub fn left(&self) -> Option<(Paused, Duration)> {
+        let paused = self.look(&mut self.lock());
+        paused.map(|(what, until)| (what, until.saturating_duration_since(Instant::now())))
+    }
+
     /// Starts a pause. If one is active already, the later end and the stricter mode win.
     pub fn start(&self, what: Paused, until: Instant) {
         let mut state = self.lock();

@@ -132,6 +132,11 @@ impl Client {
         self.state().client_flags.blocked
     }
 
+    /// Whether it watches keys.
+    pub fn watches(&self) -> bool {
+        self.state().watched > 0
+    }
+
     /// The names and values of its fields in `CLIENT LIST`: those of Redis and Valkey that mean something
     /// here.
     pub(super) fn fields(

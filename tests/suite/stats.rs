@@ -346,7 +346,15 @@ fn info_has_the_fields_that_tools_read() {
                   redis_version redis_mode tcp_port keyspace_hits keyspace_misses evicted_keys \
                   expired_keys total_net_input_bytes total_net_output_bytes total_error_replies \
                   role connected_slaves master_repl_offset used_cpu_sys used_cpu_user cluster_enabled \
-                  aof_enabled aof_last_bgrewrite_status";
+                  aof_enabled aof_last_bgrewrite_status hz lru_clock listener0 watching_clients \
+                  clients_in_timeout_table total_blocking_keys mem_fragmentation_ratio \
+                  used_memory_overhead used_memory_dataset used_memory_dataset_perc \
+                  used_memory_peak_perc used_memory_lua mem_allocator number_of_cached_scripts \
+                  rdb_last_save_time rdb_last_bgsave_status rdb_last_bgsave_time_sec \
+                  rdb_current_bgsave_time_sec latest_fork_usec sync_full sync_partial_ok \
+                  sync_partial_err evicted_clients unexpected_error_replies \
+                  acl_access_denied_cmd master_replid second_repl_offset repl_backlog_histlen \
+                  active_defrag_running slave_expires_tracked_keys migrate_cached_sockets";
     let info = info(&mut c, "everything");
     for name in fields.split_whitespace() {
         assert!(info.contains_key(name), "no {name} in {info:?}");
@@ -355,6 +363,48 @@ fn info_has_the_fields_that_tools_read() {
     assert!(info["db0"].starts_with("keys=1,expires=1"));
     let used: f64 = info["used_cpu_user"].parse().expect("seconds");
     assert!(used >= 0.0);
+}
+
+#[test]
+fn info_counts_keys_by_their_size_if_it_is_asked() {
+    let mut c = connect();
+    if !c.redis_at_least("8.0") {
+        return;
+    }
+    for command in ["SET empty \"\"", "SET five 12345", "SET seven 1234567", "SETRANGE long 1023 x"]
+    {
+        c.reply(command);
+    }
+    c.expect("HSET small f v", ":1");
+    c.expect("HSET large a 1 b 2 c 3", ":3");
+    c.expect("SELECT 3", "+OK");
+    c.expect("HSET other a 1 b 2", ":2");
+    let expected = "# Keysizes\r\ndb0_distrib_strings_sizes:0=1,4=2,1K=1\r\n\
+                    db0_distrib_hashes_items:1=1,2=1\r\ndb3_distrib_hashes_items:2=1\r\n";
+    assert_eq!(c.text("INFO keysizes"), expected);
+}
+
+#[test]
+fn info_tells_of_watching_clients_and_of_a_pause() {
+    let mut c = connect();
+    if !c.redis_at_least("7.4") {
+        return;
+    }
+    let mut other = c.another();
+    other.expect("WATCH k", "+OK");
+    assert_eq!(info(&mut c, "clients")["watching_clients"], "1");
+    other.expect("UNWATCH", "+OK");
+    assert_eq!(info(&mut c, "clients")["watching_clients"], "0");
+    if skipped_on_redis() {
+        return; // Valkey's
+    }
+    c.expect("CLIENT PAUSE 100000 WRITE", "+OK");
+    let paused = info(&mut c, "clients");
+    assert_eq!((&*paused["paused_reason"], &*paused["paused_actions"]), ("client_pause", "write"));
+    let left: u64 = paused["paused_timeout_milliseconds"].parse().expect("a number");
+    assert!((50_000..=100_000).contains(&left), "{left}");
+    c.expect("CLIENT UNPAUSE", "+OK");
+    assert_eq!(info(&mut c, "clients")["paused_actions"], "none");
 }
 
 #[test]
@@ -839,6 +889,13 @@ fn memory_commands_report_memory_usage() {
     let stats: BTreeMap<String, Reply> =
         stats.into_iter().map(|(name, value)| (name.into_text(), value)).collect();
     assert_eq!(stats["keys.count"].to_string(), ":3");
+    if cfg!(target_os = "linux") {
+        let names = "peak.allocated total.allocated overhead.total dataset.bytes dataset.percentage \
+                     peak.percentage keys.bytes-per-key replication.backlog clients.slaves lua.caches";
+        for name in names.split_whitespace() {
+            assert!(stats.contains_key(name), "no {name}");
+        }
+    }
     let Reply::Map(db) = &stats["db.0"] else { panic!("no map") };
     assert!(db.iter().any(|(name, _)| name.to_string() == "\"overhead.hashtable.main\""));
 }
