@@ -91,7 +91,8 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let pairs: Vec<(&[u8], &[u8])> = names.zip(args.from(3).step_by(2)).collect();
     let server = context.server;
     let is_local = context.session.client.is_local();
-    server.config.set_as(is_local, &pairs).map_err(|why| format!("ERR {why}"))?;
+    let listen = || server.relisten.get().map_or(Ok(()), |relisten| relisten());
+    server.config.set_as(is_local, &pairs, listen).map_err(|why| format!("ERR {why}"))?;
     let stats = &server.stats;
     for (log, kept) in [
         (&stats.slowlog, &server.config.slowlog_max_len),

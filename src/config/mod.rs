@@ -28,6 +28,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 use crate::text::glob;
 use events::WantedEvents;
 pub use logger::Level;
+use logger::log_line;
 pub use setting::Setting;
 use setting::{Mutability, SettingKind};
 pub use table::SETTINGS;
@@ -215,14 +216,20 @@ impl Config {
     /// # Errors
     /// The error text of Redis, without `ERR`.
     pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
-        self.set_as(true, pairs)
+        self.set_as(true, pairs, || Ok(()))
     }
 
-    /// The same for a client; `is_local` means that it is connected from this machine.
+    /// The same for a client; `is_local` means that it is connected from this machine. `listen` opens other
+    /// listeners, if the settings ask for that.
     ///
     /// # Errors
     /// The error text of Redis, without `ERR`.
-    pub fn set_as(&self, is_local: bool, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
+    pub fn set_as(
+        &self,
+        is_local: bool,
+        pairs: &[(&[u8], &[u8])],
+        listen: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
         let refuse = |name: &str, why: &str| {
             format!("CONFIG SET failed (possibly related to argument '{name}') - {why}")
         };
@@ -257,8 +264,19 @@ impl Config {
             });
             values.push(value.map_err(|why| refuse(known, &why))?);
         }
+        let old: Vec<String> = settings.iter().map(|(setting, _)| setting.show(self)).collect();
         for ((setting, _), value) in settings.iter().zip(values) {
             setting.store(self, value);
+        }
+        let listens = settings.iter().find(|(setting, _)| !setting.listen_error.is_empty());
+        if let Some((setting, known)) = listens
+            && let Err(why) = listen()
+        {
+            log_line!(self, Warning, "CONFIG SET {known}: {why}");
+            for ((setting, _), value) in settings.iter().zip(old) {
+                setting.parse(&value).map(|value| setting.store(self, value)).unwrap_or_default();
+            }
+            return Err(refuse(known, setting.listen_error));
         }
         Ok(())
     }

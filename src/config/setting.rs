@@ -112,6 +112,8 @@ pub struct Setting {
     only_default: &'static str,
     /// Whether the value is a secret, which no log shows.
     is_secret: bool,
+    /// The error if the server cannot listen as the setting says; empty for settings about other things.
+    pub(super) listen_error: &'static str,
 }
 
 /// A row of [`SETTINGS`].
@@ -132,6 +134,7 @@ pub(super) const fn row(
         several_words: false,
         only_default: "",
         is_secret: false,
+        listen_error: "",
     }
 }
 
@@ -159,6 +162,12 @@ impl Setting {
     /// No value but the default is accepted.
     pub(super) const fn only_default(mut self, why: &'static str) -> Setting {
         self.only_default = why;
+        self
+    }
+
+    /// A change opens other listeners.
+    pub(super) const fn listens(mut self, error: &'static str) -> Setting {
+        self.listen_error = error;
         self
     }
 

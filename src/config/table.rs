@@ -1,4 +1,5 @@
-//! The table of the settings that have an effect. A setting is a row here and a field of [`Config`].
+//! The table of the settings that have an effect. A setting is a row here and a field of
+//! [`Config`](super::Config).
 
 use super::logger::{LOG_FORMATS, TIMESTAMPS};
 use super::setting::Mutability::{AtStart, Live, Protected};
@@ -10,9 +11,9 @@ use super::setting::{Setting, row, signed, unsigned};
 
 const INT_MAX: i64 = i32::MAX as i64;
 
-/// The values of `appendfsync`, in the order of [`FsyncPolicy`].
+/// The values of `appendfsync`, in the order of [`FsyncPolicy`](super::FsyncPolicy).
 pub(super) const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
-/// The values of `loglevel`, in the order of [`Level`].
+/// The values of `loglevel`, in the order of [`Level`](super::Level).
 const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
 /// The values of `supervised`.
 pub(super) const SUPERVISORS: &[&str] = &["no", "systemd", "auto"];
@@ -23,10 +24,12 @@ pub(super) const ALLOWED: &[&str] = &["no", "yes", "local"];
 /// The table of settings.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    row("port", "6379", AtStart, Integer(|c| &c.port, signed(0, 65535)),
-        "TCP port; 0 picks a free port or, with a `unixsocket`, disables TCP"),
-    row("bind", "127.0.0.1 -::1", AtStart, Text(|c| &c.bind),
-        "addresses to listen on, `*` for all; one with `-` in front may be unavailable").several_words(),
+    row("port", "6379", Live, Integer(|c| &c.port, signed(0, 65535)),
+        "TCP port; 0 picks a free port or, with a `unixsocket`, disables TCP")
+        .listens("Unable to listen on this port. Check server logs."),
+    row("bind", "127.0.0.1 -::1", Live, Text(|c| &c.bind),
+        "addresses to listen on, `*` for all; one with `-` in front may be unavailable")
+        .several_words().listens("Failed to bind to specified addresses."),
     row("unixsocket", "", AtStart, Text(|c| &c.unixsocket),
         "path of a Unix socket to listen on, in addition to TCP"),
     row("unixsocketperm", "0", AtStart, Permissions(|c| &c.unixsocketperm),

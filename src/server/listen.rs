@@ -2,13 +2,13 @@
 
 use std::fs::Permissions;
 use std::io::{ErrorKind, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{self, Sender};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use crate::session::Server;
 
 /// Enough, because a connection's thread does not recurse and keeps nothing large on its stack.
 const STACK_BYTES: usize = 256 << 10;
+/// How long a listener may take to close.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long an accept loop pauses after a failure, such as a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -29,9 +31,15 @@ pub(super) struct Listeners {
     unix: Vec<UnixListener>,
     /// The TCP port that is listened on; 0 without one.
     pub(super) port: u16,
+    /// They were open when the process started.
+    inherited: bool,
 }
 
 impl Listeners {
+    fn none() -> Listeners {
+        Listeners { tcp: Vec::new(), unix: Vec::new(), port: 0, inherited: false }
+    }
+
     pub(super) fn open(config: &Config) -> Result<Listeners, String> {
         let mut listeners = inherited();
         let path = config.unixsocket.get();
@@ -87,24 +95,129 @@ impl Listeners {
         let (accepted, arrivals) = mpsc::channel();
         let serving = server.clone();
         spawn("welcomer", move || arrivals.iter().for_each(|socket| welcome(&serving, socket)))?;
-        for listener in self.tcp {
-            let (server, accepted) = (server.clone(), accepted.clone());
-            let accept = move || listener.accept().map(|(stream, _)| Socket::Tcp(stream));
-            spawn("accept", move || accept_loop(&server, accept, &accepted))?;
-        }
         for listener in self.unix {
             let (server, accepted) = (server.clone(), accepted.clone());
             let accept = move || listener.accept().map(|(stream, _)| Socket::Unix(stream));
-            spawn("accept", move || accept_loop(&server, accept, &accepted))?;
+            let never = AtomicBool::new(false);
+            spawn("accept", move || accept_loop(&server, accept, &accepted, &never))?;
         }
+        let mut open = Open {
+            loops: Vec::new(),
+            bind: server.config.bind.get(),
+            port: self.port,
+            inherited: self.inherited,
+        };
+        for listener in self.tcp {
+            open.loops.push(AcceptLoop::start(server, listener, &accepted)?);
+        }
+        let (serving, open) = (server.clone(), Mutex::new(open));
+        let relisten =
+            move || open.lock().unwrap_or_else(PoisonError::into_inner).reopen(&serving, &accepted);
+        server.relisten.get_or_init(|| Box::new(relisten));
         Ok(())
+    }
+}
+
+/// The TCP listeners that are open. `CONFIG SET bind` and `CONFIG SET port` replace them.
+struct Open {
+    loops: Vec<AcceptLoop>,
+    bind: String,
+    port: u16,
+    inherited: bool,
+}
+
+impl Open {
+    /// Listens as the settings say now. If that fails, listens as before.
+    fn reopen(&mut self, server: &Arc<Server>, accepted: &Sender<Socket>) -> Result<(), String> {
+        if self.inherited {
+            return Err("the server listens on the socket that it has inherited".into());
+        }
+        let bind = server.config.bind.get();
+        let port = u16::try_from(server.config.port.load(Relaxed)).unwrap_or_default();
+        let has_unix = !server.config.unixsocket.is_empty();
+        // The old ones are closed first: the new ones may have addresses of theirs.
+        self.loops.drain(..).for_each(AcceptLoop::stop);
+        let port = match port {
+            0 if has_unix => None,
+            0 => Some(self.port), // the free one that was picked
+            port => Some(port),
+        };
+        let opened = self.open(server, accepted, &bind, port);
+        if opened.is_ok() {
+            self.bind = bind;
+        } else {
+            let (bind, port) = (self.bind.clone(), Some(self.port).filter(|port| *port != 0));
+            self.open(server, accepted, &bind, port)?;
+        }
+        opened
+    }
+
+    fn open(
+        &mut self,
+        server: &Arc<Server>,
+        accepted: &Sender<Socket>,
+        bind: &str,
+        port: Option<u16>,
+    ) -> Result<(), String> {
+        let mut listeners = Listeners::none();
+        if let Some(port) = port {
+            listeners.open_tcp(bind, port)?;
+        }
+        for listener in listeners.tcp {
+            self.loops.push(AcceptLoop::start(server, listener, accepted)?);
+        }
+        self.port = listeners.port;
+        server.port.store(self.port, SeqCst);
+        Ok(())
+    }
+}
+
+/// A thread that accepts connections from one TCP listener.
+struct AcceptLoop {
+    address: SocketAddr,
+    must_stop: Arc<AtomicBool>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
+}
+
+impl AcceptLoop {
+    fn start(
+        server: &Arc<Server>,
+        listener: TcpListener,
+        accepted: &Sender<Socket>,
+    ) -> Result<AcceptLoop, String> {
+        let address = listener.local_addr().map_err(|error| format!("can't listen: {error}"))?;
+        let must_stop = Arc::<AtomicBool>::default();
+        let (ending, ended) = mpsc::channel();
+        let (server, accepted, stop) = (server.clone(), accepted.clone(), must_stop.clone());
+        let accept = move || listener.accept().map(|(stream, _)| Socket::Tcp(stream));
+        spawn("accept", move || {
+            accept_loop(&server, accept, &accepted, &stop); // closes the listener
+            drop(ending);
+        })?;
+        Ok(AcceptLoop { address, must_stop, ended })
+    }
+
+    /// Closes the listener. The thread waits in the kernel, so a connection wakes it.
+    fn stop(self) {
+        self.must_stop.store(true, SeqCst);
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            let loopback = match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            };
+            address.set_ip(loopback);
+        }
+        drop(TcpStream::connect_timeout(&address, STOP_PATIENCE));
+        let _ = self.ended.recv_timeout(STOP_PATIENCE); // it ends without a message
     }
 }
 
 /// The listening socket that is standard input, if one is: systemd and inetd hand them over so. It has the
 /// backlog and the keepalive that std gives no way to ask for.
 fn inherited() -> Listeners {
-    let mut listeners = Listeners { tcp: Vec::new(), unix: Vec::new(), port: 0 };
+    let mut listeners = Listeners::none();
     let descriptor = || std::io::stdin().as_fd().try_clone_to_owned();
     // Only a socket has an address, and only a connected one has a peer.
     if let Ok(listener) = descriptor().map(TcpListener::from)
@@ -113,6 +226,7 @@ fn inherited() -> Listeners {
     {
         listeners.port = address.port();
         listeners.tcp.push(listener);
+        listeners.inherited = true;
     } else if let Ok(listener) = descriptor().map(UnixListener::from)
         && listener.local_addr().is_ok()
         && descriptor().map(UnixStream::from).is_ok_and(|stream| stream.peer_addr().is_err())
@@ -153,16 +267,18 @@ fn is_socket(path: &str) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Accepts connections, forever. Nothing else is done here: the kernel lets only 128 connections wait, which
-/// is what std asks for, and a client that finds no room tries again after a second.
+/// Accepts connections until it must stop. Nothing else is done here: the kernel lets only 128 connections
+/// wait, which is what std asks for, and a client that finds no room tries again after a second.
 fn accept_loop(
     server: &Server,
     accept: impl Fn() -> std::io::Result<Socket>,
     accepted: &Sender<Socket>,
+    must_stop: &AtomicBool,
 ) {
     let mut failing = false;
     loop {
         match accept() {
+            _ if must_stop.load(SeqCst) => return,
             Ok(socket) => {
                 failing = false;
                 accepted.send(socket).unwrap_or_default(); // its receiver lives as long as the server
@@ -179,8 +295,8 @@ fn accept_loop(
 }
 
 /// The answer to a client from elsewhere, as long as anybody could use the server.
-const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is enabled and no \
-    password is set for the default user. In this mode connections are only accepted from the loopback \
+const PROTECTED: &str = "-DENIED Redis is running in protected mode because protected mode is enabled and \
+    no password is set for the default user. In this mode connections are only accepted from the loopback \
     interface. If you want to connect from external computers, set a password ('requirepass'), or disable \
     protected mode: send 'CONFIG SET protected-mode no' from this machine, or start the server with \
     '--protected-mode no'.\r\n";

@@ -1,8 +1,8 @@
 //! What all connections share: settings, data, log, registries, statistics.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::clients::{Client, Clients};
@@ -37,6 +37,8 @@ pub struct Server {
     pub loading: AtomicBool,
     /// The TCP port that the server listens on; 0 without one.
     pub port: AtomicU16,
+    /// Opens other TCP listeners, after the settings about them have changed.
+    pub relisten: OnceLock<Relisten>,
     /// When the process started.
     pub started: Instant,
     /// Identifies this run of the server: 40 hexadecimal digits.
@@ -44,6 +46,9 @@ pub struct Server {
     garbage: Sender<Garbage>,
     rewrites: Sender<()>,
 }
+
+/// See [`Server::relisten`]. After an error, the server listens as before.
+type Relisten = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 impl Server {
     /// A server without listeners. Values that take long to free are sent to `garbage`; a message to
@@ -68,6 +73,7 @@ impl Server {
             writers: AtomicUsize::new(0),
             loading: AtomicBool::new(false),
             port: AtomicU16::new(0),
+            relisten: OnceLock::new(),
             started: Instant::now(),
             run_id: run_id(),
             garbage,

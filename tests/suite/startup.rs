@@ -436,6 +436,48 @@ fn without_a_password_it_serves_only_this_machine_unless_protected_mode_is_off()
 }
 
 #[test]
+fn it_listens_elsewhere_when_bind_or_port_change_and_as_before_if_that_fails() {
+    if skipped_on_redis() {
+        return;
+    }
+    let (old, new) = (free_port(), free_port());
+    let server = Server::start(&["--port", &old.to_string(), "--bind", "127.0.0.1"]);
+    let mut c = server.client();
+    let listens = |address: &str, port: u16| TcpStream::connect((address, port)).is_ok();
+    c.expect(&format!("CONFIG SET port {new} timeout 7"), "+OK");
+    assert!(listens("127.0.0.1", new) && !listens("127.0.0.1", old));
+    Client::to(([127, 0, 0, 1], new).into()).expect("PING", "+PONG");
+    c.expect("CONFIG SET bind \"127.0.0.2 -192.0.2.1\"", "+OK"); // the client stays connected
+    assert!(listens("127.0.0.2", new) && !listens("127.0.0.1", new));
+    assert!(c.text("INFO server").contains(&format!("tcp_port:{new}\r\n")));
+    let refused = "-ERR CONFIG SET failed (possibly related to argument";
+    c.expect(
+        "CONFIG SET timeout 8 bind nowhere.invalid",
+        &format!("{refused} 'bind') - Failed to bind to specified addresses."),
+    );
+    c.expect("CONFIG SET bind 127.0.0.1", "+OK");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    c.expect(
+        &format!("CONFIG SET timeout 9 port {port}"),
+        &format!("{refused} 'port') - Unable to listen on this port. Check server logs."),
+    );
+    assert!(listens("127.0.0.1", new), "as before");
+    c.transcript(&format!(
+        r#"
+        > CONFIG GET port
+        ["port", "{new}"]
+        > CONFIG GET bind
+        ["bind", "127.0.0.1"]
+        > CONFIG GET timeout
+        ["timeout", "7"]
+        > CONFIG SET port 1 port 2
+        {refused} 'port') - duplicate parameter
+        "#
+    ));
+}
+
+#[test]
 fn the_unix_socket_gets_its_permissions() {
     if skipped_on_redis() {
         return;
