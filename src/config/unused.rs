@@ -55,6 +55,7 @@ pub static UNUSED: &[Setting] = &[
     unused("activedefrag", "no", Live, YesNo),
     unused("activerehashing", "yes", Live, YesNo),
     unused("always-show-logo", "no", AtStart, YesNo),
+    unused("aof-disable-auto-gc", "no", Live, YesNo),
     unused("aof-rewrite-cpulist", "", AtStart, Text).or("aof_rewrite_cpulist"),
     unused("aof-rewrite-incremental-fsync", "yes", Live, YesNo),
     unused("aof-timestamp-enabled", "no", Live, YesNo).only_default(NO_TIMESTAMPS),

@@ -466,6 +466,9 @@ fn debug_protocol_returns_a_value_of_each_type() {
         ("false", ":0\r\n", "#f\r\n"),
     ] {
         let mut c = connect_with(&ALLOWED);
+        if !c.redis_at_least("7.2") {
+            return; // in older ones a push comes before the reply
+        }
         c.exchange(format!("DEBUG PROTOCOL {kind}\r\n"), resp2);
         c.reply("HELLO 3");
         c.exchange(format!("DEBUG PROTOCOL {kind}\r\n"), resp3);

@@ -346,17 +346,22 @@ fn info_has_the_fields_that_tools_read() {
                   redis_version redis_mode tcp_port keyspace_hits keyspace_misses evicted_keys \
                   expired_keys total_net_input_bytes total_net_output_bytes total_error_replies \
                   role connected_slaves master_repl_offset used_cpu_sys used_cpu_user cluster_enabled \
-                  aof_enabled aof_last_bgrewrite_status hz lru_clock listener0 watching_clients \
-                  clients_in_timeout_table total_blocking_keys mem_fragmentation_ratio \
+                  aof_enabled aof_last_bgrewrite_status hz lru_clock \
+                  clients_in_timeout_table mem_fragmentation_ratio \
                   used_memory_overhead used_memory_dataset used_memory_dataset_perc \
                   used_memory_peak_perc used_memory_lua mem_allocator number_of_cached_scripts \
                   rdb_last_save_time rdb_last_bgsave_status rdb_last_bgsave_time_sec \
                   rdb_current_bgsave_time_sec latest_fork_usec sync_full sync_partial_ok \
                   sync_partial_err evicted_clients unexpected_error_replies \
-                  acl_access_denied_cmd master_replid second_repl_offset repl_backlog_histlen \
+                  master_replid second_repl_offset repl_backlog_histlen \
                   active_defrag_running slave_expires_tracked_keys migrate_cached_sockets";
+    let newer = if c.redis_at_least("7.4") {
+        "listener0 watching_clients total_blocking_keys acl_access_denied_cmd"
+    } else {
+        ""
+    };
     let info = info(&mut c, "everything");
-    for name in fields.split_whitespace() {
+    for name in fields.split_whitespace().chain(newer.split_whitespace()) {
         assert!(info.contains_key(name), "no {name} in {info:?}");
     }
     assert!(info["used_memory_human"].ends_with(['K', 'M', 'G']));
