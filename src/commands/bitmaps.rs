@@ -99,25 +99,23 @@ fn make_room<'a>(
     Ok((value, old.is_none_or(|old| old < length)))
 }
 
-// BITCOUNT and BITPOS look at the key before they check the range, as Redis does up to 7.4. BITCOUNT with a
+// BITCOUNT and BITPOS check the range before they look at the key. (Redis up to 7.4 did not.) BITCOUNT with a
 // start but no end is Valkey's.
 
 fn bitcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    let Some(value) = view.string(&args[1], Access::Use)? else {
-        reply.integer(0);
-        return Ok(());
-    };
     if args.len() > 5 {
         return Err(CommandError::SYNTAX);
     }
     let start = args.get(2).map_or(Ok(0), integer)?;
     let end = args.get(3).map_or(Ok(-1), integer)?;
+    let unit_bits = unit_bits(args.get(4))?;
+    let value = view.string(&args[1], Access::Use)?.unwrap_or_default();
     // Two negative indexes in the wrong order mean an empty range, even if both lie before the start.
     if start < 0 && end < 0 && start > end {
         reply.integer(0);
         return Ok(());
     }
-    let range = bit_range(value, start, end, unit_bits(args.get(4))?);
+    let range = bit_range(value, start, end, unit_bits);
     reply.count(range.map_or(0, |bits| count_in(value, &bits)));
     Ok(())
 }
@@ -127,16 +125,16 @@ fn bitpos(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         bit @ 0..=1 => bit == 1,
         _ => return Err(CommandError::new("ERR The bit argument must be 1 or 0.")),
     };
-    let Some(value) = view.string(&args[1], Access::Use)? else {
-        reply.integer(if bit { -1 } else { 0 });
-        return Ok(());
-    };
     if args.len() > 6 {
         return Err(CommandError::SYNTAX);
     }
     let start = args.get(3).map_or(Ok(0), integer)?;
     let unit_bits = unit_bits(args.get(5))?;
     let end = args.get(4).map(integer).transpose()?;
+    let Some(value) = view.string(&args[1], Access::Use)? else {
+        reply.integer(if bit { -1 } else { 0 });
+        return Ok(());
+    };
     let range = bit_range(value, start, end.unwrap_or(-1), unit_bits);
     // Zeros follow the string, but not a range with an explicit end.
     let behind = (!bit && end.is_none()).then_some(value.len() * 8);
@@ -264,6 +262,7 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     for key in args.from(3) {
         view.remove_if_expired(key);
         view.notify_if_missing(key);
+        view.string(key, Access::Inspect)?; // sources after one of the wrong type are not looked up
     }
     let sources: Result<Vec<&[u8]>, _> = args
         .from(3)

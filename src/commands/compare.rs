@@ -65,14 +65,17 @@ impl<'a> SetCondition<'a> {
         })
     }
 
-    /// Adds a condition of the call. The same one may be repeated, and then the last one counts; two may
-    /// not be combined.
+    /// Adds a condition of the call. NX and XX may be repeated; no two may be combined.
     ///
     /// # Errors
     /// There is another condition already.
     pub(super) fn add(&mut self, new: SetCondition<'a>) -> Result<(), CommandError> {
-        let is_same = std::mem::discriminant(self) == std::mem::discriminant(&new);
-        if self.is_given() && !is_same {
+        let is_repeated = matches!(
+            (*self, new),
+            (SetCondition::Absent, SetCondition::Absent)
+                | (SetCondition::Present, SetCondition::Present)
+        );
+        if self.is_given() && !is_repeated {
             return Err(CommandError::SYNTAX);
         }
         *self = new;

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::docs::explain_subcommands;
-use super::inspect::count_references;
+use super::inspect::REFERENCES;
 use super::options::{is, wrong_subcommand_args};
 use super::spec::{
     Change, Command, Context, Family, Flags, Handler, Nested, Outcome, Propagate, command, read,
@@ -102,9 +102,8 @@ fn object(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let idle = view.idle_seconds(entry);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     reply.simple(&format!(
-        "Value at:{:p} refcount:{} encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{idle}",
+        "Value at:{:p} refcount:{REFERENCES} encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{idle}",
         &raw const entry.value,
-        count_references(entry),
         entry.encoding(),
         serialized_bytes(entry),
         now.saturating_sub(idle.into()) & 0xff_ffff, // Redis keeps 24 bits of the time

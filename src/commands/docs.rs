@@ -41,9 +41,9 @@ const COMMANDS: &[Command] = &[
         .doc("2.8.13", "O(1)", "Returns the number of commands."),
     session("command|docs", "[command-name [command-name ...]]", docs).flags(SHARED).tips(ANY_ORDER)
         .doc("7.0.0", "O(N) where N is the number of commands", "Returns documentation about commands."),
-    session("command|getkeys", "command argument [argument ...]", getkeys).flags(SHARED)
+    session("command|getkeys", "command [arg [arg ...]]", getkeys).flags(SHARED)
         .doc("2.8.13", "O(N) where N is the number of arguments", "Returns the keys of a call of a command."),
-    session("command|getkeysandflags", "command argument [argument ...]", getkeysandflags).flags(SHARED)
+    session("command|getkeysandflags", "command [arg [arg ...]]", getkeysandflags).flags(SHARED)
         .doc("7.0.0", "O(N) where N is the number of arguments",
              "Returns the keys of a call of a command and how it accesses them."),
     help("command|help", "5.0.0").flags(SHARED),
@@ -154,7 +154,8 @@ fn find_with_keys(inner: Args) -> Result<&'static Command, CommandError> {
     if !command.accepts(inner.len()) {
         return Err(CommandError::new("ERR Invalid number of arguments specified for command"));
     }
-    if command.keys_of(inner).len() == 0 {
+    let is_empty = |keys: &Keys| command.keys_at(keys, inner).next().is_none();
+    if command.keys.iter().flatten().any(is_empty) {
         return Err(CommandError::new("ERR Invalid arguments specified for command"));
     }
     Ok(command)

@@ -235,12 +235,15 @@ fn set_expiry_times(
         }
     }
     let fields = fields.ok_or(CommandError::new(EXPIRE.misplaced))?;
-    let passed = view.has_passed(expires_at_ms);
+    let (passed, now_ms) = (view.has_passed(expires_at_ms), view.fields_live_from_ms());
     let mut changed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
         for name in fields.names() {
-            let old = hash.get(name).map(|field| field.expires_at_ms());
+            // Redis 8 gives an expired field that is not removed yet a later expiry time, so that its value
+            // shows again. Here it is absent, as in Valkey, unless the call removes it.
+            let field = hash.get(name).filter(|field| passed || !field.is_expired(now_ms));
+            let old = field.map(|field| field.expires_at_ms());
             reply.integer(match old {
                 None => -2,
                 Some(old) if !condition.is_none_or(|given| given.holds(old, expires_at_ms)) => 0,
@@ -272,11 +275,13 @@ fn hpersist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     view.hash(key)?;
     let fields = Fields::parse_call(args)?;
+    let now_ms = view.fields_live_from_ms();
     let mut changed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
         for name in fields.names() {
-            reply.integer(match hash.get(name).map(|field| field.expires_at_ms()) {
+            let field = hash.get(name).filter(|field| !field.is_expired(now_ms));
+            reply.integer(match field.map(|field| field.expires_at_ms()) {
                 None => -2,
                 Some(None) => -1,
                 Some(Some(_)) => {
@@ -335,6 +340,7 @@ fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     view.hash(key)?;
     let fields = Fields::parse_call(args)?;
+    view.remove_expired_fields(key, fields.names())?;
     let mut removed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
@@ -413,7 +419,7 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let grammar = ("hgetex", "PERSIST", 1);
     let FieldOptions { expiry, fields } =
         FieldOptions::parse(args, view.now_ms(), grammar, |_| Ok(false))?;
-    view.hash(key)?;
+    view.remove_expired_fields(key, fields.names())?;
     let new = match expiry {
         FieldExpiry::AtMs(ms) => Some(ms),
         FieldExpiry::Word | FieldExpiry::NotGiven => None,
@@ -494,6 +500,9 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let grammar = ("hsetex", "KEEPTTL", 2);
     let FieldOptions { expiry, fields } =
         FieldOptions::parse(args, view.now_ms(), grammar, take_own)?;
+    if of_fields.is_some() {
+        view.remove_expired_fields(key, fields.names())?;
+    }
     let hash = view.hash(key)?;
     let exists = |name| hash.is_some_and(|hash| hash.contains(name));
     let may = of_key.is_none_or(|wanted| wanted.holds(hash.is_some()))
@@ -507,11 +516,13 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         FieldExpiry::Word | FieldExpiry::NotGiven => None,
     };
     if new.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms)) {
+        // As in Redis, the events report that the fields are set first, and that the key is new.
         let mut removed = Vec::new();
-        view.edit_hash(key, |hash| {
+        view.edit_or_make_hash(key, |hash| {
             removed.extend(fields.names().filter(|name| hash.remove(name)));
         })?;
-        notify(view, "hdel", key, &removed);
+        view.notify(EventClass::HASH, "hset", key);
+        view.notify_removal("hdel", key);
         return Ok(removal_record(key, &removed));
     }
     let limits = view.packed_limits();

@@ -89,7 +89,7 @@ fn hstrlen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn hlen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.count(view.hash(&args[1])?.map_or(0, LiveHash::len));
+    reply.count(view.hash(&args[1])?.map_or(0, LiveHash::len_with_expired));
     Ok(())
 }
 
@@ -170,7 +170,7 @@ fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     if count > limit || (may_repeat && count > RANDOM_FIELDS_LIMIT) {
         return Err(CommandError::new("ERR value is out of range"));
     }
-    let Some(hash) = view.hash(&args[1])? else {
+    let Some(hash) = view.hash(&args[1])?.filter(|hash| !hash.is_empty()) else {
         reply.array(0);
         return Ok(());
     };
@@ -222,6 +222,7 @@ fn set_fields(view: &mut WriteView, args: Args) -> Result<usize, CommandError> {
 }
 
 fn hsetnx(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+    view.remove_expired_fields(&args[1], args.from(2).take(1))?;
     let absent = !view.hash(&args[1])?.is_some_and(|hash| hash.contains(&args[2]));
     if absent {
         update_field(view, args, &args[3])?;
@@ -251,6 +252,7 @@ fn hdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 
 fn hincrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let increment = integer(&args[3])?;
+    view.remove_expired_fields(&args[1], args.from(2).take(1))?;
     let old = match view.hash(&args[1])?.and_then(|hash| hash.get(&args[2])) {
         Some(old) => parse_i64(old).ok_or(CommandError::new("ERR hash value is not an integer"))?,
         None => 0,
@@ -271,6 +273,7 @@ fn hincrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if !increment.is_finite() {
         return Err(CommandError::new("ERR value is NaN or Infinity"));
     }
+    view.remove_expired_fields(&args[1], args.from(2).take(1))?;
     let old = view.hash(&args[1])?.and_then(|hash| hash.get(&args[2])).unwrap_or(b"0");
     let old = LongDouble::parse(old).ok_or(CommandError::new("ERR hash value is not a float"))?;
     let sum = old + increment;

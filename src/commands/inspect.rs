@@ -89,20 +89,14 @@ fn idletime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 
 fn refcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     match view.get(&args[2], Access::Peek) {
-        Some(entry) => reply.integer(count_references(entry)),
+        Some(_) => reply.integer(REFERENCES),
         None => reply.null(),
     }
     Ok(())
 }
 
-/// Redis shares one object for each integer below 10,000, and reports the largest count for it. (There, the
-/// value that COPY makes is not shared; here it is reported as shared.)
-pub(super) fn count_references(entry: &Entry) -> i64 {
-    match entry.integer() {
-        Some(0..10_000) => i32::MAX.into(),
-        _ => 1,
-    }
-}
+/// The number of references to a value. Redis before 8.0 shares small integers, and reports more for them.
+pub(super) const REFERENCES: i64 = 1;
 
 /// How many fields of a large hash `MEMORY USAGE` looks at by default.
 const SAMPLES: usize = 5;

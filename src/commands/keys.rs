@@ -138,11 +138,21 @@ fn move_entry(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
     let Some(entry) = view.take(key) else {
         return false;
     };
-    view.remove(new_key); // so that the events report a new key, not an overwritten one
-    view.insert_entry(new_key, entry);
+    let new = entry.value.type_name();
+    let old = put_in_place(view, new_key, entry);
     view.notify(EventClass::GENERIC, "rename_from", key);
     view.notify(EventClass::GENERIC, "rename_to", new_key);
+    view.notify_overwritten(new_key, old, new);
     true
+}
+
+/// Replaces what the key holds, and returns its type. As in Redis, the events first report a new key; the
+/// caller reports later that one was overwritten.
+fn put_in_place(view: &mut WriteView, key: &[u8], entry: Entry) -> Option<&'static str> {
+    let old = view.get(key, Access::Inspect).map(|old| old.value.type_name());
+    view.remove(key);
+    view.insert_entry(key, entry);
+    old
 }
 
 fn r#move(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
@@ -190,9 +200,10 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         return Ok(Propagate::Nothing);
     };
     in_database(view, target, |view| {
-        view.remove(destination);
-        view.insert_entry(destination, copied);
+        let new = copied.value.type_name();
+        let old = put_in_place(view, destination, copied);
         view.notify(EventClass::GENERIC, "copy_to", destination);
+        view.notify_overwritten(destination, old, new);
     });
     Ok(Propagate::Verbatim)
 }
@@ -211,7 +222,7 @@ fn keys(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
     let mut count = 0;
     all.visit(0, |_, table| {
         for (key, entry) in table.iter() {
-            if glob::matches(pattern, key) && all.is_live(entry) {
+            if (pattern == b"*" || glob::matches(pattern, key)) && all.is_live(entry) {
                 reply.bulk(key);
                 count += 1;
             }

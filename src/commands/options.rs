@@ -250,14 +250,21 @@ pub(super) fn database(index: i32, count: usize) -> Result<usize, CommandError> 
     index.ok_or(CommandError::new("ERR DB index is out of range"))
 }
 
-/// The cursor of SCAN or HSCAN, by the rules of `strtoul`: a sign and leading zeros are allowed, an empty
-/// text is 0, and a negative number counts down from 2^64. Spaces are refused.
+/// The cursor of SCAN or HSCAN, by the rules of `strtoul`: white space, a sign and leading zeros are allowed,
+/// and a negative number counts down from 2^64. Redis refuses an empty text and, in its usual form, a negative
+/// 64-bit integer.
 ///
 /// # Errors
 /// It is not such a number, or it exceeds 64 bits.
 pub(super) fn cursor(arg: &[u8]) -> Result<u64, CommandError> {
+    const INVALID: CommandError = CommandError::new("ERR invalid cursor");
     let arg = c_text(arg);
-    let (negative, digits) = match arg {
+    if integer::parse_i64(arg).is_some_and(|number| number < 0) {
+        return Err(INVALID);
+    }
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let spaces = arg.iter().take_while(|byte| is_space(byte)).count();
+    let (negative, digits) = match &arg[spaces..] {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
         digits => (false, digits),
@@ -266,8 +273,7 @@ pub(super) fn cursor(arg: &[u8]) -> Result<u64, CommandError> {
         let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
         number.checked_mul(10)?.checked_add(digit.into())
     });
-    let magnitude = magnitude.filter(|_| arg.is_empty() || !digits.is_empty());
-    let magnitude = magnitude.ok_or(CommandError::new("ERR invalid cursor"))?;
+    let magnitude = magnitude.filter(|_| !digits.is_empty()).ok_or(INVALID)?;
     Ok(if negative { magnitude.wrapping_neg() } else { magnitude })
 }
 
@@ -329,7 +335,7 @@ impl<'a> ScanOptions<'a> {
 
     /// Whether the name matches the pattern, if one was given.
     pub(super) fn matches(&self, name: &[u8]) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, name))
+        self.pattern.is_none_or(|pattern| pattern == b"*" || glob::matches(pattern, name))
     }
 }
 
@@ -351,15 +357,16 @@ mod tests {
 
     #[test]
     fn a_cursor_is_a_text_that_strtoul_reads_to_its_end() {
-        let accepted: [(&[u8], u64); 12] = [
-            (b"", 0),
-            (b"\0", 0),
+        let accepted: [(&[u8], u64); 13] = [
             (b"1\0x", 1),
+            (b" 1", 1),
+            (b"\t\n\x0b\x0c\r +1", 1),
+            (b" -1", u64::MAX),
             (b"0", 0),
             (b"007", 7),
             (b"+1", 1),
             (b"-0", 0),
-            (b"-1", u64::MAX),
+            (b"-01", u64::MAX),
             (b"9007199254740991", (1 << 53) - 1),
             (b"18446744073709551615", u64::MAX),
             (b"-18446744073709551615", 1),
@@ -368,12 +375,16 @@ mod tests {
         for (text, number) in accepted {
             assert_eq!(cursor(text), Ok(number), "{}", text.escape_ascii());
         }
-        let refused: [&[u8]; 10] = [
+        let refused: [&[u8]; 14] = [
+            b"",
+            b"\0",
+            b" ",
+            b"-1",
+            b"-9223372036854775808",
             b"+",
             b"-",
             b"+-1",
             b"--1",
-            b" 1",
             b"1 ",
             b"1x",
             b"0x10",

@@ -165,7 +165,7 @@ fn list(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> Out
     if args.len() > 3 {
         return Err(wrong_subcommand_args(args));
     }
-    let names = context.server.pubsub.names(kind, args.get(2).unwrap_or(b"*"));
+    let names = context.server.pubsub.names(kind, args.get(2));
     reply.array(names.len());
     names.iter().for_each(|name| reply.bulk(name));
     Ok(())

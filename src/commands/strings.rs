@@ -246,9 +246,9 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     Ok(store(view, "set", key, &args[2], expires_at_ms, kept))
 }
 
-/// Stores a string with a new expiry time or with the one that the key had. A new one that has passed
-/// already deletes the key. The log gets the expiry time as a Unix time. Publishes `event`, and `expire`
-/// for a new expiry time.
+/// Stores a string with a new expiry time or with the one that the key had. If a new one has passed already,
+/// the key is set all the same, and expires at once. The log gets the expiry time as a Unix time. Publishes
+/// `event`, and `expire` for a new expiry time.
 pub(super) fn store(
     view: &mut WriteView,
     event: &'static str,
@@ -262,16 +262,6 @@ pub(super) fn store(
         view.notify(EventClass::STRING, event, key);
         return Propagate::rewritten(&[b"SET", key, value]);
     };
-    // A key in its last millisecond keeps that: setting the same expiry time again does not delete it.
-    let is_same =
-        || view.get(key, Access::Use).is_some_and(|old| old.expires_at_ms() == Some(expires_at_ms));
-    if view.has_passed(expires_at_ms) && !is_same() {
-        if !view.remove(key) {
-            return Propagate::Nothing;
-        }
-        view.notify(EventClass::GENERIC, "del", key);
-        return Propagate::rewritten(&[b"DEL", key]);
-    }
     view.insert_string(key, value, Some(expires_at_ms));
     view.notify(EventClass::STRING, event, key);
     if new_ms.is_some() {

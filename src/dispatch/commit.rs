@@ -150,7 +150,7 @@ impl Call<'_> {
             return;
         }
         changes.expired.iter().for_each(|expired| invalidate_expired(self.server, &expired.key));
-        changes.found_expired.iter().for_each(|key| tracking.notify_readers(pubsub, key, by));
+        changes.found_expired.iter().for_each(|(_, key)| tracking.notify_readers(pubsub, key, by));
         changes.modified.iter().for_each(|key| tracking.notify_readers(pubsub, key, by));
         match &mut self.session.origin {
             // Clients that track by prefix are notified once, at the end of the transaction.

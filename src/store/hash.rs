@@ -231,19 +231,6 @@ impl Hash {
         }
     }
 
-    /// Whether all fields have expired, and so the whole hash.
-    pub fn is_expired(&self, now_ms: i64) -> bool {
-        match &self.form {
-            Form::Packed(packed) => {
-                packed.timed && packed.records().all(|record| record.is_expired(now_ms))
-            }
-            Form::Indexed(indexed) => indexed.expiries.as_ref().is_some_and(|expiries| {
-                expiries.0.len() == indexed.entries.len()
-                    && expiries.0.last().is_some_and(|&(latest_ms, _)| latest_ms < now_ms)
-            }),
-        }
-    }
-
     /// Removes expired fields, at most `limit`, and returns their names.
     pub fn take_expired(&mut self, now_ms: i64, limit: usize) -> Vec<Box<[u8]>> {
         let names: Vec<Box<[u8]>> = match &self.form {
@@ -889,8 +876,6 @@ mod tests {
                         let limit = 1 + random.below(9);
                         let expired = model.values().filter(|(_, ms)| *ms < now_ms).count();
                         assert_eq!(hash.count_expired(now_ms), expired);
-                        let gone = expired == model.len() && hash.is_timed();
-                        assert_eq!(hash.is_expired(now_ms), gone);
                         let taken = hash.take_expired(now_ms, limit);
                         assert_eq!(taken.len(), expired.min(limit));
                         let had = |name: &[u8]| model.remove(name).map(|(_, ms)| ms < now_ms);

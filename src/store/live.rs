@@ -26,7 +26,7 @@ impl<'a> LiveHash<'a> {
         self.hash.len() - self.expired
     }
 
-    /// Whether there are no fields. (Then the key has expired, too.)
+    /// Whether there are no fields.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -42,6 +42,16 @@ impl<'a> LiveHash<'a> {
 
     pub fn contains(self, name: &[u8]) -> bool {
         self.field(name).is_some()
+    }
+
+    /// The number of fields, with those that have expired and are not removed yet.
+    pub fn len_with_expired(self) -> usize {
+        self.hash.len()
+    }
+
+    /// Whether this field has expired and is not removed yet.
+    pub fn has_expired(self, name: &[u8]) -> bool {
+        self.expired > 0 && self.hash.get(name).is_some_and(|field| !self.is_live(&field))
     }
 
     /// All fields, in the order of [`Hash::iter`].

@@ -57,13 +57,11 @@ enum Content {
 struct Item {
     content: Content,
     expires_at_ms: Option<i64>,
-    /// The keyspace still holds expired fields of the hash. Their removal raises its watchers.
-    holds_expired: bool,
 }
 
 impl Item {
     fn new(content: Content, expires_at_ms: Option<i64>) -> Item {
-        Item { content, expires_at_ms, holds_expired: false }
+        Item { content, expires_at_ms }
     }
 }
 
@@ -105,31 +103,13 @@ impl Model {
         Some(item)
     }
 
-    /// Moves the clock and drops what expires.
+    /// Moves the clock and drops the keys that expire. Fields stay until they are removed.
     fn advance(&mut self, ms: i64) {
-        let now_ms = NOW_MS.get() + ms;
-        NOW_MS.set(now_ms);
-        let passed = |expires_at_ms: Option<i64>| expires_at_ms.is_some_and(|ms| ms < now_ms);
-        for (place, mut item) in self.items.clone() {
-            if let Content::Hash(fields) = &mut item.content {
-                let before = fields.len();
-                fields.retain(|_, (_, expires_at_ms)| !passed(*expires_at_ms));
-                item.holds_expired |= fields.len() < before;
-            }
-            let is_empty = matches!(&item.content, Content::Hash(fields) if fields.is_empty());
-            if passed(item.expires_at_ms) || is_empty {
+        NOW_MS.set(NOW_MS.get() + ms);
+        for (place, item) in self.items.clone() {
+            if has_passed(item.expires_at_ms) {
                 self.remove(&place);
-            } else {
-                self.items.insert(place, item);
             }
-        }
-    }
-
-    /// The keyspace removes the expired fields of a hash.
-    fn drop_expired_fields(&mut self, place: &Place) {
-        let held = self.items.get_mut(place).map(|item| &mut item.holds_expired);
-        if held.is_some_and(std::mem::take) {
-            self.signal(place);
         }
     }
 
@@ -226,7 +206,6 @@ impl Model {
         let (name, limits) = (random_bytes(&mut self.random), view.packed_limits());
         let set = |hash: &mut Hash| hash.set_until(&name, &value, expires_at_ms, limits);
         let is_new = view.edit_or_make_hash(&place.1, set);
-        self.drop_expired_fields(place);
         let empty = || Item::new(Content::Hash(Fields::new()), None);
         match &mut self.items.entry(place.clone()).or_insert_with(empty).content {
             Content::String(_) => assert_eq!(is_new, Err(WrongType)),
@@ -241,7 +220,6 @@ impl Model {
 
     fn remove_field(&mut self, view: &mut WriteView, place: &Place, name: &[u8]) {
         let removed = view.edit_hash(&place.1, |hash| hash.remove(name));
-        self.drop_expired_fields(place);
         match self.items.get_mut(place).map(|item| &mut item.content) {
             None => assert_eq!(removed, Ok(None)),
             Some(Content::String(_)) => assert_eq!(removed, Err(WrongType)),
@@ -278,26 +256,44 @@ impl Model {
                 let found = hash.iter().map(|field| {
                     (field.name.to_vec(), (field.value.to_vec(), field.expires_at_ms()))
                 });
-                assert_eq!(&found.collect::<Fields>(), fields);
-                assert_eq!(hash.len(), fields.len());
-                assert!(fields.keys().all(|name| hash.contains(name)));
+                let mut live = fields.clone();
+                live.retain(|_, (_, expires_at_ms)| !has_passed(*expires_at_ms));
+                assert_eq!(found.collect::<Fields>(), live);
+                assert_eq!((hash.len(), hash.len_with_expired()), (live.len(), fields.len()));
+                assert!(fields.keys().all(|name| hash.contains(name) == live.contains_key(name)));
+                assert!(
+                    fields.keys().all(|name| hash.has_expired(name) != live.contains_key(name))
+                );
             }
         }
     }
 
-    /// What the sweeper removes has expired, so the model does not hold it.
-    fn expect_expired(&self, expired: &[Expired]) {
+    /// What the sweeper removes has expired: keys, which the model has dropped already, and fields.
+    fn sweep(&mut self, expired: &[Expired]) {
         for Expired { db, key, what } in expired {
-            let item = self.items.get(&(*db, key.to_vec()));
-            match (what, item.map(|item| &item.content)) {
+            let place = (*db, key.to_vec());
+            match (what, self.items.get_mut(&place).map(|item| &mut item.content)) {
                 (_, None) => {}
                 (WhatExpired::Fields(names), Some(Content::Hash(fields))) => {
-                    assert!(names.iter().all(|name| !fields.contains_key(&**name)));
+                    let removed = names.iter().map(|name| fields.remove(&**name));
+                    assert!(
+                        removed.flatten().filter(|(_, ms)| has_passed(*ms)).count() == names.len()
+                    );
+                    self.signal(&place);
+                }
+                (WhatExpired::LastFields(count), Some(Content::Hash(fields))) => {
+                    assert!(fields.values().all(|(_, ms)| has_passed(*ms)));
+                    assert_eq!(fields.len(), *count);
+                    self.remove(&place);
                 }
                 (_, Some(content)) => panic!("{db}/{key:?} holds {content:?} and is swept"),
             }
         }
     }
+}
+
+fn has_passed(expires_at_ms: Option<i64>) -> bool {
+    expires_at_ms.is_some_and(|ms| ms < NOW_MS.get())
 }
 
 /// Names of keys: four in each of three shards. Every other one is too long to be stored in place.
@@ -448,11 +444,9 @@ impl Run {
     fn sweep(&mut self) {
         let Run { keyspace, model, .. } = self;
         keyspace.sweep(NOW_MS.get(), |expired| {
-            model.expect_expired(expired);
+            model.sweep(expired);
             model.log(expired.iter().map(|expired| HashedKey::new(&expired.key).shard()))
         });
-        let places: Vec<Place> = model.items.keys().cloned().collect();
-        places.iter().for_each(|place| model.drop_expired_fields(place));
         let mut fields = BTreeMap::new();
         keyspace.read_all(0).visit_databases(|db, table| {
             for (key, entry) in table.iter() {

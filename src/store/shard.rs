@@ -50,14 +50,6 @@ impl WhatExpired {
             }
         }
     }
-
-    /// Which part of an expired entry made it expire.
-    pub(super) fn of(entry: &Entry, now_ms: i64) -> WhatExpired {
-        match &entry.value {
-            Value::Hash(hash) if !entry.has_passed(now_ms) => WhatExpired::LastFields(hash.len()),
-            _ => WhatExpired::Key,
-        }
-    }
 }
 
 /// The data that one lock guards. The fields are laid out in this order, so that the ones that every command

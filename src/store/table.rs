@@ -130,7 +130,7 @@ impl Table {
         if self.volatile == 0 {
             return (Vec::new(), i64::MAX);
         }
-        let passed = self.entries.extract_if(|_, entry| entry.has_passed(now_ms));
+        let passed = self.entries.extract_if(|_, entry| entry.is_expired(now_ms));
         let expired: Vec<(Key, Entry)> = passed.collect();
         self.volatile -= expired.len();
         let left = self.entries.values().filter_map(Entry::expires_at_ms);

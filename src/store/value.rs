@@ -27,10 +27,13 @@ const COSTLY_FIELDS: usize = 512;
 const EMBEDDED_BYTES: usize = 44;
 
 impl Value {
+    /// The name of the type of strings.
+    pub const STRING: &str = "string";
+
     /// The name of the type, as `TYPE` returns it.
     pub fn type_name(&self) -> &'static str {
         match self {
-            Value::String(_) => "string",
+            Value::String(_) => Value::STRING,
             Value::Hash(_) => "hash",
         }
     }
@@ -155,36 +158,22 @@ impl Entry {
         self.expires_at_ms = expires_at_ms.unwrap_or(NEVER);
     }
 
-    /// Whether the key itself has an expiry.
+    /// Whether the key has an expiry.
     pub(super) fn is_volatile(&self) -> bool {
         self.expires_at_ms != NEVER
     }
 
-    /// Whether the key or a field in it has an expiry.
-    pub(super) fn can_expire(&self) -> bool {
-        self.is_volatile() || self.timed_hash().is_some()
-    }
-
-    /// Whether the key's own expiry has passed. As in Redis, a key still exists in the millisecond of its
-    /// expiry.
-    pub(super) fn has_passed(&self, now_ms: i64) -> bool {
-        self.is_volatile() && self.expires_at_ms < now_ms
-    }
-
-    /// Whether the key has expired: by its own expiry, or because all fields of its hash have expired.
+    /// Whether the key has expired. As in Redis, it still exists in the millisecond of its expiry, and a hash
+    /// exists until its last field is removed, even if all fields have expired.
     pub(super) fn is_expired(&self, now_ms: i64) -> bool {
-        self.has_passed(now_ms) || self.timed_hash().is_some_and(|hash| hash.is_expired(now_ms))
+        self.is_volatile() && self.expires_at_ms < now_ms
     }
 
     /// The earliest expiry of a field in it.
     pub(super) fn earliest_field_ms(&self) -> Option<i64> {
-        self.timed_hash().and_then(Hash::earliest_ms)
-    }
-
-    fn timed_hash(&self) -> Option<&Hash> {
         match &self.value {
-            Value::Hash(hash) if hash.is_timed() => Some(hash),
-            _ => None,
+            Value::Hash(hash) => hash.earliest_ms(),
+            Value::String(_) => None,
         }
     }
 }

@@ -5,14 +5,17 @@
 //! guard allows it. So a command that is declared as a read but changes something does not compile. Handlers
 //! cannot lock. One that uses a key outside its locks panics, which ends the process if it could write.
 //!
-//! Expiry: to a reader, an expired key is absent, and so is an expired field ([`LiveHash`]). A writer that
-//! is about to change one removes it first. The view remembers that, so that the log gets a `DEL` or `HDEL`
-//! before the record of the command. The clock is read at most once in the life of a view, so a command
-//! sees a single point in time.
+//! Expiry: an expired key is absent to every command, and an expired field shows its value to none. A reader
+//! skips them ([`LiveHash`]); a writer that meets an expired key removes it, and one that would read an expired
+//! field removes that. The view remembers what was removed, so that the log gets a `DEL` or `HDEL` before the
+//! record of the command. Other expired fields stay until the sweeper removes them, and count as fields until
+//! then, as in Redis 8: HLEN and HDEL count them, and a hash of nothing else exists. The clock is read at most
+//! once in the life of a view, so a command sees a single point in time.
 //!
 //! Every lookup says with [`Access`] what it counts as.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::aftermath::{Aftermath, Changes, Event};
@@ -64,6 +67,9 @@ pub struct View<'a, G> {
     changes: Cell<Option<Box<Changes>>>,
 }
 
+/// The classes of [`WriteView::notify_overwritten`].
+const OVERWRITES: EventClass = EventClass::OVERWRITTEN.or(EventClass::TYPE_CHANGED);
+
 /// What a command that only reads sees.
 pub type ReadView<'a> = View<'a, Shared<'a>>;
 /// What a command that may change its keys sees.
@@ -108,6 +114,18 @@ impl<'a, G: Guard> View<'a, G> {
         !self.replaying && expires_at_ms <= self.now_ms()
     }
 
+    /// A field whose expiry lies before this moment has expired: now, or in a replay, where nothing expires by
+    /// itself, the beginning of time.
+    pub fn live_since_ms(&self) -> i64 {
+        if self.replaying { i64::MIN } else { self.now_ms() }
+    }
+
+    /// A field whose expiry lies before this moment has expired: now, or in a replay, where nothing expires by
+    /// itself, the beginning of time.
+    pub fn fields_live_from_ms(&self) -> i64 {
+        if self.replaying { i64::MIN } else { self.now_ms() }
+    }
+
     /// The highest LSN of the shards: every change that the command can see is in the log up to there.
     pub fn last_lsn(&self) -> u64 {
         match &self.guards {
@@ -129,6 +147,9 @@ impl<'a, G: Guard> View<'a, G> {
                 self.note_miss(key, access, held.is_some());
             }
         }
+        if !G::READS_ONLY && found.is_none() && held.is_some() {
+            self.note_expired(key);
+        }
         if self.touches && matches!(access, Access::Use | Access::Answer) {
             found.inspect(|entry| entry.mark_used(self.env.second()));
         }
@@ -148,10 +169,17 @@ impl<'a, G: Guard> View<'a, G> {
                 changes.events.push(Event { db: self.db, key: key.into(), name: "keymiss" });
             }
             if found_expired {
-                changes.found_expired.push(key.into());
+                changes.found_expired.push((self.db, key.into()));
             }
             self.changes.set(Some(changes));
         }
+    }
+
+    #[cold]
+    fn note_expired(&self, key: &[u8]) {
+        let mut changes = self.changes.take().unwrap_or_default();
+        changes.found_expired.push((self.db, key.into()));
+        self.changes.set(Some(changes));
     }
 
     /// The seconds since the entry was last used.
@@ -201,7 +229,7 @@ impl<'a, G: Guard> View<'a, G> {
     }
 
     fn is_expired(&self, entry: &Entry) -> bool {
-        entry.can_expire() && !self.replaying && entry.is_expired(self.now_ms())
+        entry.is_volatile() && !self.replaying && entry.is_expired(self.now_ms())
     }
 
     /// Takes what is left to do after the command.
@@ -258,8 +286,8 @@ impl WriteView<'_> {
         }
     }
 
-    /// Calls `edit` with the hash at the key, if the key exists, after removing its expired fields. If the
-    /// hash is empty afterwards, the key is deleted.
+    /// Calls `edit` with the hash at the key, if the key exists. If the hash is empty afterwards, the key is
+    /// deleted. `edit` sees expired fields too.
     ///
     /// # Errors
     /// [`WrongType`] if it holds something else.
@@ -271,29 +299,17 @@ impl WriteView<'_> {
         if !self.is_live(key) {
             return Ok(None);
         }
-        // `is_live` has read the clock if any field of the hash can expire.
-        let now_ms = if self.replaying { 0 } else { self.now_ms.get() };
         let hash = match self.entry_mut(key).map(|entry| &mut entry.value) {
             None => return Ok(None),
             Some(Value::Hash(hash)) => hash,
             Some(_) => return Err(WrongType),
         };
         let old_ms = hash.earliest_ms();
-        let expired = match old_ms {
-            Some(old_ms) if old_ms < now_ms => hash.take_expired(now_ms, usize::MAX),
-            _ => Vec::new(),
-        };
         let result = edit(hash);
         let (new_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
         shard.relist(db, key, old_ms, new_ms);
-        if !expired.is_empty() {
-            shard.signal_modified(db, hashed);
-            self.notify(EventClass::HASH, "hexpired", key);
-            let what = WhatExpired::Fields(expired);
-            self.changes().expired.push(Expired { db, key: key.into(), what });
-        }
         self.env.note_expiry(hashed.shard(), new_ms);
         if is_empty {
             let (shard, hashed) = self.locate_mut(key);
@@ -318,6 +334,38 @@ impl WriteView<'_> {
         self.edit_hash(key, edit)?.ok_or(WrongType) // the key exists, so this is never None
     }
 
+    /// Removes those of these fields of the hash at the key that have expired. For a command that reads them
+    /// and may be logged verbatim: a replay, where nothing expires by itself, must find them absent too.
+    ///
+    /// # Errors
+    /// [`WrongType`] if the key holds something else.
+    pub fn remove_expired_fields<'f>(
+        &mut self,
+        key: &[u8],
+        names: impl Iterator<Item = &'f [u8]>,
+    ) -> Result<(), WrongType> {
+        let Some(hash) = self.hash(key)? else { return Ok(()) };
+        let expired: BTreeSet<Box<[u8]>> =
+            names.filter(|name| hash.has_expired(name)).map(Into::into).collect();
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let is_gone = self.edit_hash(key, |hash| {
+            expired.iter().for_each(|name| _ = hash.remove(name));
+            hash.is_empty()
+        })?;
+        let what = match is_gone {
+            Some(true) => WhatExpired::LastFields(expired.len()),
+            _ => WhatExpired::Fields(expired.into_iter().collect()),
+        };
+        let db = self.db;
+        let (shard, hashed) = self.locate_mut(key);
+        shard.signal_modified(db, hashed);
+        self.notify_expired(key, &what);
+        self.changes().expired.push(Expired { db, key: key.into(), what });
+        Ok(())
+    }
+
     /// Sets the key to the value, with that expiry time or none. If it held a value that had expired, the log
     /// gets a `DEL` first: otherwise a command that is logged verbatim and succeeded because the key was
     /// absent (SETNX) would find the key during a replay, where nothing expires by itself.
@@ -327,7 +375,7 @@ impl WriteView<'_> {
 
     /// Like [`WriteView::insert`], for an entry that was taken from another place.
     pub fn insert_entry(&mut self, key: &[u8], entry: Entry) {
-        self.notify_insertion(key);
+        self.notify_insertion(key, entry.value.type_name());
         let (db, expires_at_ms) = (self.db, entry.expires_at_ms());
         entry.mark_used(self.env.second());
         let (shard, hashed) = self.locate_mut(key);
@@ -341,7 +389,7 @@ impl WriteView<'_> {
 
     /// Like [`WriteView::insert`], for a string, which may reuse the memory of the old one.
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<i64>) {
-        self.notify_insertion(key);
+        self.notify_insertion(key, Value::STRING);
         let (db, second) = (self.db, self.env.second());
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.insert_string(db, hashed, value, expires_at_ms, second);
@@ -353,9 +401,8 @@ impl WriteView<'_> {
     /// Records what the key held before and when it expires now.
     fn replaced(&mut self, key: HashedKey, old: Option<Entry>, expires_at_ms: Option<i64>) {
         self.env.note_expiry(key.shard(), expires_at_ms);
-        if let Some(old) = old.as_ref().filter(|old| self.is_expired(old)) {
-            let (db, what) = (self.db, WhatExpired::of(old, self.now_ms()));
-            self.changes().expired.push(Expired { db, key: key.bytes().into(), what });
+        if old.as_ref().is_some_and(|old| self.is_expired(old)) {
+            self.note_removal_of_expired(key.bytes());
         }
         self.discard(old);
     }
@@ -446,19 +493,33 @@ impl WriteView<'_> {
         }
     }
 
-    /// Records the events that come before a key is set: `expired` if its old value had expired, and `new`.
+    /// Records the events that come before a key is set to a value of this type: `expired` if its old value had
+    /// expired, then `new` or what [`WriteView::notify_overwritten`] records.
     #[inline(always)]
-    fn notify_insertion(&mut self, key: &[u8]) {
-        let wanted = &self.env.config.notify_keyspace_events;
-        if wanted.has(EventClass::NEW.or(EventClass::EXPIRED).or(EventClass::HASH)) {
-            self.note_insertion(key);
+    fn notify_insertion(&mut self, key: &[u8], type_name: &str) {
+        const CLASSES: EventClass = EventClass::NEW.or(EventClass::EXPIRED).or(OVERWRITES);
+        if self.env.config.notify_keyspace_events.has(CLASSES) {
+            self.note_insertion(key, type_name);
         }
     }
 
     #[cold]
-    fn note_insertion(&mut self, key: &[u8]) {
+    fn note_insertion(&mut self, key: &[u8], type_name: &str) {
         if !self.is_live(key) {
             self.notify(EventClass::NEW, "new", key);
+            return;
+        }
+        let old = self.get(key, Access::Inspect).map(|entry| entry.value.type_name());
+        self.notify_overwritten(key, old, type_name);
+    }
+
+    /// Records the events for a value of the type `new` that replaces one of the type `old`, if there is one:
+    /// `overwritten`, and `type_changed` if the types differ.
+    pub fn notify_overwritten(&mut self, key: &[u8], old: Option<&str>, new: &str) {
+        let Some(old) = old else { return };
+        self.notify(EventClass::OVERWRITTEN, "overwritten", key);
+        if old != new {
+            self.notify(EventClass::TYPE_CHANGED, "type_changed", key);
         }
     }
 
@@ -488,14 +549,23 @@ impl WriteView<'_> {
     /// to be changed in place count as modified.
     #[inline(always)]
     pub fn finish_write(&mut self, changed: bool) -> Aftermath {
-        if changed && self.changes.get_mut().is_some() {
-            self.signal_lent();
+        if self.changes.get_mut().is_some() {
+            self.finish_changes(changed);
         }
         self.finish()
     }
 
     #[cold]
-    fn signal_lent(&mut self) {
+    fn finish_changes(&mut self, changed: bool) {
+        let own = self.db;
+        for (db, key) in std::mem::take(&mut self.changes().found_expired) {
+            self.db = db;
+            self.remove_if_expired(&key);
+        }
+        self.db = own;
+        if !changed {
+            return;
+        }
         for (db, key) in std::mem::take(&mut self.changes().lent) {
             let (shard, hashed) = self.locate_mut(&key);
             shard.signal_modified(db, hashed);
@@ -523,14 +593,21 @@ impl WriteView<'_> {
             return true;
         }
         let db = self.db;
-        let what = WhatExpired::of(entry, self.now_ms());
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.remove(db, hashed);
         shard.signal_modified(db, hashed);
         self.discard(old);
-        self.notify_expired(key, &what);
-        self.changes().expired.push(Expired { db, key: key.into(), what });
+        self.notify_expired(key, &WhatExpired::Key);
+        self.note_removal_of_expired(key);
         false
+    }
+
+    /// The expired value of the key is gone; one that is stored from now on is not to be removed at the end.
+    fn note_removal_of_expired(&mut self, key: &[u8]) {
+        let db = self.db;
+        let changes = self.changes();
+        changes.found_expired.retain(|(found_db, found)| *found_db != db || **found != *key);
+        changes.expired.push(Expired { db, key: key.into(), what: WhatExpired::Key });
     }
 
     /// The entry, even if it has expired.

@@ -31,10 +31,10 @@ pub fn matches_ignoring_case(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 fn search(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
-    // In Redis an empty text matches only an empty pattern, so even `**` misses the key with the empty
-    // name. But KEYS and SCAN treat a lone `*` as "no filter".
+    // In Redis an empty text matches only an empty pattern: not even `*`. (KEYS and SCAN take a lone `*` for
+    // "no pattern", so they find the key with the empty name.)
     if text.is_empty() {
-        return pattern.is_empty() || pattern == b"*";
+        return pattern.is_empty();
     }
     // The pattern after the last star, and the text at which we last tried to match it.
     let mut last_star: Option<(&[u8], &[u8])> = None;
@@ -163,8 +163,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_empty_pattern_and_a_lone_star_match_the_empty_text() {
-        check("*", &["", "a"], &[]);
+    fn only_the_empty_pattern_matches_the_empty_text() {
+        check("", &[""], &[]);
+        check("*", &["a"], &[""]);
         check("**", &["a"], &[""]);
     }
 

@@ -288,11 +288,11 @@ impl PubSub {
         own.map_or_else(Vec::new, |own| own[kind as usize].iter().cloned().collect())
     }
 
-    /// The channels (or patterns) that have subscribers and whose names match the pattern.
-    pub fn names(&self, kind: Kind, pattern: &[u8]) -> Vec<Arc<[u8]>> {
+    /// The channels (or patterns) that have subscribers and whose names match the pattern, if there is one.
+    pub fn names(&self, kind: Kind, pattern: Option<&[u8]>) -> Vec<Arc<[u8]>> {
         let all = self.lock();
-        let names = all.receivers[kind as usize].keys();
-        names.filter(|name| glob::matches(pattern, name)).cloned().collect()
+        let matches = |name: &Name| pattern.is_none_or(|pattern| glob::matches(pattern, name));
+        all.receivers[kind as usize].keys().filter(|name| matches(name)).cloned().collect()
     }
 
     /// The number of clients that have subscribed to the channel (or pattern).

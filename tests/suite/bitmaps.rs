@@ -553,34 +553,46 @@ fn bitpos_rejects_bad_arguments() {
     );
 }
 
-/// As up to Redis 7.4. Redis 8 checks all arguments before it looks up the key.
 #[test]
-fn bitcount_and_bitpos_look_up_the_key_before_they_check_arguments() {
+fn bitcount_and_bitpos_check_arguments_before_they_look_up_the_key() {
     transcript(
         r#"
-        > BITCOUNT missing a b BITS x
-        :0
-        > BITCOUNT missing 0
-        :0
-        > BITPOS missing 0 a
-        :0
-        > BITPOS missing 1 a b BITS x
-        :-1
-        > BITPOS missing x
-        -ERR value is not an integer or out of range
         > HSET h f v
         :1
-        > BITCOUNT h a b
+        8.2> BITCOUNT missing 0 x
+        -ERR value is not an integer or out of range
+        8.2> BITCOUNT missing x 0
+        -ERR value is not an integer or out of range
+        8.2> BITCOUNT missing 0 1 BAD
+        -ERR syntax error
+        8.2> BITCOUNT missing 0 1 BIT x
+        -ERR syntax error
+        8.2> BITCOUNT h 0 x BAD
+        -ERR value is not an integer or out of range
+        8.2> BITCOUNT h 0 1 BAD
+        -ERR syntax error
+        > BITCOUNT h 0 1
         -WRONGTYPE Operation against a key holding the wrong kind of value
-        > BITPOS h 1 a
+        8.2> BITPOS missing 1 x
+        -ERR value is not an integer or out of range
+        8.2> BITPOS missing 1 0 x
+        -ERR value is not an integer or out of range
+        8.2> BITPOS missing 1 0 x BAD
+        -ERR syntax error
+        8.2> BITPOS missing 1 0 1 BIT x
+        -ERR syntax error
+        8.2> BITPOS h 1 x
+        -ERR value is not an integer or out of range
+        8.2> BITPOS h 1 0 1 BAD
+        -ERR syntax error
+        > BITPOS h 1 0 1
         -WRONGTYPE Operation against a key holding the wrong kind of value
         > BITPOS h x
         -ERR value is not an integer or out of range
-        // An inverted range is empty, before the unit is checked.
         > SET k foobar
         +OK
-        > BITCOUNT k -1 -2 BITS
-        :0
+        8.2> BITCOUNT k -1 -2 BITS
+        -ERR syntax error
         > BITCOUNT k 2 1 BITS
         -ERR syntax error
         "#,

@@ -104,7 +104,7 @@ fn set_ifdeq_and_ifdne_compare_the_digest_of_the_old_value() {
 }
 
 #[test]
-fn set_takes_one_condition_which_may_be_repeated() {
+fn set_takes_one_condition_and_only_nx_and_xx_may_be_repeated() {
     let mut c = connect();
     if !c.redis_at_least("8.4") {
         return;
@@ -115,11 +115,12 @@ fn set_takes_one_condition_which_may_be_repeated() {
             c.expect(&format!("SET k v {one} {other}"), "-ERR syntax error");
         }
     }
+    for one in &conditions[2..] {
+        c.expect(&format!("SET k v {one} {one}"), "-ERR syntax error");
+    }
     c.transcript(
         r#"
-        > SET k v IFNE x IFNE v
-        +OK
-        > SET k w IFEQ x IFEQ v
+        > SET k v NX NX
         +OK
         > SET k x XX XX
         +OK

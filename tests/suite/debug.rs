@@ -68,10 +68,10 @@ fn debug_checks_its_arguments() {
 #[test]
 fn debug_object_shows_refcount_encoding_and_length() {
     let mut c = connect_with(&ALLOWED);
-    c.expect("SET k 5", "+OK");
+    c.expect("SET k 50000", "+OK");
     let text = c.text("DEBUG OBJECT k");
     assert!(text.starts_with("Value at:0x"), "{text}");
-    let known = " refcount:2147483647 encoding:int serializedlength:2 lru:";
+    let known = " refcount:1 encoding:int serializedlength:5 lru:";
     assert!(text.contains(known) && text.contains(" lru_seconds_idle:"), "{text}");
     c.expect("SET k hello", "+OK");
     let text = c.text("DEBUG OBJECT k");

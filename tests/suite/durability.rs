@@ -462,7 +462,11 @@ fn waitaof_syncs_and_does_not_wait_for_replicas() {
         [:1, :0]
         > WAITAOF 2 0 0
         -ERR value is out of range, value must between 0 and 1
+        > WAITAOF x 0 0
+        -ERR value is not an integer or out of range
         > WAITAOF 1 -1 0
+        -ERR value is out of range, must be positive
+        > WAITAOF 1 x 0
         -ERR value is out of range, must be positive
         > WAITAOF 1 0 -1
         -ERR timeout is negative

@@ -580,7 +580,17 @@ fn hscan_rejects_bad_arguments() {
         :1
         > HSCAN h abc
         -ERR invalid cursor
-        > HSCAN h " 0"
+        8.2> HSCAN h " 0"
+        ["0", ["a", "1"]]
+        8.2> HSCAN h -1
+        -ERR invalid cursor
+        8.2> HSCAN h ""
+        -ERR invalid cursor
+        8.2> HSCAN missing ""
+        -ERR invalid cursor
+        > SET s v
+        +OK
+        8.2> HSCAN s ""
         -ERR invalid cursor
         > HSCAN h 1x
         -ERR invalid cursor

@@ -1111,8 +1111,8 @@ fn a_zero_byte_ends_a_cursor() {
         +OK
         > SCAN "0\x00nonsense"
         ["0", ["k"]]
-        > SCAN "\x00"
-        ["0", ["k"]]
+        8.2> SCAN "\x00"
+        -ERR invalid cursor
         > SCAN "x\x00"
         -ERR invalid cursor
         "#,
@@ -1125,7 +1125,15 @@ fn scan_rejects_bad_arguments() {
         r#"
         > SCAN abc
         -ERR invalid cursor
-        > SCAN " 0"
+        8.2> SCAN " 0"
+        ["0", []]
+        8.2> SCAN "\t+0"
+        ["0", []]
+        8.2> SCAN ""
+        -ERR invalid cursor
+        8.2> SCAN "" COUNT 0
+        -ERR invalid cursor
+        8.2> SCAN -1
         -ERR invalid cursor
         > SCAN "0 "
         -ERR invalid cursor

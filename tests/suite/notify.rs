@@ -1,6 +1,6 @@
 //! Keyspace events: those of every command, in which order, and on which channels.
 
-use crate::harness::{Client, Reply, connect};
+use crate::harness::{Client, Reply, connect, connect_with, eventually, unix_now_ms};
 
 /// Runs the commands. Returns for each the events that are published, as `name key`, followed by the
 /// database if it is not the first.
@@ -225,4 +225,109 @@ fn an_expired_event_is_published_when_the_sweeper_removes_a_key_or_field() {
             assert_eq!(listener.read_reply().to_string(), expected);
         }
     }
+}
+
+/// A client of a server that publishes events and removes nothing by itself; `None` before Redis 8.2.
+fn connect_without_sweeper(classes: &str) -> Option<Client> {
+    let mut c = connect_with(&["--enable-debug-command", "yes"]);
+    if !c.redis_at_least("8.2") {
+        return None;
+    }
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    c.expect(&format!("CONFIG SET notify-keyspace-events {classes}"), "+OK");
+    Some(c)
+}
+
+#[test]
+fn a_key_that_is_set_with_a_passed_expiry_time_is_set_first_and_expires_when_it_is_met() {
+    let Some(mut c) = connect_without_sweeper("EAn") else { return };
+    expect_events(
+        &mut c,
+        "SET k v EXAT 1 -> new k, set k, expire k
+         SET k v -> expired k, new k, set k
+         SET k v PXAT 1 -> set k, expire k
+         SET k v XX -> expired k
+         SET k v PXAT 1 NX -> new k, set k, expire k
+         RENAME k x -> expired k
+         SET k v EXAT 1 -> new k, set k, expire k
+         RENAMENX k x -> expired k
+         SET k v -> new k, set k
+         GETEX k EXAT 1 -> del k
+         SET k v -> new k, set k
+         EXPIRE k -1 -> del k
+         HSETEX h EXAT 1 FIELDS 1 f v -> new h, hset h, hdel h, del h
+         HSET h f v g w -> new h, hset h
+         HSETEX h EXAT 1 FIELDS 1 f v -> hset h, hdel h
+         HSETEX h FNX EXAT 1 FIELDS 1 z v -> hset h, hdel h",
+    );
+    c.expect("DBSIZE", ":1");
+    c.expect("SET k v EXAT 1", "+OK");
+    c.expect("DBSIZE", ":2");
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
+}
+
+#[test]
+fn an_expired_field_is_announced_by_the_write_that_reads_it() {
+    let Some(mut c) = connect_without_sweeper("EAn") else { return };
+    for key in ["nx", "incr", "get", "fxx", "set", "del", "gone"] {
+        c.expect(&format!("HSET {key} a 1 b 2"), ":2");
+        c.expect(&format!("HPEXPIRE {key} 1 FIELDS 2 a b"), "[:1, :1]");
+    }
+    let set_at = unix_now_ms();
+    eventually("the fields have expired", || unix_now_ms() > set_at + 1);
+    expect_events(
+        &mut c,
+        "HSETNX nx a 2 -> hexpired nx, hset nx
+         HINCRBY incr a 2 -> hexpired incr, hincrby incr
+         HGETDEL get FIELDS 2 a b -> hexpired get, del get
+         HSETEX fxx FXX FIELDS 1 a 2 -> hexpired fxx
+         HSET set a 2 -> hset set
+         HDEL del a -> hdel del
+         HDEL del b -> hdel del, del del
+         HPERSIST gone FIELDS 1 a
+         DEL gone -> del gone",
+    );
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
+}
+
+#[test]
+fn a_bitop_looks_up_its_sources_up_to_one_of_the_wrong_type() {
+    let mut c = connect_for("Em");
+    c.expect("HSET h f v", ":1");
+    expect_events(
+        &mut c,
+        "BITOP AND d one h two -> keymiss one
+         BITOP AND d h one
+         BITOP AND d one two -> keymiss one, keymiss two",
+    );
+}
+
+#[test]
+fn overwritten_keys_are_announced_and_whether_their_type_changes() {
+    let Some(mut c) = connect_without_sweeper("KEAnoc") else { return };
+    c.expect("CONFIG SET notify-keyspace-events EAnoc", "+OK");
+    expect_events(
+        &mut c,
+        "SET a v -> new a, set a
+         SET a w -> overwritten a, set a
+         HSET h f v -> new h, hset h
+         SET h v -> overwritten h, type_changed h, set h
+         SETEX h 10 v -> overwritten h, set h, expire h
+         GETSET a v -> overwritten a, set a
+         MSET a 1 b 2 -> overwritten a, set a, new b, set b
+         INCR a -> incrby a
+         APPEND a 1 -> append a
+         BITOP NOT a b -> overwritten a, set a
+         HSET h2 f v -> new h2, hset h2
+         BITOP NOT h2 b -> overwritten h2, type_changed h2, set h2
+         RENAME a b -> new b, rename_from a, rename_to b, overwritten b
+         HSET h3 f v -> new h3, hset h3
+         RENAME h3 b -> new b, rename_from h3, rename_to b, overwritten b, type_changed b
+         SET s v -> new s, set s
+         COPY s b REPLACE -> new b, copy_to b, overwritten b, type_changed b
+         COPY s b REPLACE -> new b, copy_to b, overwritten b
+         PFADD p a -> new p, pfadd p
+         PFMERGE p p -> pfadd p",
+    );
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
 }

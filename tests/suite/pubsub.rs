@@ -891,3 +891,17 @@ fn command_info_of_publish_matches_redis() {
         "#,
     );
 }
+
+#[test]
+fn no_pattern_but_the_empty_one_matches_a_channel_without_a_name() {
+    let mut c = connect();
+    let mut listener = c.another();
+    listener.expect("PSUBSCRIBE *", r#"["psubscribe", "*", :1]"#);
+    c.expect("PUBLISH \"\" m", ":0");
+    listener.expect("PSUBSCRIBE \"\"", r#"["psubscribe", "", :2]"#);
+    listener.expect("SUBSCRIBE \"\"", r#"["subscribe", "", :3]"#);
+    c.expect("PUBLISH \"\" m", ":2");
+    c.expect("PUBSUB CHANNELS *", "[]");
+    c.expect("PUBSUB CHANNELS", "[\"\"]");
+    c.expect("PUBSUB CHANNELS \"\"", "[\"\"]");
+}

@@ -1005,8 +1005,14 @@ fn command_getkeys_finds_the_keys() {
         -ERR Invalid command specified
         > COMMAND GETKEYS CONFIG NOSUCH
         -ERR Invalid command specified
-        > COMMAND GETKEYS GET
-        -ERR wrong number of arguments for 'command|getkeys' command
+        8.2> COMMAND GETKEYS GET
+        -ERR Invalid number of arguments specified for command
+        8.2> COMMAND GETKEYS PING
+        -ERR The command has no key arguments
+        8.2> COMMAND GETKEYS x
+        -ERR Invalid command specified
+        8.2> COMMAND GETKEYS PFMERGE a
+        -ERR Invalid arguments specified for command
         > COMMAND GETKEYS
         -ERR wrong number of arguments for 'command|getkeys' command
         "#,

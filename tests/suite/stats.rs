@@ -922,8 +922,12 @@ fn command_getkeysandflags_shows_how_keys_are_used() {
         [["a", [+RO, +access]], ["b", [+OW, +update]]]
         > COMMAND GETKEYSANDFLAGS BITFIELD a GET u8 0
         [["a", [+RO, +access]]]
-        > COMMAND GETKEYSANDFLAGS PING
-        -ERR wrong number of arguments for 'command|getkeysandflags' command
+        8.2> COMMAND GETKEYSANDFLAGS PING
+        -ERR The command has no key arguments
+        8.2> COMMAND GETKEYSANDFLAGS GET
+        -ERR Invalid number of arguments specified for command
+        8.2> COMMAND GETKEYSANDFLAGS PFMERGE a
+        -ERR Invalid arguments specified for command
         > COMMAND GETKEYSANDFLAGS NOSUCH a
         -ERR Invalid command specified
         "#,
