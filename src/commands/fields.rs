@@ -4,9 +4,8 @@
 //! `HPEXPIREAT` for fields that existed; `HSETEX ... PXAT` for fields that are set with it, in one record, so
 //! that no crash can separate a value from its expiry time; or `HDEL` if the time has passed already.
 //!
-//! Where releases differ, everything that one of them accepts is accepted: options may precede or follow the
-//! fields (as in Redis 8.4; earlier only in HSETEX), and HSETEX has Valkey 9's NX and XX for the key in
-//! addition to FNX and FXX for the fields.
+//! Options may precede or follow the fields, and errors have the texts of Redis 8.4, the first that reads
+//! them like this. HSETEX has Valkey 9's NX and XX for the key in addition to FNX and FXX for the fields.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=hash>.
 
@@ -39,7 +38,7 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
     write("hgetex",
           "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
            PXAT unix-time-milliseconds | PERSIST] FIELDS numfields field [field ...]", hgetex)
-        .key("RW access update").fast()
+        .key("RW access update").fast().notes("RW and UPDATE because it changes the TTL")
         .doc("8.0.0", "O(N) where N is the number of fields",
              "Returns the values of hash fields and sets or removes their expiry time."),
     write("hpersist", "key FIELDS numfields field [field ...]", hpersist)
@@ -106,58 +105,78 @@ struct Fields<'a> {
     step: usize,
 }
 
-/// Redis's errors about `FIELDS`, which differ between the commands.
-struct FieldsErrors {
-    misplaced: &'static str,
-    no_count: &'static str,
-    mismatch: &'static str,
+/// Redis's errors about the number of fields, which differ between the commands.
+struct CountErrors {
+    no_count: CommandError,
+    too_few: CommandError,
 }
 
-const MISPLACED: &str = "ERR Mandatory argument FIELDS is missing or not at the right position";
-const MISMATCH: &str = "ERR The `numfields` parameter must match the number of arguments";
-
-/// The errors of HEXPIRE, HPEXPIRE, HEXPIREAT and HPEXPIREAT.
-const EXPIRE: FieldsErrors = FieldsErrors {
-    misplaced: MISPLACED,
-    no_count: "ERR Parameter `numFields` should be greater than 0",
-    mismatch: MISMATCH,
+/// The errors of HTTL and similar commands, HPERSIST and HGETDEL, where `FIELDS` follows the key and is last.
+const IN_PLACE: CountErrors = CountErrors {
+    no_count: CommandError::new("ERR Number of fields must be a positive integer"),
+    too_few: CommandError::new("ERR The `numfields` parameter must match the number of arguments"),
 };
-/// The errors of HTTL and similar commands, HPERSIST and HGETDEL.
-const PLAIN: FieldsErrors = FieldsErrors {
-    misplaced: MISPLACED,
-    no_count: "ERR Number of fields must be a positive integer",
-    mismatch: MISMATCH,
+// In the other commands options may precede or follow the fields. Their errors are those of Redis 8.4.
+const TOO_FEW: CommandError = CommandError::new("ERR wrong number of arguments");
+/// The errors of HEXPIRE, HPEXPIRE, HEXPIREAT and HPEXPIREAT.
+const EXPIRE: CountErrors = CountErrors {
+    no_count: CommandError::new("ERR Parameter `numFields` should be greater than 0"),
+    too_few: TOO_FEW,
 };
 /// The errors of HGETEX and HSETEX.
-const OPTIONAL: FieldsErrors = FieldsErrors {
-    misplaced: "ERR missing FIELDS argument",
-    no_count: "ERR invalid number of fields",
-    mismatch: "ERR wrong number of arguments",
-};
+const GET_OR_SET: CountErrors =
+    CountErrors { no_count: CommandError::new("ERR invalid number of fields"), too_few: TOO_FEW };
+const NO_FIELDS: CommandError = CommandError::new("ERR missing FIELDS argument");
+
+fn unknown_argument(word: &[u8]) -> CommandError {
+    [b"ERR unknown argument: ", word].concat().into()
+}
 
 impl<'a> Fields<'a> {
     /// Reads what follows `FIELDS`.
     fn read(
         words: &mut OptionCursor<'a>,
         step: usize,
-        errors: &FieldsErrors,
+        CountErrors { no_count, too_few }: CountErrors,
     ) -> Result<Fields<'a>, CommandError> {
         let count = words.next().and_then(|count| integer(count).ok());
         let count = count.and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
-        let count = count.ok_or(CommandError::new(errors.no_count))?;
+        let count = count.ok_or(no_count)?;
         let taken = count.checked_mul(step).and_then(|count| words.take_words(count));
-        let (args, first) = taken.ok_or(CommandError::new(errors.mismatch))?;
+        let (args, first) = taken.ok_or(too_few)?;
         Ok(Fields { args, first, count, step })
+    }
+
+    /// Takes the next words if they are `FIELDS` and what follows it.
+    fn take(
+        found: &mut Option<Fields<'a>>,
+        words: &mut OptionCursor<'a>,
+        step: usize,
+        errors: CountErrors,
+    ) -> Result<bool, CommandError> {
+        if !words.take("FIELDS") {
+            return Ok(false);
+        }
+        if found.is_some() {
+            return Err(CommandError::new("ERR FIELDS keyword specified multiple times"));
+        }
+        if words.len() < 2 {
+            let text = "ERR FIELDS requires at least numfields and one field argument";
+            return Err(CommandError::new(text));
+        }
+        *found = Some(Fields::read(words, step, errors)?);
+        Ok(true)
     }
 
     /// Reads the fields of a command that takes nothing else: `key FIELDS numfields field ...`.
     fn parse_call(args: Args<'a>) -> Result<Fields<'a>, CommandError> {
         let mut words = OptionCursor::new(args, 2);
         if !words.take("FIELDS") {
-            return Err(CommandError::new(MISPLACED));
+            let text = "ERR Mandatory argument FIELDS is missing or not at the right position";
+            return Err(CommandError::new(text));
         }
-        let fields = Fields::read(&mut words, 1, &PLAIN)?;
-        words.is_done().then_some(fields).ok_or(CommandError::new(MISMATCH))
+        let fields = Fields::read(&mut words, 1, IN_PLACE)?;
+        words.is_done().then_some(fields).ok_or(IN_PLACE.too_few)
     }
 
     fn names(self) -> impl Iterator<Item = &'a [u8]> + Clone {
@@ -220,21 +239,19 @@ fn set_expiry_times(
     let key = &args[1];
     view.hash(key)?; // as in Redis, a wrong type is reported before wrong arguments
     let expires_at_ms = expires_at_ms(unit, &args[2], view.now_ms(), command)?;
-    let (mut condition, mut fields) = (None, None);
+    let (mut condition, mut has_two, mut fields) = (None, false, None);
     let mut words = OptionCursor::new(args, 3);
-    while !words.is_done() {
-        if condition.is_none()
-            && let Some(new) = ExpiryCondition::take(&mut words)
-        {
-            condition = Some(new);
-        } else if fields.is_none() && words.take("FIELDS") {
-            fields = Some(Fields::read(&mut words, 1, &EXPIRE)?);
-        } else {
-            let text = if fields.is_some() { EXPIRE.mismatch } else { EXPIRE.misplaced };
-            return Err(CommandError::new(text));
+    while let Some(option) = words.peek() {
+        if let Some(new) = ExpiryCondition::take(&mut words) {
+            has_two |= condition.replace(new).is_some_and(|old| old != new);
+        } else if !Fields::take(&mut fields, &mut words, 1, EXPIRE)? {
+            return Err(unknown_argument(option));
         }
     }
-    let fields = fields.ok_or(CommandError::new(EXPIRE.misplaced))?;
+    let fields = fields.ok_or(NO_FIELDS)?;
+    if has_two {
+        return Err(CommandError::new("ERR Multiple condition flags specified"));
+    }
     let (passed, now_ms) = (view.has_passed(expires_at_ms), view.fields_live_from_ms());
     let mut changed = Vec::new();
     reply.array(fields.count);
@@ -399,17 +416,13 @@ impl<'a> FieldOptions<'a> {
                     let number = number.ok_or(CommandError::new("ERR missing expire time"))?;
                     expiry = FieldExpiry::AtMs(expires_at_ms(unit, number, now_ms, command)?);
                 }
-            } else if take_own(&mut words)? {
-                continue;
-            } else if fields.is_none() && words.take("FIELDS") {
-                fields = Some(Fields::read(&mut words, step, &OPTIONAL)?);
-            } else if fields.is_some() {
-                return Err(CommandError::new(OPTIONAL.mismatch));
-            } else {
-                return Err([b"ERR unknown argument: ", option].concat().into());
+            } else if !take_own(&mut words)?
+                && !Fields::take(&mut fields, &mut words, step, GET_OR_SET)?
+            {
+                return Err(unknown_argument(option));
             }
         }
-        let fields = fields.ok_or(CommandError::new(OPTIONAL.misplaced))?;
+        let fields = fields.ok_or(NO_FIELDS)?;
         Ok(FieldOptions { expiry, fields })
     }
 }
