@@ -35,11 +35,17 @@ const COMMANDS: &[Command] = &[
     session("acl|genpass", "[bits]", genpass).flags(SHARED)
         .doc("6.0.0", "O(1)", "Returns a random, secure password."),
     session("acl|getuser", "username", getuser).flags(ADMIN)
+        .history(&[
+            ("6.2.0", "Added the patterns of channels."),
+            ("7.0.0", "Added selectors; patterns became one string."),
+        ])
         .doc("6.0.0", "O(1)", "Returns the permissions of a user."),
     help("acl|help", "6.0.0"),
     session("acl|list", "", list).flags(ADMIN)
         .doc("6.0.0", "O(1)", "Lists the users and their permissions."),
     session("acl|log", "[count | RESET]", log).flags(ADMIN)
+        .arguments(&["count-reset=operation"])
+        .history(&[("7.2.0", "Added the ID and times of an entry.")])
         .doc("6.0.0", "O(N) where N is the number of entries returned",
              "Returns the latest failed logins, ten by default, or clears them."),
     session("acl|users", "", users).flags(ADMIN).doc("6.0.0", "O(1)", "Lists the names of the users."),

@@ -21,6 +21,8 @@ use crate::text::integer::parse_i64;
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "bitmap", commands: &[
     read("bitcount", "key [start [end [BYTE | BIT]]]", bitcount).key("RO access")
+        .arguments(&["start-end-byte-bit=range", "byte-bit=unit@7.0.0"])
+        .history(&[("7.0.0", "Added the option `BYTE|BIT`.")])
         .doc("2.6.0", "O(N) where N is the number of bytes in the range",
              "Counts the bits that are set in a string or in a range of it."),
     write("bitfield", "key [GET encoding offset | [OVERFLOW <WRAP | SAT | FAIL>] \
@@ -28,22 +30,34 @@ pub static FAMILY: Family = Family { group: "bitmap", commands: &[
         .key("RW access update variable_flags").access_of_call(bitfield_access)
         .flags(Flags::DENYOOM)
         .notes("This command allows both access and modification of the key")
+        .arguments(&[
+            "get-wrap-sat-fail-set-incrby=operation*", "get=get-block",
+            "wrap-sat-fail-set-incrby=write", "wrap-sat-fail=overflow-block",
+            "set-incrby=write-operation", "set=set-block", "incrby=incrby-block", "value:integer",
+        ])
         .doc("3.2.0", "O(1) for each operation",
              "Reads, sets and increments integers of any width at any bit offset in a string."),
     read("bitfield_ro", "key [GET encoding offset [GET encoding offset ...]]", bitfield_ro)
         .key("RO access").fast()
+        .arguments(&["get=get-block"])
         .doc("6.0.0", "O(1) for each operation",
              "Reads integers of any width at any bit offset in a string."),
     write("bitop", "<AND | OR | XOR | NOT | DIFF | DIFF1 | ANDOR | ONE> destkey key [key ...]", bitop)
         .keys(2, 2, 1, "OW update").keys(3, -1, 1, "RO access").flags(Flags::DENYOOM)
+        .arguments(&["and-or-xor-not-diff-diff1-andor-one=operation"])
         .doc("2.6.0", "O(N) where N is the number of bytes of all keys",
              "Combines strings bit by bit and stores the result in a key."),
     read("bitpos", "key bit [start [end [BYTE | BIT]]]", bitpos).key("RO access")
+        .arguments(&[
+            "start-end-byte-bit=range", "end-byte-bit=end-unit-block", "byte-bit=unit@7.0.0",
+        ])
+        .history(&[("7.0.0", "Added the option `BYTE|BIT`.")])
         .doc("2.8.7", "O(N) where N is the number of bytes in the range",
              "Finds the first set or clear bit in a string or in a range of it."),
     read("getbit", "key offset", getbit).key("RO access").fast()
         .doc("2.2.0", "O(1)", "Returns the bit at an offset in a string."),
     write("setbit", "key offset value", setbit).key("RW access update").flags(Flags::DENYOOM)
+        .arguments(&["value:integer"])
         .doc("2.2.0", "O(1)",
              "Sets or clears the bit at an offset in a string and returns the previous bit."),
 ] };

@@ -24,6 +24,7 @@ const EVERY_NODE: &[&str] = &["request_policy:all_nodes", "response_policy:all_s
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
     session("client|caching", "<YES | NO>", tracking::caching).flags(CLIENT)
+        .arguments(&["yes-no=mode"])
         .doc("6.0.0", "O(1)", "Sets whether the keys that the next command reads are tracked."),
     session("client|capa", "capability [capability ...]", capa).flags(CLIENT)
         .doc("8.0.0", "O(1)", "Says what the client understands, such as REDIRECT. It changes nothing here."),
@@ -39,23 +40,49 @@ pub const COMMANDS: &[Command] = &[
     session("client|info", "", info).flags(CLIENT).tips(&["nondeterministic_output"])
         .doc("6.2.0", "O(1)", "Returns information about the connection."),
     session("client|kill", "<ip:port | filter value> [filter value ...]", kill).flags(ADMIN)
+        .history(&[
+            ("2.8.12", "Added filters, and the filter `ID`."),
+            ("2.8.12", "Added the option `ID`."),
+            ("3.2.0", "Added the type `master`."),
+            ("5.0.0", "Added the type `replica`."),
+            ("6.2.0", "Added the option `LADDR`."),
+            ("7.4.0", "Added the option `MAXAGE`."),
+        ])
         .doc("2.4.0", "O(N) where N is the number of connections",
              "Closes the connections that match all filters, those of CLIENT LIST."),
     session("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
         list).flags(ADMIN).tips(&["nondeterministic_output"])
+        .arguments(&["normal-master-replica-pubsub=client-type@5.0.0", "client-id@6.2.0"])
+        .history(&[
+            ("2.8.12", "Added the field `id`."),
+            ("5.0.0", "Added the option `TYPE`."),
+            ("6.0.0", "Added the field `user`."),
+            ("6.2.0", "Added fields and the option `ID`."),
+            ("7.0.0", "Added fields."),
+            ("7.0.3", "Added the field `ssub`."),
+            ("7.2.0", "Added the fields `lib-name` and `lib-ver`."),
+            ("7.4.0", "Added the field `watch`."),
+            ("8.0.0", "Added the field `io-thread`."),
+        ])
         .doc("2.4.0", "O(N) where N is the number of connections",
              "Lists the connections that match all filters: ID, TYPE, USER, NAME, ADDR, LADDR, IP, DB, \
               FLAGS, CAPA, LIB-NAME, LIB-VER, each also with NOT- in front, and SKIPME, MAXAGE, IDLE."),
     session("client|no-evict", "<ON | OFF>", no_evict).flags(ADMIN)
+        .arguments(&["on-off=enabled"])
         .doc("7.0.0", "O(1)", "Protects the connection from eviction. No connection is ever evicted here."),
     session("client|no-touch", "<ON | OFF>", no_touch).flags(CLIENT)
+        .arguments(&["on-off=enabled"])
         .doc("7.2.0", "O(1)", "Sets whether commands of the connection mark keys as used."),
     session("client|pause", "timeout [WRITE | ALL]", pause).flags(ADMIN)
+        .arguments(&["write-all=mode@6.2.0"])
+        .history(&[("6.2.0", "Added the modes `WRITE` and `ALL`.")])
         .doc("3.0.0", "O(1)", "Suspends all commands, or only writes, for a number of milliseconds."),
     session("client|reply", "<ON | OFF | SKIP>", reply_mode).flags(CLIENT)
+        .arguments(&["on-off-skip=action"])
         .doc("3.2.0", "O(1)", "Sets whether the server replies to commands of the connection."),
     session("client|setinfo", "<LIB-NAME libname | LIB-VER libver>", setinfo).flags(CLIENT)
         .tips(EVERY_NODE)
+        .arguments(&["libname-libver=attr"])
         .doc("7.2.0", "O(1)", "Sets the name or the version of the client library."),
     session("client|setname", "connection-name", setname).flags(CLIENT)
         .tips(EVERY_NODE)
@@ -64,11 +91,13 @@ pub const COMMANDS: &[Command] = &[
         "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] \
          [NOLOOP]",
         tracking::tracking).flags(CLIENT)
+        .arguments(&["on-off=status"])
         .doc("6.0.0", "O(1), or O(N) where N is the number of prefixes",
              "Turns on or off notifications about changes to keys that the client caches."),
     session("client|trackinginfo", "", tracking::info).flags(CLIENT)
         .doc("6.2.0", "O(1)", "Returns how keys are tracked for the connection."),
     session("client|unblock", "client-id [TIMEOUT | ERROR]", unblock).flags(ADMIN)
+        .arguments(&["timeout-error=unblock-type"])
         .doc("5.0.0", "O(1)", "Unblocks a client that waits in a blocking command."),
     session("client|unpause", "", unpause).flags(ADMIN)
         .doc("6.2.0", "O(1)", "Resumes commands that CLIENT PAUSE suspended."),

@@ -22,7 +22,7 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
         .key("RW delete variable_flags").flags(Flags::FAST)
         .doc("8.4.0", "O(1), and with a digest O(N) where N is the length of the value",
              "Deletes a key if its string value, or the digest of the value, is as expected."),
-    write("delifeq", "key value", delifeq).key("RM access delete")
+    write("delifeq", "key value", delifeq).key("RM access delete").fast()
         .doc("9.0.0", "O(1)", "Deletes a key if it holds this string value. (A command of Valkey.)"),
     read("digest", "key", digest).key("RO access").fast()
         .doc("8.4.0", "O(N) where N is the length of the value",

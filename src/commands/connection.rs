@@ -24,6 +24,8 @@ const NO_AUTH: Flags =
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "connection", commands: &[
     session("auth", "[username] password", auth).flags(NO_AUTH).secrets(|_, at| at > 0)
+        .arguments(&["username@6.0.0"])
+        .history(&[("6.0.0", "Added the user name.")])
         .doc("1.0.0", "O(1)", "Authenticates the connection."),
     command("client", "subcommand [argument ...]", Handler::Container(clients::COMMANDS, None))
         .doc("2.4.0", "depends on the subcommand", "A container for commands about connections."),
@@ -31,13 +33,16 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
         .doc("1.0.0", "O(1)", "Returns the given string."),
     session("hello", "[protover [AUTH username password] [SETNAME clientname]]", hello).flags(NO_AUTH)
         .secrets(is_credential)
+        .arguments(&["protover-auth-clientname=arguments"])
+        .history(&[("6.2.0", "`protover` became optional.")])
         .doc("6.0.0", "O(1)", "Switches the protocol version and returns properties of the server."),
     session("ping", "[message]", ping).fast().flags(Flags::SUBSCRIBED)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .doc("1.0.0", "O(1)", "Returns PONG or the given message, which shows that the server responds."),
     session("quit", "[argument ...]", quit).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
+        .arguments(&["argument="])
         .doc("1.0.0", "O(1)", "Closes the connection.")
-        .deprecated("7.2.0", "closing the connection"),
+        .deprecated("7.2.0", "just closing the connection"),
     session("reset", "", reset).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("6.2.0", "O(1)", "Resets the connection to the state of a new one."),
     session("select", "index", select).fast().flags(Flags::ALWAYS.or(Flags::IN_LOG))

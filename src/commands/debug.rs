@@ -30,7 +30,7 @@ use crate::text::{glob, integer};
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     command("debug", "subcommand [argument ...]", Handler::Hidden(COMMANDS))
-        .flags(Flags::PROTECTED.or(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS)))
+        .flags(Flags::SYSTEM.or(Flags::PROTECTED).or(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS)))
         .doc("1.0.0", "depends on the subcommand", "A container for commands that help to test the server."),
 ] };
 

@@ -11,6 +11,9 @@
 //! | `[…]` | optional |
 //! | `a \| b` | one of several |
 //! | `key value [key value ...]` | `key value`, once or more often |
+//! | `FIELDS numfields …` | a block with a token, up to the end |
+//!
+//! What Redis says beyond that, such as the name of a group, is a column of the row: [`Command::arguments`].
 //!
 //! The command is described at <https://redis.io/docs/latest/commands/command/>.
 
@@ -48,9 +51,11 @@ const COMMANDS: &[Command] = &[
              "Returns the keys of a call of a command and how it accesses them."),
     help("command|help", "5.0.0").flags(SHARED),
     session("command|info", "[command-name [command-name ...]]", info).flags(SHARED).tips(ANY_ORDER)
+        .history(&[("7.0.0", "Describes all commands if none is named.")])
         .doc("2.8.13", "O(N) where N is the number of commands", "Returns information about commands."),
     session("command|list", "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]", list)
         .flags(SHARED).tips(ANY_ORDER)
+        .arguments(&["module-name-category-pattern=filterby"])
         .doc("7.0.0", "O(N) where N is the number of commands", "Returns the names of the commands."),
 ];
 
@@ -256,11 +261,16 @@ fn docs(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 /// One command of `COMMAND DOCS`.
 fn explain(group: &str, row: &Command, reply: &mut Reply) {
-    let arguments =
-        if row.subcommands().is_empty() { parse_syntax(row.syntax) } else { Vec::new() };
-    let sections = usize::from(!arguments.is_empty()) + usize::from(!row.subcommands().is_empty());
+    let arguments = match row.handler {
+        Handler::Container(..) | Handler::Hidden(_) => Vec::new(),
+        _ => refine(parse_syntax(row.syntax), row.arguments),
+    };
+    let has_flags = row.deprecated.is_some() || row.has(Flags::SYSTEM);
+    let sections =
+        [has_flags, !row.history.is_empty(), !arguments.is_empty(), !row.subcommands().is_empty()];
+    let sections = sections.iter().filter(|is_there| **is_there).count();
     reply.bulk(row.name.as_bytes());
-    reply.map(4 + sections + row.deprecated.map_or(0, |_| 3));
+    reply.map(4 + sections + row.deprecated.map_or(0, |_| 2));
     for (title, text) in [
         ("summary", row.summary),
         ("since", row.since),
@@ -270,13 +280,24 @@ fn explain(group: &str, row: &Command, reply: &mut Reply) {
         reply.bulk(title.as_bytes());
         reply.bulk(text.as_bytes());
     }
-    if let Some((since, instead)) = row.deprecated {
+    if has_flags {
         reply.bulk(b"doc_flags");
         reply.set(1);
-        reply.simple("deprecated");
+        reply.simple(if row.has(Flags::SYSTEM) { "syscmd" } else { "deprecated" });
+    }
+    if let Some((since, instead)) = row.deprecated {
         for (title, text) in [("deprecated_since", since), ("replaced_by", instead)] {
             reply.bulk(title.as_bytes());
             reply.bulk(text.as_bytes());
+        }
+    }
+    if !row.history.is_empty() {
+        reply.bulk(b"history");
+        reply.set(row.history.len());
+        for (version, change) in row.history {
+            reply.array(2);
+            reply.bulk(version.as_bytes());
+            reply.bulk(change.as_bytes());
         }
     }
     if !arguments.is_empty() {
@@ -301,16 +322,21 @@ struct Argument {
     /// Redis's name for its type.
     kind: &'static str,
     token: Option<String>,
+    since: Option<&'static str>,
     optional: bool,
     multiple: bool,
+    /// The token is repeated, too.
+    multiple_token: bool,
     /// The parts of a `block`, the alternatives of a `oneof`.
     inner: Vec<Argument>,
 }
 
 impl Argument {
     fn new(name: &str, kind: &'static str) -> Argument {
-        let (optional, multiple, inner) = (false, false, Vec::new());
-        Argument { name: name.into(), kind, token: None, optional, multiple, inner }
+        let (name, inner) = (name.into(), Vec::new());
+        let (token, since) = (None, None);
+        let (optional, multiple, multiple_token) = (false, false, false);
+        Argument { name, kind, token, since, optional, multiple, multiple_token, inner }
     }
 
     /// Groups several arguments; a single one stays as it is.
@@ -338,15 +364,25 @@ impl Argument {
 
     /// `key_specs` gives the index of the key spec of each argument that is a key.
     fn explain(&self, key_specs: &mut impl Iterator<Item = usize>, reply: &mut Reply) {
-        let flags = [("optional", self.optional), ("multiple", self.multiple)];
+        let flags = [
+            ("optional", self.optional),
+            ("multiple", self.multiple),
+            ("multiple_token", self.multiple_token),
+        ];
         let flags: Vec<&str> = flags.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
-        let is_key = self.kind == "key";
-        let fields = [is_key, self.token.is_some(), !flags.is_empty(), !self.inner.is_empty()];
-        reply.map(2 + fields.iter().filter(|is| **is).count());
+        let (is_key, is_leaf) = (self.kind == "key", self.inner.is_empty());
+        let (has_token, has_since) = (self.token.is_some(), self.since.is_some());
+        // One of `display_text` and `arguments`, and what else there is.
+        let fields = [is_key, has_token, has_since, !flags.is_empty()];
+        reply.map(3 + fields.iter().filter(|is| **is).count());
         reply.bulk(b"name");
         reply.bulk(self.name.as_bytes());
         reply.bulk(b"type");
         reply.bulk(self.kind.as_bytes());
+        if is_leaf {
+            reply.bulk(b"display_text");
+            reply.bulk(self.name.as_bytes());
+        }
         if is_key {
             reply.bulk(b"key_spec_index");
             reply.count(key_specs.next().unwrap_or_default());
@@ -355,17 +391,43 @@ impl Argument {
             reply.bulk(b"token");
             reply.bulk(token.as_bytes());
         }
+        if let Some(since) = self.since {
+            reply.bulk(b"since");
+            reply.bulk(since.as_bytes());
+        }
         if !flags.is_empty() {
             reply.bulk(b"flags");
             reply.set(flags.len());
             flags.iter().for_each(|flag| reply.simple(flag));
         }
-        if !self.inner.is_empty() {
+        if !is_leaf {
             reply.bulk(b"arguments");
             reply.array(self.inner.len());
             self.inner.iter().for_each(|argument| argument.explain(key_specs, reply));
         }
     }
+}
+
+/// Applies what a row says of its arguments: see [`Command::arguments`].
+fn refine(mut arguments: Vec<Argument>, notes: &'static [&'static str]) -> Vec<Argument> {
+    for argument in &mut arguments {
+        argument.inner = refine(std::mem::take(&mut argument.inner), notes);
+        for note in notes {
+            let (note, is_multiple) = note.strip_suffix('*').map_or((*note, false), |a| (a, true));
+            let (note, since) = note.split_once('@').map_or((note, None), |(a, b)| (a, Some(b)));
+            let (note, kind) = note.split_once(':').map_or((note, None), |(a, b)| (a, Some(b)));
+            let (old, new) = note.split_once('=').unwrap_or((note, note));
+            if argument.name == old {
+                argument.name = new.into();
+                argument.since = since.or(argument.since);
+                argument.kind = kind.unwrap_or(argument.kind);
+                argument.multiple |= is_multiple;
+                break;
+            }
+        }
+    }
+    arguments.retain(|argument| !argument.name.is_empty());
+    arguments
 }
 
 /// Parses the arguments of a syntax.
@@ -402,7 +464,13 @@ fn sequence(words: &mut Words) -> Vec<Argument> {
             word if is_token(word) => {
                 let mut token = Argument::new(&word.to_lowercase(), "pure-token");
                 token.token = Some(word.into());
-                found.push(token);
+                // `FIELDS numfields field [field ...]`: a counted list is a block that goes on to the end.
+                if words.peek() == Some(&"numfields") && !found.is_empty() {
+                    let rest = sequence(words);
+                    found.push(Argument { kind: "block", inner: rest, ..token });
+                } else {
+                    found.push(token);
+                }
             }
             word => {
                 let argument = Argument::new(word, kind_of(word));
@@ -426,13 +494,28 @@ fn alternatives(words: &mut Words) -> Argument {
 
 /// `key value [key value ...]`: marks the arguments before the bracket as repeatable, if they are the same.
 fn repeat(found: &mut Vec<Argument>, option: &Argument) -> bool {
-    let again = if option.kind == "block" { option.inner.clone() } else { vec![option.clone()] };
+    // `PREFIX prefix [PREFIX prefix ...]`
+    let start = found.len().saturating_sub(2);
+    if join_tokens(found[start..].to_vec()) == [option.clone()] && option.token.is_some() {
+        found.truncate(start);
+        let (multiple, multiple_token) = (true, true);
+        found.push(Argument { multiple, multiple_token, ..option.clone() });
+        return true;
+    }
+    let mut again =
+        if option.kind == "block" { option.inner.clone() } else { vec![option.clone()] };
+    if option.kind == "block" && option.token.is_some() {
+        let token = Argument::new(&option.name, "pure-token");
+        again.insert(0, Argument { token: option.token.clone(), ..token });
+    }
     if !found.ends_with(&again) {
         return false;
     }
     let mut all = Argument::group(found.split_off(found.len() - again.len()), "block");
     all.multiple = true;
-    if all.kind == "block" {
+    if all.token.is_some() {
+        all.multiple_token = true;
+    } else if all.kind == "block" {
         all.name = "data".into();
     }
     found.push(all);
@@ -463,9 +546,9 @@ fn kind_of(name: &str) -> &'static str {
         _ if is_key_name(name.as_bytes()) => "key",
         "pattern" => "pattern",
         _ if name.starts_with("unix-time") => "unix-time",
-        "seconds" | "milliseconds" | "count" | "cursor" | "offset" | "start" | "end" | "db"
-        | "index" | "index1" | "index2" | "decrement" | "protover" | "client-id" | "numkeys"
-        | "min-match-len" | "integer" | "timeout" | "numreplicas" | "numlocal"
+        "increment" | "seconds" | "milliseconds" | "count" | "cursor" | "offset" | "start"
+        | "end" | "db" | "index" | "index1" | "index2" | "decrement" | "protover" | "client-id"
+        | "numkeys" | "min-match-len" | "integer" | "timeout" | "numreplicas" | "numlocal"
         | "destination-db" | "bit" | "bits" | "version" | "numfields" => "integer",
         "float" => "double",
         _ => "string",
@@ -476,13 +559,16 @@ fn kind_of(name: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    /// The arguments in a short form: `name:kind`, `?` for optional, `*` for multiple, `(inner)`.
+    /// The arguments in a short form: `name:kind`, `?` for optional, `*` for multiple, `**` for a multiple
+    /// token, `(inner)`.
     fn short(arguments: &[Argument]) -> String {
         let one = |a: &Argument| {
             let token = a.token.as_ref().map(|token| format!("{token}=")).unwrap_or_default();
             let inner =
                 if a.inner.is_empty() { "".into() } else { format!("({})", short(&a.inner)) };
-            let marks = [if a.optional { "?" } else { "" }, if a.multiple { "*" } else { "" }];
+            let mark = |is_set, mark| if is_set { mark } else { "" };
+            let multiple_token = mark(a.multiple_token, "*");
+            let marks = [mark(a.optional, "?"), mark(a.multiple, "*"), multiple_token];
             format!("{token}{}:{}{}{inner}", a.name, a.kind, marks.concat())
         };
         arguments.iter().map(one).collect::<Vec<_>>().join(" ")
@@ -493,6 +579,15 @@ mod tests {
         let cases = [
             ("key", "key:key"),
             ("key [key ...]", "key:key*"),
+            ("key [PREFIX prefix [PREFIX prefix ...]]", "key:key PREFIX=prefix:string?**"),
+            (
+                "[GET encoding offset [GET encoding offset ...]]",
+                "GET=get:block?**(encoding:string offset:integer)",
+            ),
+            (
+                "key FIELDS numfields field [field ...]",
+                "key:key FIELDS=fields:block(numfields:integer field:string*)",
+            ),
             ("numreplicas timeout", "numreplicas:integer timeout:integer"),
             ("key value [key value ...]", "data:block*(key:key value:string)"),
             (

@@ -18,9 +18,13 @@ use crate::store::{Access, Entry, ReadView, WriteView};
 pub static FAMILY: Family = Family { group: "generic", commands: &[
     write("expire", "key seconds [NX | XX | GT | LT]", expire)
         .key("RW update").fast()
+        .arguments(&["condition@7.0.0"])
+        .history(&[("7.0.0", "Added the options `NX`, `XX`, `GT` and `LT`.")])
         .doc("1.0.0", "O(1)", "Sets the expiry time of a key, in seconds from now."),
     write("expireat", "key unix-time-seconds [NX | XX | GT | LT]", expireat)
         .key("RW update").fast()
+        .arguments(&["condition@7.0.0"])
+        .history(&[("7.0.0", "Added the options `NX`, `XX`, `GT` and `LT`.")])
         .doc("1.2.0", "O(1)", "Sets the expiry time of a key to a Unix time in seconds."),
     read("expiretime", "key", expiretime).key("RO access").fast()
         .doc("7.0.0", "O(1)", "Returns the expiry time of a key as a Unix time in seconds."),
@@ -28,17 +32,23 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
         .doc("2.2.0", "O(1)", "Removes the expiry time of a key."),
     write("pexpire", "key milliseconds [NX | XX | GT | LT]", pexpire)
         .key("RW update").fast()
+        .arguments(&["condition@7.0.0"])
+        .history(&[("7.0.0", "Added the options `NX`, `XX`, `GT` and `LT`.")])
         .doc("2.6.0", "O(1)", "Sets the expiry time of a key, in milliseconds from now."),
     write("pexpireat", "key unix-time-milliseconds [NX | XX | GT | LT]",
             pexpireat).key("RW update").fast()
+        .arguments(&["condition@7.0.0"])
+        .history(&[("7.0.0", "Added the options `NX`, `XX`, `GT` and `LT`.")])
         .doc("2.6.0", "O(1)", "Sets the expiry time of a key to a Unix time in milliseconds."),
     read("pexpiretime", "key", pexpiretime).key("RO access").fast()
         .doc("7.0.0", "O(1)", "Returns the expiry time of a key as a Unix time in milliseconds."),
     read("pttl", "key", pttl).key("RO access").fast()
         .tips(&["nondeterministic_output"])
+        .history(&[("2.8.0", "Replies -2 if the key does not exist.")])
         .doc("2.6.0", "O(1)", "Returns the remaining time to live of a key, in milliseconds."),
     read("ttl", "key", ttl).key("RO access").fast()
         .tips(&["nondeterministic_output"])
+        .history(&[("2.8.0", "Replies -2 if the key does not exist.")])
         .doc("1.0.0", "O(1)", "Returns the remaining time to live of a key, in seconds."),
 ] };
 

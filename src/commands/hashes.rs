@@ -18,6 +18,7 @@ const WRITE_FAST: Flags = Flags::DENYOOM.or(Flags::FAST);
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "hash", commands: &[
     write("hdel", "key field [field ...]", hdel).key("RW delete").fast()
+        .history(&[("2.4.0", "Accepts several fields.")])
         .doc("2.0.0", "O(N) where N is the number of fields to delete",
              "Deletes fields of a hash. A hash without fields is deleted."),
     read("hexists", "key field", hexists).key("RO").fast()
@@ -33,6 +34,7 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
         .doc("2.0.0", "O(1)", "Increments the integer value of a field of a hash by a number."),
     write("hincrbyfloat", "key field increment", hincrbyfloat)
         .key("RW access update").flags(WRITE_FAST)
+        .arguments(&["increment:double"])
         .doc("2.6.0", "O(1)", "Increments the floating-point value of a field of a hash by a number."),
     read("hkeys", "key", hkeys).key("RO access")
         .tips(&["nondeterministic_output_order"])
@@ -46,9 +48,10 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
         .key("RW update").flags(WRITE_FAST)
         .doc("2.0.0", "O(N) where N is the number of fields to set",
              "Sets the values of several fields of a hash.")
-        .deprecated("4.0.0", "HSET"),
+        .deprecated("4.0.0", "`HSET` with multiple field-value pairs"),
     read("hrandfield", "key [count [WITHVALUES]]", hrandfield).key("RO access")
         .tips(&["nondeterministic_output"])
+        .arguments(&["count-withvalues=options"])
         .doc("6.2.0", "O(N) where N is the number of fields returned",
              "Returns random fields of a hash."),
     read("hscan", "key cursor [MATCH pattern] [COUNT count] [NOVALUES]", hscan)
@@ -57,6 +60,7 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
              "Iterates over the fields of a hash: returns some of them and the next cursor."),
     write("hset", "key field value [field value ...]", hset)
         .key("RW update").flags(WRITE_FAST)
+        .history(&[("4.0.0", "Accepts several fields with values.")])
         .doc("2.0.0", "O(N) where N is the number of fields to set",
              "Sets the values of fields of a hash. Creates the hash if it does not exist."),
     write("hsetnx", "key field value", hsetnx).key("RW insert").flags(WRITE_FAST)

@@ -29,12 +29,12 @@ pub static FAMILY: Family = Family { group: "hyperloglog", commands: &[
         .doc("2.8.9", "O(1) for one key; O(N) for N keys, with a large constant",
              "Estimates the number of distinct elements in one or more HyperLogLogs."),
     write("pfdebug", "subcommand key", pfdebug).keys(2, 2, 1, "RW access")
-        .flags(Flags::DENYOOM.or(Flags::ADMIN))
+        .flags(Flags::DENYOOM.or(Flags::ADMIN).or(Flags::SYSTEM))
         .doc("2.8.9", "N/A", "Returns internal data of a HyperLogLog."),
     write("pfmerge", "destkey [sourcekey [sourcekey ...]]", pfmerge)
         .keys(1, 1, 1, "RW access insert").keys(2, -1, 1, "RO access").flags(Flags::DENYOOM)
         .doc("2.8.9", "O(N) where N is the number of keys", "Merges HyperLogLogs into one."),
-    session("pfselftest", "", pfselftest).flags(Flags::ADMIN)
+    session("pfselftest", "", pfselftest).flags(Flags::ADMIN.or(Flags::SYSTEM))
         .doc("2.8.9", "N/A", "Tests the HyperLogLog implementation."),
 ] };
 

@@ -28,6 +28,7 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
     session("info", "[section [section ...]]", info)
         .flags(Flags::ALWAYS.or(Flags::DANGEROUS).or(Flags::VISITS_KEYS))
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .history(&[("7.0.0", "Accepts several sections.")])
         .doc("1.0.0", "O(1)", "Returns the state and the statistics of the server."),
 ] };
 

@@ -31,6 +31,7 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
         .doc("1.0.0", "O(N) where N is the number of keys", "Deletes one or more keys."),
     read("exists", "key [key ...]", exists).every_key("RO").fast()
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .history(&[("3.0.3", "Accepts several keys.")])
         .doc("1.0.0", "O(N) where N is the number of keys", "Returns how many of the keys exist."),
     command("keys", "pattern", Handler::ReadAll(keys)).flags(Flags::DANGEROUS)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
@@ -39,16 +40,19 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
     write("move", "key db", r#move).key("RW access update").fast()
         .doc("1.0.0", "O(1)", "Moves a key to another database."),
     command("randomkey", "", Handler::ReadAll(randomkey))
-        .tips(&["request_policy:all_shards", "nondeterministic_output"])
+        .tips(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"])
         .doc("1.0.0", "O(1)", "Returns a random key of the database."),
     write("rename", "key newkey", rename)
         .keys(1, 1, 1, "RW access delete").keys(2, 2, 1, "OW update")
         .doc("1.0.0", "O(1)", "Renames a key and overwrites the key that has the new name."),
     write("renamenx", "key newkey", renamenx)
         .keys(1, 1, 1, "RW access delete").keys(2, 2, 1, "OW insert").fast()
+        .history(&[("3.2.0", "The same name twice is no error.")])
         .doc("1.0.0", "O(1)", "Renames a key unless the new name exists."),
     command("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]", Handler::ReadAll(scan))
-        .tips(&["nondeterministic_output", "request_policy:special"])
+        .tips(&["nondeterministic_output", "request_policy:special", "response_policy:special"])
+        .arguments(&["type@6.0.0"])
+        .history(&[("6.0.0", "Added the option `TYPE`.")])
         .doc("2.8.0", "O(1) for a call, O(N) for a whole iteration, where N is the number of keys",
              "Iterates over the keys of the database: returns some of them and the next cursor."),
     read("touch", "key [key ...]", touch).every_key("RO").fast().flags(Flags::ALWAYS_A_USE)
@@ -72,11 +76,15 @@ pub static WHOLE: Family = Family { group: "server", commands: &[
     command("flushall", "[ASYNC | SYNC]", Handler::WriteAll(flushall))
         .flags(Flags::KEYSPACE.or(Flags::DANGEROUS))
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .arguments(&["async-sync=flush-type", "async@4.0.0", "sync@6.2.0"])
+        .history(&[("4.0.0", "Added the mode `ASYNC`."), ("6.2.0", "Added the mode `SYNC`.")])
         .doc("1.0.0", "O(1); a background thread frees the N keys of all databases",
              "Deletes all keys of all databases."),
     command("flushdb", "[ASYNC | SYNC]", Handler::WriteAll(flushdb))
         .flags(Flags::KEYSPACE.or(Flags::DANGEROUS))
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .arguments(&["async-sync=flush-type", "async@4.0.0", "sync@6.2.0"])
+        .history(&[("4.0.0", "Added the mode `ASYNC`."), ("6.2.0", "Added the mode `SYNC`.")])
         .doc("1.0.0", "O(1); a background thread frees the N keys of the database",
              "Deletes all keys of the database."),
     command("swapdb", "index1 index2", Handler::WriteAll(swapdb))

@@ -43,7 +43,7 @@ const COMMANDS: &[Command] = &[
     session("latency|latest", "", latest).flags(ADMIN).tips(TIPS)
         .doc("2.8.13", "O(1)", "Returns the last and the longest time of each event."),
     session("latency|reset", "[event [event ...]]", reset).flags(ADMIN)
-        .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .tips(&["request_policy:all_nodes", "response_policy:agg_sum"])
         .doc("2.8.13", "O(1)", "Forgets the named events, or all events."),
 ];
 

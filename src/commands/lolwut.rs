@@ -13,11 +13,10 @@ use crate::store::{ReadAll, now_ms};
 pub static FAMILY: Family = Family { group: "server", commands: &[LOLWUT] };
 
 const LOLWUT: Command =
-    command("lolwut", "[VERSION version] [columns] [rows]", Handler::ReadAll(lolwut)).fast().doc(
-        "5.0.0",
-        "O(1)",
-        "Draws a picture and shows the version of the server.",
-    );
+    command("lolwut", "[VERSION version] [columns] [rows]", Handler::ReadAll(lolwut))
+        .fast()
+        .arguments(&["columns=", "rows="])
+        .doc("5.0.0", "O(1)", "Draws a picture and shows the version of the server.");
 
 /// A boat, from top to bottom.
 const BOAT: [&str; 5] = ["   |\\", "   | \\", "   |__\\", " __|____", " \\_____/"];

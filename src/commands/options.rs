@@ -251,8 +251,8 @@ pub(super) fn database(index: i32, count: usize) -> Result<usize, CommandError> 
 }
 
 /// The cursor of SCAN or HSCAN, by the rules of `strtoul`: white space, a sign and leading zeros are allowed,
-/// and a negative number counts down from 2^64. Redis refuses an empty text and, in its usual form, a negative
-/// 64-bit integer.
+/// and a negative number counts down from 2^64. Before that, Redis refuses an empty text and a negative
+/// 64-bit integer in its usual form.
 ///
 /// # Errors
 /// It is not such a number, or it exceeds 64 bits.

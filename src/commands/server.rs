@@ -27,26 +27,29 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("2.8.12", "O(1)", "Returns the role of the server in replication: always master."),
     session("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
         .flags(ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY))
+        .arguments(&["nosave-save=save-selector", "now@7.0.0", "force@7.0.0", "abort@7.0.0"])
+        .history(&[("7.0.0", "Added the options `NOW`, `FORCE` and `ABORT`.")])
         .doc("1.0.0", "O(1)", "Syncs the append-only file to disk and stops the server."),
     session("time", "", time).fast().flags(Flags::ALWAYS).tips(&["nondeterministic_output"])
         .doc("2.6.0", "O(1)", "Returns the Unix time in seconds and microseconds."),
-    session("waitaof", "numlocal numreplicas timeout", waitaof)
-        .flags(Flags::NOSCRIPT.or(Flags::BLOCKING).or(Flags::CONNECTION))
-        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
-        .doc("7.2.0", "O(1)", "Waits until the writes of the connection are synced to disk."),
 ] };
 
-/// WAIT, which Redis lists under the generic commands.
+/// WAIT and WAITAOF, which Redis lists under the generic commands.
 #[rustfmt::skip]
 pub static GENERIC: Family = Family { group: "generic", commands: &[
-    session("wait", "numreplicas timeout", wait).flags(Flags::NOSCRIPT.or(Flags::CONNECTION))
+    session("wait", "numreplicas timeout", wait).flags(Flags::BLOCKING.or(Flags::CONNECTION))
         .tips(&["request_policy:all_shards", "response_policy:agg_min"])
         .doc("3.0.0", "O(1)", "Returns how many replicas have the writes of the connection: always 0."),
+    session("waitaof", "numlocal numreplicas timeout", waitaof)
+        .flags(Flags::BLOCKING.or(Flags::CONNECTION))
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
+        .doc("7.2.0", "O(1)", "Waits until the writes of the connection are synced to disk."),
 ] };
 
 #[rustfmt::skip]
 const CONFIG_COMMANDS: &[Command] = &[
     session("config|get", "parameter [parameter ...]", config_get).flags(ADMIN)
+        .history(&[("7.0.0", "Accepts several patterns.")])
         .doc("2.0.0", "O(N) where N is the number of settings",
              "Returns the settings whose names match any of the patterns."),
     help("config|help", "5.0.0"),
@@ -60,6 +63,7 @@ const CONFIG_COMMANDS: &[Command] = &[
     session("config|set", "parameter value [parameter value ...]", config_set).flags(ADMIN)
         .secrets(|args, at| at > 2 && !at.is_multiple_of(2) && Setting::is_secret(&args[at - 1]))
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+        .history(&[("7.0.0", "Accepts several settings.")])
         .doc("2.0.0", "O(N) where N is the number of settings",
              "Changes settings: all that are given, or none if one is refused."),
 ];

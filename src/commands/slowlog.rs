@@ -34,6 +34,7 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
 const COMMANDS: &[Command] = &[
     session("slowlog|get", "[count]", get).flags(ADMIN)
         .tips(&["request_policy:all_nodes", "nondeterministic_output"])
+        .history(&[("4.0.0", "Added the address and name of the client.")])
         .doc("2.2.12", "O(N) with N the number of entries returned",
              "Returns the last entries: ten, or the given number, or all for -1."),
     help("slowlog|help", "6.2.0"),

@@ -231,6 +231,8 @@ impl Flags {
     pub const KEEPS_CACHING: Flags = Flags(1 << 28);
     /// Lists the subcommands of its container.
     pub const HELP: Flags = Flags(1 << 29);
+    /// For those who work on the server: what Redis calls a system command.
+    pub const SYSTEM: Flags = Flags(1 << 30);
     /// Works in every state of the server.
     pub const ALWAYS: Flags = Flags::LOADING.or(Flags::STALE);
 
@@ -271,6 +273,10 @@ pub struct Command {
     pub deprecated: Option<(&'static str, &'static str)>,
     /// Redis's tips for clients of clusters.
     pub tips: &'static [&'static str],
+    /// What `COMMAND DOCS` says of arguments beyond the syntax: see [`Command::arguments`].
+    pub arguments: &'static [&'static str],
+    /// Versions of Redis that changed the command, and how.
+    pub history: &'static [(&'static str, &'static str)],
     /// Whether the argument at this index is a secret, which neither `MONITOR` nor `SLOWLOG` shows.
     is_secret: fn(Args, usize) -> bool,
 }
@@ -293,6 +299,8 @@ pub const fn command(name: &'static str, syntax: &'static str, handler: Handler)
         summary: "",
         deprecated: None,
         tips: &[],
+        arguments: &[],
+        history: &[],
         is_secret: |_, _| false,
     }
 }
@@ -396,6 +404,20 @@ impl Command {
     /// Redis's tips.
     pub const fn tips(mut self, tips: &'static [&'static str]) -> Command {
         self.tips = tips;
+        self
+    }
+
+    /// Redis's name, type and first version of arguments, where they do not follow from the syntax: `old=new`
+    /// gives a new name to the argument or group called `old`, and an empty one leaves it out; then `:type`,
+    /// `@version` and, for one that may be repeated, `*` may follow.
+    pub const fn arguments(mut self, arguments: &'static [&'static str]) -> Command {
+        self.arguments = arguments;
+        self
+    }
+
+    /// Versions of Redis that changed it, and how.
+    pub const fn history(mut self, history: &'static [(&'static str, &'static str)]) -> Command {
+        self.history = history;
         self
     }
 

@@ -37,12 +37,13 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
              "Returns a substring of the string value of a key."),
     write("getset", "key value", getset).key("RW access update").flags(WRITE_FAST)
         .doc("1.0.0", "O(1)", "Sets the string value of a key and returns the previous one.")
-        .deprecated("6.2.0", "SET with GET"),
+        .deprecated("6.2.0", "`SET` with the `!GET` argument"),
     write("incr", "key", incr).key("RW access update").flags(WRITE_FAST)
         .doc("1.0.0", "O(1)", "Increments the integer value of a key by one."),
     write("incrby", "key increment", incrby).key("RW access update").flags(WRITE_FAST)
         .doc("1.0.0", "O(1)", "Increments the integer value of a key by a number."),
     write("incrbyfloat", "key increment", incrbyfloat).key("RW access update").flags(WRITE_FAST)
+        .arguments(&["increment:double"])
         .doc("2.6.0", "O(1)", "Increments the floating-point value of a key by a number."),
     read("mget", "key [key ...]", mget).every_key("RO access").fast()
         .tips(&["request_policy:multi_shard"])
@@ -59,25 +60,34 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
              "Sets the string values of one or more keys and an expiry time for all of them."),
     write("msetnx", "key value [key value ...]", msetnx).keys(1, -1, 2, "OW insert")
         .flags(Flags::DENYOOM)
-        .tips(&["request_policy:multi_shard", "response_policy:agg_min"])
         .doc("1.0.1", "O(N) where N is the number of keys",
              "Sets the string values of one or more keys if none of the keys exists."),
     write("psetex", "key milliseconds value", psetex).key("OW update").flags(Flags::DENYOOM)
         .doc("2.6.0", "O(1)", "Sets the string value of a key and its expiry time, in milliseconds from now.")
-        .deprecated("2.6.12", "SET with PX"),
+        .deprecated("2.6.12", "`SET` with the `PX` argument"),
     write("set", "key value [NX | XX | IFEQ ifeq-value | IFNE ifne-value | IFDEQ ifdeq-digest | \
                   IFDNE ifdne-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | \
                   PXAT unix-time-milliseconds | KEEPTTL]", set)
         .key("RW access update variable_flags").access_of_call(set_access)
         .flags(Flags::DENYOOM.or(Flags::BRIEF))
         .notes("RW and ACCESS due to the optional `GET` argument")
+        .arguments(&[
+            "condition@2.6.12", "get@6.2.0", "seconds@2.6.12", "milliseconds@2.6.12",
+            "unix-time-seconds@6.2.0", "unix-time-milliseconds@6.2.0", "keepttl@6.0.0",
+        ])
+        .history(&[
+            ("2.6.12", "Added the options `EX`, `PX`, `NX` and `XX`."),
+            ("6.0.0", "Added the option `KEEPTTL`."),
+            ("6.2.0", "Added the options `GET`, `EXAT` and `PXAT`."),
+            ("7.0.0", "Allowed `NX` and `GET` together."),
+        ])
         .doc("1.0.0", "O(1)", "Sets the string value of a key, whatever its type was before."),
     write("setex", "key seconds value", setex).key("OW update").flags(Flags::DENYOOM)
         .doc("2.0.0", "O(1)", "Sets the string value of a key and its expiry time, in seconds from now.")
-        .deprecated("2.6.12", "SET with EX"),
+        .deprecated("2.6.12", "`SET` with the `EX` argument"),
     write("setnx", "key value", setnx).key("OW insert").flags(WRITE_FAST)
         .doc("1.0.0", "O(1)", "Sets the string value of a key if the key does not exist.")
-        .deprecated("2.6.12", "SET with NX"),
+        .deprecated("2.6.12", "`SET` with the `NX` argument"),
     write("setrange", "key offset value", setrange).key("RW update").flags(Flags::DENYOOM)
         .doc("2.2.0", "O(N) where N is the length of the value given",
              "Overwrites part of the string value of a key, from an offset on."),
@@ -86,7 +96,7 @@ pub static FAMILY: Family = Family { group: "string", commands: &[
     read("substr", "key start end", getrange).key("RO access")
         .doc("1.0.0", "O(N) where N is the length of the reply",
              "Returns a substring of the string value of a key.")
-        .deprecated("2.0.0", "GETRANGE"),
+        .deprecated("2.0.0", "`GETRANGE`"),
 ] };
 
 fn get(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {

@@ -6,11 +6,11 @@
 //! cannot lock. One that uses a key outside its locks panics, which ends the process if it could write.
 //!
 //! Expiry: an expired key is absent to every command, and an expired field shows its value to none. A reader
-//! skips them ([`LiveHash`]); a writer that meets an expired key removes it, and one that would read an expired
-//! field removes that. The view remembers what was removed, so that the log gets a `DEL` or `HDEL` before the
-//! record of the command. Other expired fields stay until the sweeper removes them, and count as fields until
-//! then, as in Redis 8: HLEN and HDEL count them, and a hash of nothing else exists. The clock is read at most
-//! once in the life of a view, so a command sees a single point in time.
+//! skips them ([`LiveHash`]); a writer that meets an expired key removes it, and one that would read an
+//! expired field removes that. The view remembers what was removed, so that the log gets a `DEL` or `HDEL`
+//! before the record of the command. Other expired fields stay until the sweeper removes them, and count as
+//! fields until then, as in Redis 8: HLEN and HDEL count them, and a hash of nothing else exists. The clock
+//! is read at most once in the life of a view, so a command sees a single point in time.
 //!
 //! Every lookup says with [`Access`] what it counts as.
 
@@ -114,14 +114,8 @@ impl<'a, G: Guard> View<'a, G> {
         !self.replaying && expires_at_ms <= self.now_ms()
     }
 
-    /// A field whose expiry lies before this moment has expired: now, or in a replay, where nothing expires by
-    /// itself, the beginning of time.
-    pub fn live_since_ms(&self) -> i64 {
-        if self.replaying { i64::MIN } else { self.now_ms() }
-    }
-
-    /// A field whose expiry lies before this moment has expired: now, or in a replay, where nothing expires by
-    /// itself, the beginning of time.
+    /// A field whose expiry lies before this moment has expired: now, or in a replay, where nothing expires
+    /// by itself, the beginning of time.
     pub fn fields_live_from_ms(&self) -> i64 {
         if self.replaying { i64::MIN } else { self.now_ms() }
     }
@@ -493,8 +487,8 @@ impl WriteView<'_> {
         }
     }
 
-    /// Records the events that come before a key is set to a value of this type: `expired` if its old value had
-    /// expired, then `new` or what [`WriteView::notify_overwritten`] records.
+    /// Records the events that come before a key is set to a value of this type: `expired` if its old value
+    /// had expired, then `new` or what [`WriteView::notify_overwritten`] records.
     #[inline(always)]
     fn notify_insertion(&mut self, key: &[u8], type_name: &str) {
         const CLASSES: EventClass = EventClass::NEW.or(EventClass::EXPIRED).or(OVERWRITES);

@@ -822,7 +822,6 @@ fn acl_categories_that_do_not_follow_from_group_or_flags_are_those_of_redis() {
     for (name, flags, categories) in [
         ("object", "[]", "[+@slow]"),
         ("role", "[+noscript, +loading, +stale, +fast]", "[+@admin, +@fast, +@dangerous]"),
-        ("wait", "[+noscript]", "[+@slow, +@connection]"),
     ] {
         let info = c.reply(&format!("COMMAND INFO {name}")).into_items().remove(0).into_items();
         assert_eq!((info[2].to_string(), info[6].to_string()), (flags.into(), categories.into()));
@@ -1190,4 +1189,79 @@ fn shutdown_checks_its_arguments() {
         -ERR No shutdown in progress.
         "#,
     );
+}
+
+/// The value of a section of what `COMMAND DOCS` tells about a command.
+fn docs_section(c: &mut Client, command: &str, section: &str) -> String {
+    let entry = c.reply(&format!("COMMAND DOCS {command}")).into_items().remove(1).into_items();
+    let at = entry.iter().position(|item| item.to_string() == quote(section.as_bytes()));
+    at.map_or("nothing".into(), |at| entry[at + 1].to_string())
+}
+
+#[test]
+fn command_docs_describes_arguments_as_clients_that_generate_code_expect() {
+    let mut c = connect();
+    if !c.redis_at_least("8.2") {
+        return;
+    }
+    let key = r#"["name", "key", "type", "key", "display_text", "key", "key_spec_index", :0]"#;
+    let fields = r#"["name", "fields", "type", "block", "token", "FIELDS", "arguments", [["name", "numfields", "type", "integer", "display_text", "numfields"], ["name", "field", "type", "string", "display_text", "field", "flags", [+multiple]]]]"#;
+    let increment =
+        |kind| format!(r#"["name", "increment", "type", "{kind}", "display_text", "increment"]"#);
+    let condition = r#"["name", "condition", "type", "oneof", "since", "7.0.0", "flags", [+optional], "arguments", [["name", "nx", "type", "pure-token", "display_text", "nx", "token", "NX"], ["name", "xx", "type", "pure-token", "display_text", "xx", "token", "XX"], ["name", "gt", "type", "pure-token", "display_text", "gt", "token", "GT"], ["name", "lt", "type", "pure-token", "display_text", "lt", "token", "LT"]]]"#;
+    let seconds = r#"["name", "seconds", "type", "integer", "display_text", "seconds"]"#;
+    let gets = r#"["name", "get-block", "type", "block", "token", "GET", "flags", [+optional, +multiple, +multiple_token], "arguments", [["name", "encoding", "type", "string", "display_text", "encoding"], ["name", "offset", "type", "integer", "display_text", "offset"]]]"#;
+    for (command, arguments) in [
+        ("HGETDEL", format!("[{key}, {fields}]")),
+        ("INCRBY", format!("[{key}, {}]", increment("integer"))),
+        ("INCRBYFLOAT", format!("[{key}, {}]", increment("double"))),
+        ("EXPIRE", format!("[{key}, {seconds}, {condition}]")),
+        ("BITFIELD_RO", format!("[{key}, {gets}]")),
+        ("QUIT", "nothing".into()),
+        ("DEBUG", "nothing".into()),
+    ] {
+        assert_eq!(docs_section(&mut c, command, "arguments"), arguments, "{command}");
+    }
+    for (command, section, value) in [
+        ("WAITAOF", "group", r#""generic""#),
+        ("PFDEBUG", "doc_flags", "[+syscmd]"),
+        ("SETEX", "doc_flags", "[+deprecated]"),
+        ("SETEX", "replaced_by", r#""`SET` with the `EX` argument""#),
+        ("GET", "history", "nothing"),
+    ] {
+        assert_eq!(docs_section(&mut c, command, section), value, "{command}");
+    }
+    assert!(docs_section(&mut c, "TTL", "history").starts_with(r#"[["2.8.0", "#));
+}
+
+#[test]
+fn command_info_has_the_flags_and_tips_of_redis_8() {
+    let mut c = connect();
+    if !c.redis_at_least("8.2") {
+        return;
+    }
+    for (command, flags, tips) in [
+        ("WAIT", "[+blocking]", r#"["request_policy:all_shards", "response_policy:agg_min"]"#),
+        ("WAITAOF", "[+blocking]", r#"["request_policy:all_shards", "response_policy:agg_min"]"#),
+        ("MSETNX", "[+write, +denyoom]", "[]"),
+        (
+            "LATENCY|RESET",
+            "[+admin, +noscript, +loading, +stale]",
+            r#"["request_policy:all_nodes", "response_policy:agg_sum"]"#,
+        ),
+        (
+            "RANDOMKEY",
+            "[+readonly]",
+            r#"["request_policy:all_shards", "response_policy:special", "nondeterministic_output"]"#,
+        ),
+        (
+            "SCAN",
+            "[+readonly]",
+            r#"["nondeterministic_output", "request_policy:special", "response_policy:special"]"#,
+        ),
+    ] {
+        let info = c.reply(&format!("COMMAND INFO {command}")).into_items().remove(0).into_items();
+        assert_eq!(info[2].to_string(), flags, "{command}");
+        assert_eq!(info[7].to_string(), tips, "{command}");
+    }
 }
