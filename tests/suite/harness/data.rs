@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::{Client, Reply, Server, encode, eventually, quote, read_reply};
 
-/// All data, by database and key: the type, the value and the expiry time, and those of fields.
+/// All data, by database and key: the type, the value and the expiry time, and those of fields. A hash
+/// without fields is left out: all of them have expired, and the sweeper may remove it at any time.
 pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
     let mut all = BTreeMap::new();
     for database in 0..16 {
@@ -36,6 +37,9 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
                 if let Reply::Array(fields) = &value {
                     let pairs = fields.chunks_exact(2);
                     value = Reply::Map(pairs.map(|p| (p[0].clone(), p[1].clone())).collect());
+                }
+                if matches!(&value, Reply::Map(fields) if fields.is_empty()) {
+                    continue;
                 }
                 value.sort();
                 let mut described = format!("{kind} {value} {expiry}");
