@@ -6,15 +6,15 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use super::transcript::steps;
-use super::{Host, PATIENCE, Reply, Version, parse_version, quote, read_reply, say, split_command};
+use super::{Host, PATIENCE, Peer, Reply, Version, quote, read_reply, say, split_command};
 
 /// A connection that sends any bytes, valid or not, and reads replies strictly.
 pub(crate) struct Client {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
     address: SocketAddr,
-    /// The version of the real Redis at the other end; `None` for Respite, which follows the newest.
-    pub(super) version: Option<Version>,
+    /// The real server at the other end; `None` for Respite, which follows the newest.
+    pub(super) peer: Option<Peer>,
     pub(super) _host: Option<Arc<Host>>,
 }
 
@@ -29,7 +29,7 @@ impl Client {
             reader: BufReader::new(stream.try_clone().expect("share the socket")),
             stream,
             address,
-            version: None,
+            peer: None,
             _host: None,
         }
     }
@@ -37,7 +37,7 @@ impl Client {
     /// Opens another connection to the same server.
     pub(crate) fn another(&self) -> Client {
         let mut client = Client::to(self.address);
-        client.version = self.version;
+        client.peer = self.peer;
         client._host = self._host.clone();
         client
     }
@@ -53,21 +53,23 @@ impl Client {
 
     /// The version of the Redis; for Respite, which follows the newest, the highest possible one.
     pub(crate) fn redis_version(&self) -> Version {
-        self.version.unwrap_or((u32::MAX, u32::MAX))
+        self.peer.map_or((u32::MAX, u32::MAX), |peer| peer.redis)
     }
 
-    /// Whether the server has the features of Redis `version`. Prints a message if not.
-    pub(crate) fn redis_at_least(&self, version: &str) -> bool {
-        match self.version {
-            Some(actual) if actual < parse_version(version) => {
-                say(&format!(
-                    "skipped in part: needs Redis {version}, this is {}.{}",
-                    actual.0, actual.1
-                ));
+    /// Whether the server is ours or one of those that [`Peer::takes`] describes. Prints a message if not.
+    pub(crate) fn redis_at_least(&self, servers: &str) -> bool {
+        match self.peer {
+            Some(peer) if !peer.takes(servers) => {
+                say(&format!("skipped in part: needs {servers}, this is {peer}"));
                 false
             }
             _ => true,
         }
+    }
+
+    /// The name and version of the real server at the other end.
+    pub(crate) fn peer_name(&self) -> String {
+        self.peer.map_or("Respite".to_owned(), |peer| peer.to_string())
     }
 
     // -- Bytes --
@@ -202,8 +204,8 @@ impl Client {
         let mut others: HashMap<String, Client> = HashMap::new();
         let mut wrong = Vec::new();
         for step in steps(session) {
-            if let Some(version) = &step.since
-                && !self.redis_at_least(version)
+            if let Some(servers) = &step.servers
+                && !self.redis_at_least(servers)
             {
                 continue;
             }

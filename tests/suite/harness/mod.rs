@@ -18,13 +18,15 @@
 //! "hello\r\n"
 //! 7.4> HSCAN h 0 NOVALUES
 //! ["0", []]
+//! 8.2+valkey> SCAN -1
+//! -ERR invalid cursor
 //! // A comment.
 //! ```
 //!
 //! A line with a prompt is a command, quoted as in `redis-cli`; the lines up to the next prompt are the
-//! expected reply, as [`Reply`] displays it. The word before the `>` is a version (on an older Redis the
-//! step is skipped with a message), `sorted` (the elements of the reply come in any order), or the name of
-//! another connection, which is opened at its first use.
+//! expected reply, as [`Reply`] displays it. The word before the `>` says which servers take the step (see
+//! [`Peer::takes`]; on others it is skipped with a message), or is `sorted` (the elements of the reply come
+//! in any order), or the name of another connection, which is opened at its first use.
 //!
 //! **Waiting.** A test does not sleep until something has happened: it calls [`eventually`]. Reads time
 //! out, so a server that hangs fails the test.
@@ -38,6 +40,7 @@ mod server;
 mod transcript;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex};
@@ -71,12 +74,12 @@ pub(crate) fn connect_with(args: &[&str]) -> Client {
         Ok(address) => Host::Redis(SharedRedis::reserve(&address)),
         Err(_) => Host::Respite(Server::start(args)),
     });
-    let (address, version) = match &*host {
-        Host::Redis(redis) => (redis.address, Some(redis.version)),
+    let (address, peer) = match &*host {
+        Host::Redis(redis) => (redis.address, Some(redis.peer)),
         Host::Respite(server) => (server.address(), None),
     };
     let mut client = Client::to(address);
-    client.version = version;
+    client.peer = peer;
     client._host = Some(host);
     client
 }
@@ -115,7 +118,7 @@ enum Host {
 /// Exclusive use of the Redis at `REDIS_ADDR`; dropping it restores the settings.
 struct SharedRedis {
     address: SocketAddr,
-    version: Version,
+    peer: Peer,
     /// Opened before the test can set a password, so it can clean up afterwards.
     keeper: Mutex<Client>,
     settings: BTreeMap<String, String>,
@@ -124,6 +127,41 @@ struct SharedRedis {
 }
 
 type Version = (u32, u32);
+
+/// A real server. Valkey calls itself Redis 7.2, from which it was forked, and counts as that.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer {
+    redis: Version,
+    valkey: Option<Version>,
+}
+
+impl Peer {
+    /// From the text of `INFO server`.
+    fn of(info: &str) -> Peer {
+        let version = |field| info.lines().find_map(|line| line.strip_prefix(field));
+        let redis = version("redis_version:").expect("INFO server has no redis_version");
+        Peer { redis: parse_version(redis), valkey: version("valkey_version:").map(parse_version) }
+    }
+
+    /// Whether a step with these words, joined by `+`, is for this server: `8.2` means Redis since 8.2,
+    /// `redis` every Redis, `valkey` every Valkey. Ours takes every step.
+    fn takes(self, words: &str) -> bool {
+        words.split('+').any(|word| match word {
+            "redis" => self.valkey.is_none(),
+            "valkey" => self.valkey.is_some(),
+            version => self.redis >= parse_version(version),
+        })
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        match (self.valkey, self.redis) {
+            (Some((major, minor)), _) => write!(out, "Valkey {major}.{minor}"),
+            (None, (major, minor)) => write!(out, "Redis {major}.{minor}"),
+        }
+    }
+}
 
 impl SharedRedis {
     fn reserve(address: &str) -> SharedRedis {
@@ -135,14 +173,10 @@ impl SharedRedis {
             .unwrap_or_else(|| panic!("REDIS_ADDR is not host:port: {address}"));
         let mut keeper = Client::to(address);
         let info = keeper.reply("INFO server").into_text();
-        let version = info
-            .lines()
-            .find_map(|line| line.strip_prefix("redis_version:"))
-            .map(parse_version)
-            .expect("INFO server has no redis_version");
+        let peer = Peer::of(&info);
         keeper.expect("FLUSHALL", "+OK");
         let settings = keeper.settings();
-        SharedRedis { address, version, keeper: Mutex::new(keeper), settings, _turn: turn }
+        SharedRedis { address, peer, keeper: Mutex::new(keeper), settings, _turn: turn }
     }
 }
 

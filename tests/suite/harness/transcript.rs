@@ -1,7 +1,7 @@
 //! The parser of transcripts and of commands written as in `redis-cli`.
 
 pub(super) struct Step {
-    pub(super) since: Option<String>,
+    pub(super) servers: Option<String>,
     pub(super) sorted: bool,
     pub(super) connection: Option<String>,
     pub(super) command: String,
@@ -15,10 +15,12 @@ pub(super) fn steps(session: &str) -> Vec<Step> {
             continue;
         }
         if let Some((prompt, command)) = split_prompt(line) {
-            let is_version = prompt.starts_with(|c: char| c.is_ascii_digit());
-            let is_name = !prompt.is_empty() && prompt != "sorted" && !is_version;
+            let selects = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+            let selects =
+                prompt.split('+').any(|word| selects(word) || ["redis", "valkey"].contains(&word));
+            let is_name = !prompt.is_empty() && prompt != "sorted" && !selects;
             steps.push(Step {
-                since: is_version.then(|| prompt.to_owned()),
+                servers: selects.then(|| prompt.to_owned()),
                 sorted: prompt == "sorted",
                 connection: is_name.then(|| prompt.to_owned()),
                 command: command.to_owned(),
@@ -42,7 +44,7 @@ pub(super) fn steps(session: &str) -> Vec<Step> {
 /// follows.
 fn split_prompt(line: &str) -> Option<(&str, &str)> {
     let (prompt, command) = line.split_once("> ")?;
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let is_word = |c: char| c.is_ascii_alphanumeric() || ".+".contains(c);
     prompt.chars().all(is_word).then_some((prompt, command))
 }
 

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use respite::commands::Command as Row;
 
 use super::generator::{ALL, Candidate, Words};
+use super::grammar::entry;
 use crate::harness::{Client, Reply, Server, connect, dump, encode, quote, say};
 
 /// By command: what a Redis before this version does differently.
@@ -74,7 +75,8 @@ impl Pair {
         Pair { ours: Server::start(&[]), reference, version, crashed: false }
     }
 
-    /// The rows that the Redis also has.
+    /// The rows that the Redis also has, each with our arguments and with those that the Redis documents:
+    /// so options that ours lacks are tried too.
     pub(super) fn rows(&mut self) -> Vec<&'static Candidate> {
         let (known, lacking): (Vec<_>, Vec<_>) = ALL.iter().partition(|candidate| {
             let info = self.reference.call(&["COMMAND", "INFO", candidate.row.name]).into_items();
@@ -82,10 +84,17 @@ impl Pair {
         });
         if !lacking.is_empty() {
             let names: Vec<&str> = lacking.iter().map(|candidate| candidate.row.name).collect();
-            let ((major, minor), names) = (self.version, names.join(" "));
-            say(&format!("not compared, since Redis {major}.{minor} lacks them: {names}"));
+            let (peer, names) = (self.reference.peer_name(), names.join(" "));
+            say(&format!("not compared, since {peer} lacks them: {names}"));
         }
-        known
+        let documented = known.iter().map(|candidate| -> &'static Candidate {
+            let docs = self.reference.call(&["COMMAND", "DOCS", candidate.row.name]).into_items();
+            let arguments = docs.last().and_then(|docs| entry(docs, "arguments")).cloned();
+            // A few hundred bytes for each row, as long as the test runs.
+            Box::leak(Box::new(candidate.documented(&arguments.unwrap_or(Reply::NullArray))))
+        });
+        let documented: Vec<_> = documented.collect();
+        [known, documented].concat()
     }
 
     /// Whether this Redis should behave as ours.
@@ -101,45 +110,71 @@ impl Pair {
         !NEWER.iter().any(newer)
     }
 
-    /// Empties both servers and opens a connection to each.
-    fn begin(&mut self, setup: Setup) -> [Client; 2] {
+    /// A new connection to each server.
+    pub(super) fn connect(&mut self) -> [Client; 2] {
         if std::mem::take(&mut self.crashed) {
             self.ours.restart();
         }
-        let mut both = [self.ours.client(), self.reference.another()];
+        [self.ours.client(), self.reference.another()]
+    }
+
+    /// Empties both servers. Opens a connection to each for commands, and one for keyspace events.
+    fn begin(&mut self, setup: Setup) -> ([Client; 2], [Client; 2]) {
+        let mut both = self.connect();
         for c in &mut both {
             c.expect("FLUSHALL", "+OK");
             let (entries, bytes) = (setup.packed_entries, setup.sparse_bytes);
             c.expect(&format!("CONFIG SET hash-max-listpack-entries {entries}"), "+OK");
             c.expect(&format!("CONFIG SET hll-sparse-max-bytes {bytes}"), "+OK");
+            c.expect("CONFIG SET notify-keyspace-events KEAmn", "+OK");
+            // An expired key is deleted by a command that meets it, not at a random moment.
+            c.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
             c.reply(&format!("HELLO {}", setup.protocol));
         }
-        both
+        let mut watchers = self.connect();
+        for c in &mut watchers {
+            c.expect("PSUBSCRIBE __key*__:*", r#"["psubscribe", "__key*__:*", :1]"#);
+        }
+        (both, watchers)
     }
 
     /// Sends the commands to both, which are empty at first. Returns the first difference: in a reply, or
     /// in their data after the last command.
     pub(super) fn difference(&mut self, setup: Setup, commands: &[Words]) -> Option<Difference> {
-        let [mut ours, mut reference] = self.begin(setup);
+        let ([mut ours, mut reference], [mut our_events, mut their_events]) = self.begin(setup);
         for (number, batch) in commands.chunks(BATCH).enumerate() {
             let probes: Vec<Option<Words>> = batch.iter().map(probe).collect();
             let with_probes = batch.iter().zip(&probes);
             let with_probes =
                 with_probes.flat_map(|(command, probe)| probe.iter().chain([command]));
-            ours.try_send_raw(in_transactions(batch));
-            reference.send_raw(with_probes.flat_map(|words| encode(words)).collect::<Vec<_>>());
-            let mut our_replies = read_of_transactions(&mut ours, batch).into_iter();
+            let marked = with_marks(batch);
+            ours.try_send_raw(in_transactions(&marked));
+            let sent = with_probes.flat_map(|words| [encode(words), encode(&MARK)].concat());
+            reference.send_raw(sent.collect::<Vec<_>>());
+            let our_replies = read_of_transactions(&mut ours, &marked);
+            let mut our_replies = our_replies.into_iter().step_by(2);
             let mut first = None;
             // All replies are read, so no command still runs when the next attempt connects.
             for (place, command) in batch.iter().enumerate() {
-                let probed = probes[place].is_some().then(|| reference.read_reply());
+                let probed = probes[place].is_some().then(|| {
+                    let reply = reference.read_reply();
+                    reference.read_reply();
+                    events_to_mark(&mut their_events);
+                    reply
+                });
                 let (one, bytes) = our_replies.next().unwrap_or((Reply::Closed, None));
                 let (other, other_bytes) = reference.read_reply_and_bytes();
+                reference.read_reply();
                 self.crashed |= one == Reply::Closed;
                 let is_same = bytes.map_or(one == other, |bytes| bytes == other_bytes)
                     || are_alike(command, &one, &other, probed.as_ref());
-                if !is_same && first.is_none() {
-                    let (ours, theirs) = (one.to_string(), other.to_string());
+                let mut events = [&mut our_events, &mut their_events].map(events_to_mark);
+                if row_of(command).is_some_and(|row| is_unordered(row) || row.name == "scan") {
+                    events.iter_mut().for_each(|events| events.sort());
+                }
+                if !(is_same && events[0] == events[1]) && first.is_none() {
+                    let [ours, theirs] = [(one, &events[0]), (other, &events[1])]
+                        .map(|(reply, events)| format!("{reply}\n    and the events {events:?}"));
                     first = Some(Difference { step: number * BATCH + place, ours, theirs });
                 }
             }
@@ -153,12 +188,31 @@ impl Pair {
     }
 }
 
+/// Sent after each command: the message shows where the command's events end.
+const MARK: [&str; 3] = ["PUBLISH", "__key__:mark", ""];
+
+fn with_marks(batch: &[Words]) -> Vec<Words> {
+    let mark = MARK.map(|word| word.as_bytes().to_vec());
+    batch.iter().flat_map(|command| [command.clone(), mark.to_vec()]).collect()
+}
+
+/// The keyspace events up to the next mark, as `channel message`.
+fn events_to_mark(watcher: &mut Client) -> Vec<String> {
+    let next = || match watcher.read_reply() {
+        Reply::Array(parts) if parts[2] != Reply::Bulk(MARK[1].into()) => {
+            Some(format!("{} {}", parts[2], parts[3]))
+        }
+        _ => None,
+    };
+    std::iter::from_fn(next).collect()
+}
+
 /// Whether ours runs the command in a transaction, together with its neighbours for which this is true too.
 /// There each must do what it does alone. (It depends only on the command, so a shortened list has the same
 /// transactions.)
 fn is_queued(command: &Words) -> bool {
     let letters = command.iter().flatten().fold(0u32, |sum, &byte| sum + u32::from(byte));
-    letters % 3 > 0 && row_of(command).is_some()
+    (letters % 3 > 0 && row_of(command).is_some()) || command[0] == MARK[0].as_bytes()
 }
 
 /// The commands in runs: those of one transaction, or a single command outside of any.

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use respite::commands::{self, Command as Row, Handler, subcommand_name};
 
 use super::grammar::{self, Part, WordSource};
-use crate::harness::split_command;
+use crate::harness::{Reply, split_command};
 use crate::rng::Rng;
 
 /// A command with its arguments.
@@ -25,6 +25,14 @@ pub(super) struct Candidate {
     pub(super) group: &'static str,
     pub(super) row: &'static Row,
     parts: Vec<Part>,
+}
+
+impl Candidate {
+    /// The same row with the arguments that another server documents: see [`grammar::documented`].
+    pub(super) fn documented(&self, arguments: &Reply) -> Candidate {
+        let parts = grammar::parse(&grammar::documented(arguments));
+        Candidate { group: self.group, row: self.row, parts }
+    }
 }
 
 /// Connection commands that take part. The replies of the others depend on the connection.

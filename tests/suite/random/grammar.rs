@@ -6,6 +6,8 @@
 use std::iter::Peekable;
 use std::str::SplitWhitespace;
 
+use crate::harness::Reply;
+
 /// A part of a syntax.
 #[derive(Debug, PartialEq)]
 pub(super) enum Part {
@@ -41,6 +43,40 @@ pub(super) fn parse(syntax: &str) -> Vec<Part> {
     let parts = sequence(&mut words);
     assert!(words.next().is_none(), "this syntax could not be parsed: {syntax}");
     parts
+}
+
+/// The syntax that the `arguments` of `COMMAND DOCS` describe, written as in the table.
+pub(super) fn documented(arguments: &Reply) -> String {
+    let Reply::Array(arguments) = arguments else { return String::new() };
+    arguments.iter().map(documented_argument).collect::<Vec<_>>().join(" ")
+}
+
+fn documented_argument(argument: &Reply) -> String {
+    let text = |key| entry(argument, key).cloned().map(Reply::into_text).unwrap_or_default();
+    let inner = entry(argument, "arguments").cloned().map(Reply::into_items).unwrap_or_default();
+    let inner: Vec<String> = inner.iter().map(documented_argument).collect();
+    let value = match text("type").as_str() {
+        "pure-token" => String::new(),
+        "oneof" => format!("<{}>", inner.join(" | ")),
+        "block" => inner.join(" "),
+        _ => text("name").to_lowercase(),
+    };
+    let token = text("token").replace('"', "");
+    let flags = entry(argument, "flags").map(Reply::to_string).unwrap_or_default();
+    let mut whole = format!("{token} {value}");
+    if flags.contains("multiple_token") {
+        whole = format!("{whole} [{whole} ...]");
+    } else if flags.contains("multiple") {
+        whole = format!("{whole} [{value} ...]");
+    }
+    if flags.contains("optional") { format!("[{whole}]") } else { whole }
+}
+
+/// An entry of a map as RESP2 writes it: keys and values in turn.
+pub(super) fn entry<'a>(map: &'a Reply, key: &str) -> Option<&'a Reply> {
+    let Reply::Array(items) = map else { return None };
+    let mut pairs = items.chunks_exact(2);
+    pairs.find(|pair| pair[0] == Reply::Bulk(key.into())).map(|pair| &pair[1])
 }
 
 type Words<'a> = Peekable<SplitWhitespace<'a>>;
