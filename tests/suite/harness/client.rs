@@ -14,7 +14,7 @@ pub(crate) struct Client {
     reader: BufReader<TcpStream>,
     address: SocketAddr,
     /// The real server at the other end; `None` for Respite, which follows the newest.
-    pub(super) peer: Option<Peer>,
+    pub(crate) peer: Option<Peer>,
     pub(super) _host: Option<Arc<Host>>,
 }
 
@@ -65,11 +65,6 @@ impl Client {
             }
             _ => true,
         }
-    }
-
-    /// The name and version of the real server at the other end.
-    pub(crate) fn peer_name(&self) -> String {
-        self.peer.map_or("Respite".to_owned(), |peer| peer.to_string())
     }
 
     // -- Bytes --

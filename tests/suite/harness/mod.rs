@@ -143,6 +143,14 @@ impl Peer {
         Peer { redis: parse_version(redis), valkey: version("valkey_version:").map(parse_version) }
     }
 
+    pub(crate) fn is_valkey(self) -> bool {
+        self.valkey.is_some()
+    }
+
+    pub(crate) fn is_before_8_2(self) -> bool {
+        !self.is_valkey() && self.redis < (8, 2)
+    }
+
     /// Whether a step with these words, joined by `+`, is for this server: `8.2` means Redis since 8.2,
     /// `redis` every Redis, `valkey` every Valkey. Ours takes every step.
     fn takes(self, words: &str) -> bool {

@@ -17,6 +17,7 @@ use respite::commands::Command as Row;
 
 use super::generator::{ALL, Candidate, Words};
 use super::grammar::entry;
+use super::on_purpose::{differs_on_purpose, is_same_text};
 use crate::harness::{Client, Reply, Server, connect, dump, encode, quote, say};
 
 /// By command: what a Redis before this version does differently.
@@ -72,7 +73,12 @@ impl Pair {
     pub(super) fn start() -> Pair {
         let reference = connect();
         let version = reference.redis_version();
-        Pair { ours: Server::start(&[]), reference, version, crashed: false }
+        Pair {
+            ours: Server::start(&["--enable-debug-command", "yes"]),
+            reference,
+            version,
+            crashed: false,
+        }
     }
 
     /// The rows that the Redis also has, each with our arguments and with those that the Redis documents:
@@ -84,7 +90,7 @@ impl Pair {
         });
         if !lacking.is_empty() {
             let names: Vec<&str> = lacking.iter().map(|candidate| candidate.row.name).collect();
-            let (peer, names) = (self.reference.peer_name(), names.join(" "));
+            let (peer, names) = (self.reference.peer.expect("a real server"), names.join(" "));
             say(&format!("not compared, since {peer} lacks them: {names}"));
         }
         let documented = known.iter().map(|candidate| -> &'static Candidate {
@@ -95,6 +101,15 @@ impl Pair {
         });
         let documented: Vec<_> = documented.collect();
         [known, documented].concat()
+    }
+
+    fn differs_on_purpose(&self, command: &Words, one: &Reply, other: &Reply) -> bool {
+        let Some((peer, row)) = self.reference.peer.zip(row_of(command)) else { return false };
+        differs_on_purpose(peer, row.name, command, one, other)
+    }
+
+    pub(super) fn is_same_text(&self, ours: &str, theirs: &str) -> bool {
+        self.reference.peer.map_or(ours == theirs, |peer| is_same_text(peer, ours, theirs))
     }
 
     /// Whether this Redis should behave as ours.
@@ -167,7 +182,8 @@ impl Pair {
                 reference.read_reply();
                 self.crashed |= one == Reply::Closed;
                 let is_same = bytes.map_or(one == other, |bytes| bytes == other_bytes)
-                    || are_alike(command, &one, &other, probed.as_ref());
+                    || are_alike(command, &one, &other, probed.as_ref())
+                    || self.differs_on_purpose(command, &one, &other);
                 let mut events = [&mut our_events, &mut their_events].map(events_to_mark);
                 if row_of(command).is_some_and(|row| is_unordered(row) || row.name == "scan") {
                     events.iter_mut().for_each(|events| events.sort());

@@ -2,7 +2,7 @@
 //! leave the same data before and after a `kill -9`.
 //!
 //! [`grammar`] parses the syntax of the command table's rows, [`generator`] generates commands from it,
-//! [`compare`] decides which differences between two servers count, and [`shrink`] shortens a list of
+//! [`sessions`] has sessions of several connections, [`compare`] decides which differences between two servers count, and [`shrink`] shortens a list of
 //! commands to those that show a difference.
 //!
 //! An episode is [`EPISODE`] commands from one seed, on empty servers. A failure names its seed, and
@@ -12,6 +12,8 @@
 mod compare;
 mod generator;
 mod grammar;
+mod on_purpose;
+mod sessions;
 mod shrink;
 
 use std::collections::BTreeMap;
@@ -74,6 +76,36 @@ fn random_commands_get_the_same_replies_as_from_a_redis() {
             "RANDOM_SEED={seed}, {setup:?}: the servers differ after these commands\n\n{commands}\n\n\
              ours:    {}\ntheirs:  {}\n",
             last.ours, last.theirs
+        ));
+        if found.len() as u64 >= setting("RANDOM_FAILURES").unwrap_or(1) {
+            break;
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn random_sessions_of_three_connections_receive_what_they_receive_from_a_redis() {
+    if std::env::var_os("REDIS_ADDR").is_none() {
+        return;
+    }
+    let mut pair = Pair::start();
+    let mut found = Vec::new();
+    for seed in seeds(300_000) {
+        let steps = sessions::steps(seed, EPISODE / 20);
+        let Some(first) = sessions::difference(&mut pair, &steps) else { continue };
+        let shortest = shrink(&steps, first.step, |list| {
+            sessions::difference(&mut pair, list).map(|difference| difference.step)
+        });
+        let last = sessions::difference(&mut pair, &shortest).unwrap_or(first);
+        let lines: Vec<String> =
+            shortest.iter().map(|(connection, line)| format!("{connection}> {line}")).collect();
+        found.push(format!(
+            "RANDOM_SEED={seed}: the connections receive different things after these steps\n\n{}\n\n\
+             ours:    {}\ntheirs:  {}\n",
+            lines.join("\n"),
+            last.ours,
+            last.theirs
         ));
         if found.len() as u64 >= setting("RANDOM_FAILURES").unwrap_or(1) {
             break;
