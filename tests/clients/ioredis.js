@@ -128,6 +128,13 @@ check('a pipeline of 10,000 commands', async (db) => {
   assert.equal(await db.dbsize(), 5000);
 });
 
+check('a pipeline larger than all buffers', async (db) => {
+  const value = 'x'.repeat(10500);
+  const pipeline = db.pipeline();
+  for (let i = 0; i < 1200; i++) pipeline.echo(value);
+  assert.ok((await pipeline.exec()).every(([error, reply]) => error === null && reply === value));
+});
+
 check('a transaction runs completely or not at all', async (db) => {
   const results = await db.multi().set('a', 1).incr('a').hset('h', 'f', 'v').get('a').exec();
   assert.deepEqual(results, [[null, 'OK'], [null, 2], [null, 1], [null, '2']]);

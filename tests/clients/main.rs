@@ -54,8 +54,10 @@ struct Client {
 
 #[rustfmt::skip]
 const CLIENTS: &[Client] = &[
-    Client { name: "redis-py (RESP2)", install: redis_py, run: |servers| python(servers, "2") },
-    Client { name: "redis-py (RESP3)", install: redis_py, run: |servers| python(servers, "3") },
+    Client { name: "redis-py (RESP2)", install: || python_package("redis"), run: |servers| python(servers, "2", "redis") },
+    Client { name: "redis-py (RESP3)", install: || python_package("redis"), run: |servers| python(servers, "3", "redis") },
+    Client { name: "valkey-py (RESP2)", install: || python_package("valkey"), run: |servers| python(servers, "2", "valkey") },
+    Client { name: "valkey-py (RESP3)", install: || python_package("valkey"), run: |servers| python(servers, "3", "valkey") },
     Client { name: "node-redis", install: || node_package("redis"), run: |servers| node(servers, "node_redis.js") },
     Client { name: "ioredis", install: || node_package("ioredis"), run: |servers| node(servers, "ioredis.js") },
     Client { name: "redis crate", install: redis_crate::version, run: |servers| all(redis_crate::CHECKS, servers) },
@@ -111,7 +113,7 @@ fn all(checks: &[Check], servers: &Servers) -> Result<(), String> {
 
 // ---- Python ------------------------------------------------------------------------------------------
 
-fn redis_py() -> Result<String, String> {
+fn python_package(name: &str) -> Result<String, String> {
     let target = directory().join("python");
     install(&target, "requirements.txt", |list| {
         let mut command = python3();
@@ -120,12 +122,13 @@ fn redis_py() -> Result<String, String> {
         command.arg("--requirement").arg(list);
         command
     })?;
-    output_of(python3().args(["-c", "import redis; print(redis.__version__)"]), b"", LIMIT)
+    let script = format!("import {name}; print({name}.__version__)");
+    output_of(python3().args(["-c", &script]), b"", LIMIT)
 }
 
-fn python(servers: &Servers, protocol: &str) -> Result<(), String> {
+fn python(servers: &Servers, protocol: &str, library: &str) -> Result<(), String> {
     let mut command = python3();
-    command.arg(source("redis_py.py")).args(ports(servers)).arg(protocol);
+    command.arg(source("redis_py.py")).args(ports(servers)).args([protocol, library]);
     output_of(&mut command, b"", LIMIT).map(|_| ())
 }
 

@@ -154,6 +154,12 @@ check('a pipeline of 10,000 commands', async (db) => {
   assert.equal(await db.dbSize(), 5000);
 });
 
+check('a pipeline larger than all buffers', async (db) => {
+  const value = 'x'.repeat(10500);
+  const replies = await Promise.all(Array.from({length: 1200}, () => db.echo(value)));
+  assert.ok(replies.every((reply) => reply === value));
+});
+
 check('a transaction runs completely or not at all', async (db) => {
   const replies = await db.multi().set('a', '1').incr('a').hSet('h', 'f', 'v').get('a').exec();
   assert.deepEqual(replies, ['OK', 2, 1, '2']);

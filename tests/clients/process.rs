@@ -130,6 +130,7 @@ impl Server {
         let mut command = Command::new(program);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]).args(args);
         command.arg("--dir").arg(&directory).current_dir(&directory);
+        command.arg("--unixsocket").arg(directory.join("socket"));
         let process = Running::start(&mut command).expect("a server");
         let password = args.iter().position(|&arg| arg == "--requirepass");
         let password = password.map(|at| args[at + 1].to_owned());

@@ -16,6 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("keys expire", expiry),
     ("errors are distinguished by their first word", errors),
     ("a pipeline of 10,000 commands", pipeline),
+    ("a pipeline larger than all buffers is written before the first reply is read", large_pipeline),
     ("a transaction runs completely or not at all", transaction),
     ("messages reach their subscribers", messages),
     ("scans return every key and field", scans),
@@ -115,6 +116,16 @@ fn pipeline(servers: &Servers) {
     }
     let values: Vec<i64> = deep.query(&mut db).unwrap();
     assert!(values.into_iter().eq(0..5000));
+}
+
+fn large_pipeline(servers: &Servers) {
+    let value = "x".repeat(10_500);
+    let mut pipeline = redis::pipe();
+    for _ in 0..1200 {
+        pipeline.cmd("ECHO").arg(&value);
+    }
+    let values: Vec<String> = pipeline.query(&mut servers.open.connect("")).unwrap();
+    assert!(values == vec![value; 1200]);
 }
 
 fn transaction(servers: &Servers) {

@@ -1,22 +1,24 @@
-"""What a Python program expects of the server, through redis-py.
+"""What a Python program expects of the server, through redis-py or valkey-py, its sibling with the same names.
 
-    redis_py.py PORT LOCKED_PORT PROTOCOL
+    redis_py.py PORT LOCKED_PORT PROTOCOL LIBRARY
 
-The server at LOCKED_PORT wants the password `secret`; PROTOCOL is 2 or 3. Every check is a function whose
+The server at LOCKED_PORT wants the password `secret`; PROTOCOL is 2 or 3, LIBRARY is redis or valkey. Every check is a function whose
 name says what holds. Each begins on an empty server, a failed one does not keep the others from running,
 and the exit status tells whether all held. The same file must pass against a real Redis.
 """
 
+import importlib
 import sys
 import time
 import traceback
 
-import redis
-from redis.backoff import NoBackoff
-from redis.cache import CacheConfig
-from redis.retry import Retry
-
 PORT, LOCKED_PORT, PROTOCOL = map(int, sys.argv[1:4])
+LIBRARY = sys.argv[4]
+redis = importlib.import_module(LIBRARY)
+NoBackoff = importlib.import_module(LIBRARY + ".backoff").NoBackoff
+Retry = importlib.import_module(LIBRARY + ".retry").Retry
+# valkey-py has no public cache.
+CacheConfig = importlib.import_module("redis.cache").CacheConfig if LIBRARY == "redis" else None
 CHECKS = []
 BINARY = bytes(range(256)) + b"\r\n$-1\r\n"
 
@@ -61,7 +63,7 @@ def the_handshake_introduces_the_library(db):
     assert mine[0]["cmd"] == "client|setname", mine
     # Redis stores the library's name since 7.2.
     if "lib-name" in me:
-        assert me["lib-name"] == "redis-py" and me["lib-ver"] == redis.__version__, me
+        assert me["lib-name"] == LIBRARY + "-py" and me["lib-ver"] == redis.__version__, me
     hello = db.execute_command("HELLO", PROTOCOL)
     pairs = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2]))
     assert pairs[b"proto"] == PROTOCOL and pairs[b"server"] == b"redis", pairs
@@ -178,6 +180,23 @@ def a_pipeline_of_10000_commands(db):
         replies = pipe.set("s", "x").incr("s").get("s").execute(raise_on_error=False)
     assert replies[0] is True and replies[2] == b"x", replies
     assert isinstance(replies[1], redis.ResponseError), replies
+
+
+@check
+def a_pipeline_larger_than_all_buffers_is_written_before_the_first_reply_is_read(db):
+    path = db.config_get("unixsocket")["unixsocket"]
+    for client in (db, redis.Redis(unix_socket_path=path, protocol=PROTOCOL)):
+        value = b"x" * 10_500
+        with client.pipeline(transaction=False) as pipe:
+            for _ in range(100):
+                pipe.getset("k", value)
+                pipe.get("k")
+            assert pipe.execute()[1:] == [value] * 199
+        with client.pipeline(transaction=False) as pipe:
+            for _ in range(1200):
+                pipe.echo(value)
+            assert pipe.execute() == [value] * 1200
+        client.delete("k")
 
 
 @check
@@ -302,7 +321,7 @@ def a_password_is_required(db):
 @check
 def clients_may_cache(db):
     version = db.info("server")["redis_version"].split(".")
-    if PROTOCOL == 2 or tuple(map(int, version[:2])) < (7, 4):
+    if CacheConfig is None or PROTOCOL == 2 or tuple(map(int, version[:2])) < (7, 4):
         return  # redis-py caches only with RESP3 and a server of 7.4 or newer
     db.set("k", "old")
     caching = connect(cache_config=CacheConfig())
