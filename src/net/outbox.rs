@@ -64,8 +64,9 @@ pub struct Outbox {
     unfinished: Mutex<Vec<u8>>,
 }
 
-/// What a client listens to. The registries in [`crate::watchers`] own these facts and alone write them, each
-/// while it is locked. The client's thread reads them before and after each command, without a lock.
+/// What a client listens to. The registries in [`crate::watchers`] own these facts, but for `redirected`, and
+/// alone write them, each while it is locked. The client's thread reads them before and after each command,
+/// without a lock.
 #[derive(Default)]
 pub struct Listening {
     /// The number of its subscriptions.
@@ -74,6 +75,8 @@ pub struct Listening {
     pub monitors: AtomicBool,
     /// It tracks keys (`CLIENT TRACKING`).
     pub tracks: AtomicBool,
+    /// Another client has redirected its invalidations here. Set by [`Outbox::claim_redirected`].
+    redirected: AtomicBool,
     /// Whether a key that it reads is tracked: without `CLIENT CACHING` before the command, and with it.
     pub tracks_reads: [AtomicBool; 2],
 }
@@ -81,7 +84,8 @@ pub struct Listening {
 impl Listening {
     /// Whether it listens to anything.
     pub fn any(&self) -> bool {
-        self.subscribes() || self.monitors() || self.tracks.load(Relaxed)
+        let is_target = self.redirected.load(Relaxed);
+        self.subscribes() || self.monitors() || self.tracks.load(Relaxed) || is_target
     }
 
     pub fn subscribes(&self) -> bool {
@@ -113,8 +117,6 @@ struct Queue {
     over_since: Option<Instant>,
     /// Whether the writer waits for work, and so must be woken.
     idle: bool,
-    /// Another client redirects its messages here, so the writer stays even if this client does not listen.
-    redirected: bool,
     /// The connection ends when everything is written, and accepts no more messages.
     closing: bool,
 }
@@ -400,11 +402,11 @@ impl Outbox {
 
     /// Like [`Outbox::claim_writer`], for the target of a redirection, which need not listen itself.
     pub fn claim_redirected(&self) -> bool {
-        let mut queue = self.lock();
+        let queue = self.lock();
         if queue.closing {
             return false; // a thread waits for the writer to end
         }
-        queue.redirected = true;
+        self.listening.redirected.store(true, SeqCst);
         drop(queue);
         self.claim_writer()
     }
@@ -443,7 +445,7 @@ impl Outbox {
             if std::mem::take(&mut queue.unfinished) || !queue.pieces.is_empty() {
                 return Some(std::mem::take(&mut queue.pieces));
             }
-            if queue.closing || !(self.listening.any() || queue.redirected) {
+            if queue.closing || !self.listening.any() {
                 self.set_patience(Some(TAKING_TIME));
                 self.has_writer.store(false, SeqCst);
                 self.changed.notify_all();

@@ -16,7 +16,10 @@ pub(crate) const CHECKS: &[Check] = &[
     ("keys expire", expiry),
     ("errors are distinguished by their first word", errors),
     ("a pipeline of 10,000 commands", pipeline),
-    ("a pipeline larger than all buffers is written before the first reply is read", large_pipeline),
+    (
+        "a pipeline larger than all buffers is written before the first reply is read",
+        large_pipeline,
+    ),
     ("a transaction runs completely or not at all", transaction),
     ("messages reach their subscribers", messages),
     ("scans return every key and field", scans),

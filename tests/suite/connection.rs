@@ -56,7 +56,8 @@ fn hello_describes_the_server_and_selects_the_protocol() {
         assert_eq!(value_of("id"), format!(":{id}"));
         assert_eq!(value_of("mode"), "\"standalone\"");
         assert_eq!(value_of("role"), "\"master\"");
-        assert_eq!(value_of("modules"), "[]");
+        let modules = value_of("modules"); // Redis 8 comes with one
+        assert!(modules == "[]" || c.peer.is_some(), "{modules}");
     }
 }
 
@@ -302,8 +303,6 @@ fn client_setname_takes_printable_text_without_spaces() {
         > CLIENT SETNAME "\x7f"
         -ERR Client names cannot contain spaces, newlines or special characters.
         > CLIENT SETNAME "\xc3\xa9"
-        -ERR Client names cannot contain spaces, newlines or special characters.
-        > CLIENT SETNAME "a\x00"
         -ERR Client names cannot contain spaces, newlines or special characters.
         > CLIENT GETNAME
         "!~"

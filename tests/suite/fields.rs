@@ -69,8 +69,8 @@ fn each_field_has_its_own_expiry_time() {
             [:-1, :-2]
             > TTL h
             :-1
-            > HGETALL h
-            ["a", "1", "b", "2", "c", "3", "d", "4", "e", "5"]
+            sorted> HGETALL h
+            ["1", "2", "3", "4", "5", "a", "b", "c", "d", "e"]
             "#,
         );
         let left = c.reply("HPTTL h FIELDS 1 c").to_string();
@@ -690,8 +690,8 @@ fn hsetex_sets_values_and_expiry_times_if_all_fields_meet_the_condition() {
             :1
             > HPEXPIRETIME h FIELDS 4 a b c d
             [:33177117420000, :-1, :33177117420123, :-1]
-            > HGETALL h
-            ["a", "6", "b", "8", "c", "5", "d", "7"]
+            sorted> HGETALL h
+            ["5", "6", "7", "8", "a", "b", "c", "d"]
             > HSETEX h EX 0 FIELDS 2 a 9 new 9
             :1
             > HSETEX new PXAT 1 FIELDS 1 a 9

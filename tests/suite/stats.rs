@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::harness::{
-    Client, Reply, Server, TempDir, connect, eventually, skipped_on_redis, transcript, unix_now_ms,
+    Client, Reply, Server, TempDir, connect, eventually, skipped_on_redis, unix_now_ms,
 };
 
 /// The fields of a section of INFO, by name.
@@ -850,10 +850,12 @@ fn acl_genpass_returns_random_hexadecimal_digits() {
 
 #[test]
 fn role_and_wait_describe_a_master_without_replicas() {
-    transcript(
+    let mut c = connect();
+    // The offset grows once a replica was there.
+    let role = c.reply("ROLE").to_string();
+    assert!(role.starts_with("[\"master\", :") && role.ends_with(", []]"), "{role}");
+    c.transcript(
         r#"
-        > ROLE
-        ["master", :0, []]
         > WAIT 0 0
         :0
         > WAIT 1 10

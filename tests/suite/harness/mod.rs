@@ -197,6 +197,8 @@ impl Drop for SharedRedis {
             }
         }
         keeper.call(&["FLUSHALL"]);
+        keeper.call(&["DEBUG", "SET-ACTIVE-EXPIRE", "1"]);
+        keeper.call(&["DEBUG", "PAUSE-CRON", "0"]);
     }
 }
 

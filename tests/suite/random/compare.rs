@@ -18,14 +18,37 @@ use respite::commands::Command as Row;
 use super::generator::{ALL, Candidate, Words};
 use super::grammar::entry;
 use super::on_purpose::{differs_on_purpose, is_same_text};
-use crate::harness::{Client, Reply, Server, connect, dump, encode, quote, say};
+use crate::harness::{Client, Peer, Reply, Server, connect, dump, encode, quote, say};
 
 /// By command: what a Redis before this version does differently.
 const NEWER: &[(&str, (u32, u32), Sign)] = &[
     // Valkey 8.1: a start without an end.
     ("bitcount", NO_REDIS, Sign::Words(3)),
     ("bitop", (8, 2), Sign::OneOf(&["DIFF", "DIFF1", "ANDOR", "ONE"])),
+    ("hexpire", (8, 4), Sign::Repeated(&["NX", "XX", "GT", "LT"])),
+    ("hexpireat", (8, 4), Sign::Repeated(&["NX", "XX", "GT", "LT"])),
+    ("hpexpire", (8, 4), Sign::Repeated(&["NX", "XX", "GT", "LT"])),
+    ("hpexpireat", (8, 4), Sign::Repeated(&["NX", "XX", "GT", "LT"])),
+    ("hexpire", (8, 4), Sign::Is(ends_in_condition)),
+    ("hexpire", (8, 0), Sign::Is(is_odd_to_valkey)),
+    ("hexpireat", (8, 4), Sign::Is(ends_in_condition)),
+    ("hexpireat", (8, 0), Sign::Is(is_odd_to_valkey)),
+    ("hpexpire", (8, 4), Sign::Is(ends_in_condition)),
+    ("hpexpire", (8, 0), Sign::Is(is_odd_to_valkey)),
+    ("hpexpireat", (8, 4), Sign::Is(ends_in_condition)),
+    ("hpexpireat", (8, 0), Sign::Is(is_odd_to_valkey)),
+    ("hgetex", (8, 0), Sign::Is(is_odd_to_valkey)),
+    ("hsetex", (8, 0), Sign::Is(is_odd_to_valkey)),
     ("hscan", (7, 4), Sign::OneOf(&["NOVALUES"])),
+    // Valkey accepts several expiry times, and the last one counts.
+    ("hgetex", (8, 0), Sign::Repeated(&["EX", "PX", "EXAT", "PXAT", "PERSIST"])),
+    ("hsetex", (8, 0), Sign::Repeated(&["EX", "PX", "EXAT", "PXAT", "KEEPTTL"])),
+    ("hsetex", (8, 0), Sign::Repeated(&["FXX", "FNX"])),
+    // An expired key is stored, or not even that, and counted by DBSIZE until it is removed: tests say when.
+    ("set", NO_REDIS, Sign::PastTime),
+    ("msetex", NO_REDIS, Sign::PastTime),
+    // Valkey's.
+    ("hsetex", NO_REDIS, Sign::OneOf(&["NX", "XX"])),
     ("scan", (7, 4), Sign::OneOf(&["NOVALUES"])),
     ("set", (8, 4), Sign::OneOf(&["IFEQ", "IFNE", "IFDEQ", "IFDNE"])),
 ];
@@ -39,6 +62,25 @@ enum Sign {
     OneOf(&'static [&'static str]),
     /// It has this many words.
     Words(usize),
+    /// This is true of it.
+    Is(fn(&Words) -> bool),
+    /// It has an expiry time in the past.
+    PastTime,
+    /// It has several of these words.
+    Repeated(&'static [&'static str]),
+}
+
+/// Redis 8.4 takes a condition behind the fields, too.
+fn ends_in_condition(command: &Words) -> bool {
+    let last = command.last().map(Vec::as_slice).unwrap_or_default();
+    ["NX", "XX", "GT", "LT"].iter().any(|name| last.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// Valkey takes a key for the word FIELDS, and expiry times that are out of range to others.
+fn is_odd_to_valkey(command: &Words) -> bool {
+    let is_huge = |word: &Vec<u8>| word.len() > 14 && word.iter().all(u8::is_ascii_digit);
+    let is_word = |key: &Vec<u8>| key.eq_ignore_ascii_case(b"FIELDS");
+    command.get(1).is_some_and(is_word) || command.iter().any(is_huge)
 }
 
 /// The number of commands that are sent before replies are read.
@@ -103,9 +145,19 @@ impl Pair {
         [known, documented].concat()
     }
 
-    fn differs_on_purpose(&self, command: &Words, one: &Reply, other: &Reply) -> bool {
+    fn differs_on_purpose(
+        &self,
+        command: &Words,
+        one: &Reply,
+        other: &Reply,
+        is_alike: bool,
+    ) -> bool {
         let Some((peer, row)) = self.reference.peer.zip(row_of(command)) else { return false };
-        differs_on_purpose(peer, row.name, command, one, other)
+        differs_on_purpose(peer, row.name, command, [one, other], is_alike)
+    }
+
+    pub(super) fn is_valkey(&self) -> bool {
+        self.reference.peer.is_some_and(Peer::is_valkey)
     }
 
     pub(super) fn is_same_text(&self, ours: &str, theirs: &str) -> bool {
@@ -119,6 +171,18 @@ impl Pair {
             let shows = match sign {
                 Sign::OneOf(tokens) => tokens.iter().any(|token| has_token(command, token)),
                 Sign::Words(count) => command.len() == *count,
+                Sign::Is(shows) => shows(command),
+                Sign::PastTime => command.windows(2).any(|pair| {
+                    let names = ["EXAT", "PXAT"].map(str::as_bytes);
+                    let is_time = names.iter().any(|name| pair[0].eq_ignore_ascii_case(name));
+                    is_time && pair[1].len() < 10
+                }),
+                Sign::Repeated(names) => {
+                    let is_one = |word: &&Vec<u8>| {
+                        names.iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
+                    };
+                    command.iter().filter(is_one).count() > 1
+                }
             };
             *name == row.name && self.version < *since && shows
         };
@@ -181,14 +245,15 @@ impl Pair {
                 let (other, other_bytes) = reference.read_reply_and_bytes();
                 reference.read_reply();
                 self.crashed |= one == Reply::Closed;
-                let is_same = bytes.map_or(one == other, |bytes| bytes == other_bytes)
-                    || are_alike(command, &one, &other, probed.as_ref())
-                    || self.differs_on_purpose(command, &one, &other);
+                let is_alike = bytes.map_or(one == other, |bytes| bytes == other_bytes)
+                    || are_alike(command, &one, &other, probed.as_ref());
                 let mut events = [&mut our_events, &mut their_events].map(events_to_mark);
                 if row_of(command).is_some_and(|row| is_unordered(row) || row.name == "scan") {
                     events.iter_mut().for_each(|events| events.sort());
                 }
-                if !(is_same && events[0] == events[1]) && first.is_none() {
+                let is_same = is_alike && events[0] == events[1];
+                let on_purpose = || self.differs_on_purpose(command, &one, &other, is_alike);
+                if first.is_none() && !is_same && !on_purpose() {
                     let [ours, theirs] = [(one, &events[0]), (other, &events[1])]
                         .map(|(reply, events)| format!("{reply}\n    and the events {events:?}"));
                     first = Some(Difference { step: number * BATCH + place, ours, theirs });
@@ -220,7 +285,20 @@ fn events_to_mark(watcher: &mut Client) -> Vec<String> {
         }
         _ => None,
     };
-    std::iter::from_fn(next).collect()
+    let events: Vec<String> = std::iter::from_fn(next).collect();
+    // A Redis removes what has expired when a command meets it, ours when a write meets it or the sweeper
+    // comes. So the events of that come with another command. The tests of the store and of events say when.
+    let mut rest = events.iter().peekable();
+    let mut kept = Vec::new();
+    while let Some(event) = rest.next() {
+        if event.contains("hexpired") {
+            let is_end = |next: &&String| next.contains("\"del\"") || next.contains(":del\"");
+            while rest.next_if(is_end).is_some() {}
+        } else if !event.contains("expired") {
+            kept.push(event.clone());
+        }
+    }
+    kept
 }
 
 /// Whether ours runs the command in a transaction, together with its neighbours for which this is true too.
@@ -276,14 +354,16 @@ pub(super) fn read_of_transactions(
 
 /// The first key on which the two differ, as each of them holds it.
 fn state_difference(ours: &Dump, theirs: &Dump) -> Option<(String, String)> {
-    // A value in a dump ends in the expiry time.
-    let parts = |dump: &Dump, place: &(usize, String)| -> Option<(String, i64)> {
-        let (value, expiry) = dump.get(place)?.rsplit_once(" :")?;
-        Some((value.to_owned(), expiry.parse().ok()?))
+    // A value in a dump ends in expiry times: of the key, and of fields.
+    let is_same_word = |(one, other): (&str, &str)| {
+        let number = |word: &str| -> Option<i64> { word.strip_prefix(':')?.parse().ok() };
+        let times = number(one).zip(number(other));
+        one == other || times.is_some_and(|(one, other)| is_near(one, other, 2000))
     };
-    let differs = |place: &&(usize, String)| match (parts(ours, place), parts(theirs, place)) {
-        (Some((one, expiry)), Some((other, their_expiry))) => {
-            one != other || !is_near(expiry, their_expiry, 2000)
+    let differs = |place: &&(usize, String)| match (ours.get(place), theirs.get(place)) {
+        (Some(one), Some(other)) => {
+            one.matches(' ').count() != other.matches(' ').count()
+                || !one.split(' ').zip(other.split(' ')).all(is_same_word)
         }
         _ => true,
     };

@@ -2,8 +2,8 @@
 //! leave the same data before and after a `kill -9`.
 //!
 //! [`grammar`] parses the syntax of the command table's rows, [`generator`] generates commands from it,
-//! [`sessions`] has sessions of several connections, [`compare`] decides which differences between two servers count, and [`shrink`] shortens a list of
-//! commands to those that show a difference.
+//! [`sessions`] has sessions of several connections, [`compare`] decides which differences between two
+//! servers count, and [`shrink`] shortens a list of commands to those that show a difference.
 //!
 //! An episode is [`EPISODE`] commands from one seed, on empty servers. A failure names its seed, and
 //! `RANDOM_SEED=seed RANDOM_COMMANDS=1` repeats that episode alone. `RANDOM_FAILURES=20` goes on after a

@@ -17,10 +17,14 @@ struct OnPurpose {
 }
 
 enum What {
-    /// The texts of two errors.
+    /// The texts of two errors, and their events.
     ErrorText,
-    /// The whole reply, if at least one is an error.
+    /// The whole reply and its events, if at least one is an error.
     Error,
+    /// The events alone.
+    Events,
+    /// The reply, whatever it is.
+    Any,
     /// The reply to commands that contain this word.
     With(&'static str),
 }
@@ -33,16 +37,68 @@ const HASH_FIELDS: &[&str] = &[
 
 const LIST: &[OnPurpose] = &[
     OnPurpose {
-        server: Peer::is_valkey,
+        server: |_| true,
         commands: HASH_FIELDS,
         what: What::ErrorText,
-        reason: "Valkey words the errors of expiring fields differently from Redis.",
+        reason: "Valkey words the errors of expiring fields differently; ours has the texts of Redis 8.4.",
+    },
+    OnPurpose {
+        server: Peer::is_valkey,
+        commands: HASH_FIELDS,
+        what: What::Error,
+        reason: "Valkey looks a field up before it checks that the expiry time is in range.",
+    },
+    OnPurpose {
+        server: Peer::is_valkey,
+        commands: HASH_FIELDS,
+        what: What::Events,
+        reason: "Valkey calls what a past expiry time removes hexpired, and HGETEX can miss a key.",
+    },
+    OnPurpose {
+        server: Peer::is_valkey,
+        commands: &["expire", "pexpire", "expireat", "pexpireat", "getex"],
+        what: What::Events,
+        reason: "Valkey calls what a past expiry time removes expired, Redis del.",
+    },
+    OnPurpose {
+        server: Peer::is_valkey,
+        commands: &[
+            "getex",
+            "msetex",
+            "bitcount",
+            "client|kill",
+            "client|list",
+            "client|pause",
+            "client|unblock",
+        ],
+        what: What::Error,
+        reason: "Valkey checks an expiry time before the key, and words errors of filters differently.",
     },
     OnPurpose {
         server: Peer::is_before_8_2,
         commands: &["bitcount", "bitpos", "scan", "hscan"],
         what: What::Error,
         reason: "Redis 7.0 looked up the key before it checked arguments, and read cursors loosely.",
+    },
+    OnPurpose {
+        server: |_| true,
+        commands: &["scan"],
+        what: What::Events,
+        reason: "Others look a key up to learn its type, and count a miss if it has expired.",
+    },
+    OnPurpose {
+        server: Peer::is_valkey,
+        commands: &["scan"],
+        what: What::Error,
+        reason: "To Valkey an unknown type is an error.",
+    },
+    OnPurpose {
+        server: |peer| !peer.is_before_8_2(),
+        commands: &["object|encoding"],
+        what: What::Any,
+        reason: "Ours follows the documented limits. Redis 8.2 counts the bytes of the key too, counts a repeated \
+                 field twice, and gives a hash room for expiry times even if HEXPIRE finds no field; Valkey \
+                 has other encodings.",
     },
     OnPurpose {
         server: Peer::is_valkey,
@@ -57,8 +113,8 @@ pub(super) fn differs_on_purpose(
     peer: Peer,
     row: &str,
     command: &Words,
-    one: &Reply,
-    other: &Reply,
+    [one, other]: [&Reply; 2],
+    is_alike: bool,
 ) -> bool {
     let errors = [one, other].map(|reply| matches!(reply, Reply::Error(_)));
     LIST.iter().any(|entry| {
@@ -68,6 +124,8 @@ pub(super) fn differs_on_purpose(
             && match entry.what {
                 What::ErrorText => errors == [true, true],
                 What::Error => errors != [false, false],
+                What::Events => is_alike,
+                What::Any => true,
                 What::With(word) => {
                     command.iter().any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
                 }
