@@ -276,7 +276,7 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     for key in args.from(3) {
         view.remove_if_expired(key);
         view.notify_if_missing(key);
-        view.string(key, Access::Inspect)?; // sources after one of the wrong type are not looked up
+        view.string(key, Access::Silent)?; // sources after one of the wrong type are not looked up
     }
     let sources: Result<Vec<&[u8]>, _> = args
         .from(3)

@@ -98,7 +98,7 @@ fn check(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn object(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    let entry = view.get(&args[2], Access::Inspect).ok_or(CommandError::NO_SUCH_KEY)?;
+    let entry = view.get(&args[2], Access::Silent).ok_or(CommandError::NO_SUCH_KEY)?;
     let idle = view.idle_seconds(entry);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     reply.simple(&format!(
@@ -207,7 +207,7 @@ fn digest_value(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     reply.array(args.len() - 2);
     for key in args.from(2) {
         let mut digest = Digest::default();
-        view.get(key, Access::Inspect)
+        view.get(key, Access::Silent)
             .iter()
             .for_each(|entry| digest.mix_entry(entry, view.now_ms()));
         reply.simple(&digest.to_hex());
@@ -266,7 +266,7 @@ fn replybuffer(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn sdslen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    let entry = view.get(&args[2], Access::Inspect).ok_or(CommandError::NO_SUCH_KEY)?;
+    let entry = view.get(&args[2], Access::Silent).ok_or(CommandError::NO_SUCH_KEY)?;
     let Value::String(bytes) = &entry.value else {
         return Err(CommandError::new("ERR Not an sds encoded string."));
     };

@@ -153,7 +153,7 @@ fn pexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 
 /// Replies with `shown` of the key's expiry time, -1 if it has none, and -2 for no key.
 fn answer(view: &ReadView, args: Args, reply: &mut Reply, shown: impl Fn(i64) -> i64) -> Outcome {
-    reply.integer(match view.get(&args[1], Access::Look).map(Entry::expires_at_ms) {
+    reply.integer(match view.get(&args[1], Access::NoTouch).map(Entry::expires_at_ms) {
         None => -2,
         Some(None) => -1,
         Some(Some(expires_at_ms)) => shown(expires_at_ms),

@@ -63,12 +63,13 @@ const MEMORY_COMMANDS: &[Command] = &[
 ];
 
 fn encoding(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.bulk_or_null(view.get(&args[2], Access::Peek).map(|entry| entry.encoding().as_bytes()));
+    reply
+        .bulk_or_null(view.get(&args[2], Access::NoEvent).map(|entry| entry.encoding().as_bytes()));
     Ok(())
 }
 
 fn freq(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    if view.get(&args[2], Access::Peek).is_some() {
+    if view.get(&args[2], Access::NoEvent).is_some() {
         return Err(CommandError::new(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
              that when switching between policies at runtime LRU and LFU data will take some time to \
@@ -80,7 +81,7 @@ fn freq(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn idletime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    match view.get(&args[2], Access::Peek) {
+    match view.get(&args[2], Access::NoEvent) {
         Some(entry) => reply.integer(view.idle_seconds(entry).into()),
         None => reply.null(),
     }
@@ -88,7 +89,7 @@ fn idletime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn refcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    match view.get(&args[2], Access::Peek) {
+    match view.get(&args[2], Access::NoEvent) {
         Some(_) => reply.integer(REFERENCES),
         None => reply.null(),
     }
@@ -108,7 +109,7 @@ fn usage(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         let count = words.take_value("SAMPLES")?.ok_or(CommandError::SYNTAX)?;
         samples = usize::try_from(integer(count)?).map_err(|_| CommandError::SYNTAX)?;
     }
-    match view.get(&args[2], Access::Inspect) {
+    match view.get(&args[2], Access::Silent) {
         Some(entry) => reply.count(memory_bytes(&args[2], entry, samples)),
         None => reply.null(),
     }

@@ -96,7 +96,7 @@ const SAME_OBJECT: CommandError =
     CommandError::new("ERR source and destination objects are the same");
 
 fn exists(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.count(args.from(1).filter(|key| view.get(key, Access::Look).is_some()).count());
+    reply.count(args.from(1).filter(|key| view.get(key, Access::NoTouch).is_some()).count());
     Ok(())
 }
 
@@ -106,7 +106,9 @@ fn touch(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn r#type(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    reply.simple(view.get(&args[1], Access::Look).map_or("none", |entry| entry.value.type_name()));
+    reply.simple(
+        view.get(&args[1], Access::NoTouch).map_or("none", |entry| entry.value.type_name()),
+    );
     Ok(())
 }
 
@@ -157,7 +159,7 @@ fn move_entry(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
 /// Replaces what the key holds, and returns its type. As in Redis, the events first report a new key; the
 /// caller reports later that one was overwritten.
 fn put_in_place(view: &mut WriteView, key: &[u8], entry: Entry) -> Option<&'static str> {
-    let old = view.get(key, Access::Inspect).map(|old| old.value.type_name());
+    let old = view.get(key, Access::Silent).map(|old| old.value.type_name());
     view.remove(key);
     view.insert_entry(key, entry);
     old

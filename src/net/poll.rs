@@ -5,7 +5,7 @@
 //! machine, a single client without pipelining gets 2.4 times the throughput, and fifty clients with
 //! pipelines of 16 get 10 % more.
 //!
-//! Only one thread of the server polls at a time: the one with the [`SpinPermit`]. That keeps one core awake
+//! Only one thread of the server polls at a time: the one with the [`PollPermit`]. That keeps one core awake
 //! for all. And polling must pay off: after several polls in a row in which the client sent nothing and no
 //! other thread wanted the permit, a thread polls only rarely. So a busy server keeps one core awake, and an
 //! idle one costs next to nothing.
@@ -30,7 +30,7 @@ const RARE: u32 = 16;
 
 /// The permission to poll. A server has exactly one.
 #[derive(Default)]
-pub struct SpinPermit(AtomicU8);
+pub struct PollPermit(AtomicU8);
 
 /// No thread polls.
 const FREE: u8 = 0;
@@ -39,7 +39,7 @@ const TAKEN: u8 = 1;
 /// A thread polls and another one has tried to: the server is busy.
 const WANTED: u8 = 2;
 
-impl SpinPermit {
+impl PollPermit {
     /// Takes the permit, if it is free.
     fn try_take(&self) -> bool {
         let change = |from, to| self.0.compare_exchange(from, to, Relaxed, Relaxed).is_ok();
@@ -77,7 +77,7 @@ impl Wait {
     pub fn receive<G>(
         &mut self,
         input: &mut BufReader<Incoming>,
-        permit: &SpinPermit,
+        permit: &PollPermit,
         exclusive: impl FnOnce() -> Option<G>,
     ) -> io::Result<usize> {
         let may_pay_off = self.useless < USELESS_POLLS || self.useless.is_multiple_of(RARE);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn only_one_thread_has_the_permit_and_it_learns_that_others_wanted_it() {
-        let permit = SpinPermit::default();
+        let permit = PollPermit::default();
         assert!(permit.try_take());
         assert!(!permit.give_back());
         assert!(permit.try_take());
@@ -142,7 +142,7 @@ mod tests {
         let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
         let socket = Socket::Unix(server);
         let mut input = BufReader::new(Incoming::new(&socket));
-        let (mut wait, permit) = (Wait::default(), SpinPermit::default());
+        let (mut wait, permit) = (Wait::default(), PollPermit::default());
         for _ in 0..USELESS_POLLS {
             // The client sends only after the poll.
             assert!(poll(&mut input).is_ok_and(|found| found.is_none()));
@@ -172,12 +172,12 @@ mod tests {
                 thread::sleep(10 * POLL_TIME);
                 client.write_all(b"late").expect("to send");
             });
-            Wait::default().receive(&mut input, &SpinPermit::default(), || Some(()))
+            Wait::default().receive(&mut input, &PollPermit::default(), || Some(()))
         });
         assert_eq!(arrived.ok(), Some(4));
         drop(client);
         input.consume(4);
-        let at_end = Wait::default().receive(&mut input, &SpinPermit::default(), || Some(()));
+        let at_end = Wait::default().receive(&mut input, &PollPermit::default(), || Some(()));
         assert_eq!(at_end.ok(), Some(0));
     }
 }

@@ -155,7 +155,7 @@ impl Connection<'_> {
             self.send()?;
             // A writer thread must not meet a socket in non-blocking mode.
             let exclusive = || self.session.client.outbox.try_exclusive_write();
-            let arrived = wait.receive(&mut input, &self.server.spin_permit, exclusive)?;
+            let arrived = wait.receive(&mut input, &self.server.poll_permit, exclusive)?;
             if arrived == 0 {
                 return Ok(());
             }
@@ -221,7 +221,7 @@ impl Connection<'_> {
         if self.reply.is_empty() {
             return self.put();
         }
-        let durable = self.make_durable();
+        let durable = self.flush_shown();
         self.session.read_lsn = 0; // these replies are sent or withdrawn now
         if let Err(error) = durable {
             // None of these replies may be sent: each command gets the error instead. What the commands
@@ -263,13 +263,13 @@ impl Connection<'_> {
         Ok(())
     }
 
-    fn make_durable(&self) -> io::Result<()> {
-        make_durable(self.server, self.session.read_lsn)
+    fn flush_shown(&self) -> io::Result<()> {
+        flush_shown(self.server, self.session.read_lsn)
     }
 }
 
 /// Flushes the log up to what will be sent, and syncs it if the policy says so.
-fn make_durable(server: &Server, lsn: u64) -> io::Result<()> {
+fn flush_shown(server: &Server, lsn: u64) -> io::Result<()> {
     let Server { aof, config, stats, .. } = server;
     let threshold_ms = config.latency_monitor_threshold.load(Relaxed);
     let timed = |event, work: fn(&Aof, u64) -> io::Result<()>| {
@@ -286,7 +286,7 @@ fn start_writer(server: &Arc<Server>, outbox: &Arc<Outbox>) -> io::Result<()> {
     let (server, queue) = (server.clone(), outbox.clone());
     let write = move || {
         server.writers.fetch_add(1, Relaxed);
-        queue.write_out(|lsn| make_durable(&server, lsn));
+        queue.write_out(|lsn| flush_shown(&server, lsn));
         server.writers.fetch_sub(1, Relaxed);
     };
     let thread = thread::Builder::new().stack_size(WRITER_STACK_BYTES).name("writer".into());

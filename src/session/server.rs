@@ -9,7 +9,7 @@ use super::clients::{Client, Clients};
 use crate::aof::Aof;
 use crate::config::{Config, FsyncPolicy};
 use crate::net::pause::Pause;
-use crate::net::poll::SpinPermit;
+use crate::net::poll::PollPermit;
 use crate::stats::Stats;
 use crate::store::{Garbage, Keyspace};
 use crate::watchers::pubsub::PubSub;
@@ -30,7 +30,7 @@ pub struct Server {
     pub pause: Pause,
     pub stats: Stats,
     /// Which connection's thread may poll instead of sleeping: one at a time.
-    pub spin_permit: SpinPermit,
+    pub poll_permit: PollPermit,
     /// The number of writer threads ([`crate::net::outbox`]).
     pub writers: AtomicUsize,
     /// The log is being replayed at startup: only commands that need no data are answered.
@@ -69,7 +69,7 @@ impl Server {
             clients: Clients::default(),
             pause: Pause::default(),
             stats: Stats::default(),
-            spin_permit: SpinPermit::default(),
+            poll_permit: PollPermit::default(),
             writers: AtomicUsize::new(0),
             loading: AtomicBool::new(false),
             port: AtomicU16::new(0),

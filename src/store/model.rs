@@ -241,7 +241,7 @@ impl Model {
     /// Compares what a view shows of a key.
     fn compare(&self, view: &ReadView, key: &[u8]) {
         let item = self.items.get(&(view.db, key.to_vec()));
-        let found = view.get(key, Access::Look);
+        let found = view.get(key, Access::NoTouch);
         assert_eq!(found.is_some(), item.is_some(), "{} in {}", key.escape_ascii(), view.db);
         let Some(item) = item else { return };
         assert_eq!(found.and_then(Entry::expires_at_ms), item.expires_at_ms);

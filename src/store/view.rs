@@ -41,11 +41,11 @@ pub enum Access {
     /// (GETEX, COPY).
     Answer,
     /// A hit or a miss if the command only reads, but no use (TYPE, EXISTS).
-    Look,
+    NoTouch,
     /// The same, but a miss is no `keymiss` event (OBJECT).
-    Peek,
+    NoEvent,
     /// Nothing (MEMORY USAGE, DEBUG).
-    Inspect,
+    Silent,
 }
 
 /// Keys in locked shards.
@@ -133,7 +133,7 @@ impl<'a, G: Guard> View<'a, G> {
         let (shard, hashed) = self.locate(key);
         let held = shard.table(self.db).and_then(|table| table.get(hashed));
         let found = held.filter(|entry| !self.is_expired(entry));
-        if access == Access::Answer || (G::READS_ONLY && access != Access::Inspect) {
+        if access == Access::Answer || (G::READS_ONLY && access != Access::Silent) {
             let (hits, misses) = self.lookups.get();
             let hit = found.is_some();
             self.lookups.set((hits + u32::from(hit), misses + u32::from(!hit)));
@@ -154,7 +154,7 @@ impl<'a, G: Guard> View<'a, G> {
     /// will remove it, but clients that cache it are notified now.
     #[inline]
     fn note_miss(&self, key: &[u8], access: Access, held: bool) {
-        let is_event = access != Access::Peek
+        let is_event = access != Access::NoEvent
             && self.env.config.notify_keyspace_events.has(EventClass::KEY_MISS);
         let found_expired = held && self.env.is_tracked();
         if is_event || found_expired {
@@ -482,7 +482,7 @@ impl WriteView<'_> {
     /// Records the event for removed fields of a hash, and `del` if the hash is gone with its last field.
     pub fn notify_removal(&mut self, name: &'static str, key: &[u8]) {
         self.notify(EventClass::HASH, name, key);
-        if self.get(key, Access::Look).is_none() {
+        if self.get(key, Access::NoTouch).is_none() {
             self.notify(EventClass::GENERIC, "del", key);
         }
     }
@@ -503,7 +503,7 @@ impl WriteView<'_> {
             self.notify(EventClass::NEW, "new", key);
             return;
         }
-        let old = self.get(key, Access::Inspect).map(|entry| entry.value.type_name());
+        let old = self.get(key, Access::Silent).map(|entry| entry.value.type_name());
         self.notify_overwritten(key, old, type_name);
     }
 
