@@ -676,8 +676,8 @@ fn hsetex_sets_values_and_expiry_times_if_all_fields_meet_the_condition() {
             :0
             > HSETEX missing FXX FIELDS 1 a 1
             :0
-            > HGETALL h
-            ["a", "1", "b", "2"]
+            sorted> HGETALL h
+            ["1", "2", "a", "b"]
             > HSETEX h FXX EXAT 33177117420 FIELDS 2 a 3 b 4
             :1
             > HSETEX h PXAT 33177117420123 FNX FIELDS 1 c 5
