@@ -7,7 +7,7 @@
 //!
 //! # The life of a SET
 //!
-//! 1. The accept loop ([`server`]) has given the connection a thread, which waits for input
+//! 1. The server ([`server`]) has accepted the connection and given it a thread, which waits for input
 //!    ([`net::poll`]). `*3 $3 SET $1 k $1 v` arrives.
 //! 2. [`resp::Request::feed`] turns bytes into arguments, wherever the network has cut them. If more commands
 //!    have arrived, their keys are prefetched into the CPU cache ([`store::Keyspace::prefetch`]).
@@ -47,7 +47,7 @@
 //!
 //! # Threads
 //!
-//! One accept loop per listener, one thread per connection, and a writer thread for each client that others
+//! A few threads that accept, one thread per connection, and a writer thread for each client that others
 //! send messages to. In the background: the syncer (log and idle connections, once a second), the sweeper
 //! (expired keys), the rewriter, one that frees large values, one that writes log lines. Stopping needs no
 //! ceremony: everything that a client was told of is in the log.
