@@ -1,6 +1,7 @@
 //! The program: settings, then the server, then nothing more to do but wait.
 
 use std::backtrace::Backtrace;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -59,7 +60,9 @@ fn start(args: &[String]) -> Result<(), String> {
     }
     let server = server::start(config.clone())?;
     config.write_pid_file();
-    println!("{}{}", process::READY, server.port.load(SeqCst));
+    // Standard output may take nothing: inetd makes it the listening socket too.
+    let ready = writeln!(io::stdout(), "{}{}", process::READY, server.port.load(SeqCst));
+    ready.unwrap_or_default();
     config.notify_supervisor("READY=1");
     loop {
         std::thread::park();

@@ -129,6 +129,7 @@ fn a_listening_socket_that_is_standard_input_is_served() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = listener.local_addr().expect("an address").port();
+    listener.set_nonblocking(true).expect("set as some parents do");
     let server = Server::start_with_stdin(OwnedFd::from(listener));
     assert_eq!(server.port(), port);
     server.client().expect("PING", "+PONG");
@@ -385,28 +386,45 @@ fn in_the_background_it_has_a_log_file_and_a_pid_file() {
     assert!(!pid.exists(), "a shutdown removes it");
 }
 
+/// Starts a server in `home` as a service manager would, and waits until it says that it is ready.
+fn start_as_service(home: &TempDir, set_up: impl FnOnce(&mut Command)) -> KilledOnDrop {
+    let path = home.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_respite"));
+    command.args(["--supervised", "systemd", "--port", "0", "--dir"]).arg(home.data());
+    command.env("NOTIFY_SOCKET", &path);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    set_up(&mut command);
+    let server = KilledOnDrop(command.spawn().expect("start the server"));
+    let mut text = [0; 100];
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let length = socket.recv(&mut text).expect("a message");
+    assert_eq!(&text[..length], b"READY=1");
+    server
+}
+
 #[test]
 fn the_service_manager_hears_when_the_server_is_ready() {
     if skipped_on_redis() {
         return;
     }
+    start_as_service(&TempDir::new(), |_| {});
+}
+
+#[test]
+fn an_inherited_socket_may_be_standard_output_and_error_too() {
+    if skipped_on_redis() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let socket = OwnedFd::from(listener);
+    let copy = || socket.try_clone().expect("another descriptor");
     let home = TempDir::new();
-    let path = home.path().join("notify");
-    let socket = UnixDatagram::bind(&path).expect("a socket");
-    let child = Command::new(env!("CARGO_BIN_EXE_respite"))
-        .args(["--supervised", "systemd", "--port", "0", "--dir"])
-        .arg(home.data())
-        .env("NOTIFY_SOCKET", &path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("start the server");
-    let _server = KilledOnDrop(child);
-    let mut text = [0; 100];
-    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-    let length = socket.recv(&mut text).expect("a message");
-    assert_eq!(&text[..length], b"READY=1");
+    let _server = start_as_service(&home, |command| {
+        command.stdin(copy()).stdout(copy()).stderr(copy());
+    });
+    Client::to(address).expect("PING", "+PONG");
 }
 
 #[test]
@@ -654,18 +672,11 @@ fn an_announced_length_reserves_no_memory() {
         return;
     }
     let server = Server::start(&[]);
-    let resident_kb = || -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", server.process_id()));
-        let status = status.expect("read the process's status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kb = line.expect("VmRSS").trim().trim_end_matches("kB").trim();
-        kb.parse().expect("a number")
-    };
     let mut all: Vec<Client> = (0..50).map(|_| server.client()).collect();
     for c in &mut all {
         c.expect("PING", "+PONG");
     }
-    let before = resident_kb();
+    let before = server.resident_kb();
     for (i, c) in all.iter_mut().enumerate() {
         c.send_raw(if i % 2 == 0 {
             "*2\r\n$4\r\nECHO\r\n$536870912\r\nbegun"
@@ -678,6 +689,35 @@ fn an_announced_length_reserves_no_memory() {
     for _ in 0..100 {
         assert_eq!(other.reply("PING"), Reply::Simple("PONG".into()));
     }
-    let grown = resident_kb().saturating_sub(before);
+    let grown = server.resident_kb().saturating_sub(before);
     assert!(grown < 50 * 1024, "{grown} kB more for 50 announced lengths");
+}
+
+#[test]
+fn an_idle_connection_keeps_nothing_of_its_largest_command() {
+    // Only glibc's allocator is told to give back what is freed.
+    if skipped_on_redis() || !cfg!(all(target_os = "linux", target_env = "gnu")) {
+        return;
+    }
+    let server = Server::start(&[]);
+    let value = "v".repeat(5 << 20);
+    let uses: [fn(&mut Client, &str); 4] = [
+        |c, value| drop(c.call(&["SET", "k", value])),
+        |c, value| drop(c.call(&["SET", "k", value, "EX", "100"])),
+        |c, value| {
+            c.reply("MULTI");
+            c.call(&["SET", "k", value]);
+            c.reply("EXEC");
+        },
+        |c, value| assert_eq!(c.call(&["ECHO", value]), Reply::Bulk(value.into())),
+    ];
+    let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(|c| c.expect("PING", "+PONG"));
+    let before = server.resident_kb();
+    for (index, c) in clients.iter_mut().enumerate() {
+        uses[index % uses.len()](c, &value);
+        c.reply("DEL k");
+    }
+    // 100 MB went through the connections. The log's own buffers are bounded, but counted here too.
+    eventually("the memory is given back", || server.resident_kb() < before + (24 << 10));
 }

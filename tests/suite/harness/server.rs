@@ -107,6 +107,15 @@ impl Server {
         self.child.id()
     }
 
+    /// The memory that the process holds (Linux).
+    pub(crate) fn resident_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("read the process's status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb = line.expect("VmRSS").trim().trim_end_matches("kB").trim();
+        kb.parse().expect("a number")
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::to(self.address())
     }
