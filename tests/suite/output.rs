@@ -73,6 +73,9 @@ fn a_transaction_with_large_replies_may_be_sent_whole_before_they_are_read() {
 #[test]
 fn messages_keep_their_place_among_replies_that_are_read_late() {
     let c = connect();
+    if !c.redis_at_least("7.2") {
+        return; // there a message precedes the reply of the client's own PUBLISH
+    }
     let mut client = c.another();
     client.reply("HELLO 3");
     client.reply("SUBSCRIBE a");
