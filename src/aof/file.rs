@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// A file, or in tests a disk that fails on demand. Whatever can go wrong with a log that is being
@@ -29,6 +29,12 @@ pub trait LogFile: Write + Send + Sync {
     /// # Errors
     /// The file's metadata cannot be read.
     fn length(&self) -> io::Result<u64>;
+
+    /// Reads from that offset on. Returns how many bytes were read, 0 at the end.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
 impl LogFile for File {
@@ -48,5 +54,9 @@ impl LogFile for File {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
     }
 }

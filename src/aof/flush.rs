@@ -10,6 +10,7 @@
 //! second handle for syncing, so a slow disk delays only the threads that wait for the sync.
 
 use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::LogFile;
@@ -33,16 +34,23 @@ pub(super) struct Files {
     spare: Vec<u8>,
 }
 
-/// A file with a handle for writing and one for syncing.
+/// A file with a handle for writing and one for syncing, and the path that it has or is about to get.
 pub(super) struct Output {
     writer: BufWriter<Box<dyn LogFile>>,
     pub(super) handle: Arc<dyn LogFile>,
+    path: PathBuf,
 }
 
 impl Output {
-    pub(super) fn new(file: Box<dyn LogFile>) -> io::Result<Output> {
+    pub(super) fn new(file: Box<dyn LogFile>, path: &Path) -> io::Result<Output> {
         let handle = Arc::from(file.second_handle()?);
-        Ok(Output { writer: BufWriter::with_capacity(BUFFER_BYTES, file), handle })
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, file);
+        Ok(Output { writer, handle, path: path.into() })
+    }
+
+    /// Whether the file is where a start of the server will look for it.
+    fn is_in_place(&self) -> bool {
+        self.handle.is_at(&self.path)
     }
 
     /// Closes the file. (A `BufWriter` that is dropped would try to write once more.)
@@ -110,6 +118,17 @@ impl Files {
     pub(super) fn handles(&self) -> [Option<Arc<dyn LogFile>>; 2] {
         let file = self.file.as_ref().map(|file| file.handle.clone());
         [file, self.next.as_ref().map(|next| next.output.handle.clone())]
+    }
+
+    /// Whether a file is where it should be: the one, or the new one of a rewrite, which takes its name.
+    pub(super) fn is_in_place(&self) -> bool {
+        let next = self.next.as_ref().map(|next| &next.output);
+        self.file.iter().chain(next).any(Output::is_in_place)
+    }
+
+    /// The path of the file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| &*file.path)
     }
 
     /// An empty buffer to put in place of the pending records.

@@ -28,13 +28,14 @@
 //! relied on.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::file::LogFile;
 use super::snapshot::SnapshotWriter;
-use super::writer::Aof;
+use super::writer::{Aof, was_turned_off};
 use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
 use crate::store::{Keyspace, SHARDS};
@@ -48,13 +49,16 @@ const LAST_COPY_BYTES: u64 = 64 << 10;
 /// After this many rounds of copying, the rest is copied under the log's lock even if it is more: writers
 /// that were faster than the copying wait for it.
 const COPY_ROUNDS: usize = 50;
+/// How much of the old log is copied at a time.
+const COPY_BYTES: usize = 256 << 10;
 /// At most this many snapshots are tried. The last one does not yield to FLUSHALL and similar commands; they
 /// wait for it.
 const ATTEMPTS: usize = 4;
 
 impl Aof {
-    /// Rewrites the log at that path. The caller has claimed the rewrite ([`Aof::rewrites`]). If there was no
-    /// log, there is one afterwards.
+    /// Writes the shortest log with the same data to that path, where it takes the place of the log. The
+    /// caller has claimed the rewrite ([`Aof::rewrites`]). The old log may be at another path, where it
+    /// stays, or there may be none.
     ///
     /// # Errors
     /// The old log is still in use, or there still is none.
@@ -70,9 +74,6 @@ impl Aof {
             remove(&temporary(path));
             if !was_enabled {
                 self.close().unwrap_or_default();
-            } else if self.is_enabled() && !self.is_at(path) {
-                // Records go to the tail, in place of a log that could not be relied on.
-                self.fail_file(&io::Error::other("the log is gone"));
             }
         }
         remove(&tail(path));
@@ -130,8 +131,8 @@ impl Rewrite<'_> {
         let new = create(&temporary)?;
         // The lock says that this server uses the log. It has to be on the file that gets the name.
         new.try_lock().map_err(io::Error::from)?;
-        let (mut old, level) = self.take_snapshot(&new, may_yield)?;
-        self.copy_and_tee(&mut old, &new, level)?;
+        let (old, level) = self.take_snapshot(&new, may_yield)?;
+        self.copy_and_tee(&*old, &new, level)?;
         new.sync_data()?;
         if self.has_log && self.aof.needs_rewrite() {
             let text = "the old log, which was copied from, could not be relied on";
@@ -151,23 +152,24 @@ impl Rewrite<'_> {
 
     /// Writes the state at one point in time to the new file. Returns the old log and how long it was at
     /// that point.
-    fn take_snapshot(&self, new: &File, may_yield: bool) -> Result<(File, u64), SnapshotError> {
-        let old_path = if self.has_log { self.path.to_path_buf() } else { tail(self.path) };
-        let mut tail = if self.has_log { None } else { Some(create(&old_path)?) };
-        let old = File::open(&old_path)?;
-        if self.has_log && !self.aof.is_at(&old_path) {
-            let text = format!("'{}' is not the log any more", old_path.display());
-            return Err(io::Error::other(text).into());
-        }
+    fn take_snapshot(
+        &self,
+        new: &File,
+        may_yield: bool,
+    ) -> Result<(Arc<dyn LogFile>, u64), SnapshotError> {
+        let tail_path = tail(self.path);
+        let mut tail = if self.has_log { None } else { Some(create(&tail_path)?) };
         let snapshot = Arc::new(SnapshotWriter::new(new.try_clone()?));
         let writer = snapshot.clone();
         let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| writer.save(shard));
         let mut level = 0;
+        let mut old = None;
         let begin = || {
             match tail.take() {
                 None => level = self.aof.flush_all()?,
-                Some(tail) => self.aof.open(Box::new(tail))?,
+                Some(tail) => self.aof.open(Box::new(tail), &tail_path)?,
             }
+            old = self.aof.handle();
             self.aof.unselect(); // what comes now will follow the snapshot
             Ok(())
         };
@@ -182,24 +184,23 @@ impl Rewrite<'_> {
             Ok(())
         })?;
         snapshot.write_if_more_than(0)?;
-        Ok((old, level))
+        Ok((old.ok_or_else(was_turned_off)?, level))
     }
 
     /// Copies what was appended to the old log since it was `copied` bytes long, and begins the tee.
-    fn copy_and_tee(&self, old: &mut File, new: &File, mut copied: u64) -> io::Result<()> {
-        let mut target = new;
+    fn copy_and_tee(&self, old: &dyn LogFile, new: &File, mut copied: u64) -> io::Result<()> {
         for round in 0..COPY_ROUNDS {
-            let length = old.metadata()?.len();
-            copy(old, &mut target, &mut copied, length)?;
+            let length = old.length()?;
+            copy(old, new, &mut copied, length)?;
             if round == 0 {
                 new.sync_data()?; // nearly all of the file; the old log goes on growing meanwhile
             }
-            if old.metadata()?.len().saturating_sub(copied) <= LAST_COPY_BYTES {
+            if old.length()?.saturating_sub(copied) <= LAST_COPY_BYTES {
                 break;
             }
         }
-        self.aof.tee(Box::new(new.try_clone()?), |length| {
-            copy(old, &mut target, &mut copied, length)?;
+        self.aof.tee(Box::new(new.try_clone()?), self.path, |length| {
+            copy(old, new, &mut copied, length)?;
             Ok(new.metadata()?.len())
         })
     }
@@ -212,12 +213,19 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Copies the old log's bytes from `copied` to `length`, and moves `copied` on.
-fn copy(old: &mut File, new: &mut &File, copied: &mut u64, length: u64) -> io::Result<()> {
-    old.seek(SeekFrom::Start(*copied))?;
-    let wanted = length.saturating_sub(*copied);
-    let got = io::copy(&mut old.take(wanted), new)?;
-    *copied += got;
-    if got == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+fn copy(old: &dyn LogFile, mut new: &File, copied: &mut u64, length: u64) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    while *copied < length {
+        let wanted = usize::try_from(length - *copied).unwrap_or(usize::MAX).min(COPY_BYTES);
+        match old.read_at(&mut buffer[..wanted], *copied)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                new.write_all(&buffer[..read])?;
+                *copied += read as u64;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes a rename in the directory of this file survive a power loss.
@@ -229,11 +237,9 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
-    use std::io::Write;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use std::thread;
 
-    use super::super::file::LogFile;
     use super::super::replay::replay;
     use super::*;
     use crate::config::Config;
@@ -259,8 +265,8 @@ mod tests {
         }
 
         fn open(&self) -> io::Result<Aof> {
-            let file = OpenOptions::new().append(true).create(true).open(&self.log)?;
-            Aof::new(Box::new(file))
+            let file = OpenOptions::new().read(true).append(true).create(true).open(&self.log)?;
+            Aof::new(Box::new(file), &self.log)
         }
 
         /// Sets keys as a command would, and logs that.
@@ -576,13 +582,17 @@ mod tests {
         fn length(&self) -> io::Result<u64> {
             self.0.length()
         }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            LogFile::read_at(&self.0, buffer, offset)
+        }
     }
 
     #[test]
     fn a_rewrite_recovers_from_a_failed_sync() -> io::Result<()> {
         let fixture = Fixture::new("unsynced")?;
         let file = OpenOptions::new().append(true).create(true).open(&fixture.log)?;
-        let aof = Aof::new(Box::new(Unsyncable(file)))?;
+        let aof = Aof::new(Box::new(Unsyncable(file)), &fixture.log)?;
         fixture.set(&aof, 0, &[b"a"], b"1");
         assert!(aof.sync().is_err());
         assert_eq!(aof.failure().as_deref(), Some("the disk is broken"));

@@ -2,7 +2,7 @@
 //! that was acknowledged.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -119,12 +119,18 @@ impl LogFile for FakeFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.state().bytes.len() as u64)
     }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.0.state();
+        let rest = usize::try_from(offset).ok().and_then(|offset| state.bytes.get(offset..));
+        rest.unwrap_or_default().read(buffer)
+    }
 }
 
 /// A log on a new disk.
 fn aof() -> io::Result<(Aof, Arc<Disk>)> {
     let disk = Arc::new(Disk::default());
-    Ok((Aof::new(disk.file())?, disk))
+    Ok((Aof::new(disk.file(), Path::new("log"))?, disk))
 }
 
 /// Waits for threads that return results; the first error is the result.
@@ -159,7 +165,7 @@ fn without_a_file_everything_succeeds_and_nothing_is_kept() -> io::Result<()> {
     aof.sync()?;
     assert_eq!((aof.failure(), aof.size(), aof.is_enabled()), (None, (0, 0), false));
     let disk = Arc::new(Disk::default());
-    let aof = Aof::new(disk.file())?;
+    let aof = Aof::new(disk.file(), Path::new("log"))?;
     aof.append(0, b"a");
     aof.close()?;
     assert_eq!(disk.text(), "a");
@@ -253,9 +259,9 @@ fn a_file_that_cannot_be_written_for_another_reason_than_space_needs_a_rewrite()
     // It would take more by now, but what it has lost is unknown.
     assert!(aof.flush_to(lsn).is_err());
     let tail = Arc::new(Disk::default());
-    aof.open(tail.file())?;
+    aof.open(tail.file(), Path::new("tail"))?;
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
     aof.switch()?;
     assert_eq!((aof.failure(), aof.needs_rewrite()), (None, false));
     let after = aof.append(0, b"after");
@@ -402,7 +408,7 @@ fn during_a_tee_an_acknowledged_record_is_in_both_files() -> io::Result<()> {
     let (aof, old) = aof()?;
     let new = Arc::new(Disk::default());
     let before = aof.append(0, b"before");
-    aof.tee(new.file(), |old_length| {
+    aof.tee(new.file(), Path::new("log"), |old_length| {
         assert_eq!(old_length, before);
         new.set(|state| state.bytes.extend(b"copy "));
         Ok(5)
@@ -431,7 +437,7 @@ fn during_a_tee_an_acknowledged_record_is_in_both_files() -> io::Result<()> {
 fn when_the_new_file_fails_nothing_is_acknowledged_until_it_is_given_up() -> io::Result<()> {
     let (aof, old) = aof()?;
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
     new.set(|state| state.full = true);
     let lsn = aof.append(0, b"record");
     assert!(aof.flush_to(lsn).is_err());
@@ -453,7 +459,7 @@ fn when_the_new_file_fails_nothing_is_acknowledged_until_it_is_given_up() -> io:
 fn a_new_file_that_failed_to_sync_does_not_become_the_log() -> io::Result<()> {
     let (aof, _) = aof()?;
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
     let lsn = aof.append(0, b"record");
     aof.flush_to(lsn)?;
     // A client's sync meets the failure. The rewrite's own sync, a moment later, would not, because the
@@ -470,7 +476,7 @@ fn a_new_file_that_failed_to_sync_does_not_become_the_log() -> io::Result<()> {
 fn a_sync_that_fails_after_its_file_became_the_log_fails_the_log() -> io::Result<()> {
     let (aof, _) = aof()?;
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
     let lsn = aof.append(0, b"record");
     aof.flush_to(lsn)?;
     new.set(|state| (state.stuck, state.failing_syncs) = (true, 1));
@@ -494,7 +500,7 @@ fn a_switch_to_a_new_file_recovers_from_a_failed_sync() -> io::Result<()> {
     old.set(|state| state.failing_syncs = 1);
     assert!(aof.sync_to(lsn).is_err());
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
     let during = aof.append(0, b"during");
     assert!(aof.flush_to(during).is_err(), "the new file is not the log yet");
     aof.switch()?;

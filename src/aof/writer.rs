@@ -25,7 +25,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::append::Pending;
@@ -63,20 +63,20 @@ impl Aof {
         Aof::default()
     }
 
-    /// A log that goes on at the end of this file.
+    /// A log that goes on at the end of this file, which is at that path.
     ///
     /// # Errors
     /// The file's handle could not be duplicated, or its length cannot be read.
-    pub fn new(file: Box<dyn LogFile>) -> io::Result<Aof> {
+    pub fn new(file: Box<dyn LogFile>, path: &Path) -> io::Result<Aof> {
         let aof = Aof::default();
-        aof.open(file)?;
+        aof.open(file, path)?;
         Ok(aof)
     }
 
     /// Goes on at the end of this file, and drops the old file with everything that was not written to it.
-    pub(super) fn open(&self, file: Box<dyn LogFile>) -> io::Result<()> {
+    pub(super) fn open(&self, file: Box<dyn LogFile>, path: &Path) -> io::Result<()> {
         let size = file.length()?;
-        let output = Output::new(file)?;
+        let output = Output::new(file, path)?;
         let mut files = self.lock_files();
         files.replace(Some(output));
         let mut pending = self.lock_pending();
@@ -272,6 +272,17 @@ impl Aof {
         self.failure.file_lost(error);
     }
 
+    /// Notices if somebody has removed the file or put another one in its place.
+    pub fn verify_file(&self) {
+        let files = self.lock_files();
+        if let Some(path) = files.path()
+            && !self.needs_rewrite()
+            && !files.is_in_place()
+        {
+            self.fail_file(&io::Error::other(format!("'{}' is gone", path.display())));
+        }
+    }
+
     /// Whether the log, or the new file of a rewrite, still has this name.
     pub fn is_at(&self, path: &Path) -> bool {
         let handles = self.lock_files().handles();
@@ -341,6 +352,11 @@ impl Aof {
     }
 }
 
+/// Why a rewrite cannot go on without a log.
+pub(super) fn was_turned_off() -> io::Error {
+    io::Error::other("appendonly was turned off meanwhile")
+}
+
 /// The steps of a rewrite that concern the files; see [`super::rewrite`].
 impl Aof {
     /// Flushes, with all shards locked. Returns the length of the file.
@@ -355,13 +371,15 @@ impl Aof {
     }
 
     /// Flushes, calls `copy`, which completes the new file, and from then on writes everything to both files.
-    /// `copy` gets the length of the old file and returns the length of the new one.
+    /// `copy` gets the length of the old file and returns the length of the new one. That one will be renamed
+    /// to `path`.
     pub(super) fn tee(
         &self,
         next: Box<dyn LogFile>,
+        path: &Path,
         copy: impl FnOnce(u64) -> io::Result<u64>,
     ) -> io::Result<()> {
-        let output = Output::new(next)?;
+        let output = Output::new(next, path)?;
         let mut files = self.lock_files();
         self.expect_enabled()?;
         let (flushed, lsn) = self.write_pending(&mut files);
@@ -393,8 +411,12 @@ impl Aof {
     }
 
     fn expect_enabled(&self) -> io::Result<()> {
-        let off = || io::Error::other("appendonly was turned off meanwhile");
-        self.is_enabled().then_some(()).ok_or_else(off)
+        self.is_enabled().then_some(()).ok_or_else(was_turned_off)
+    }
+
+    /// A handle on the file, if there is one.
+    pub(super) fn handle(&self) -> Option<Arc<dyn LogFile>> {
+        self.lock_files().file.as_ref().map(|file| file.handle.clone())
     }
 
     /// Goes back to one file.

@@ -82,15 +82,7 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
 /// there is no log but `appendonly` is `yes`.
 fn rewrite_if_due(server: &Server) {
     let wanted = server.config.appendonly.load(Relaxed);
-    if server.aof.is_enabled() && !server.aof.needs_rewrite() {
-        let path = server.config.log_path();
-        let gone = || !server.aof.is_at(&path);
-        // A rewrite renames another file to this path. If it did so between the two checks, the second
-        // one sees the new file.
-        if gone() && server.aof.rewrites.progress().is_none() && gone() {
-            server.aof.fail_file(&std::io::Error::other(format!("'{}' is gone", path.display())));
-        }
-    }
+    server.aof.verify_file();
     let percentage = server.config.auto_aof_rewrite_percentage.load(Relaxed) as u64;
     let least = server.config.auto_aof_rewrite_min_size.load(Relaxed) as u64;
     let (size, base) = server.aof.size();
