@@ -1,7 +1,7 @@
 //! How rewrites of the log are going: the right to start one, its progress, and how the last one ended.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::stats::{Counter, lock};
@@ -9,9 +9,10 @@ use crate::stats::{Counter, lock};
 /// The state of rewriting. Its locks are below all others.
 #[derive(Default)]
 pub struct Rewrites {
-    claimed: AtomicBool,
     saved_percent: AtomicUsize,
+    /// When the rewrite began that is running.
     started: Mutex<Option<Instant>>,
+    ended: Condvar,
     last: Mutex<Option<Last>>,
     /// Rewrites that were completed.
     pub completed: Counter,
@@ -31,12 +32,24 @@ pub struct Last {
 impl Rewrites {
     /// Claims the right to rewrite. False if a rewrite is running: there is one at a time.
     pub fn claim(&self) -> bool {
-        let claimed = !self.claimed.swap(true, SeqCst);
-        if claimed {
-            self.saved_percent.store(0, Relaxed);
-            *lock(&self.started) = Some(Instant::now());
+        self.claim_in(&mut lock(&self.started))
+    }
+
+    /// Claims the right to rewrite, once the rewrite that may be running has ended.
+    pub fn claim_next(&self) {
+        let running = |started: &mut Option<Instant>| started.is_some();
+        let waited = self.ended.wait_while(lock(&self.started), running);
+        let claimed = self.claim_in(&mut waited.unwrap_or_else(PoisonError::into_inner));
+        debug_assert!(claimed, "it was free, and is locked");
+    }
+
+    fn claim_in(&self, started: &mut Option<Instant>) -> bool {
+        if started.is_some() {
+            return false;
         }
-        claimed
+        self.saved_percent.store(0, Relaxed);
+        *started = Some(Instant::now());
+        true
     }
 
     /// How long the current rewrite has been running, and how many percent of the shards it has saved.
@@ -60,6 +73,6 @@ impl Rewrites {
         self.completed.add(u64::from(ok));
         *lock(&self.last) = Some(Last { ok, took, ended: Instant::now() });
         *lock(&self.started) = None;
-        self.claimed.store(false, SeqCst);
+        self.ended.notify_one();
     }
 }

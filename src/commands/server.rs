@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::docs::help;
 use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
-use crate::config::Setting;
 use crate::config::logger::{self, log_line};
+use crate::config::{Consequence, Setting};
 use crate::resp::{Args, CommandError, Reply};
+use crate::session::Server;
 
 const ADMIN: Flags = Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::ALWAYS);
 
@@ -95,8 +96,12 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let pairs: Vec<(&[u8], &[u8])> = names.zip(args.from(3).step_by(2)).collect();
     let server = context.server;
     let is_local = context.session.client.is_local();
-    let listen = || server.relisten.get().map_or(Ok(()), |relisten| relisten());
-    server.config.set_as(is_local, &pairs, listen).map_err(|why| format!("ERR {why}"))?;
+    let may_wait = context.transaction.is_none();
+    let follow = |consequence| match consequence {
+        Consequence::Listeners => server.relisten.get().map_or(Ok(()), |relisten| relisten()),
+        Consequence::Log => follow_log_settings(server, may_wait),
+    };
+    server.config.set_as(is_local, &pairs, follow).map_err(|why| format!("ERR {why}"))?;
     let stats = &server.stats;
     for (log, kept) in [
         (&stats.slowlog, &server.config.slowlog_max_len),
@@ -106,20 +111,32 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         log.shorten(kept.load(Relaxed) as usize);
     }
     server.tracking.shrink(&server.pubsub);
-    match (server.aof.is_enabled(), server.config.appendonly.load(Relaxed)) {
-        // The log is first written in the background. If that fails, it is tried again every second.
-        (false, true) => _ = server.start_rewrite(),
-        // With a new `dir` the log is written there.
-        (true, true) if !server.aof.is_at(&server.config.log_path()) => _ = server.start_rewrite(),
-        (true, false) => {
-            server.aof.close().unwrap_or_else(|error| {
-                log_line!(server.config, Warning, "The AOF could not be closed: {error}");
-            });
-        }
-        _ => {}
-    }
     reply.ok();
     Ok(())
+}
+
+/// Opens, closes or moves the log as the settings say. A log that is opened or moved is first written whole.
+/// The client waits for that, because what it writes after the OK must survive a crash, and a start looks for
+/// the log at the new place only. A transaction holds locks that the rewrite needs, so it may not wait.
+fn follow_log_settings(server: &Server, may_wait: bool) -> Result<(), String> {
+    let is_enabled = server.aof.is_enabled();
+    if !server.config.appendonly.load(Relaxed) {
+        if is_enabled {
+            server.close_log();
+        }
+        return Ok(());
+    }
+    if is_enabled && server.aof.is_at(&server.config.log_path()) {
+        return Ok(());
+    }
+    if !may_wait {
+        return Err("the log cannot be opened or moved inside a transaction".into());
+    }
+    if server.is_loading() {
+        return Err("the log cannot be opened or moved while it is being loaded".into());
+    }
+    server.aof.rewrites.claim_next();
+    server.rewrite().map_err(|error| format!("the log could not be written: {error}"))
 }
 
 fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {

@@ -29,7 +29,7 @@ use crate::text::glob;
 use events::WantedEvents;
 pub use logger::Level;
 use logger::log_line;
-pub use setting::Setting;
+pub use setting::{Consequence, Setting};
 use setting::{Mutability, SettingKind};
 pub use table::SETTINGS;
 use table::{ALLOWED, FSYNC_POLICIES};
@@ -216,11 +216,11 @@ impl Config {
     /// # Errors
     /// The error text of Redis, without `ERR`.
     pub fn set(&self, pairs: &[(&[u8], &[u8])]) -> Result<(), String> {
-        self.set_as(true, pairs, || Ok(()))
+        self.set_as(true, pairs, |_| Ok(()))
     }
 
-    /// The same for a client; `is_local` means that it is connected from this machine. `listen` opens other
-    /// listeners, if the settings ask for that.
+    /// The same for a client; `is_local` means that it is connected from this machine. `follow` does what the
+    /// new values ask for, or nothing; then the old values are restored.
     ///
     /// # Errors
     /// The error text of Redis, without `ERR`.
@@ -228,7 +228,7 @@ impl Config {
         &self,
         is_local: bool,
         pairs: &[(&[u8], &[u8])],
-        listen: impl FnOnce() -> Result<(), String>,
+        follow: impl Fn(Consequence) -> Result<(), String>,
     ) -> Result<(), String> {
         let refuse = |name: &str, why: &str| {
             format!("CONFIG SET failed (possibly related to argument '{name}') - {why}")
@@ -268,15 +268,24 @@ impl Config {
         for ((setting, _), value) in settings.iter().zip(values) {
             setting.store(self, value);
         }
-        let listens = settings.iter().find(|(setting, _)| !setting.listen_error.is_empty());
-        if let Some((setting, known)) = listens
-            && let Err(why) = listen()
-        {
+        let mut followed = Vec::new();
+        for (setting, known) in &settings {
+            let Some((consequence, error)) = setting.consequence else { continue };
+            if followed.contains(&consequence) {
+                continue;
+            }
+            let Err(why) = follow(consequence) else {
+                followed.push(consequence);
+                continue;
+            };
             log_line!(self, Warning, "CONFIG SET {known}: {why}");
             for ((setting, _), value) in settings.iter().zip(old) {
                 setting.parse(&value).map(|value| setting.store(self, value)).unwrap_or_default();
             }
-            return Err(refuse(known, setting.listen_error));
+            for consequence in followed {
+                follow(consequence).unwrap_or_else(|why| log_line!(self, Warning, "{why}"));
+            }
+            return Err(refuse(known, error));
         }
         Ok(())
     }

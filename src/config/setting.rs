@@ -94,6 +94,15 @@ pub(super) enum Mutability {
     Protected,
 }
 
+/// What a change of a setting leads to, beyond the new value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Consequence {
+    /// Listeners are closed, and others opened.
+    Listeners,
+    /// The log is opened, closed or moved.
+    Log,
+}
+
 /// A row of the settings table.
 pub struct Setting {
     /// The name in `redis.conf`.
@@ -112,8 +121,8 @@ pub struct Setting {
     only_default: &'static str,
     /// Whether the value is a secret, which no log shows.
     is_secret: bool,
-    /// The error if the server cannot listen as the setting says; empty for settings about other things.
-    pub(super) listen_error: &'static str,
+    /// What has to follow a change, and the error if it cannot.
+    pub(super) consequence: Option<(Consequence, &'static str)>,
 }
 
 /// A row of [`SETTINGS`].
@@ -134,7 +143,7 @@ pub(super) const fn row(
         several_words: false,
         only_default: "",
         is_secret: false,
-        listen_error: "",
+        consequence: None,
     }
 }
 
@@ -165,9 +174,15 @@ impl Setting {
         self
     }
 
-    /// A change opens other listeners.
+    /// A change opens other listeners, or fails with this error.
     pub(super) const fn listens(mut self, error: &'static str) -> Setting {
-        self.listen_error = error;
+        self.consequence = Some((Consequence::Listeners, error));
+        self
+    }
+
+    /// A change opens, closes or moves the log, or fails with this error.
+    pub(super) const fn logs(mut self, error: &'static str) -> Setting {
+        self.consequence = Some((Consequence::Log, error));
         self
     }
 

@@ -37,12 +37,13 @@ pub static SETTINGS: &[Setting] = &[
     row("protected-mode", "yes", Live, YesNo(|c| &c.protected_mode),
         "without a password, serve only clients on this machine"),
     row("dir", ".", Protected, Directory(|c| &c.dir),
-        "directory of the append-only file"),
+        "directory of the append-only file").logs("The log can't be written there. Check server logs."),
     row("save", "", Live, Schedule(|c| &c.save),
         "snapshot schedule, which is only stored: there are no snapshots, and the log has every change")
         .several_words(),
     row("appendonly", "yes", Live, YesNo(|c| &c.appendonly),
-        "log changes to the append-only file, and replay it at startup"),
+        "log changes to the append-only file, and replay it at startup")
+        .logs("Unable to turn on AOF. Check server logs."),
     row("appendfilename", "storage.aof", AtStart, Text(|c| &c.appendfilename),
         "name of the append-only file"),
     row("appendfsync", "everysec", Live, Choice(|c| &c.appendfsync, FSYNC_POLICIES),

@@ -7,8 +7,6 @@
 use std::fs::File;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
 use super::apply;
 use crate::aof::{Aof, ReplayError, replay};
@@ -16,9 +14,6 @@ use crate::commands::options::{integer, is, wrong_subcommand_args};
 use crate::commands::spec::Outcome;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Server, Session};
-
-/// How often RELOAD checks whether a running rewrite has ended.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// Creates keys that do not exist: runs a SETNX for each, which is logged.
 pub(super) fn populate(
@@ -85,11 +80,8 @@ pub(super) fn reload(
     }
     expect_log(server)?;
     if rewrites {
-        while !server.aof.rewrites.claim() {
-            thread::sleep(LOOK);
-        }
-        let rewritten = server.aof.rewrite(&server.keyspace, &server.config.log_path());
-        rewritten.map_err(|error| format!("ERR The log could not be rewritten: {error}"))?;
+        server.aof.rewrites.claim_next();
+        server.rewrite().map_err(|error| format!("ERR The log could not be rewritten: {error}"))?;
     }
     load(server, session)?;
     reply.ok();

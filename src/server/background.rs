@@ -47,25 +47,8 @@ pub(super) fn sync(server: &Server) {
 pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
     let mut last_failure = String::new();
     for () in requested {
-        let path = server.config.log_path();
-        let (before, _) = server.aof.size();
-        match server.aof.rewrite(&server.keyspace, &path) {
-            Ok(()) => {
-                last_failure.clear();
-                let (after, _) = server.aof.size();
-                log_line!(
-                    server.config,
-                    Notice,
-                    "The AOF was rewritten: {before} bytes became {after}"
-                );
-                // With `appendonly no` a rewrite creates a log, but nothing is appended to it.
-                if !server.config.appendonly.load(Relaxed) {
-                    let closed = server.aof.close();
-                    closed.unwrap_or_else(|error| {
-                        log_line!(server.config, Warning, "The AOF could not be closed: {error}");
-                    });
-                }
-            }
+        match server.rewrite() {
+            Ok(()) => last_failure.clear(),
             Err(error) => {
                 // A rewrite may be tried once a second; the same failure is logged once.
                 let failure = error.to_string();

@@ -91,6 +91,7 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
         );
     }
     server.aof.set_base(replayed.valid_bytes);
+    drop(log); // its lock would be in the way of a log that is switched off and on
     server.loading.store(false, SeqCst);
     let (records, bytes) = (replayed.records, replayed.valid_bytes);
     let seconds = started.elapsed().as_secs_f64();

@@ -39,9 +39,7 @@ pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
         if config.appendonly.load(Relaxed) { Some(log::open(&config.log_path())?) } else { None };
     let listeners = listen::Listeners::open(&config)?;
     let aof = match &log {
-        Some(log) => {
-            log.try_clone().and_then(|log| Aof::new(Box::new(log), &config.log_path()))
-        }
+        Some(log) => log.try_clone().and_then(|log| Aof::new(Box::new(log), &config.log_path())),
         None => Ok(Aof::disabled()),
     };
     let aof = aof.map_err(|error| format!("can't open the log: {error}"))?;

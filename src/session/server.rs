@@ -1,5 +1,6 @@
 //! What all connections share: settings, data, log, registries, statistics.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
@@ -7,6 +8,7 @@ use std::time::Instant;
 
 use super::clients::{Client, Clients};
 use crate::aof::Aof;
+use crate::config::logger::log_line;
 use crate::config::{Config, FsyncPolicy};
 use crate::net::pause::Pause;
 use crate::net::poll::PollPermit;
@@ -92,6 +94,29 @@ impl Server {
     /// Starts a rewrite of the log in the background. Returns false if one is running.
     pub fn start_rewrite(&self) -> bool {
         self.aof.rewrites.claim() && self.rewrites.send(()).is_ok()
+    }
+
+    /// Rewrites the log. The caller has claimed the rewrite. With `appendonly no` that creates a log, but
+    /// nothing is appended to it.
+    ///
+    /// # Errors
+    /// The old log is still in use, or there still is none.
+    pub fn rewrite(&self) -> io::Result<()> {
+        let (before, _) = self.aof.size();
+        self.aof.rewrite(&self.keyspace, &self.config.log_path())?;
+        let (after, _) = self.aof.size();
+        log_line!(self.config, Notice, "The AOF was rewritten: {before} bytes became {after}");
+        if !self.config.appendonly.load(Relaxed) {
+            self.close_log();
+        }
+        Ok(())
+    }
+
+    /// Closes the log. From now on there is none.
+    pub fn close_log(&self) {
+        if let Err(error) = self.aof.close() {
+            log_line!(self.config, Warning, "The AOF could not be closed: {error}");
+        }
     }
 
     /// When the log is synced now: with `no-appendfsync-on-rewrite`, a rewrite suspends `appendfsync`.

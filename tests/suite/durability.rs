@@ -350,8 +350,47 @@ fn a_log_switched_off_and_on_during_a_rewrite_is_on() {
     }
 }
 
+/// The reply to `CONFIG SET appendonly yes` if there is no log afterwards.
+const NOT_ON: &str = "-ERR CONFIG SET failed (possibly related to argument 'appendonly') - Unable to turn on \
+                      AOF. Check server logs.";
+
 #[test]
-fn switching_the_log_on_is_retried_until_it_succeeds() {
+fn what_is_written_after_the_log_was_switched_on_survives_kill_9() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--appendonly", "no"]);
+    let mut c = server.client();
+    fill(&mut c, 10_000);
+    c.expect("CONFIG SET appendonly yes", "+OK");
+    c.expect("SET after 1", "+OK");
+    let keys = c.integer("DBSIZE");
+    server.kill_9();
+    // Not as it was started, without a log.
+    let other = Server::start_in(copy_of(&server), &[]);
+    other.client().expect("GET after", "\"1\"");
+    assert_eq!(other.client().integer("DBSIZE"), keys);
+}
+
+#[test]
+fn a_transaction_cannot_switch_the_log_on_because_it_cannot_wait_for_it() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&["--appendonly", "no"]);
+    let mut c = server.client();
+    c.expect("MULTI", "+OK");
+    for command in ["SET k v", "CONFIG SET appendonly yes", "CONFIG SET appendonly no"] {
+        c.expect(command, "+QUEUED");
+    }
+    c.expect("EXEC", &format!("[+OK, {NOT_ON}, +OK]"));
+    c.expect("CONFIG GET appendonly", "[\"appendonly\", \"no\"]");
+    let why = "CONFIG SET appendonly: the log cannot be opened or moved inside a transaction";
+    eventually("the reason is on stderr", || server.stderr().contains(why));
+}
+
+#[test]
+fn a_log_that_cannot_be_switched_on_stays_off() {
     if skipped_on_redis() {
         return;
     }
@@ -359,21 +398,50 @@ fn switching_the_log_on_is_retried_until_it_succeeds() {
     let mut c = server.client();
     fill(&mut c, 100);
     fs::create_dir(server.log_path()).unwrap();
-    c.expect("CONFIG SET appendonly yes", "+OK");
-    eventually("an attempt has failed", || {
-        info(&mut c, "aof_last_bgrewrite_status").as_deref() == Some("err")
-            && info(&mut c, "aof_enabled").as_deref() == Some("0")
+    c.expect("CONFIG SET timeout 5 appendonly yes", NOT_ON);
+    c.expect("CONFIG GET appendonly", "[\"appendonly\", \"no\"]");
+    c.expect("CONFIG GET timeout", "[\"timeout\", \"0\"]");
+    assert_eq!(info(&mut c, "aof_enabled").as_deref(), Some("0"));
+    eventually("the reason is on stderr", || {
+        server.stderr().contains("CONFIG SET appendonly: the log could not be written: ")
     });
     c.expect("SET still served", "+OK");
     fs::remove_dir(server.log_path()).unwrap();
-    eventually("the log is on, and whole", || {
-        info(&mut c, "aof_enabled").as_deref() == Some("1")
-            && info(&mut c, "aof_rewrite_in_progress").as_deref() == Some("0")
-    });
-    c.expect("CONFIG GET appendonly", "[\"appendonly\", \"yes\"]");
+    c.expect("CONFIG SET appendonly yes", "+OK");
     // Not as it was started, without a log.
     let other = Server::start_in(copy_of(&server), &[]);
     assert_same(&dump(&mut other.client()), &dump(&mut c));
+}
+
+#[test]
+fn no_write_is_refused_or_lost_while_the_log_moves_to_another_directory() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--enable-protected-configs", "yes"]);
+    let mut c = server.client();
+    fill(&mut c, 300);
+    let running = AtomicBool::new(true);
+    let written = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut c = server.client();
+            let writes = (1..).take_while(|_| running.load(Ordering::SeqCst));
+            writes.inspect(|n| c.expect("INCR n", &format!(":{n}"))).last()
+        });
+        for number in 0..100 {
+            let dir = server.dir().join(number.to_string());
+            fs::create_dir(&dir).expect("a directory");
+            c.expect(&format!("CONFIG SET dir {}", dir.display()), "+OK");
+        }
+        running.store(false, Ordering::SeqCst);
+        writer.join().expect("no write was refused")
+    });
+    assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"));
+    server.kill_9();
+    let home = TempDir::new();
+    fs::copy(server.dir().join("99/storage.aof"), home.data().join("storage.aof")).expect("a copy");
+    let written = written.expect("there were writes");
+    Server::start_in(home, &[]).client().expect("GET n", &format!("\"{written}\""));
 }
 
 #[test]
@@ -717,9 +785,12 @@ fn clients_get_a_loading_error_while_the_log_is_being_loaded() {
         +OK
         "#,
     );
+    c.expect("CONFIG SET appendonly no", "+OK");
+    c.expect("CONFIG SET appendonly yes", NOT_ON);
     assert_eq!(info(&mut c, "loading").as_deref(), Some("1"));
     eventually("the log is read", || c.reply("PING") == Reply::Simple("PONG".into()));
     assert_eq!(info(&mut c, "loading").as_deref(), Some("0"));
+    c.expect("CONFIG SET appendonly yes", "+OK");
     c.expect("DBSIZE", ":400000");
     drop(starting.join().expect("it started"));
 }
