@@ -5,8 +5,8 @@
 //!
 //! A *lost file* does not. After a failed sync the kernel may have forgotten the pages that it could not
 //! write, so a later sync that succeeds proves nothing about them. A write that fails for another reason
-//! than space, and a file that somebody removed, are as bad: what goes into the file may not be there
-//! after a restart. Only a rewrite into a new file clears this failure.
+//! than space, and a file that another program has removed, replaced or changed, are as bad: what is in the
+//! file may not be there after a restart. Only a rewrite into a new file clears this failure.
 //!
 //! The reason is set before the flag, so a thread that sees the flag finds the reason. The lock on the reason
 //! is below all others.
@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::config::{Level, logger};
-use crate::stats::lock;
+use crate::stats::{Counter, lock};
 
 /// The log's state of health.
 #[derive(Default)]
@@ -25,6 +25,8 @@ pub(super) struct Failure {
     disk_full: AtomicBool,
     /// The file has lost, or may have lost, what was written to it.
     file_lost: AtomicBool,
+    /// How often a file was lost.
+    pub(super) losses: Counter,
     /// The cause, as a text for the operator.
     reason: Mutex<String>,
 }
@@ -61,6 +63,7 @@ impl Failure {
     pub(super) fn file_lost(&self, error: &io::Error) {
         if !self.needs_rewrite() {
             self.explain(error);
+            self.losses.add(1);
             self.file_lost.store(true, SeqCst);
         }
     }

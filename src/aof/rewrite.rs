@@ -25,9 +25,10 @@
 //!
 //! `CONFIG SET appendonly yes` starts a rewrite too. There is no old log then, so a temporary one, the
 //! *tail*, takes its place until the new file is complete. The same happens when the old log cannot be
-//! relied on.
+//! relied on: a sync has failed, or another program has removed, replaced or changed it. A file that others
+//! have put in its place is kept beside the new log.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,8 +68,9 @@ impl Aof {
         let was_enabled = self.is_enabled();
         // A log that cannot be relied on counts as none. This is decided once for all attempts, because
         // the first one puts the tail in its place.
-        let has_log = was_enabled && !self.needs_rewrite();
-        let result = Rewrite { aof: self, keyspace, path, has_log }.run();
+        let has_log = was_enabled && self.verify_file().is_ok() && !self.needs_rewrite();
+        let keeps_other = was_enabled && !self.is_at(path);
+        let result = Rewrite { aof: self, keyspace, path, has_log, keeps_other }.run();
         if result.is_err() {
             self.untee();
             remove(&temporary(path));
@@ -107,7 +109,10 @@ struct Rewrite<'a> {
     aof: &'a Aof,
     keyspace: &'a Keyspace,
     path: &'a Path,
+    /// The old log can be copied from.
     has_log: bool,
+    /// A file at the path is not the log, and is kept under another name.
+    keeps_other: bool,
 }
 
 impl Rewrite<'_> {
@@ -124,9 +129,9 @@ impl Rewrite<'_> {
 
     /// Rewrites the log, unless the snapshot yields to a command that changes the whole keyspace.
     fn attempt(&self, may_yield: bool) -> Result<(), SnapshotError> {
-        // A file that is there but not ours may be the log of another server.
-        let other = File::open(self.path).ok().filter(|_| !self.aof.is_at(self.path));
-        other.as_ref().map_or(Ok(()), File::try_lock).map_err(io::Error::from)?;
+        if !self.aof.is_at(self.path) {
+            expect_unused(self.path)?;
+        }
         let temporary = temporary(self.path);
         let new = create(&temporary)?;
         // The lock says that this server uses the log. It has to be on the file that gets the name.
@@ -139,6 +144,9 @@ impl Rewrite<'_> {
             return Err(io::Error::other(text).into());
         }
         self.aof.check_tee()?;
+        if self.keeps_other {
+            keep(self.path)?;
+        }
         std::fs::rename(&temporary, self.path)?;
         // The new file has the name now. If it is not good, neither is the log.
         let switched = sync_directory(self.path).and_then(|()| self.aof.switch());
@@ -204,6 +212,36 @@ impl Rewrite<'_> {
             Ok(new.metadata()?.len())
         })
     }
+}
+
+/// Fails if the file with that path is the log of another server.
+fn expect_unused(path: &Path) -> io::Result<()> {
+    // Opening a FIFO would wait for somebody who writes into it.
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let file = if is_file { File::open(path).ok() } else { None };
+    let Some(file) = file else { return Ok(()) };
+    file.try_lock().map_err(|error| match error {
+        TryLockError::Error(error) => error,
+        TryLockError::WouldBlock => {
+            io::Error::other(format!("'{}' is in use by another server", path.display()))
+        }
+    })
+}
+
+/// Gives the file with that path, if there is one, a second name, so that it survives when the path gets
+/// another file.
+fn keep(path: &Path) -> io::Result<()> {
+    let mut name = with_suffix(path, ".replaced");
+    for number in 1.. {
+        match std::fs::hard_link(path, &name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                name = with_suffix(path, &format!(".replaced.{number}"));
+            }
+            result => return result,
+        }
+    }
+    Ok(())
 }
 
 /// Creates a file for appending. It replaces one that a crash may have left.

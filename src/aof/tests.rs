@@ -512,3 +512,29 @@ fn a_switch_to_a_new_file_recovers_from_a_failed_sync() -> io::Result<()> {
     assert_eq!(aof.check(), Ok(()));
     Ok(())
 }
+
+#[test]
+fn bytes_of_others_in_the_file_are_noticed_before_a_rewrite_begins_and_before_its_tee()
+-> io::Result<()> {
+    for before_the_tee in [false, true] {
+        let (aof, disk) = aof()?;
+        aof.append(0, b"one\n");
+        let level = if before_the_tee { aof.flush_all()? } else { 0 };
+        disk.set(|state| state.bytes.extend(b"theirs"));
+        aof.append(0, b"two\n");
+        let (new, mut copies) = (Arc::new(Disk::default()), 0);
+        let result = if before_the_tee {
+            assert_eq!(level, 4);
+            aof.tee(new.file(), Path::new("log"), |_| {
+                copies += 1;
+                Ok(0)
+            })
+        } else {
+            aof.flush_all().map(drop)
+        };
+        let error = "'log' was changed by another program: it has 14 bytes, not 8";
+        assert_eq!(result.err().map(|error| error.to_string()).as_deref(), Some(error));
+        assert!(copies == 0 && aof.needs_rewrite() && aof.flush().is_err());
+    }
+    Ok(())
+}

@@ -267,20 +267,50 @@ impl Aof {
         self.failure.needs_rewrite()
     }
 
+    /// How often a file was lost, so that the log had to be written again from memory.
+    pub fn files_lost(&self) -> &Counter {
+        &self.failure.losses
+    }
+
     /// Records that the file has lost, or may have lost, what was written to it.
     pub fn fail_file(&self, error: &io::Error) {
         self.failure.file_lost(error);
     }
 
-    /// Notices if somebody has removed the file or put another one in its place.
-    pub fn verify_file(&self) {
+    /// Finds out whether another program has removed, replaced or changed the file. If so, the file is lost.
+    /// A file that is lost already is not looked at.
+    ///
+    /// # Errors
+    /// What has happened.
+    pub fn verify_file(&self) -> io::Result<()> {
         let files = self.lock_files();
         if let Some(path) = files.path()
             && !self.needs_rewrite()
             && !files.is_in_place()
         {
-            self.fail_file(&io::Error::other(format!("'{}' is gone", path.display())));
+            let error = io::Error::other(format!("'{}' is gone", path.display()));
+            self.fail_file(&error);
+            return Err(error);
         }
+        self.verify_length(&files)
+    }
+
+    /// The same for the file's length: it must be what this process has written.
+    fn verify_length(&self, files: &Files) -> io::Result<()> {
+        let Some(path) = files.path().filter(|_| !self.needs_rewrite()) else { return Ok(()) };
+        let pending = self.lock_pending();
+        let expected = pending.size - pending.records.len() as u64;
+        drop(pending);
+        let verified = match files.length() {
+            Ok(length) if length.is_none_or(|length| length == expected) => Ok(()),
+            Ok(length) => Err(io::Error::other(format!(
+                "'{}' was changed by another program: it has {} bytes, not {expected}",
+                path.display(),
+                length.unwrap_or_default()
+            ))),
+            Err(error) => Err(error),
+        };
+        verified.inspect_err(|error| self.fail_file(error))
     }
 
     /// Whether the log, or the new file of a rewrite, still has this name.
@@ -361,7 +391,9 @@ pub(super) fn was_turned_off() -> io::Error {
 impl Aof {
     /// Flushes, with all shards locked. Returns the length of the file.
     pub(super) fn flush_all(&self) -> io::Result<u64> {
-        self.flush()?;
+        let mut files = self.lock_files();
+        self.flush_locked(&mut files)?;
+        self.verify_length(&files)?;
         Ok(self.lock_pending().size)
     }
 
@@ -384,6 +416,7 @@ impl Aof {
         self.expect_enabled()?;
         let (flushed, lsn) = self.write_pending(&mut files);
         flushed?;
+        self.verify_length(&files)?;
         let old_size = self.lock_pending().size_at(lsn);
         let size = copy(old_size)?;
         files.tee(output, (lsn, size));

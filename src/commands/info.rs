@@ -246,6 +246,7 @@ fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result 
     write!(text, "aof_rewrites:{}\r\n", server.aof.rewrites.completed.get())?;
     if server.aof.is_enabled() {
         write!(text, "aof_last_write_status:{status}\r\n")?;
+        write!(text, "aof_files_lost:{}\r\n", server.aof.files_lost().get())?;
         write!(text, "aof_delayed_fsync:{}\r\n", server.aof.delayed_syncs.get())?;
         write!(text, "aof_current_size:{bytes}\r\naof_base_size:{base_bytes}\r\n")?;
     }

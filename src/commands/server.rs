@@ -145,6 +145,7 @@ fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcom
     server.pubsub.cut_off.reset();
     server.aof.rewrites.completed.reset();
     server.aof.delayed_syncs.reset();
+    server.aof.files_lost().reset();
     reply.ok();
     Ok(())
 }
@@ -236,7 +237,8 @@ fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
     if abort {
         return Err(CommandError::new("ERR No shutdown in progress."));
     }
-    match context.server.aof.sync() {
+    let aof = &context.server.aof;
+    match aof.verify_file().and_then(|()| aof.sync()) {
         Err(error) if !force => {
             let config = &context.server.config;
             log_line!(config, Warning, "Not shutting down: the AOF could not be synced: {error}");

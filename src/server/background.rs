@@ -65,7 +65,7 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
 /// there is no log but `appendonly` is `yes`.
 fn rewrite_if_due(server: &Server) {
     let wanted = server.config.appendonly.load(Relaxed);
-    server.aof.verify_file();
+    server.aof.verify_file().unwrap_or_default(); // an error makes a rewrite due
     let percentage = server.config.auto_aof_rewrite_percentage.load(Relaxed) as u64;
     let least = server.config.auto_aof_rewrite_min_size.load(Relaxed) as u64;
     let (size, base) = server.aof.size();

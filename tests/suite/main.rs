@@ -1,7 +1,7 @@
 //! The end-to-end tests: they start the real binary and drive it from outside, over its sockets.
 //!
-//! Read [`harness`] first. [`persistence`], [`durability`], [`crash`], [`startup`], [`logger`] and
-//! [`style`] test what is our own. All other files describe the behaviour of Redis and must also pass
+//! Read [`harness`] first. [`persistence`], [`durability`], [`crash`], [`faults`], [`startup`], [`logger`]
+//! and [`style`] test what is our own. All other files describe the behaviour of Redis and must also pass
 //! against a real one:
 //!
 //! ```text
@@ -20,6 +20,7 @@ mod connection;
 mod crash;
 mod debug;
 mod durability;
+mod faults;
 mod fields;
 mod harness;
 mod hashes;

@@ -1,0 +1,146 @@
+//! What others do to the server from outside the protocol: they change its log while it runs, or leave it
+//! without standard output, descriptors or memory. It says what has happened, and keeps what it has
+//! acknowledged.
+//!
+//! [`durability`](crate::durability) tests full disks. None of these tests runs against a Redis at
+//! `REDIS_ADDR`.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use crate::harness::{
+    Client, Reply, Server, assert_survives_kill_9, await_rewrite, encode, eventually, files, fill,
+    info, skipped_on_redis, start_rewrite,
+};
+
+// ---- Other programs change the log -------------------------------------------------------------------
+
+fn append_to(log: &Path, bytes: &[u8]) {
+    let mut file = OpenOptions::new().append(true).open(log).expect("open the log");
+    file.write_all(bytes).expect("append to the log");
+}
+
+/// Increments `n` until the log has been written again, and returns the last reply. Meanwhile some increments
+/// may be refused.
+fn increment_until_rewritten(c: &mut Client, rewrites: u64) -> i64 {
+    let mut last = 0;
+    eventually("the log is written again", || {
+        match c.reply("INCR n") {
+            Reply::Integer(n) => last = n,
+            Reply::Error(error) => assert!(error.starts_with("MISCONF "), "{error}"),
+            other => panic!("{other}"),
+        }
+        info(c, "aof_rewrites") == Some(rewrites.to_string())
+    });
+    await_rewrite(c);
+    last
+}
+
+#[test]
+fn whatever_others_do_to_the_log_it_is_written_again_and_nothing_acknowledged_is_lost() {
+    if skipped_on_redis() {
+        return;
+    }
+    let replace = |log: &Path| {
+        let other = log.with_extension("other");
+        fs::write(&other, encode(&["SET", "other", "1"])).expect("write another log");
+        fs::rename(other, log).expect("replace the log");
+    };
+    let truncate = |log: &Path, length| {
+        let file = OpenOptions::new().write(true).open(log).expect("open the log");
+        file.set_len(length).expect("truncate the log");
+    };
+    type Action<'a> = (&'a str, &'a dyn Fn(&Path), &'a [&'a str]);
+    let actions: [Action; 7] = [
+        ("empty", &|log| truncate(log, 0), &["storage.aof"]),
+        ("shorten", &|log| truncate(log, 1000), &["storage.aof"]),
+        ("lengthen", &|log| truncate(log, 1 << 20), &["storage.aof"]),
+        ("append", &|log| append_to(log, &encode(&["SET", "other", "1"])), &["storage.aof"]),
+        ("delete", &|log| fs::remove_file(log).expect("delete the log"), &["storage.aof"]),
+        (
+            "move",
+            &|log| fs::rename(log, log.with_extension("moved")).expect("move the log"),
+            &["storage.aof", "storage.moved"],
+        ),
+        ("replace", &replace, &["storage.aof", "storage.aof.replaced"]),
+    ];
+    for (what, act, left) in actions {
+        let mut server = Server::start(&[]);
+        let mut c = server.client();
+        fill(&mut c, 100);
+        act(&server.log_path());
+        let last = increment_until_rewritten(&mut c, 1);
+        assert_eq!(info(&mut c, "aof_files_lost").as_deref(), Some("1"), "{what}");
+        assert_eq!(info(&mut c, "aof_last_write_status").as_deref(), Some("ok"), "{what}");
+        eventually("the reason is on stderr", || {
+            server.stderr().contains("The AOF cannot be relied on: ")
+        });
+        assert_survives_kill_9(&mut server);
+        server.client().expect("GET n", &format!("\"{last}\""));
+        server.client().expect("EXISTS other", ":0");
+        assert!(files(&server.dir()).into_keys().eq(left.iter().copied()), "{what}");
+    }
+}
+
+#[test]
+fn a_rewrite_does_not_copy_what_others_have_appended() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 100);
+    append_to(&server.log_path(), &encode(&["SET", "other", "1"]));
+    for n in 1..100 {
+        c.expect("INCR n", &format!(":{n}"));
+    }
+    start_rewrite(&mut c);
+    await_rewrite(&mut c);
+    assert_survives_kill_9(&mut server);
+    server.client().expect("MGET n other", "[\"99\", nil]");
+}
+
+#[test]
+fn the_log_of_another_server_in_place_of_ours_is_left_alone_and_writes_are_refused() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    c.expect("SET k v", "+OK");
+    let other = Server::start(&[]);
+    other.client().expect("SET theirs v", "+OK");
+    let log = server.log_path();
+    fs::remove_file(&log).expect("remove the log");
+    fs::hard_link(other.log_path(), &log).expect("a second name");
+    let theirs = fs::read(&log).expect("read the log");
+    eventually("the reason is on stderr", || {
+        server.stderr().contains("The AOF could not be rewritten: ")
+            && server.stderr().contains("is in use by another server")
+    });
+    let refused = c.reply("SET k w").to_string();
+    assert!(refused.starts_with("-MISCONF Errors writing to the AOF file: "), "{refused}");
+    c.expect("GET k", "\"v\"");
+    c.expect("SHUTDOWN", "-ERR Errors trying to SHUTDOWN. Check logs.");
+    assert_eq!(fs::read(&log).expect("read the log"), theirs);
+    drop(other);
+    eventually("writes are accepted again", || c.reply("SET k w").to_string() == "+OK");
+    assert_survives_kill_9(&mut server);
+}
+
+#[test]
+fn a_shutdown_does_not_end_a_server_whose_log_is_lost() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    c.expect("SET k v", "+OK");
+    fs::write(server.log_path(), "").expect("empty the log");
+    c.expect("SHUTDOWN", "-ERR Errors trying to SHUTDOWN. Check logs.");
+    eventually("the log is whole again", || {
+        info(&mut c, "aof_last_write_status").as_deref() == Some("ok")
+    });
+    assert_survives_kill_9(&mut server);
+}
