@@ -19,12 +19,10 @@ fn main() -> ExitCode {
     }
     match args.first().map(String::as_str) {
         Some("--help" | "-h") => {
-            print!("{}", help());
-            return ExitCode::SUCCESS;
+            return print(&help());
         }
         Some("--version" | "-v") => {
-            println!("Respite {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
+            return print(&format!("Respite {}\n", env!("CARGO_PKG_VERSION")));
         }
         Some("--check-aof") => return check_aof(&args[1..]),
         _ => {}
@@ -36,7 +34,7 @@ fn main() -> ExitCode {
             for line in why.lines() {
                 logger::log(Level::Warning, format_args!("Startup failed: {line}"));
                 if process::is_in_background() {
-                    println!("{line}"); // for the process that waits for this one
+                    print(&format!("{line}\n")); // for the process that waits for this one
                 }
             }
             logger::flush();
@@ -85,21 +83,27 @@ fn check_aof(args: &[String]) -> ExitCode {
         [path] => (path, false),
         [path, fix] if fix == "--fix" => (path, true),
         [fix, path] if fix == "--fix" => (path, true),
-        _ => {
-            eprintln!("usage: respite --check-aof FILE [--fix]");
-            return ExitCode::FAILURE;
-        }
+        _ => return fail("usage: respite --check-aof FILE [--fix]\n"),
     };
     match server::check_aof(Path::new(path), fix) {
-        Ok(report) => {
-            print!("{report}");
-            ExitCode::SUCCESS
-        }
-        Err(report) => {
-            eprint!("{report}");
-            ExitCode::FAILURE
-        }
+        Ok(report) => print(&report),
+        Err(report) => fail(&report),
     }
+}
+
+/// Prints a text. (`print!` panics where it cannot be printed.)
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            fail(&format!("respite: can't print: {error}\n"))
+        }
+        _ => ExitCode::SUCCESS, // if the reader has read enough, too
+    }
+}
+
+fn fail(why: &str) -> ExitCode {
+    io::stderr().write_all(why.as_bytes()).unwrap_or_default();
+    ExitCode::FAILURE
 }
 
 fn help() -> String {

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::file::LogFile;
+use super::file::{LogFile, expect_file};
 use super::snapshot::SnapshotWriter;
 use super::writer::{Aof, was_turned_off};
 use crate::store::keyspace::{SaveShard, SnapshotError};
@@ -214,12 +214,11 @@ impl Rewrite<'_> {
     }
 }
 
-/// Fails if the file with that path is the log of another server.
+/// Fails if there is a log of another server at that path, or something else than a file.
 fn expect_unused(path: &Path) -> io::Result<()> {
-    // Opening a FIFO would wait for somebody who writes into it.
-    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-    let file = if is_file { File::open(path).ok() } else { None };
-    let Some(file) = file else { return Ok(()) };
+    let in_path = |why: io::Error| io::Error::other(format!("'{}': {why}", path.display()));
+    expect_file(path).map_err(in_path)?;
+    let Ok(file) = File::open(path) else { return Ok(()) };
     file.try_lock().map_err(|error| match error {
         TryLockError::Error(error) => error,
         TryLockError::WouldBlock => {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs::OpenOptions;
 use std::path::Path;
 
+use crate::aof::file::expect_file;
 use crate::aof::replay::{ANY_LENGTH, ReplayError, cut, replay};
 use crate::dispatch;
 use crate::resp::Args;
@@ -17,7 +18,9 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| format!("can't read '{shown}': {error}\n");
     let mut options = OpenOptions::new();
-    let mut log = options.read(true).append(fix).open(path).map_err(unreadable)?;
+    options.read(true).append(fix);
+    let log = expect_file(path).and_then(|()| options.open(path));
+    let mut log = log.map_err(unreadable)?;
     // Locked before it is read: a server that still writes it must not lose what comes later.
     let locked = fix && log.try_lock().is_ok();
     let size = log.metadata().map_err(unreadable)?.len();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
+use crate::aof::file::expect_file;
 use crate::aof::{ReplayError, Replayed, replay, rewrite};
 use crate::config::logger::log_line;
 use crate::dispatch;
@@ -20,12 +21,9 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
 pub(super) fn open(path: &Path) -> Result<File, String> {
     let shown = path.display();
     let mut options = OpenOptions::new();
-    let log = options
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path)
-        .map_err(|error| format!("can't open the log '{shown}': {error}"))?;
+    options.read(true).append(true).create(true);
+    let log = expect_file(path).and_then(|()| options.open(path));
+    let log = log.map_err(|error| format!("can't open the log '{shown}': {error}"))?;
     match log.try_lock() {
         Ok(()) => {
             // Left over from a crash during a rewrite.

@@ -7,11 +7,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::harness::{
-    Client, Reply, Server, assert_survives_kill_9, await_rewrite, encode, eventually, files, fill,
-    info, skipped_on_redis, start_rewrite,
+    Client, Reply, Server, TempDir, assert_survives_kill_9, await_rewrite, check_aof, encode,
+    eventually, files, fill, free_port, info, skipped_on_redis, start_rewrite,
 };
 
 // ---- Other programs change the log -------------------------------------------------------------------
@@ -143,4 +145,75 @@ fn a_shutdown_does_not_end_a_server_whose_log_is_lost() {
         info(&mut c, "aof_last_write_status").as_deref() == Some("ok")
     });
     assert_survives_kill_9(&mut server);
+}
+
+// ---- What is no file, and output that nobody takes ---------------------------------------------------
+
+#[test]
+fn a_log_that_is_no_file_is_an_error_at_the_start_and_for_check_aof() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut kinds =
+        vec![("storage.aof", "a directory"), ("fifo", "a FIFO"), ("socket", "a socket")];
+    if cfg!(target_os = "linux") {
+        kinds.extend([("/dev/zero", "a device"), ("/dev/full", "a device")]);
+    }
+    for (name, what) in kinds {
+        let home = TempDir::new();
+        let log = home.data().join("storage.aof");
+        match what {
+            "a directory" => fs::create_dir(&log).expect("a directory"),
+            "a FIFO" => {
+                let made = Command::new("mkfifo").arg(&log).status();
+                assert!(made.is_ok_and(|status| status.success()));
+            }
+            "a socket" => drop(UnixListener::bind(&log).expect("a socket")),
+            _ => std::os::unix::fs::symlink(name, &log).expect("a symbolic link"),
+        }
+        let ended = Server::fail_to_start(&home, &[]);
+        assert_eq!(ended.code, Some(1), "{what}");
+        let error = format!("storage.aof': it is {what}, not a file");
+        assert!(ended.stderr.contains(&error), "{}", ended.stderr);
+        let (good, output) = check_aof(&log, &[]);
+        assert!(!good && output.contains(&error), "{output}");
+    }
+}
+
+#[test]
+fn the_server_runs_whether_or_not_its_standard_output_takes_anything() {
+    if skipped_on_redis() {
+        return;
+    }
+    let (reader, broken) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut outputs = vec![Stdio::from(broken)];
+    if let Ok(full) = OpenOptions::new().write(true).open("/dev/full") {
+        outputs.push(full.into());
+    }
+    for stdout in outputs {
+        let server = Server::start_with_stdout(stdout, free_port());
+        let mut c = server.client();
+        eventually("the log is read", || c.reply("SET k v").to_string() == "+OK");
+        eventually("it says so", || server.stderr().contains("Loaded "));
+        c.expect("GET k", "\"v\"");
+    }
+}
+
+#[test]
+fn a_text_that_cannot_be_printed_is_an_error_unless_its_reader_has_read_enough() {
+    if skipped_on_redis() {
+        return;
+    }
+    let run = |stdout: Stdio| {
+        let mut help = Command::new(env!("CARGO_BIN_EXE_respite"));
+        help.arg("--help").stdout(stdout).stderr(Stdio::piped()).output().expect("run it")
+    };
+    let (reader, broken) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(run(broken.into()).status.code(), Some(0));
+    let Ok(full) = OpenOptions::new().write(true).open("/dev/full") else { return };
+    let ended = run(full.into());
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.starts_with(b"respite: can't print: "));
 }

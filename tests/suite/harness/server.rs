@@ -1,7 +1,7 @@
 //! The processes that a test starts, their directories and their output.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,6 +35,16 @@ impl Server {
         let home = TempDir::new();
         let child = command(&home, args).stderr(Stdio::piped()).spawn().expect("start the server");
         Server::listening(child, home, args)
+    }
+
+    /// Starts the server at that port with this as its standard output.
+    pub(crate) fn start_with_stdout(stdout: impl Into<Stdio>, port: u16) -> Server {
+        let home = TempDir::new();
+        let args = ["--port", &port.to_string()];
+        let child = command(&home, &args).stdout(stdout).spawn().expect("start the server");
+        let args = args.map(String::from).into();
+        eventually("the server listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Server { child, port, home, args }
     }
 
     /// Starts the server with this as its standard input.
