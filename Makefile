@@ -23,8 +23,9 @@ check:
 conformance:
 	.ci/conformance
 
-# Real clients against this server: pip and npm install them below target/; redis-cli and nutcracker come from
-# the PATH. A client that cannot be installed is skipped with a message, or fails with CLIENTS_REQUIRED=1.
+# Real clients against this server: pip and npm install them below target/; redis-cli, nutcracker and
+# prometheus-redis-exporter come from the PATH. A client that cannot be installed is skipped with a message,
+# or fails with CLIENTS_REQUIRED=1.
 clients:
 	cargo test --quiet --test clients
 

@@ -445,7 +445,10 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             let field = hash.get(name);
             reply.bulk_or_null(field.map(|field| field.value));
             let old = field.map(|field| field.expires_at_ms());
-            if expiry == FieldExpiry::NotGiven || old.is_none_or(|old| old == new) {
+            // A field that never expired cannot persist; one that gets the expiry it has counts as changed.
+            if expiry == FieldExpiry::NotGiven
+                || old.is_none_or(|old| old.is_none() && new.is_none())
+            {
                 continue;
             }
             changed.push(name);

@@ -176,6 +176,9 @@ fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
         // Both are measured by the same figure.
         write!(text, "mem_fragmentation_ratio:1.00\r\nmem_fragmentation_bytes:0\r\n")?;
     }
+    let clients: usize =
+        context.server.clients.all().iter().map(|client| client.memory_bytes()).sum();
+    write!(text, "mem_clients_normal:{clients}\r\n")?;
     write!(text, "maxmemory_policy:noeviction\r\nmem_allocator:libc\r\n")?;
     zeros(
         text,
@@ -233,16 +236,17 @@ fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result 
     write!(text, "aof_enabled:{}\r\n", u8::from(server.aof.is_enabled()))?;
     let progress = server.aof.rewrites.progress();
     write!(text, "aof_rewrite_in_progress:{}\r\n", u8::from(progress.is_some()))?;
-    if let Some((elapsed, percent)) = progress {
-        write!(text, "aof_current_rewrite_time_sec:{}\r\n", elapsed.as_secs())?;
+    let seconds = |time: Option<Duration>| time.map_or(-1, |time| time.as_secs() as i64);
+    let elapsed = progress.map(|(elapsed, _)| elapsed);
+    write!(text, "aof_current_rewrite_time_sec:{}\r\n", seconds(elapsed))?;
+    if let Some((_, percent)) = progress {
         write!(text, "aof_rewrite_percent:{percent}\r\n")?;
     }
     let last = server.aof.rewrites.last();
     let ok = last.as_ref().is_none_or(|last| last.ok);
     write!(text, "aof_last_bgrewrite_status:{}\r\n", if ok { "ok" } else { "err" })?;
-    if let Some(last) = last {
-        write!(text, "aof_last_rewrite_time_sec:{}\r\n", last.took.as_secs())?;
-    }
+    let took = last.map(|last| last.took);
+    write!(text, "aof_last_rewrite_time_sec:{}\r\n", seconds(took))?;
     write!(text, "aof_rewrites:{}\r\n", server.aof.rewrites.completed.get())?;
     if server.aof.is_enabled() {
         write!(text, "aof_last_write_status:{status}\r\n")?;

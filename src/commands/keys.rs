@@ -299,7 +299,10 @@ fn scan(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
     let mut found = Vec::new();
     let next = walk(all, cursor, options.count, |key, entry| {
         let of_type = |name| is(name, entry.value.type_name());
-        if options.matches(key) && options.type_name.is_none_or(of_type) && all.is_live(entry) {
+        if options.matches(key)
+            && options.type_name.is_none_or(of_type)
+            && all.is_live_or_noted(key, entry)
+        {
             found.push(key.to_vec());
         }
     });

@@ -2,7 +2,8 @@
 //!
 //! They differ in who locks the shards ([`Shards`]: the command itself, or its transaction) and in where
 //! the records go ([`Origin`]). Everything else is the same code: lock, run the handler,
-//! [`commit`](Call::commit), unlock.
+//! [`commit`](Call::commit), unlock. A read that finds an expired key cannot remove it: the key is removed
+//! in between, and the read starts again.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,6 +15,7 @@ use crate::session::{Origin, Server, Session};
 use crate::store::{Aftermath, ReadAll, ReadView, Shards, WriteAll, WriteView};
 
 use super::admit;
+use super::commit::commit_expired;
 
 /// A command that was found and admitted, with its arguments.
 pub(super) struct Call<'a> {
@@ -35,7 +37,15 @@ impl<'a> Call<'a> {
             Handler::Read(handler) => {
                 let view = shards.read(db, command.keys_of(args));
                 let view = view.touching(touches).replaying(replaying);
+                let start = reply.len();
                 let outcome = handler(&view, args, reply);
+                let expired = view.found_expired();
+                if !expired.is_empty() && self.removes_expired() {
+                    drop(view);
+                    reply.truncate(start);
+                    remove_expired(self.server, &expired);
+                    return self.run(shards, reply);
+                }
                 self.commit(view, outcome.map(|()| Propagate::Nothing))
             }
             Handler::Write(handler) => {
@@ -47,7 +57,13 @@ impl<'a> Call<'a> {
             Handler::ReadAll(handler) => {
                 let view = shards.read_all(db);
                 let outcome = handler(&view, args, reply);
-                self.commit(view, outcome.map(|()| Propagate::Nothing))
+                let (server, expired) = (self.server, view.found_expired());
+                let removes = !expired.is_empty() && self.removes_expired();
+                let outcome = self.commit(view, outcome.map(|()| Propagate::Nothing));
+                if removes {
+                    remove_expired(server, &expired);
+                }
+                outcome
             }
             Handler::WriteAll(handler) => {
                 let mut view = shards.write_all(db);
@@ -70,10 +86,26 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Whether the expired keys that the command finds, although it only reads, are removed, as in Redis. The
+    /// shards of a transaction are locked for its own commands only.
+    fn removes_expired(&self) -> bool {
+        let Server { pause, config, .. } = self.server;
+        let is_paused = || pause.is_likely() && pause.paused().is_some();
+        matches!(self.session.origin, Origin::Client)
+            && !config.import_mode.load(Relaxed)
+            && !is_paused()
+    }
+
     /// Commits a command that locks no shard itself.
     pub(super) fn commit_without_keys(self, outcome: Outcome) -> Outcome {
         self.commit(NoKeys, outcome.map(|()| Propagate::Nothing))
     }
+}
+
+/// Removes keys that a read has found expired.
+#[cold]
+fn remove_expired(server: &Server, keys: &[(usize, Box<[u8]>)]) {
+    server.keyspace.remove_expired(keys, |expired| commit_expired(server, expired));
 }
 
 /// The shards that a command has locked.

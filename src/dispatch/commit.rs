@@ -151,11 +151,20 @@ impl Call<'_> {
         }
         changes.expired.iter().for_each(|expired| invalidate_expired(self.server, &expired.key));
         changes.found_expired.iter().for_each(|(_, key)| tracking.notify_readers(pubsub, key, by));
-        changes.modified.iter().for_each(|key| tracking.notify_readers(pubsub, key, by));
         match &mut self.session.origin {
-            // Clients that track by prefix are notified once, at the end of the transaction.
-            Origin::Transaction(exec) => exec.modified.append(&mut changes.modified),
-            _ => tracking.broadcast(pubsub, &changes.modified, by),
+            // This client, and those that track by prefix, are notified at the end of the transaction.
+            Origin::Transaction(exec) => {
+                for key in &changes.modified {
+                    if tracking.notify_others(pubsub, key, by) {
+                        exec.own.push(key.clone());
+                    }
+                }
+                exec.modified.append(&mut changes.modified);
+            }
+            _ => {
+                changes.modified.iter().for_each(|key| tracking.notify_readers(pubsub, key, by));
+                tracking.broadcast(pubsub, &changes.modified, by);
+            }
         }
         if changes.replaced_all {
             self.server.discard(tracking.notify_all(pubsub));

@@ -142,7 +142,11 @@ fn carry_out(
             session.read_lsn = session.read_lsn.max(lsn);
         }
         exec.lsn = session.read_lsn;
-        server.tracking.broadcast(&server.pubsub, &exec.modified, session.client.id);
+        let (id, outbox) = (session.client.id, &session.client.outbox);
+        for key in &exec.own {
+            server.tracking.notify_self(&server.pubsub, key, id, outbox);
+        }
+        server.tracking.broadcast(&server.pubsub, &exec.modified, id);
     }
     Ok(())
 }

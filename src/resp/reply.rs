@@ -89,6 +89,11 @@ impl Reply {
         self.bytes.len()
     }
 
+    /// The memory that the replies take, and the room for more.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

@@ -247,6 +247,17 @@ impl Request {
         !matches!(self.state, State::Start)
     }
 
+    /// The bytes of the arguments that have arrived.
+    pub fn used_bytes(&self) -> usize {
+        self.bytes.len() + self.line.len()
+    }
+
+    /// The memory that its buffers take.
+    pub fn memory_bytes(&self) -> usize {
+        let ends = self.ends.capacity() * size_of::<usize>();
+        self.bytes.capacity() + ends + self.line.capacity()
+    }
+
     /// Removes the command, to make room for the next one.
     pub fn clear(&mut self) {
         self.bytes.clear();

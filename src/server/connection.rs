@@ -24,7 +24,7 @@ use crate::net::outbox::{Outbox, TryWrite};
 use crate::net::poll::Wait;
 use crate::net::socket::{Incoming, Socket};
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
-use crate::session::{Client, Server, Session};
+use crate::session::{BufferSizes, Client, Server, Session};
 
 /// The most that one read takes from the socket.
 const READ_BYTES: usize = 16 << 10;
@@ -148,11 +148,17 @@ impl Connection<'_> {
                     return self.send_last();
                 }
                 if self.reply.len() >= REPLY_BYTES {
+                    self.note_buffers(&input, &request);
                     self.send()?;
                 }
                 continue;
             }
+            self.note_buffers(&input, &request);
             self.send()?;
+            if request.is_partial() {
+                // A client that is sending a long command is not idle.
+                self.session.sync_client_state(Instant::now());
+            }
             // A writer thread must not meet a socket in non-blocking mode.
             let exclusive = || self.session.client.outbox.try_exclusive_write();
             let arrived = wait.receive(&mut input, &self.server.poll_permit, exclusive)?;
@@ -160,12 +166,19 @@ impl Connection<'_> {
                 return Ok(());
             }
             self.session.client.meter.received.add(arrived as u64);
+            self.note_buffers(&input, &request);
             trace!("Connection::run", "reads {arrived} bytes: {}", quoted(input.buffer()));
-            if request.is_partial() {
-                // A client that is sending a long command is not idle.
-                self.session.sync_client_state(Instant::now());
-            }
         }
+    }
+
+    fn note_buffers(&mut self, input: &BufReader<Incoming>, request: &Request) {
+        self.session.buffers = BufferSizes {
+            unread: input.buffer().len(),
+            input: input.capacity(),
+            args: request.used_bytes(),
+            args_room: request.memory_bytes(),
+            reply: self.reply.memory_bytes().min(REPLY_BYTES), // what is left of it after it is sent
+        };
     }
 
     /// Waits as long as `CLIENT PAUSE` holds the command back, after sending the replies to earlier commands.

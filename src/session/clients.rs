@@ -33,6 +33,21 @@ pub struct ClientFlags {
     pub import_source: bool,
 }
 
+/// The memory that a connection's buffers take, in bytes.
+#[derive(Clone, Copy, Default)]
+pub struct BufferSizes {
+    /// What has arrived and no command has used yet.
+    pub unread: usize,
+    /// The room for that.
+    pub input: usize,
+    /// The arguments of the current command, of which perhaps only the first have arrived.
+    pub args: usize,
+    /// The room for arguments.
+    pub args_room: usize,
+    /// The room for replies.
+    pub reply: usize,
+}
+
 /// What other threads see of a connection.
 pub struct Client {
     /// Its id, never used again.
@@ -64,7 +79,16 @@ pub struct ClientState {
     pub(super) queued_bytes: usize,
     /// The number of keys that it watches.
     pub(super) watched: usize,
+    pub(super) buffers: BufferSizes,
     pub(super) client_flags: ClientFlags,
+}
+
+impl ClientState {
+    /// The memory of the client, in bytes, without what waits to be sent.
+    fn memory_bytes(&self) -> usize {
+        let BufferSizes { input, args_room, reply, .. } = self.buffers;
+        size_of::<Client>() + input + args_room + reply + self.queued_bytes
+    }
 }
 
 impl Client {
@@ -80,6 +104,7 @@ impl Client {
             queued: None,
             queued_bytes: 0,
             watched: 0,
+            buffers: BufferSizes::default(),
             client_flags: ClientFlags::default(),
         };
         let outbox = Arc::new(Outbox::new(socket));
@@ -137,6 +162,12 @@ impl Client {
         self.state().watched > 0
     }
 
+    /// The memory that it takes, in bytes, without its thread.
+    pub fn memory_bytes(&self) -> usize {
+        let (_, waiting_bytes) = self.outbox.backlog();
+        self.state().memory_bytes() + waiting_bytes
+    }
+
     /// The names and values of its fields in `CLIENT LIST`: those of Redis and Valkey that mean something
     /// here.
     pub(super) fn fields(
@@ -149,6 +180,7 @@ impl Client {
         let state = self.state();
         // As in Redis, a client whose watched key has changed is shown as watching nothing.
         let changed = state.watched > 0 && self.watcher.has_changed();
+        let buffers = state.buffers;
         let number = |value: i64| value.to_string().into_bytes();
         let count = |value: usize| value.to_string().into_bytes();
         let total = |value: u64| value.to_string().into_bytes();
@@ -168,9 +200,15 @@ impl Client {
             ("ssub", count(subscriptions.shards)),
             ("multi", number(state.queued.map_or(-1, |queued| queued as i64))),
             ("watch", count(if changed { 0 } else { state.watched })),
+            ("qbuf", count(buffers.unread)),
+            ("qbuf-free", count(buffers.input.saturating_sub(buffers.unread))),
+            ("argv-mem", count(buffers.args)),
             ("multi-mem", count(state.queued_bytes)),
+            ("rbs", count(buffers.reply)),
+            ("obl", count(0)), // what is not sent when the connection waits is in the queue
             ("oll", count(pieces)),
             ("omem", count(waiting_bytes)),
+            ("tot-mem", count(state.memory_bytes() + waiting_bytes)),
             ("events", if waiting_bytes > 0 { "rw".into() } else { "r".into() }),
             ("cmd", state.last_command.into()),
             ("user", "default".into()),

@@ -16,7 +16,7 @@ use crate::resp::{Queue, Reply};
 use crate::stats::CommandTimer;
 use crate::store::Keyspace;
 
-pub use clients::{Client, ClientFlags, Clients};
+pub use clients::{BufferSizes, Client, ClientFlags, Clients};
 pub use server::Server;
 
 /// The state of one connection.
@@ -39,6 +39,8 @@ pub struct Session {
     pub delivery: Delivery,
     /// `CLIENT CACHING` applies to its next command or transaction.
     pub caching: bool,
+    /// The memory of its buffers, as of the last read or the last reply.
+    pub buffers: BufferSizes,
     /// States that `CLIENT LIST` shows.
     pub client_flags: ClientFlags,
     /// Measures how long its commands take.
@@ -82,6 +84,8 @@ pub struct Exec {
     pub block: Block,
     /// The keys that were modified, for clients that track by prefix (`BCAST`).
     pub modified: Vec<Box<[u8]>>,
+    /// Those of them that this client itself had read while it tracked.
+    pub own: Vec<Box<[u8]>>,
     /// The LSN up to which the log must be flushed before others may see the messages of the transaction: at
     /// first the LSN of what it has read, at the end the LSN of its block.
     pub lsn: u64,
@@ -92,7 +96,13 @@ pub struct Exec {
 impl Exec {
     /// Starts a transaction that has read up to that LSN.
     pub fn new(lsn: u64) -> Exec {
-        Exec { block: Block::default(), modified: Vec::new(), lsn, promise: OnceCell::new() }
+        Exec {
+            block: Block::default(),
+            modified: Vec::new(),
+            own: Vec::new(),
+            lsn,
+            promise: OnceCell::new(),
+        }
     }
 }
 
@@ -129,6 +139,7 @@ impl Session {
             last_command: "NULL",
             delivery: Delivery::default(),
             caching: false,
+            buffers: BufferSizes::default(),
             client_flags: ClientFlags::default(),
             timer: CommandTimer::default(),
             scratch: Cell::default(),
@@ -224,6 +235,7 @@ impl Session {
         state.queued = self.multi.as_ref().map(|multi| multi.queued);
         state.queued_bytes = self.multi.as_ref().map_or(0, |multi| multi.queue.memory_bytes());
         state.watched = self.watched.len();
+        state.buffers = self.buffers;
         state.client_flags = self.client_flags;
     }
 }

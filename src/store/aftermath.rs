@@ -26,8 +26,8 @@ pub struct Changes {
     pub events: Vec<Event>,
     /// The keys that were modified, if any client tracks keys. Those of `expired` are not among them.
     pub modified: Vec<Box<[u8]>>,
-    /// Keys that were found expired, with their databases. A write removes them at its end; a read leaves
-    /// them in place, and notes them only if any client tracks keys.
+    /// Keys that were found expired, with their databases. A write removes them at its end. A read cannot:
+    /// its caller does.
     pub found_expired: Vec<(usize, Box<[u8]>)>,
     /// Whole databases were emptied or exchanged: any key may have changed.
     pub replaced_all: bool,

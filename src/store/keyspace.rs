@@ -21,7 +21,7 @@ use super::SHARDS;
 use super::environment::Environment;
 use super::guard::{Exclusive, Guards, Keys, Shared};
 use super::key::HashedKey;
-use super::shard::{Expired, Shard};
+use super::shard::{Expired, Shard, WhatExpired};
 use super::shards::Shards;
 use super::transaction::{Held, LockPlan, LockSet, Transaction};
 use super::view::{ReadView, View, WriteView};
@@ -304,6 +304,26 @@ impl Keyspace {
                 drop(shard);
                 drop(removed);
             }
+        }
+    }
+
+    /// Removes those of these keys, given with their databases, that have expired. `log` is as for
+    /// [`Keyspace::sweep`].
+    pub fn remove_expired(
+        &self,
+        keys: &[(usize, Box<[u8]>)],
+        mut log: impl FnMut(&[Expired]) -> u64,
+    ) {
+        for (db, key) in keys {
+            let hashed = HashedKey::new(key);
+            let mut shard = self.exclusive(hashed.shard());
+            let removed = shard.remove_if_expired(*db, hashed, self.env.now_ms());
+            if removed.is_some() {
+                let expired = Expired { db: *db, key: key.clone(), what: WhatExpired::Key };
+                shard.last_lsn = shard.last_lsn.max(log(&[expired]));
+            }
+            drop(shard);
+            drop(removed);
         }
     }
 

@@ -229,6 +229,21 @@ impl Shard {
         (expired, removed, self.earliest_ms())
     }
 
+    /// Removes the key if it has expired, and returns its entry.
+    pub(super) fn remove_if_expired(
+        &mut self,
+        db: usize,
+        key: HashedKey,
+        now_ms: i64,
+    ) -> Option<Entry> {
+        if !self.has_expired(db, key, now_ms) {
+            return None;
+        }
+        let old = self.remove(db, key);
+        self.signal_modified(db, key);
+        old
+    }
+
     fn take_expired_fields(
         &mut self,
         db: usize,

@@ -138,10 +138,10 @@ impl<'a, G: Guard> View<'a, G> {
             let hit = found.is_some();
             self.lookups.set((hits + u32::from(hit), misses + u32::from(!hit)));
             if G::READS_ONLY && !hit {
-                self.note_miss(key, access, held.is_some());
+                self.note_miss(key, access);
             }
         }
-        if !G::READS_ONLY && found.is_none() && held.is_some() {
+        if found.is_none() && held.is_some() && !(G::READS_ONLY && access == Access::Silent) {
             self.note_expired(key);
         }
         if self.touches && matches!(access, Access::Use | Access::Answer) {
@@ -150,30 +150,31 @@ impl<'a, G: Guard> View<'a, G> {
         found
     }
 
-    /// Records that a read did not find the key. If it is `held`, it has expired: a writer or the sweeper
-    /// will remove it, but clients that cache it are notified now.
+    /// Records that a read did not find the key.
     #[inline]
-    fn note_miss(&self, key: &[u8], access: Access, held: bool) {
-        let is_event = access != Access::NoEvent
-            && self.env.config.notify_keyspace_events.has(EventClass::KEY_MISS);
-        let found_expired = held && self.env.is_tracked();
-        if is_event || found_expired {
+    fn note_miss(&self, key: &[u8], access: Access) {
+        let wanted = &self.env.config.notify_keyspace_events;
+        if access != Access::NoEvent && wanted.has(EventClass::KEY_MISS) {
             let mut changes = self.changes.take().unwrap_or_default();
-            if is_event {
-                changes.events.push(Event { db: self.db, key: key.into(), name: "keymiss" });
-            }
-            if found_expired {
-                changes.found_expired.push((self.db, key.into()));
-            }
+            changes.events.push(Event { db: self.db, key: key.into(), name: "keymiss" });
             self.changes.set(Some(changes));
         }
     }
 
+    /// Records that the key has expired and is not removed yet.
     #[cold]
     fn note_expired(&self, key: &[u8]) {
         let mut changes = self.changes.take().unwrap_or_default();
         changes.found_expired.push((self.db, key.into()));
         self.changes.set(Some(changes));
+    }
+
+    /// The keys that the command has found expired, with their databases.
+    pub fn found_expired(&self) -> Vec<(usize, Box<[u8]>)> {
+        let changes = self.changes.take();
+        let found = changes.as_ref().map(|changes| changes.found_expired.clone());
+        self.changes.set(changes);
+        found.unwrap_or_default()
     }
 
     /// The seconds since the entry was last used.

@@ -3,7 +3,7 @@
 //! [`ReadAll`] visits one shard after the other and never locks more than one, so no client waits long for
 //! it. [`WriteAll`] locks all shards, but only when it begins to change something.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use super::SHARDS;
 use super::aftermath::{Aftermath, Changes};
@@ -29,11 +29,13 @@ pub struct ReadAll<'a> {
     pub db: usize,
     now_ms: i64,
     last_lsn: Cell<u64>,
+    found_expired: RefCell<Vec<(usize, Box<[u8]>)>>,
 }
 
 impl<'a> ReadAll<'a> {
     pub(super) fn new(shards: &'a dyn AllShards, db: usize, now_ms: i64) -> ReadAll<'a> {
-        ReadAll { shards, db, now_ms, last_lsn: Cell::new(0) }
+        let found_expired = RefCell::default();
+        ReadAll { shards, db, now_ms, last_lsn: Cell::new(0), found_expired }
     }
 
     /// The highest LSN of the shards that were visited.
@@ -71,6 +73,20 @@ impl<'a> ReadAll<'a> {
     /// Whether the entry has not expired.
     pub fn is_live(&self, entry: &Entry) -> bool {
         !entry.is_expired(self.now_ms)
+    }
+
+    /// Whether the entry of the key has not expired. If it has, the key is removed after the command.
+    pub fn is_live_or_noted(&self, key: &[u8], entry: &Entry) -> bool {
+        let is_live = self.is_live(entry);
+        if !is_live {
+            self.found_expired.borrow_mut().push((self.db, key.into()));
+        }
+        is_live
+    }
+
+    /// The keys that the command has found expired, with their databases.
+    pub fn found_expired(&self) -> Vec<(usize, Box<[u8]>)> {
+        self.found_expired.take()
     }
 }
 

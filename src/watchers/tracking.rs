@@ -245,6 +245,28 @@ impl Tracking {
         }
     }
 
+    /// Like [`Tracking::notify_readers`], but does not notify the client `by` itself: only returns whether it
+    /// is a reader.
+    pub fn notify_others(&self, pubsub: &PubSub, key: &[u8], by: u64) -> bool {
+        let mut readers = self.readers.take(key);
+        let count = readers.len();
+        readers.retain(|id| *id != by);
+        if !readers.is_empty() {
+            self.notify_clients(pubsub, key, &readers, by);
+        }
+        readers.len() < count
+    }
+
+    /// Notifies a client that has changed a key which it had read. As in Redis, it gets the message although
+    /// it has stopped tracking in the same transaction, if it understands it.
+    pub fn notify_self(&self, pubsub: &PubSub, key: &[u8], id: u64, outbox: &Outbox) {
+        if self.state(id).is_some() {
+            self.notify_clients(pubsub, key, &[id], id);
+        } else if outbox.protocol() == Protocol::Resp3 {
+            pubsub.send_to(id, outbox, Invalidation::of(Some(&[key])).as_push());
+        }
+    }
+
     fn notify_clients(&self, pubsub: &PubSub, key: &[u8], readers: &[u64], by: u64) {
         let keys = [key];
         let mut invalidation = Invalidation::of(Some(&keys));

@@ -9,8 +9,8 @@
 //!
 //! The checks of a client in another language are a script next to this file; the versions are in
 //! `requirements.txt` and `package.json`. `pip` and `npm` install them below `target/clients`, where they
-//! stay until those files change. Programs ([`redis_cli`], [`nutcracker`]) come from the PATH and are
-//! driven from here, like the [`redis_crate`].
+//! stay until those files change. Programs ([`redis_cli`], [`nutcracker`], [`exporter`]) come from the PATH
+//! and are driven from here, like the [`redis_crate`].
 //!
 //! The output lists each client as ok, failed, or not installed with the reason; only a failed one fails
 //! the run. Nothing hangs: every process has a time limit and is killed when it has passed.
@@ -18,6 +18,7 @@
 // A check fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod exporter;
 mod nutcracker;
 mod process;
 mod redis_cli;
@@ -63,6 +64,7 @@ const CLIENTS: &[Client] = &[
     Client { name: "redis crate", install: redis_crate::version, run: |servers| all(redis_crate::CHECKS, servers) },
     Client { name: "redis-cli (hiredis)", install: redis_cli::version, run: |servers| all(redis_cli::CHECKS, servers) },
     Client { name: "nutcracker", install: || version_of("nutcracker"), run: |servers| all(nutcracker::CHECKS, servers) },
+    Client { name: "redis_exporter", install: exporter::version, run: |servers| all(exporter::CHECKS, servers) },
 ];
 
 fn main() -> ExitCode {

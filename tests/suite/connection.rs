@@ -826,3 +826,25 @@ fn a_connection_beyond_maxclients_gets_an_error_and_is_closed() {
         c.another().reply("PING") == Reply::Simple("PONG".into())
     });
 }
+
+#[test]
+fn client_list_shows_the_memory_of_each_clients_buffers() {
+    let mut c = connect();
+    let mut other = c.another();
+    let id = other.integer("CLIENT ID");
+    let mut shown = |name: &str| -> usize {
+        let line = c.text(&format!("CLIENT LIST ID {id}"));
+        field(&line, name).parse().expect("it is a number")
+    };
+    let idle = shown("tot-mem");
+    assert!(idle > 0 && shown("qbuf") == 0 && shown("argv-mem") == 0);
+    // A command of which only the beginning has arrived.
+    other.send_raw([b"*2\r\n$4\r\nECHO\r\n$1000000\r\n", &[b'x'; 400_000][..]].concat());
+    eventually("it is counted", || shown("tot-mem") >= idle + 400_000);
+    other.send_raw([b'x'; 600_000].iter().chain(b"\r\n").copied().collect::<Vec<u8>>());
+    assert_eq!(other.read_reply().into_text().len(), 1_000_000);
+    eventually("it is given back", || shown("tot-mem") < idle + 400_000);
+    other.expect("MULTI", "+OK");
+    other.expect(&format!("ECHO {}", "x".repeat(5000)), "+QUEUED");
+    eventually("what is queued is counted", || shown("multi-mem") >= 5000);
+}

@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::harness::{
     Client, Reply, Server, assert_survives_kill_9, check_aof, connect, connect_with, dump, encode,
-    eventually, pipeline, records, rewrite, skipped_on_redis, unix_now_ms,
+    eventually, pipeline, records, rewrite, skipped_on_redis, unix_now_ms, wait_ms,
 };
 use crate::rng::Rng;
 
@@ -18,12 +18,6 @@ const FAR_MS: &str = "33177117420123";
 fn connect_since(version: &str) -> Option<Client> {
     let c = connect();
     c.redis_at_least(version).then_some(c)
-}
-
-/// Waits until everything that expires within this many milliseconds has expired.
-fn wait_ms(milliseconds: i64) {
-    let expiry = unix_now_ms() + milliseconds;
-    eventually("the expiry time has passed", || unix_now_ms() > expiry);
 }
 
 /// Runs the test with a small hash and with a large one, which have different encodings.

@@ -1,6 +1,6 @@
 //! Keyspace events: those of every command, in which order, and on which channels.
 
-use crate::harness::{Client, Reply, connect, connect_with, eventually, unix_now_ms};
+use crate::harness::{Client, Reply, connect, connect_with, eventually, unix_now_ms, wait_ms};
 
 /// Runs the commands. Returns for each the events that are published, as `name key`, followed by the
 /// database if it is not the first.
@@ -330,4 +330,32 @@ fn overwritten_keys_are_announced_and_whether_their_type_changes() {
          PFMERGE p p -> pfadd p",
     );
     c.expect("DEBUG SET-ACTIVE-EXPIRE 1", "+OK");
+}
+
+#[test]
+fn a_read_that_meets_an_expired_key_removes_it_before_it_misses_it() {
+    let mut c = connect_with(&["--enable-debug-command", "yes"]);
+    if !c.redis_at_least("8.2") {
+        return;
+    }
+    c.expect("CONFIG SET notify-keyspace-events AKEm", "+OK");
+    c.expect("DEBUG SET-ACTIVE-EXPIRE 0", "+OK");
+    for (read, expected) in [
+        ("GET k", "expired k, keymiss k"),
+        ("EXISTS k k", "expired k, keymiss k, keymiss k"),
+        ("MGET there k", "expired k, keymiss k"),
+        ("OBJECT ENCODING k", "expired k"),
+        ("HGETALL k", "expired k, keymiss k"),
+        ("SCAN 0 COUNT 100", "expired k"),
+        ("SCAN 0 MATCH t* COUNT 100", ""),
+        ("KEYS *", ""),
+        ("DBSIZE", ""),
+    ] {
+        c.expect("MSET there v k v", "+OK");
+        c.expect("PEXPIRE k 1", ":1");
+        wait_ms(3);
+        expect_events(&mut c, &format!("{read} -> {expected}"));
+        let left = if expected.is_empty() { ":2" } else { ":1" };
+        c.expect("DBSIZE", left);
+    }
 }

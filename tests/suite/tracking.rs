@@ -1234,3 +1234,18 @@ fn no_cache_keeps_an_old_value() {
         }
     }
 }
+
+#[test]
+fn a_transactions_own_invalidations_follow_its_messages() {
+    let w = connect();
+    let (mut c, mut target) = (resp3(&w), w.another());
+    let id = target.id();
+    target
+        .expect("SUBSCRIBE __redis__:invalidate", "[\"subscribe\", \"__redis__:invalidate\", :1]");
+    target.expect("SUBSCRIBE news", "[\"subscribe\", \"news\", :2]");
+    c.expect(&format!("CLIENT TRACKING ON REDIRECT {id}"), "+OK");
+    c.send_raw("MULTI\r\nGET a\r\nSET a 1\r\nPUBLISH news 1\r\nEXEC\r\n");
+    assert_eq!(target.read_reply().to_string(), "[\"message\", \"news\", \"1\"]");
+    let invalidation = "[\"message\", \"__redis__:invalidate\", [\"a\"]]";
+    assert_eq!(target.read_reply().to_string(), invalidation);
+}

@@ -244,6 +244,12 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until everything that expires within this many milliseconds has expired.
+pub(crate) fn wait_ms(milliseconds: i64) {
+    let expiry = unix_now_ms() + milliseconds;
+    eventually("the expiry time has passed", || unix_now_ms() > expiry);
+}
+
 pub(crate) fn unix_now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.expect("the clock is past 1970").as_millis() as i64

@@ -17,7 +17,7 @@ use respite::commands::Command as Row;
 
 use super::generator::{ALL, Candidate, Words};
 use super::grammar::entry;
-use super::on_purpose::{differs_on_purpose, is_same_text};
+use super::on_purpose::{differs_on_purpose, is_same_text, overflows_valkey};
 use crate::harness::{Client, Peer, Reply, Server, connect, dump, encode, quote, say};
 
 /// By command: what a Redis before this version does differently.
@@ -167,6 +167,9 @@ impl Pair {
     /// Whether this Redis should behave as ours.
     pub(super) fn is_known(&self, command: &Words) -> bool {
         let Some(row) = row_of(command) else { return true };
+        if self.is_valkey() && overflows_valkey(row.name, command) {
+            return false;
+        }
         let newer = |(name, since, sign): &(&str, (u32, u32), Sign)| {
             let shows = match sign {
                 Sign::OneOf(tokens) => tokens.iter().any(|token| has_token(command, token)),
