@@ -57,7 +57,7 @@
 //! A thread that holds one of these locks may take locks further down the list, never further up:
 //!
 //! 1. Shards, in ascending index: only [`store`] takes them.
-//! 2. A rewrite's output and the queue in front of it ([`aof`]).
+//! 2. A snapshot's output and the queue in front of it ([`store::snapshot`]).
 //! 3. Group commit, the log's files, pending records ([`aof`]). No lock is held during a sync, and
 //!    the lock on pending records is not held during a write either.
 //! 4. The registry of clients, then one client's state ([`session`]).
@@ -86,12 +86,14 @@
 //! | module | what it owns | the core |
 //! |---|---|---|
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words | |
+//! | [`files`] | files that take the place of others | |
 //! | [`stats`] | counters, times, the slow log | |
 //! | [`config`] | the table of settings; log lines; `--trace` | |
 //! | [`resp`] | the protocol: bytes to arguments, answers to bytes | all |
 //! | [`net`] | a client's socket, how its thread waits, the order of its output | `socket`, `poll` |
 //! | [`store`] | the keyspace: shards, locks, views, values, expiry | all but: |
 //! | | `hash` `live` `hyperloglog` `watch` `readers` `transaction` `whole` | |
+//! | [`rdb`] | the format in which data comes in and goes out: files, `DUMP` | |
 //! | [`aof`] | the log: append, flush, sync, replay, rewrite | all but: |
 //! | | `rewrite` `snapshot` `progress` | |
 //! | [`watchers`] | subscribers and monitors; clients that cache what they read | |
@@ -111,7 +113,9 @@ mod aof;
 pub mod commands;
 pub mod config;
 mod dispatch;
+mod files;
 mod net;
+mod rdb;
 mod resp;
 pub mod server;
 mod session;

@@ -66,4 +66,5 @@ pub mod writer;
 
 pub use block::Block;
 pub use replay::{ReplayError, Replayed};
+pub use snapshot::encode_entry;
 pub use writer::Aof;

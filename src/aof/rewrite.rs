@@ -7,7 +7,7 @@
 //! 1. **A point in time.** With all shards locked, the log is flushed and its length noted; the shards
 //!    are unlocked again. The new file will begin with the state at this point ([`Keyspace::snapshot`]).
 //! 2. **The snapshot.** Each shard is encoded as the fewest records that recreate it, by this thread or by
-//!    the first writer that reaches the shard, just before it changes it ([`super::snapshot`]).
+//!    the first writer that reaches the shard, just before it changes it ([`crate::store::snapshot`]).
 //! 3. **The changes since.** What was appended to the old log after that point is copied, in rounds that get
 //!    shorter and shorter. The last few bytes are copied under the log's lock; from then on every record goes
 //!    to both files (the *tee*).
@@ -28,17 +28,19 @@
 //! relied on: a sync has failed, or another program has removed, replaced or changed it. A file that others
 //! have put in its place is kept beside the new log.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::file::{LogFile, expect_file};
-use super::snapshot::SnapshotWriter;
+use super::snapshot::Records;
 use super::writer::{Aof, was_turned_off};
+use crate::files::{create, remove, sync_directory, with_suffix};
 use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
+use crate::store::snapshot::SnapshotWriter;
 use crate::store::{Keyspace, SHARDS};
 
 /// The rewriting thread writes queued shards once they have this many bytes.
@@ -92,17 +94,6 @@ pub fn temporary(log: &Path) -> PathBuf {
 /// The file that takes the place of the old log if there is none.
 pub fn tail(log: &Path) -> PathBuf {
     with_suffix(log, ".tail")
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
-}
-
-/// Removes a file if it exists.
-pub fn remove(path: &Path) {
-    std::fs::remove_file(path).unwrap_or_default();
 }
 
 struct Rewrite<'a> {
@@ -167,12 +158,12 @@ impl Rewrite<'_> {
     ) -> Result<(Arc<dyn LogFile>, u64), SnapshotError> {
         let tail_path = tail(self.path);
         let mut tail = if self.has_log { None } else { Some(create(&tail_path)?) };
-        let snapshot = Arc::new(SnapshotWriter::new(new.try_clone()?));
+        let snapshot = Arc::new(SnapshotWriter::new(new.try_clone()?, Records));
         let writer = snapshot.clone();
         let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| writer.save(shard));
         let mut level = 0;
         let mut old = None;
-        let begin = || {
+        let begin = |_: &[&Shard]| {
             match tail.take() {
                 None => level = self.aof.flush_all()?,
                 Some(tail) => self.aof.open(Box::new(tail), &tail_path)?,
@@ -243,12 +234,6 @@ fn keep(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a file for appending. It replaces one that a crash may have left.
-fn create(path: &Path) -> io::Result<File> {
-    remove(path);
-    OpenOptions::new().read(true).append(true).create_new(true).open(path)
-}
-
 /// Copies the old log's bytes from `copied` to `length`, and moves `copied` on.
 fn copy(old: &dyn LogFile, mut new: &File, copied: &mut u64, length: u64) -> io::Result<()> {
     let mut buffer = vec![0; COPY_BYTES];
@@ -265,15 +250,10 @@ fn copy(old: &dyn LogFile, mut new: &File, copied: &mut u64, length: u64) -> io:
     Ok(())
 }
 
-/// Makes a rename in the directory of this file survive a power loss.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::fs::OpenOptions;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use std::thread;
 

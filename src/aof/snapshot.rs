@@ -1,110 +1,33 @@
-//! The snapshot in a rewrite's new file: encoded shards on their way to the disk.
-//!
-//! A writer that saves a shard before changing it only queues the encoded records here, so it does not wait
-//! for the disk; the rewriting thread writes them. A writer writes only when too much is queued, which bounds
-//! the memory. Lock order: `output`, then `queue`, both below the shards.
-
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
-use std::sync::Mutex;
+//! The form of a snapshot in a rewrite's new file: for each key the fewest records that recreate it.
 
 use crate::resp::request::encode;
-use crate::stats::lock;
-use crate::store::shard::Shard;
-use crate::store::{Entry, Field, Hash, Value};
+use crate::store::snapshot::Encoding;
+use crate::store::{Entry, Field, Hash, Table, Value};
 
-/// When more bytes than this are queued, the thread that queues them writes.
-const QUEUED_BYTES: usize = 4 << 20;
 /// An `HSET` record has at most this many fields …
 const RECORD_FIELDS: usize = 64;
 /// … and ends once it has this many bytes.
 const RECORD_BYTES: usize = 64 << 10;
 
-/// Takes shards, and writes them to the new file.
-pub(super) struct SnapshotWriter {
-    queue: Mutex<Queue>,
-    output: Mutex<Output>,
-}
+/// A snapshot in the form of records.
+pub(super) struct Records;
 
-#[derive(Default)]
-struct Queue {
-    /// The records of each shard, by database: so few `SELECT`s are needed.
-    databases: BTreeMap<usize, Vec<Vec<u8>>>,
-    bytes: usize,
-}
-
-struct Output {
-    file: File,
-    /// The database that is selected after the last record.
-    db: usize,
-    /// A failure that a client's thread met and cannot return. The rewriting thread returns it.
-    error: Option<io::Error>,
-}
-
-impl SnapshotWriter {
-    pub(super) fn new(file: File) -> SnapshotWriter {
-        let output = Mutex::new(Output { file, db: 0, error: None });
-        SnapshotWriter { queue: Mutex::default(), output }
+impl Encoding for Records {
+    fn table(&self, table: &Table) -> Vec<u8> {
+        let mut records = Vec::new();
+        table.iter().for_each(|(key, entry)| encode_entry(&mut records, key, entry));
+        records
     }
 
-    /// Encodes a shard, which the caller has locked, and queues it.
-    pub(super) fn save(&self, shard: &Shard) {
-        // Encoded before the lock is taken, so that writers do not wait for one another's shards.
-        let mut encoded = Vec::new();
-        for db in 0..shard.databases() {
-            let Some(table) = shard.table(db).filter(|table| !table.is_empty()) else { continue };
-            let mut records = Vec::new();
-            for (key, entry) in table.iter() {
-                encode_entry(&mut records, key, entry);
-            }
-            encoded.push((db, records));
-        }
-        let mut queue = lock(&self.queue);
-        for (db, records) in encoded {
-            queue.bytes += records.len();
-            queue.databases.entry(db).or_default().push(records);
-        }
-        let too_much = queue.bytes > QUEUED_BYTES;
-        drop(queue);
-        if too_much && let Err(error) = self.write_if_more_than(QUEUED_BYTES) {
-            lock(&self.output).error = Some(error);
-        }
-    }
-
-    /// Writes what is queued if it is more than this many bytes. Returns how many bytes were written.
-    ///
-    /// # Errors
-    /// This write failed, or an earlier one of another thread.
-    pub(super) fn write_if_more_than(&self, bytes: usize) -> io::Result<usize> {
-        let mut output = lock(&self.output);
-        if let Some(error) = output.error.take() {
-            return Err(error);
-        }
-        let mut queue = lock(&self.queue);
-        if queue.bytes <= bytes {
-            return Ok(0);
-        }
-        let taken = std::mem::take(&mut *queue);
-        drop(queue);
-        let Output { file, db: selected, .. } = &mut *output;
-        // The selected database comes first.
-        let (before, after) =
-            (taken.databases.range(..*selected), taken.databases.range(*selected..));
-        for (db, shards) in after.chain(before) {
-            if std::mem::replace(selected, *db) != *db {
-                let mut select = Vec::new();
-                encode(&mut select, &[b"SELECT", db.to_string().as_bytes()]);
-                file.write_all(&select)?;
-            }
-            shards.iter().try_for_each(|records| file.write_all(records))?;
-        }
-        Ok(taken.bytes)
+    fn select(&self, db: usize) -> Vec<u8> {
+        let mut record = Vec::new();
+        encode(&mut record, &[b"SELECT", db.to_string().as_bytes()]);
+        record
     }
 }
 
 /// Encodes a key as the fewest records that recreate it.
-fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
+pub fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
     // No command accepts an expiry before 1970, but a log may have held one.
     let expiry = entry.expires_at_ms().map(|expiry| expiry.max(1).to_string());
     match (&entry.value, &expiry) {

@@ -16,6 +16,7 @@ use super::lookup::rows;
 use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Outcome, session};
 use crate::net::pause::Paused;
+use crate::rdb::progress::Current;
 use crate::resp::{Args, Reply};
 use crate::session::Server;
 use crate::stats::{PerCommand, unix_seconds};
@@ -218,19 +219,29 @@ pub(super) fn human_bytes(bytes: u64) -> String {
 
 fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let server = context.server;
-    let status = if server.aof.failure().is_none() { "ok" } else { "err" };
     let (bytes, base_bytes) = server.aof.size();
     write!(text, "loading:{}\r\n", u8::from(server.is_loading()))?;
     write!(text, "async_loading:0\r\n")?;
-    // Redis counts from the start until there is a first snapshot.
-    let started = unix_seconds().saturating_sub(server.started.elapsed().as_secs());
-    write!(text, "rdb_bgsave_in_progress:0\r\nrdb_last_save_time:{started}\r\n")?;
-    write!(text, "rdb_last_bgsave_status:ok\r\nrdb_last_bgsave_time_sec:-1\r\n")?;
-    write!(text, "rdb_current_bgsave_time_sec:-1\r\n")?;
+    let saves = &server.saves;
+    let changes = server.stats.meters.changes() - saves.saved_changes();
+    write!(text, "rdb_changes_since_last_save:{changes}\r\n")?;
+    let running = match saves.current() {
+        Some(Current::Running(since)) => Some(since.elapsed()),
+        _ => None,
+    };
+    write!(text, "rdb_bgsave_in_progress:{}\r\n", u8::from(running.is_some()))?;
+    write!(text, "rdb_last_save_time:{}\r\n", saves.saved_at())?;
+    let status = if saves.has_failed() { "err" } else { "ok" };
+    write!(text, "rdb_last_bgsave_status:{status}\r\n")?;
+    let seconds = |time: Option<Duration>| time.map_or(-1, |time| time.as_secs() as i64);
+    write!(text, "rdb_last_bgsave_time_sec:{}\r\n", seconds(saves.last_took()))?;
+    write!(text, "rdb_current_bgsave_time_sec:{}\r\n", seconds(running))?;
+    write!(text, "rdb_saves:{}\r\n", saves.completed.get())?;
+    write!(text, "rdb_last_load_keys_expired:{}\r\n", saves.expired.get())?;
+    write!(text, "rdb_last_load_keys_loaded:{}\r\n", saves.loaded.get())?;
     zeros(
         text,
-        "rdb_saves rdb_last_cow_size rdb_last_load_keys_expired rdb_last_load_keys_loaded \
-         current_cow_peak current_cow_size current_cow_size_age aof_last_cow_size \
+        "rdb_last_cow_size current_cow_peak current_cow_size current_cow_size_age aof_last_cow_size \
          module_fork_in_progress module_fork_last_cow_size",
     )?;
     write!(text, "aof_enabled:{}\r\n", u8::from(server.aof.is_enabled()))?;
@@ -249,6 +260,7 @@ fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result 
     write!(text, "aof_last_rewrite_time_sec:{}\r\n", seconds(took))?;
     write!(text, "aof_rewrites:{}\r\n", server.aof.rewrites.completed.get())?;
     if server.aof.is_enabled() {
+        let status = if server.aof.failure().is_none() { "ok" } else { "err" };
         write!(text, "aof_last_write_status:{status}\r\n")?;
         write!(text, "aof_files_lost:{}\r\n", server.aof.files_lost().get())?;
         write!(text, "aof_delayed_fsync:{}\r\n", server.aof.delayed_syncs.get())?;

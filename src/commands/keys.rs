@@ -158,7 +158,7 @@ fn move_entry(view: &mut WriteView, key: &[u8], new_key: &[u8]) -> bool {
 
 /// Replaces what the key holds, and returns its type. As in Redis, the events first report a new key; the
 /// caller reports later that one was overwritten.
-fn put_in_place(view: &mut WriteView, key: &[u8], entry: Entry) -> Option<&'static str> {
+pub(super) fn put_in_place(view: &mut WriteView, key: &[u8], entry: Entry) -> Option<&'static str> {
     let old = view.get(key, Access::Silent).map(|old| old.value.type_name());
     view.remove(key);
     view.insert_entry(key, entry);

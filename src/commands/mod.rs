@@ -17,6 +17,7 @@ pub mod compare;
 pub mod connection;
 pub mod debug;
 pub mod docs;
+pub mod dump;
 pub mod expiry;
 pub mod fields;
 pub mod hashes;
@@ -36,6 +37,7 @@ pub mod options;
 pub mod pubsub;
 pub mod server;
 pub mod slowlog;
+pub mod snapshots;
 pub mod spec;
 pub mod strings;
 mod tracking;
@@ -59,12 +61,14 @@ pub static FAMILIES: &[&Family] = &[
     &keys::FAMILY,
     &expiry::FAMILY,
     &inspect::OBJECT,
+    &dump::FAMILY,
     &keys::WHOLE,
     &transactions::FAMILY,
     &connection::FAMILY,
     &pubsub::FAMILY,
     &server::GENERIC,
     &server::FAMILY,
+    &snapshots::FAMILY,
     &inspect::MEMORY,
     &debug::FAMILY,
     &info::FAMILY,

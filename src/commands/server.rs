@@ -3,13 +3,14 @@
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=server>.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::docs::help;
 use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::config::logger::{self, log_line};
 use crate::config::{Consequence, Setting};
+use crate::rdb::progress::Current;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Server;
 
@@ -30,7 +31,7 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .flags(ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY))
         .arguments(&["nosave-save=save-selector", "now@7.0.0", "force@7.0.0", "abort@7.0.0"])
         .history(&[("7.0.0", "Added the options `NOW`, `FORCE` and `ABORT`.")])
-        .doc("1.0.0", "O(1)", "Syncs the append-only file to disk and stops the server."),
+        .doc("1.0.0", "O(1)", "Saves the RDB file if asked to, syncs the log, and stops the server."),
     session("time", "", time).fast().flags(Flags::ALWAYS).tips(&["nondeterministic_output"])
         .doc("2.6.0", "O(1)", "Returns the Unix time in seconds and microseconds."),
 ] };
@@ -170,7 +171,9 @@ fn bgrewriteaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         let text = "ERR Background append only file rewriting already in progress";
         return Err(CommandError::new(text));
     }
-    reply.simple("Background append only file rewriting started");
+    let waits = context.server.saves.current().is_some();
+    let state = if waits { "scheduled" } else { "started" };
+    reply.simple(&format!("Background append only file rewriting {state}"));
     Ok(())
 }
 
@@ -223,6 +226,17 @@ fn wait(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 const TIMEOUT_NOT_AN_INTEGER: CommandError =
     CommandError::new("ERR timeout is not an integer or out of range");
 
+const NOT_SHUT_DOWN: CommandError = CommandError::new("ERR Errors trying to SHUTDOWN. Check logs.");
+
+/// Saves the RDB file, whatever other save is running. Returns whether that succeeded.
+fn save_now(server: &Server) -> bool {
+    while !server.saves.claim(Current::Waited) {
+        server.saves.cancel();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    server.save().is_ok()
+}
+
 fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
     const OPTIONS: [&str; 6] = ["SAVE", "NOSAVE", "NOW", "FORCE", "SAFE", "ABORT"];
     if args.from(1).any(|arg| !OPTIONS.iter().any(|option| is(arg, option))) {
@@ -237,16 +251,22 @@ fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
     if abort {
         return Err(CommandError::new("ERR No shutdown in progress."));
     }
-    let aof = &context.server.aof;
-    match aof.verify_file().and_then(|()| aof.sync()) {
+    let server = context.server;
+    if (save || (!nosave && !server.config.save.is_empty())) && !save_now(server) && !force {
+        return Err(NOT_SHUT_DOWN);
+    }
+    match server.aof.verify_file().and_then(|()| server.aof.sync()) {
         Err(error) if !force => {
-            let config = &context.server.config;
-            log_line!(config, Warning, "Not shutting down: the AOF could not be synced: {error}");
-            Err(CommandError::new("ERR Errors trying to SHUTDOWN. Check logs."))
+            log_line!(
+                server.config,
+                Warning,
+                "Not shutting down: the AOF could not be synced: {error}"
+            );
+            Err(NOT_SHUT_DOWN)
         }
         _ => {
-            log_line!(context.server.config, Notice, "Shutting down at a client's request");
-            context.server.config.remove_pid_file();
+            log_line!(server.config, Notice, "Shutting down at a client's request");
+            server.config.remove_pid_file();
             logger::flush();
             std::process::exit(0)
         }

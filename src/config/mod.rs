@@ -136,6 +136,11 @@ pub struct Config {
     pub no_appendfsync_on_rewrite: AtomicBool,
     pub auto_aof_rewrite_percentage: AtomicI64,
     pub auto_aof_rewrite_min_size: AtomicI64,
+    pub dbfilename: Text,
+    pub stop_writes_on_bgsave_error: AtomicBool,
+    pub rdbcompression: AtomicBool,
+    pub rdbchecksum: AtomicBool,
+    pub rdb_field_expiry: AtomicUsize,
     pub requirepass: Text,
     pub databases: AtomicI64,
     pub maxclients: AtomicI64,
@@ -316,6 +321,11 @@ impl Config {
         }
     }
 
+    /// Whether hashes with expiring fields are written for Valkey, not for Redis.
+    pub fn writes_for_valkey(&self) -> bool {
+        table::DIALECTS[self.rdb_field_expiry.load(Relaxed)] == "valkey"
+    }
+
     /// Logs a line on stderr unless `loglevel` suppresses it. Never waits: see [`logger`].
     pub fn log_line(&self, level: Level, text: std::fmt::Arguments) {
         if level as usize >= self.loglevel.load(Relaxed) {
@@ -327,6 +337,18 @@ impl Config {
     /// The path of the log.
     pub fn log_path(&self) -> PathBuf {
         PathBuf::from(self.dir.get()).join(self.appendfilename.get())
+    }
+
+    /// The path of the RDB file.
+    pub fn dump_path(&self) -> PathBuf {
+        PathBuf::from(self.dir.get()).join(self.dbfilename.get())
+    }
+
+    /// When the RDB file is saved (`save`): after so many seconds, if there were so many changes.
+    pub fn save_points(&self) -> Vec<(u64, u64)> {
+        let schedule = self.save.get();
+        let numbers: Vec<u64> = schedule.split_whitespace().flat_map(str::parse).collect();
+        numbers.as_chunks().0.iter().map(|[seconds, changes]| (*seconds, *changes)).collect()
     }
 
     /// Whether a client may use `DEBUG`. `is_local` means that it is connected from this machine.

@@ -22,6 +22,8 @@ pub(super) enum SettingKind {
     /// One of a list of words, stored as its index.
     Choice(fn(&Config) -> &AtomicUsize, &'static [&'static str]),
     Text(fn(&Config) -> &Text),
+    /// The name of a file, without a path.
+    FileName(fn(&Config) -> &Text),
     /// A directory, which is shown as an absolute path.
     Directory(fn(&Config) -> &Text),
     /// Any number of `class hard soft seconds`; other classes keep their limits.
@@ -239,6 +241,10 @@ impl Setting {
             SettingKind::YesNo(_) => parse_yes_no(text).map(Parsed::YesNo),
             SettingKind::Choice(_, words) => parse_choice(text, words).map(Parsed::Choice),
             SettingKind::Text(_) | SettingKind::Directory(_) => Ok(Parsed::Text(text.into())),
+            SettingKind::FileName(_) if text.contains('/') => {
+                Err(format!("{} can't be a path, just a filename", self.name))
+            }
+            SettingKind::FileName(_) => Ok(Parsed::Text(text.into())),
             SettingKind::OutputLimits(_) => parse_output_limits(text).map(Parsed::OutputLimits),
             SettingKind::Percentiles(_) => parse_percentiles(text).map(Parsed::Text),
             SettingKind::Events(_) => {
@@ -267,6 +273,7 @@ impl Setting {
             (SettingKind::Choice(at, _), Parsed::Choice(value)) => at(config).store(value, Relaxed),
             (
                 SettingKind::Text(at)
+                | SettingKind::FileName(at)
                 | SettingKind::Directory(at)
                 | SettingKind::Percentiles(at)
                 | SettingKind::Schedule(at),
@@ -289,9 +296,10 @@ impl Setting {
             SettingKind::Permissions(at) => format!("{:o}", at(config).load(Relaxed)),
             SettingKind::YesNo(at) => yes_or_no(at(config).load(Relaxed)).into(),
             SettingKind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
-            SettingKind::Text(at) | SettingKind::Percentiles(at) | SettingKind::Schedule(at) => {
-                at(config).get()
-            }
+            SettingKind::Text(at)
+            | SettingKind::FileName(at)
+            | SettingKind::Percentiles(at)
+            | SettingKind::Schedule(at) => at(config).get(),
             SettingKind::Unused(shape) => {
                 let normal = || shape.normal(self.default).unwrap_or_default();
                 config.unused.get(self.name).unwrap_or_else(normal)

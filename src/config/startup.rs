@@ -139,13 +139,9 @@ impl Config {
             warnings.push(format!("These settings have no effect here: {}", unused.join(", ")));
         }
         let has_log = self.appendonly.load(Relaxed);
-        if !self.save.is_empty() && has_log {
-            let text = "There are no snapshots, so 'save' has no effect: the log has every change";
-            warnings.push(text.into());
-        }
-        if !has_log {
-            let text =
-                "'appendonly' is 'no' and there are no snapshots, so no data outlives the server";
+        if !has_log && self.save.is_empty() {
+            let text = "'appendonly' is 'no' and 'save' is empty, so no data outlives the server, except \
+                        what SAVE and BGSAVE save";
             warnings.push(text.into());
         }
         warnings

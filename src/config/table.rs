@@ -4,8 +4,8 @@
 use super::logger::{LOG_FORMATS, TIMESTAMPS};
 use super::setting::Mutability::{AtStart, Live, Protected};
 use super::setting::SettingKind::{
-    Choice, Directory, Events, Integer, Memory, OutputLimits, Percentiles, Permissions, Schedule,
-    Text, YesNo,
+    Choice, Directory, Events, FileName, Integer, Memory, OutputLimits, Percentiles, Permissions,
+    Schedule, Text, YesNo,
 };
 use super::setting::{Setting, row, signed, unsigned};
 
@@ -15,6 +15,8 @@ const INT_MAX: i64 = i32::MAX as i64;
 pub(super) const FSYNC_POLICIES: &[&str] = &["everysec", "always", "no"];
 /// The values of `loglevel`, in the order of [`Level`](super::Level).
 const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning", "nothing"];
+/// The values of `rdb-field-expiry`.
+pub(super) const DIALECTS: &[&str] = &["redis", "valkey"];
 /// The values of `supervised`.
 pub(super) const SUPERVISORS: &[&str] = &["no", "systemd", "auto"];
 
@@ -37,12 +39,17 @@ pub static SETTINGS: &[Setting] = &[
     row("protected-mode", "yes", Live, YesNo(|c| &c.protected_mode),
         "without a password, serve only clients on this machine"),
     row("dir", ".", Protected, Directory(|c| &c.dir),
-        "directory of the append-only file").logs("The log can't be written there. Check server logs."),
+        "directory of the append-only file and the RDB file")
+        .logs("The log can't be written there. Check server logs."),
     row("save", "", Live, Schedule(|c| &c.save),
-        "snapshot schedule, which is only stored: there are no snapshots, and the log has every change")
+        "when to save an RDB file: after how many seconds if how many commands changed data, in pairs")
         .several_words(),
+    row("dbfilename", "dump.rdb", Protected, FileName(|c| &c.dbfilename),
+        "name of the RDB file, in `dir`"),
+    row("stop-writes-on-bgsave-error", "yes", Live, YesNo(|c| &c.stop_writes_on_bgsave_error),
+        "refuse writes while `save` is set and the last save in the background has failed"),
     row("appendonly", "yes", Live, YesNo(|c| &c.appendonly),
-        "log changes to the append-only file, and replay it at startup")
+        "log changes to the append-only file, and replay it at startup; if `no`, the RDB file is loaded")
         .logs("Unable to turn on AOF. Check server logs."),
     row("appendfilename", "storage.aof", AtStart, Text(|c| &c.appendfilename),
         "name of the append-only file"),
@@ -58,6 +65,12 @@ pub static SETTINGS: &[Setting] = &[
     row("auto-aof-rewrite-min-size", "64mb", Live,
         Memory(|c| &c.auto_aof_rewrite_min_size, signed(0, i64::MAX)),
         "size of the file below which no automatic rewrite starts"),
+    row("rdbcompression", "yes", Live, YesNo(|c| &c.rdbcompression),
+        "compress strings in RDB files and `DUMP`"),
+    row("rdbchecksum", "yes", AtStart, YesNo(|c| &c.rdbchecksum),
+        "write a checksum into RDB files, and check it when they are loaded"),
+    row("rdb-field-expiry", "redis", Live, Choice(|c| &c.rdb_field_expiry, DIALECTS),
+        "who reads expiring fields in RDB files and `DUMP`: `redis` (since 7.4) or `valkey` (since 9)"),
     row("requirepass", "", Live, Text(|c| &c.requirepass),
         "password of the default user; empty for none").secret(),
     row("databases", "16", AtStart, Integer(|c| &c.databases, signed(1, 65536)),

@@ -7,7 +7,7 @@
 //! settings that have another. Where another value would promise something that matters, only the default
 //! is accepted. Rows are sorted by name.
 
-use super::setting::Mutability::{AtStart, Live, Protected};
+use super::setting::Mutability::{AtStart, Live};
 use super::setting::Shape::{Choice, Integer, Memory, MemoryOrPercent, Text, YesNo};
 use super::setting::{Setting, signed, unsigned, unused};
 
@@ -97,7 +97,6 @@ pub static UNUSED: &[Setting] = &[
     unused("cluster-slot-migration-log-max-len", "1000", Live, Integer(signed(0, i64::MAX))),
     unused("cluster-slot-stats-enabled", "no", Live, YesNo),
     unused("crash-memcheck-enabled", "yes", Live, YesNo),
-    unused("dbfilename", "dump.rdb", Protected, Text),
     unused("disable-thp", "yes", AtStart, YesNo),
     unused("dual-channel-replication-enabled", "no", Live, YesNo),
     unused("dynamic-hz", "yes", Live, YesNo),
@@ -146,8 +145,6 @@ pub static UNUSED: &[Setting] = &[
     unused("rdb-del-sync-files", "no", Live, YesNo),
     unused("rdb-save-incremental-fsync", "yes", Live, YesNo),
     unused("rdb-version-check", "strict", Live, Choice(&["strict", "relaxed"])),
-    unused("rdbchecksum", "yes", AtStart, YesNo),
-    unused("rdbcompression", "yes", Live, YesNo),
     unused("repl-backlog-size", "1mb", Live, Memory(signed(1, i64::MAX))),
     unused("repl-backlog-ttl", "3600", Live, Integer(signed(0, i64::MAX))),
     unused("repl-disable-tcp-nodelay", "no", Live, YesNo),
@@ -181,7 +178,6 @@ pub static UNUSED: &[Setting] = &[
     unused("shutdown-timeout", "10", Live, Integer(signed(0, INT_MAX))),
     unused("slot-migration-max-failover-repl-bytes", "0", Live, Memory(signed(-1, i64::MAX))),
     unused("socket-mark-id", "0", AtStart, Integer(unsigned(0, UINT_MAX))),
-    unused("stop-writes-on-bgsave-error", "yes", Live, YesNo),
     unused("stream-node-max-bytes", "4096", Live, Memory(unsigned(0, i64::MAX))),
     unused("stream-node-max-entries", "100", Live, Integer(signed(0, i64::MAX))),
     unused("syslog-enabled", "no", AtStart, YesNo).only_default(NO_SYSLOG),

@@ -53,6 +53,7 @@ impl Call<'_> {
             }
         }
         if propagate != Propagate::Nothing {
+            self.session.client.meter.changes.add(1);
             locked.set_logged(self.log(propagate));
         }
         self.session.read_lsn = self.session.read_lsn.max(locked.last_lsn());

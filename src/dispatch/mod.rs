@@ -150,6 +150,13 @@ const DEBUG_NOT_ALLOWED: CommandError = CommandError::new(
      and then restart the server.",
 );
 
+const SAVE_FAILED: CommandError = CommandError::new(
+    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+     Commands that may modify the data set are disabled, because this instance is configured to report \
+     errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the \
+     Redis logs for details about the RDB error.",
+);
+
 /// Checks whether the connection may run the command now.
 ///
 /// # Errors
@@ -172,6 +179,11 @@ fn admit(server: &Server, session: &Session, command: &Command) -> Outcome {
         && let Some(why) = server.aof.failure()
     {
         return Err(format!("MISCONF Errors writing to the AOF file: {why}").into());
+    }
+    if matches!(command.handler, Handler::Write(_) | Handler::WriteAll(_))
+        && server.refuses_writes()
+    {
+        return Err(SAVE_FAILED);
     }
     if session.client.outbox.listening.subscribes()
         && session.client.outbox.protocol() == Protocol::Resp2

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::config::FsyncPolicy;
 use crate::config::logger::log_line;
 use crate::dispatch;
-use crate::session::Server;
+use crate::session::{Server, Snapshot};
+use crate::stats::unix_seconds;
 use crate::store::{Garbage, now_ms};
 
 /// How often samples are taken for the rates in INFO.
@@ -26,6 +27,7 @@ pub(super) fn sync(server: &Server) {
         close_idle(server);
         close_slow(server);
         rewrite_if_due(server);
+        save_if_due(server);
         let result = match server.fsync_policy() {
             FsyncPolicy::EverySecond => server.aof.sync(),
             FsyncPolicy::Always | FsyncPolicy::No => server.aof.flush(),
@@ -43,11 +45,19 @@ pub(super) fn sync(server: &Server) {
     }
 }
 
-/// Rewrites the log for each message that arrives.
-pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
+/// Takes a snapshot for each message that arrives: rewrites the log, or saves the RDB file.
+pub(super) fn take_snapshots(server: &Server, requested: &Receiver<Snapshot>) {
     let mut last_failure = String::new();
-    for () in requested {
-        match server.rewrite() {
+    for snapshot in requested {
+        let rewritten = match snapshot {
+            Snapshot::Rewrite => server.rewrite(),
+            Snapshot::Save => {
+                server.saves.begin();
+                server.save().unwrap_or_default(); // which has logged the error
+                continue;
+            }
+        };
+        match rewritten {
             Ok(()) => last_failure.clear(),
             Err(error) => {
                 // A rewrite may be tried once a second; the same failure is logged once.
@@ -57,6 +67,17 @@ pub(super) fn rewrite_when_asked(server: &Server, requested: &Receiver<()>) {
                     last_failure = failure;
                 }
             }
+        }
+    }
+}
+
+/// Starts a save if there were as many changes in as many seconds as the settings say.
+fn save_if_due(server: &Server) {
+    let points = server.config.save_points();
+    if !points.is_empty() {
+        let changes = server.stats.meters.changes();
+        if server.saves.is_due(&points, changes, unix_seconds()) {
+            server.start_save();
         }
     }
 }

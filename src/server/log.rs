@@ -11,6 +11,7 @@ use crate::aof::file::expect_file;
 use crate::aof::{ReplayError, Replayed, replay, rewrite};
 use crate::config::logger::log_line;
 use crate::dispatch;
+use crate::files::remove;
 use crate::resp::{Protocol, Reply};
 use crate::session::{Server, Session};
 
@@ -27,8 +28,8 @@ pub(super) fn open(path: &Path) -> Result<File, String> {
     match log.try_lock() {
         Ok(()) => {
             // Left over from a crash during a rewrite.
-            rewrite::remove(&rewrite::temporary(path));
-            rewrite::remove(&rewrite::tail(path));
+            remove(&rewrite::temporary(path));
+            remove(&rewrite::tail(path));
             Ok(log)
         }
         Err(TryLockError::WouldBlock) => {

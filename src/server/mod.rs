@@ -4,7 +4,7 @@
 //! running. Each connection has a thread ([`connection`]) that reads, runs commands, replies and waits, all
 //! blocking. That is the whole model of concurrency. A client that other threads send messages to has a
 //! second thread, which writes them. [`listen`] accepts connections, [`log`] opens and replays the log,
-//! [`background`] does the rest.
+//! [`import`] loads other files if there is none, [`background`] does the rest.
 //!
 //! Stopping needs no special steps. Every change that a client has learned of is in the log, so the server
 //! recovers from a shutdown and from a crash by the same code.
@@ -12,6 +12,7 @@
 mod background;
 mod check;
 mod connection;
+mod import;
 mod listen;
 mod log;
 
@@ -34,9 +35,10 @@ pub use check::check_aof;
 pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
     logger::start()?;
     let config: Arc<Config> = config.into();
-    // The lock on the log comes first: a second server must not touch the socket of the first one.
-    let log =
-        if config.appendonly.load(Relaxed) { Some(log::open(&config.log_path())?) } else { None };
+    // The lock on the file comes first: a second server must not touch the socket of the first one.
+    let import = import::find(&config)?;
+    let has_log = config.appendonly.load(Relaxed) && import.is_none();
+    let log = if has_log { Some(log::open(&config.log_path())?) } else { None };
     let listeners = listen::Listeners::open(&config)?;
     let aof = match &log {
         Some(log) => log.try_clone().and_then(|log| Aof::new(Box::new(log), &config.log_path())),
@@ -44,17 +46,20 @@ pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
     };
     let aof = aof.map_err(|error| format!("can't open the log: {error}"))?;
     let (garbage, dropped) = mpsc::channel();
-    let (rewrites, requested) = mpsc::channel();
-    let server = Arc::new(Server::new(config, aof, garbage, rewrites));
+    let (snapshots, requested) = mpsc::channel();
+    let server = Arc::new(Server::new(config, aof, garbage, snapshots));
     server.port.store(listeners.port, SeqCst);
-    server.loading.store(log.is_some(), SeqCst);
+    server.loading.store(log.is_some() || import.is_some(), SeqCst);
     spawn("dropper", move || background::drop_garbage(&dropped))?;
     listeners.serve(&server)?;
     if let Some(log) = log {
         log::load(&server, log)?;
     }
-    let rewriting = server.clone();
-    spawn("rewriter", move || background::rewrite_when_asked(&rewriting, &requested))?;
+    if let Some(import) = import {
+        import::load(&server, &import)?;
+    }
+    let saving = server.clone();
+    spawn("snapshots", move || background::take_snapshots(&saving, &requested))?;
     for (name, work) in
         [("sweeper", background::sweep as fn(&Server)), ("syncer", background::sync)]
     {

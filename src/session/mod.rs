@@ -17,7 +17,7 @@ use crate::stats::CommandTimer;
 use crate::store::Keyspace;
 
 pub use clients::{BufferSizes, Client, ClientFlags, Clients};
-pub use server::Server;
+pub use server::{Server, Snapshot};
 
 /// The state of one connection.
 pub struct Session {

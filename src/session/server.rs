@@ -12,7 +12,9 @@ use crate::config::logger::log_line;
 use crate::config::{Config, FsyncPolicy};
 use crate::net::pause::Pause;
 use crate::net::poll::PollPermit;
-use crate::stats::Stats;
+use crate::rdb::progress::Current;
+use crate::rdb::{Saves, save};
+use crate::stats::{Stats, unix_seconds};
 use crate::store::{Garbage, Keyspace};
 use crate::watchers::pubsub::PubSub;
 use crate::watchers::tracking::Tracking;
@@ -45,8 +47,18 @@ pub struct Server {
     pub started: Instant,
     /// Identifies this run of the server: 40 hexadecimal digits.
     pub run_id: String,
+    /// How saves of the RDB file are going.
+    pub saves: Saves,
     garbage: Sender<Garbage>,
-    rewrites: Sender<()>,
+    snapshots: Sender<Snapshot>,
+}
+
+/// What the thread does that takes snapshots.
+pub enum Snapshot {
+    /// A rewrite of the log.
+    Rewrite,
+    /// A save of the RDB file.
+    Save,
 }
 
 /// See [`Server::relisten`]. After an error, the server listens as before.
@@ -54,14 +66,16 @@ type Relisten = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 impl Server {
     /// A server without listeners. Values that take long to free are sent to `garbage`; a message to
-    /// `rewrites` starts a rewrite of the log.
+    /// `snapshots` starts a rewrite of the log or a save.
     pub fn new(
         config: Arc<Config>,
         aof: Aof,
         garbage: Sender<Garbage>,
-        rewrites: Sender<()>,
+        snapshots: Sender<Snapshot>,
     ) -> Server {
         let keyspace = Keyspace::new(config.clone());
+        let saves = Saves::default();
+        saves.since(unix_seconds());
         Server {
             tracking: Tracking::new(config.clone(), keyspace.tracked().clone()),
             keyspace,
@@ -79,7 +93,8 @@ impl Server {
             started: Instant::now(),
             run_id: run_id(),
             garbage,
-            rewrites,
+            saves,
+            snapshots,
         }
     }
 
@@ -93,7 +108,7 @@ impl Server {
 
     /// Starts a rewrite of the log in the background. Returns false if one is running.
     pub fn start_rewrite(&self) -> bool {
-        self.aof.rewrites.claim() && self.rewrites.send(()).is_ok()
+        self.aof.rewrites.claim() && self.snapshots.send(Snapshot::Rewrite).is_ok()
     }
 
     /// Rewrites the log. The caller has claimed the rewrite. With `appendonly no` that creates a log, but
@@ -110,6 +125,43 @@ impl Server {
             self.close_log();
         }
         Ok(())
+    }
+
+    /// Starts a save in the background. Returns false if there is a save already.
+    pub fn start_save(&self) -> bool {
+        self.saves.claim(Current::Scheduled) && self.snapshots.send(Snapshot::Save).is_ok()
+    }
+
+    /// Saves the RDB file. The caller has claimed the save.
+    ///
+    /// # Errors
+    /// It could not be written, or the save was cancelled; an older file is still there.
+    pub fn save(&self) -> io::Result<()> {
+        let started = Instant::now();
+        let mut changes = 0;
+        // Read with all shards locked, so the file has exactly these changes.
+        let mark = || changes = self.stats.meters.changes();
+        let result = save::save(&self.keyspace, &self.config, &self.saves, mark);
+        self.saves.end(result.is_ok(), changes, unix_seconds());
+        let path = self.config.dump_path();
+        let (path, seconds) = (path.display(), started.elapsed().as_secs_f64());
+        match result {
+            Ok(bytes) => {
+                log_line!(self.config, Notice, "Saved '{path}': {bytes} bytes, {seconds:.3} s");
+                Ok(())
+            }
+            Err(error) => {
+                log_line!(self.config, Warning, "'{path}' could not be saved: {error}");
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether writes are refused because the last save has failed.
+    pub fn refuses_writes(&self) -> bool {
+        self.saves.has_failed()
+            && self.config.stop_writes_on_bgsave_error.load(Relaxed)
+            && !self.config.save.is_empty()
     }
 
     /// Closes the log. From now on there is none.

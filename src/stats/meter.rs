@@ -44,6 +44,8 @@ pub struct Meter {
     pub sent: Arc<OwnCounter>,
     hits: OwnCounter,
     misses: OwnCounter,
+    /// Commands that changed data.
+    pub changes: OwnCounter,
     slots: Link,
 }
 
@@ -159,6 +161,8 @@ struct Inner {
     /// The counts of connections that have ended, minus what the live ones had counted at the last reset.
     /// A difference below zero wraps, and is right again once the counts of the live ones are added.
     base: Totals,
+    /// The changes of connections that have ended.
+    changes: u64,
 }
 
 impl Meters {
@@ -171,6 +175,7 @@ impl Meters {
     pub fn deregister(&self, id: u64) {
         let mut inner = lock(&self.0);
         if let Some(meter) = inner.live.remove(&id) {
+            inner.changes += meter.changes.get();
             inner.base.apply(&meter, u64::wrapping_add);
         }
     }
@@ -181,6 +186,12 @@ impl Meters {
         let mut totals = inner.base.clone();
         inner.live.values().for_each(|meter| totals.apply(meter, u64::wrapping_add));
         totals
+    }
+
+    /// How many commands have changed data since the server started. A reset does not touch it.
+    pub fn changes(&self) -> u64 {
+        let inner = lock(&self.0);
+        inner.changes + inner.live.values().map(|meter| meter.changes.get()).sum::<u64>()
     }
 
     /// Starts again from zero.

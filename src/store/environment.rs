@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::SHARDS;
+use super::hash::PackedLimits;
 use crate::config::Config;
+
+/// The coarse clock at the start. It leaves room for keys that were last used before, on another server.
+const FIRST_SECOND: u32 = 1 << 31;
 
 /// See the module documentation.
 pub(super) struct Environment {
@@ -20,7 +24,8 @@ pub(super) struct Environment {
     /// that the sweeper sees what is due without taking any.
     earliest_ms: Box<[AtomicI64]>,
     started: Instant,
-    /// Seconds since `started`, as of the last [`Environment::tick`]: a clock that costs a command nothing.
+    /// Seconds since `started`, plus [`FIRST_SECOND`], as of the last [`Environment::tick`]: a clock that
+    /// costs a command nothing.
     second: AtomicU32,
 }
 
@@ -32,7 +37,7 @@ impl Environment {
             tracked: Arc::default(),
             earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
             started: Instant::now(),
-            second: AtomicU32::new(0),
+            second: AtomicU32::new(FIRST_SECOND),
         }
     }
 
@@ -47,6 +52,14 @@ impl Environment {
         other
     }
 
+    /// Up to which size a hash stays packed.
+    pub(super) fn packed_limits(&self) -> PackedLimits {
+        PackedLimits {
+            entries: self.config.hash_max_listpack_entries.load(Relaxed) as usize,
+            value_bytes: self.config.hash_max_listpack_value.load(Relaxed) as usize,
+        }
+    }
+
     /// Unix time in milliseconds.
     pub(super) fn now_ms(&self) -> i64 {
         (self.clock)()
@@ -54,10 +67,10 @@ impl Environment {
 
     /// Advances the coarse clock. Called several times a second.
     pub(super) fn tick(&self) {
-        self.second.store(self.started.elapsed().as_secs() as u32, Relaxed);
+        self.second.store(FIRST_SECOND + self.started.elapsed().as_secs() as u32, Relaxed);
     }
 
-    /// The coarse clock: whole seconds since the start.
+    /// The coarse clock: whole seconds.
     pub(super) fn second(&self) -> u32 {
         self.second.load(Relaxed)
     }

@@ -13,13 +13,14 @@ use std::hint::black_box;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{
-    Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult,
+    Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult,
 };
 use std::time::{Duration, Instant};
 
 use super::SHARDS;
 use super::environment::Environment;
 use super::guard::{Exclusive, Guards, Keys, Shared};
+use super::hash::PackedLimits;
 use super::key::HashedKey;
 use super::shard::{Expired, Shard, WhatExpired};
 use super::shards::Shards;
@@ -29,6 +30,7 @@ use super::watch::Watcher;
 use super::whole::{AllShards, ReadAll, WriteAll};
 use crate::config::Config;
 use crate::config::trace::trace;
+use crate::stats::lock;
 use crate::text::ensure;
 
 /// How long a thread that locks all shards waits for one of them before it unlocks the others …
@@ -54,6 +56,8 @@ struct Slot(RwLock<Shard>);
 pub struct Keyspace {
     shards: Box<[Slot]>,
     pub(super) env: Environment,
+    /// Held while a snapshot is taken.
+    one_snapshot: Mutex<()>,
     /// The snapshot that is being taken, if any.
     snapshot: RwLock<Option<Snapshot>>,
     /// Its number; 0 without one.
@@ -97,6 +101,7 @@ impl Keyspace {
         Keyspace {
             shards: (0..SHARDS).map(|_| Slot::default()).collect(),
             env: Environment::new(config),
+            one_snapshot: Mutex::new(()),
             snapshot: RwLock::new(None),
             snapshot_epoch: AtomicU64::new(0),
             snapshot_may_yield: AtomicBool::new(true),
@@ -110,14 +115,14 @@ impl Keyspace {
         Keyspace { env: self.env.new_like(), ..Keyspace::new(self.env.config.clone()) }
     }
 
-    /// Calls `save` with every shard as it was at one point in time: when `begin` is called, with all
-    /// shards locked briefly. After that each shard is saved by this thread on its way through all of
-    /// them, or by the first writer that reaches the shard, just before it changes it (copy on write, by
+    /// Calls `save` with every shard as it was at one point in time: when `begin` is called with all
+    /// shards, which are locked briefly. After that each shard is saved by this thread on its way through all
+    /// of them, or by the first writer that reaches the shard, just before it changes it (copy on write, by
     /// shard). So no client waits for more than one shard, and there is no second copy of the data.
     /// `progress` gets the number of shards that are saved, and may stop the snapshot with an error.
     ///
     /// A command that changes the whole keyspace ends the snapshot if it `may_yield`, and otherwise waits for
-    /// its end. The caller ensures that only one snapshot is taken at a time.
+    /// its end. One snapshot is taken at a time; another one waits for its turn.
     ///
     /// # Errors
     /// [`SnapshotError::Yielded`] if such a command ended it; otherwise those of `begin` and `progress`.
@@ -125,11 +130,12 @@ impl Keyspace {
         &self,
         may_yield: bool,
         save: &Arc<SaveShard>,
-        begin: impl FnOnce() -> io::Result<()>,
+        begin: impl FnOnce(&[&Shard]) -> io::Result<()>,
         mut progress: impl FnMut(usize) -> io::Result<()>,
     ) -> Result<(), SnapshotError> {
+        let _one_at_a_time = lock(&self.one_snapshot);
         let all = self.lock_every_shard();
-        begin()?;
+        begin(&all.iter().map(|shard| &**shard).collect::<Vec<_>>())?;
         let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) =
             Some(Snapshot { epoch, save: save.clone() });
@@ -161,6 +167,11 @@ impl Keyspace {
         {
             (snapshot.save)(shard);
         }
+    }
+
+    /// Up to which size a hash stays packed.
+    pub fn packed_limits(&self) -> PackedLimits {
+        self.env.packed_limits()
     }
 
     /// Turns the sweeper on or off. Clients do not see expired keys either way.

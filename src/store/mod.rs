@@ -6,6 +6,7 @@
 //! | [`view`], [`whole`] | what a handler sees: the keys of its command, or all keys |
 //! | [`transaction`] | shards that are locked once and lent to several commands |
 //! | [`shard`], [`table`] | what one lock guards, and the keys of one database in it |
+//! | [`snapshot`] | encoded shards on their way to a file |
 //! | [`watch`] | watched keys, and the flags of the connections that watch them |
 //! | [`readers`] | which clients may cache which keys |
 //! | [`value`], [`hash`], [`hyperloglog`] | what keys hold |
@@ -29,6 +30,7 @@ mod model;
 pub mod readers;
 pub mod shard;
 mod shards;
+pub mod snapshot;
 pub mod table;
 pub mod transaction;
 pub mod value;
@@ -37,9 +39,7 @@ pub mod watch;
 pub mod whole;
 
 pub use aftermath::{Aftermath, Changes, Event, Garbage};
-#[cfg(test)]
-pub use hash::PackedLimits;
-pub use hash::{Field, Hash};
+pub use hash::{Field, Hash, PackedLimits};
 pub use key::SHARDS;
 pub use keyspace::Keyspace;
 pub use live::LiveHash;

@@ -289,7 +289,7 @@ mod tests {
             }
             let save: Arc<SaveShard> = Arc::new(|_: &Shard| ());
             for _ in 0..5 {
-                let result = keyspace.snapshot(true, &save, || Ok(()), |_| Ok(()));
+                let result = keyspace.snapshot(true, &save, |_| Ok(()), |_| Ok(()));
                 assert!(matches!(result, Ok(()) | Err(SnapshotError::Yielded)));
             }
         });

@@ -26,6 +26,7 @@ use super::key::HashedKey;
 use super::live::LiveHash;
 use super::shard::{Expired, Shard, WhatExpired};
 use super::value::{ByteString, Entry, StringOrigin, Value};
+use crate::config::Config;
 use crate::config::events::EventClass;
 
 /// The key holds a value of a type that the command does not work on.
@@ -175,6 +176,11 @@ impl<'a, G: Guard> View<'a, G> {
         let found = changes.as_ref().map(|changes| changes.found_expired.clone());
         self.changes.set(changes);
         found.unwrap_or_default()
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &'a Config {
+        &self.env.config
     }
 
     /// The seconds since the entry was last used.
@@ -429,6 +435,12 @@ impl WriteView<'_> {
         self.is_live(key);
     }
 
+    /// Makes the key, if it exists, look as if it had not been used for so many seconds.
+    pub fn set_idle(&mut self, key: &[u8], seconds: u64) {
+        let used_at = self.env.second().saturating_sub(seconds.try_into().unwrap_or(u32::MAX));
+        self.get(key, Access::Silent).inspect(|entry| entry.mark_used(used_at));
+    }
+
     /// Sets the expiry time of the key, if it exists, or removes it.
     pub fn set_expires_at_ms(&mut self, key: &[u8], expires_at_ms: Option<i64>) {
         let db = self.db;
@@ -441,11 +453,7 @@ impl WriteView<'_> {
 
     /// Up to which size a hash stays packed.
     pub fn packed_limits(&self) -> PackedLimits {
-        let config = &self.env.config;
-        PackedLimits {
-            entries: config.hash_max_listpack_entries.load(Relaxed) as usize,
-            value_bytes: config.hash_max_listpack_value.load(Relaxed) as usize,
-        }
+        self.env.packed_limits()
     }
 
     /// The longest sparse form of a HyperLogLog, in bytes.

@@ -37,6 +37,7 @@ mod persistence;
 mod protocol;
 mod pubsub;
 mod random;
+mod rdb;
 #[path = "../support/rng.rs"]
 mod rng;
 mod server;

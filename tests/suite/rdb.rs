@@ -1,0 +1,560 @@
+//! RDB: `DUMP` and `RESTORE`, saving and loading files, and what other servers make of them.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::harness::{
+    Client, KilledOnDrop, Reply, Server, TempDir, assert_same, connect, dump, eventually, fill,
+    free_port, info, installed, records, skipped_on_redis, transcript, unix_now_ms,
+};
+
+/// What Redis 7.0 returns for the string `hello`, and for the hash of `a` = `1` and `bb` = `-300`.
+const STRING: &str = r"\x00\x05hello\n\x00cr\xdfve4 \n";
+const HASH: &str = r"\x10\x13\x13\x00\x00\x00\x04\x00\x81a\x02\x01\x01\x82bb\x03\xde\xd4\x02\xff\n\x00\xc8W\x7fAU\xadp\xcc";
+
+/// Runs a transcript in which these names stand for the payloads.
+#[track_caller]
+fn with_payloads(session: &str) {
+    transcript(&session.replace("STRING", STRING).replace("HASH", HASH));
+}
+
+// ---- DUMP and RESTORE --------------------------------------------------------------------------------
+
+#[test]
+fn restore_makes_the_value_that_redis_has_dumped() {
+    with_payloads(
+        r#"
+        > RESTORE s 0 "STRING"
+        +OK
+        > GET s
+        "hello"
+        > TTL s
+        :-1
+        > RESTORE h 0 "HASH"
+        +OK
+        > HGETALL h
+        ["a", "1", "bb", "-300"]
+        > DUMP missing
+        nil
+        "#,
+    );
+}
+
+#[test]
+fn restore_replaces_a_key_only_if_asked_to() {
+    with_payloads(
+        r#"
+        > SET k old
+        +OK
+        > RESTORE k 0 "STRING"
+        -BUSYKEY Target key name already exists.
+        // The key comes before the time to live and the payload, but after the options.
+        > RESTORE k x junk
+        -BUSYKEY Target key name already exists.
+        > RESTORE k x junk NOSUCH
+        -ERR syntax error
+        > RESTORE k 0 "HASH" REPLACE
+        +OK
+        > TYPE k
+        +hash
+        > RESTORE k 0 "STRING" replace REPLACE
+        +OK
+        > GET k
+        "hello"
+        "#,
+    );
+}
+
+#[test]
+fn a_restored_key_expires_in_as_many_milliseconds_or_at_that_time() {
+    let mut c = connect();
+    let session = r#"
+        > RESTORE k 100000 "STRING"
+        +OK
+        > RESTORE k 9999999999999 "STRING" REPLACE ABSTTL
+        +OK
+        > PEXPIRETIME k
+        :9999999999999
+        // A time that has passed deletes the old value.
+        > RESTORE k 1 "STRING" REPLACE ABSTTL
+        +OK
+        > EXISTS k
+        :0
+        > RESTORE k 1 "STRING" ABSTTL
+        +OK
+        > EXISTS k
+        :0
+        > RESTORE k -1 "STRING"
+        -ERR Invalid TTL value, must be >= 0
+        > RESTORE k 9223372036854775808 "STRING"
+        -ERR value is not an integer or out of range
+        // Together with the current time it is out of range, and counts as passed.
+        > RESTORE k 9223372036854775807 "STRING"
+        +OK
+        > EXISTS k
+        :0
+        > RESTORE k 5000 "STRING"
+        +OK
+        "#;
+    c.transcript(&session.replace("STRING", STRING));
+    assert!((1..=5000).contains(&c.integer("PTTL k")));
+}
+
+#[test]
+fn restore_sets_how_long_a_key_was_not_used() {
+    with_payloads(
+        r#"
+        > RESTORE k 0 "STRING" IDLETIME -1
+        -ERR Invalid IDLETIME value, must be >= 0
+        > RESTORE k 0 "STRING" IDLETIME x
+        -ERR value is not an integer or out of range
+        > RESTORE k 0 "STRING" IDLETIME
+        -ERR syntax error
+        > RESTORE k 0 "STRING" FREQ 256
+        -ERR Invalid FREQ value, must be >= 0 and <= 255
+        > RESTORE k 0 "STRING" FREQ -1
+        -ERR Invalid FREQ value, must be >= 0 and <= 255
+        > RESTORE k 0 "STRING" FREQ 1 IDLETIME 1
+        -ERR syntax error
+        > RESTORE k 0 "STRING" IDLETIME 1 FREQ 1
+        -ERR syntax error
+        > RESTORE k 0 "STRING" FREQ 255
+        +OK
+        "#,
+    );
+    let mut c = connect();
+    c.expect(&format!(r#"RESTORE k 0 "{STRING}" IDLETIME 5 IDLETIME 7000000"#), "+OK");
+    assert!((7_000_000..7_000_060).contains(&c.integer("OBJECT IDLETIME k")));
+    c.expect("GET k", "\"hello\"");
+    assert!(c.integer("OBJECT IDLETIME k") < 60);
+}
+
+#[test]
+fn restore_refuses_payloads_that_are_not_sound() {
+    with_payloads(
+        r#"
+        > RESTORE k 0 ""
+        -ERR DUMP payload version or checksum are wrong
+        > RESTORE k 0 "\x00\x05hallo\n\x00cr\xdfve4 \n"
+        -ERR DUMP payload version or checksum are wrong
+        // The checksums are right, but what they are of is not: a field without a value, a type that does not
+        // exist, no fields.
+        > RESTORE k 0 "\x04\x01\x01\x61\x0a\x00\x4c\xdb\x9f\xa5\xd7\xf7\xe6\x72"
+        -ERR Bad data format
+        > RESTORE k 0 "\xc8\x00\x0a\x00\x04\x15\x32\x79\xa9\x8a\x6c\xc2"
+        -ERR Bad data format
+        > RESTORE k 0 "\x10\x07\x07\x00\x00\x00\x00\x00\xff\x0a\x00\xda\x12\x96\x88\x74\x99\x5a\x38"
+        -ERR Bad data format
+        > EXISTS k
+        :0
+        "#,
+    );
+}
+
+#[test]
+fn a_list_in_a_payload_is_refused_by_its_name() {
+    if skipped_on_redis() {
+        return;
+    }
+    let list = r"\x12\x01\x02\n\n\x00\x00\x00\x01\x00\x81a\x02\xff\x0c\x00\xc2\xcf\xd95n\xf4G\xdc";
+    let error = "-ERR Bad data format: it is a list, and there are only strings and hashes here";
+    let mut c = connect();
+    c.expect("SET k old", "+OK");
+    c.expect(&format!(r#"RESTORE k 0 "{list}" REPLACE"#), error);
+    c.expect("GET k", "\"old\"");
+}
+
+#[test]
+fn restore_publishes_what_happens() {
+    let mut c = connect();
+    if !c.redis_at_least("8.2") {
+        return;
+    }
+    c.expect("CONFIG SET notify-keyspace-events Egnoc", "+OK");
+    let mut listener = c.another();
+    listener.expect("PSUBSCRIBE *", r#"["psubscribe", "*", :1]"#);
+    for command in [
+        format!(r#"RESTORE k 0 "{STRING}""#),
+        format!(r#"RESTORE k 0 "{HASH}" REPLACE"#),
+        format!(r#"RESTORE k 0 "{HASH}" REPLACE"#),
+        format!(r#"RESTORE k 1 "{HASH}" REPLACE ABSTTL"#),
+        format!(r#"RESTORE k 1 "{HASH}" REPLACE ABSTTL"#),
+        "SET end 1".into(),
+    ] {
+        c.expect(&command, "+OK");
+    }
+    for event in [
+        "new",
+        "restore",
+        "new",
+        "restore",
+        "overwritten",
+        "type_changed",
+        "new",
+        "restore",
+        "overwritten",
+        "del",
+    ] {
+        let message = format!(r#"["pmessage", "*", "__keyevent@0__:{event}", "k"]"#);
+        assert_eq!(listener.read_reply().to_string(), message);
+    }
+    let message = r#"["pmessage", "*", "__keyevent@0__:new", "end"]"#;
+    assert_eq!(listener.read_reply().to_string(), message);
+}
+
+/// Commands that make a key of each form.
+const KEYS: &[&str] = &[
+    "SET k hello",
+    "SET k -12345",
+    "SET k 99999999999",
+    "SET k 0012",
+    "SET k ''",
+    "SETRANGE k 100000 x",
+    "HSET k a 1 bb -300",
+    "HSET k '' ''",
+    "HSET k abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz 1 b 2",
+];
+
+#[test]
+fn what_is_dumped_is_restored() {
+    let mut c = connect();
+    for command in KEYS {
+        c.reply("DEL k copy");
+        c.reply(command);
+        let payload = c.reply("DUMP k").into_bytes();
+        assert_eq!(c.call(&[&b"RESTORE"[..], b"copy", b"0", &payload]).to_string(), "+OK");
+        let read = if c.reply("TYPE k").to_string() == "+hash" { "HGETALL" } else { "GET" };
+        let (mut original, mut copy) =
+            (c.reply(&format!("{read} k")), c.reply(&format!("{read} copy")));
+        original.sort();
+        copy.sort();
+        assert_eq!(original, copy, "{command}");
+    }
+}
+
+#[test]
+fn expiring_fields_are_dumped_and_restored() {
+    let mut c = connect();
+    if !c.redis_at_least("7.4+valkey") {
+        return;
+    }
+    c.expect("HSET k a 1 b 2 c 3", ":3");
+    c.expect("HPEXPIREAT k 9999999999999 FIELDS 1 b", "[:1]");
+    c.expect("HPEXPIREAT k 9999999999111 FIELDS 1 c", "[:1]");
+    let payload = c.reply("DUMP k").into_bytes();
+    assert_eq!(c.call(&[&b"RESTORE"[..], b"copy", b"0", &payload]).to_string(), "+OK");
+    let expiries = "[:-1, :9999999999999, :9999999999111]";
+    c.expect("HPEXPIRETIME copy FIELDS 3 a b c", expiries);
+    c.expect("HMGET copy a b c", r#"["1", "2", "3"]"#);
+}
+
+#[test]
+fn the_log_has_the_commands_that_make_a_restored_value() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let mut c = server.client();
+    c.expect(&format!(r#"RESTORE s 9999999999999 "{STRING}" ABSTTL"#), "+OK");
+    c.expect(&format!(r#"RESTORE h 0 "{HASH}""#), "+OK");
+    c.expect(&format!(r#"RESTORE s 0 "{HASH}" REPLACE"#), "+OK");
+    c.expect(&format!(r#"RESTORE h 1 "{HASH}" REPLACE ABSTTL"#), "+OK");
+    let lines: Vec<String> = records(&server.log_path())
+        .iter()
+        .map(|record| String::from_utf8_lossy(&record.join(&b' ')).into_owned())
+        .collect();
+    let expected = [
+        "SET s hello PXAT 9999999999999",
+        "MULTI",
+        "HSET h a 1 bb -300",
+        "EXEC",
+        "MULTI",
+        "DEL s",
+        "HSET s a 1 bb -300",
+        "EXEC",
+        "DEL h",
+    ];
+    assert_eq!(lines, expected);
+    let before = dump(&mut c);
+    server.restart();
+    assert_same(&dump(&mut server.client()), &before);
+}
+
+// ---- SAVE and BGSAVE ---------------------------------------------------------------------------------
+
+#[test]
+fn save_and_bgsave_refuse_what_they_do_not_know() {
+    transcript(
+        "
+        > SAVE now
+        -ERR wrong number of arguments for 'save' command
+        > BGSAVE now
+        -ERR syntax error
+        > BGSAVE SCHEDULE now
+        -ERR syntax error
+        > LASTSAVE now
+        -ERR wrong number of arguments for 'lastsave' command
+        valkey> BGSAVE CANCEL
+        -ERR Background saving is currently not in progress or scheduled
+        > MULTI
+        +OK
+        > LASTSAVE
+        +QUEUED
+        redis> SAVE
+        -ERR Command not allowed inside a transaction
+        redis> EXEC
+        -EXECABORT Transaction discarded because of previous errors.
+        ",
+    );
+}
+
+#[test]
+fn a_save_is_counted_and_takes_over_the_changes_since_the_last_one() {
+    let mut c = connect();
+    c.expect("SAVE", "+OK");
+    c.expect("SET a 1", "+OK");
+    c.expect("SET b 1", "+OK");
+    c.expect("GET b", "\"1\"");
+    assert_eq!(info(&mut c, "rdb_changes_since_last_save").as_deref(), Some("2"));
+    let saves = info(&mut c, "rdb_saves");
+    c.expect("SAVE", "+OK");
+    assert_eq!(info(&mut c, "rdb_changes_since_last_save").as_deref(), Some("0"));
+    let more = |saves: &Option<String>| saves.as_ref().and_then(|saves| saves.parse::<u64>().ok());
+    if let Some(saves) = more(&saves) {
+        assert_eq!(more(&info(&mut c, "rdb_saves")), Some(saves + 1));
+    }
+    assert!((c.integer("LASTSAVE") - unix_now_ms() / 1000).abs() < 60);
+    c.expect("SET a 2", "+OK");
+    save_in_background(&mut c);
+    assert_eq!(info(&mut c, "rdb_changes_since_last_save").as_deref(), Some("0"));
+    assert_eq!(info(&mut c, "rdb_last_bgsave_status").as_deref(), Some("ok"));
+}
+
+/// Saves in the background, and waits until that is done.
+fn save_in_background(c: &mut Client) {
+    eventually("a save begins", || c.reply("BGSAVE").to_string() == "+Background saving started");
+    let status = |c: &mut Client| info(c, "rdb_bgsave_in_progress");
+    let changes = |c: &mut Client| info(c, "rdb_changes_since_last_save");
+    eventually("the save has ended", || {
+        status(c).as_deref() == Some("0") && changes(c).as_deref() == Some("0")
+    });
+}
+
+#[test]
+fn a_start_without_a_log_loads_the_file_and_writes_a_log() {
+    if skipped_on_redis() {
+        return;
+    }
+    let saving = Server::start(&["--appendonly", "no"]);
+    let mut c = saving.client();
+    fill(&mut c, 2000);
+    c.expect("SET soon 1 PX 1", "+OK");
+    c.expect("SAVE", "+OK");
+    eventually("the key is gone", || c.integer("EXISTS soon") == 0);
+    let before = dump(&mut c);
+    assert_eq!(fs::read(saving.dir().join("dump.rdb")).expect("the file")[..9], *b"REDIS0010");
+    let home = TempDir::new();
+    let copied = fs::copy(saving.dir().join("dump.rdb"), home.data().join("dump.rdb"));
+    copied.expect("copy the file");
+    let mut server = Server::start_in(home, &[]);
+    let mut c = server.client();
+    assert_same(&dump(&mut c), &before);
+    assert_eq!(info(&mut c, "rdb_last_load_keys_loaded"), Some(before.len().to_string()));
+    // From now on the log counts, not the file.
+    c.expect("FLUSHALL", "+OK");
+    c.expect("SET only this", "+OK");
+    server.kill_9();
+    server.restart();
+    assert_eq!(server.client().reply("KEYS *").to_string(), r#"["only"]"#);
+}
+
+#[test]
+fn without_a_log_a_restart_goes_back_to_the_last_save() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--appendonly", "no", "--dbfilename", "other.rdb"]);
+    let mut c = server.client();
+    c.expect("SET a 1", "+OK");
+    c.expect("SAVE", "+OK");
+    c.expect("SET a 2", "+OK");
+    server.restart();
+    let mut c = server.client();
+    c.expect("GET a", "\"1\"");
+    // SHUTDOWN saves if it is told to, or if there is a schedule.
+    c.expect("SET a 3", "+OK");
+    c.send(&["SHUTDOWN", "SAVE"]);
+    assert_eq!(server.wait_for_exit(), Some(0));
+    server.restart();
+    let mut c = server.client();
+    c.expect("GET a", "\"3\"");
+    c.expect("SET a 4", "+OK");
+    c.expect("CONFIG SET save '3600 1'", "+OK");
+    c.send(&["SHUTDOWN"]);
+    assert_eq!(server.wait_for_exit(), Some(0));
+    server.restart();
+    let mut c = server.client();
+    c.expect("GET a", "\"4\"");
+    c.expect("SET a 5", "+OK");
+    c.expect("CONFIG SET save '3600 1'", "+OK");
+    c.send(&["SHUTDOWN", "NOSAVE"]);
+    assert_eq!(server.wait_for_exit(), Some(0));
+    server.restart();
+    server.client().expect("GET a", "\"4\"");
+}
+
+#[test]
+fn a_schedule_saves_by_itself() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&["--save", "1 3"]);
+    let mut c = server.client();
+    c.expect("SET a 1", "+OK");
+    c.expect("SET a 2", "+OK");
+    c.expect("SET a 3", "+OK");
+    eventually("it is saved", || server.dir().join("dump.rdb").exists());
+    eventually("it is counted", || info(&mut c, "rdb_saves").as_deref() == Some("1"));
+}
+
+#[test]
+fn writes_are_refused_while_the_last_scheduled_save_has_failed() {
+    if skipped_on_redis() {
+        return;
+    }
+    let server = Server::start(&["--save", "3600 1"]);
+    let mut c = server.client();
+    c.expect("SET a 1", "+OK");
+    // A directory with this name cannot be replaced by a file.
+    fs::create_dir_all(server.dir().join("dump.rdb").join("x")).expect("make a directory");
+    c.expect("BGSAVE", "+Background saving started");
+    let status = |c: &mut Client| info(c, "rdb_last_bgsave_status");
+    eventually("the save has failed", || status(&mut c).as_deref() == Some("err"));
+    let Reply::Error(error) = c.reply("SET a 2") else { panic!("it was written") };
+    assert!(error.starts_with("MISCONF Redis is configured to save RDB snapshots, but"), "{error}");
+    c.expect("GET a", "\"1\"");
+    c.expect("CONFIG SET stop-writes-on-bgsave-error no", "+OK");
+    c.expect("SET a 2", "+OK");
+    c.expect("CONFIG SET stop-writes-on-bgsave-error yes", "+OK");
+    fs::remove_dir_all(server.dir().join("dump.rdb")).expect("remove the directory");
+    c.expect("SAVE", "+OK");
+    c.expect("SET a 3", "+OK");
+    assert!(!server.dir().join("dump.rdb.tmp").exists());
+}
+
+#[test]
+fn a_save_shows_one_point_in_time_while_clients_write() {
+    if skipped_on_redis() {
+        return;
+    }
+    // Each transaction sets both keys; a file that shows one point in time has them equal.
+    let saving = Server::start(&["--appendonly", "no"]);
+    let mut c = saving.client();
+    fill(&mut c, 3000);
+    let mut writer = saving.client();
+    for round in 0..20 {
+        c.send(&["SAVE"]);
+        for number in 0..50 {
+            let value = format!("{round}.{number}");
+            let pair = ["MSET", "left", &value, "right", &value];
+            writer.send(&pair);
+            assert_eq!(writer.read_reply().to_string(), "+OK");
+        }
+        assert_eq!(c.read_reply().to_string(), "+OK");
+        let home = TempDir::new();
+        let copied = fs::copy(saving.dir().join("dump.rdb"), home.data().join("dump.rdb"));
+        copied.expect("copy the file");
+        if round % 5 == 0 {
+            let loaded = Server::start_in(home, &["--appendonly", "no"]);
+            let pair = loaded.client().reply("MGET left right").into_items();
+            assert_eq!(pair[0], pair[1]);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_file_and_one_with_another_type_keep_the_server_from_starting() {
+    if skipped_on_redis() {
+        return;
+    }
+    let list = b"REDIS0012\xfe\x03\x12\x01k\x01";
+    for (file, why) in [
+        (&list[..], "at offset 11: the key 'k' of database 3 is a list"),
+        (&list[..12], "damaged at offset 12: it ends in the middle"),
+        (b"", "damaged at offset 0: it ends in the middle"),
+        (b"REDIS0099", "version 99 of the format"),
+        (b"something else", "it does not begin like an RDB file"),
+    ] {
+        let home = TempDir::new();
+        fs::write(home.data().join("dump.rdb"), file).expect("write the file");
+        let ended = Server::fail_to_start(&home, &[]);
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.contains(why), "{}", ended.stderr);
+        assert!(!home.data().join("storage.aof").exists());
+        assert_eq!(fs::read(home.data().join("dump.rdb")).expect("the file"), file);
+    }
+}
+
+// ---- Other servers -----------------------------------------------------------------------------------
+
+/// A Redis of this machine in that directory.
+fn start_redis(dir: &Path, options: &[&str]) -> (KilledOnDrop, Client) {
+    let port = free_port();
+    let redis = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--save", ""])
+        .arg("--dir")
+        .arg(dir)
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("start Redis");
+    let redis = KilledOnDrop(redis);
+    let address = ([127, 0, 0, 1], port).into();
+    eventually("Redis listens", || std::net::TcpStream::connect(address).is_ok());
+    let mut client = Client::to(address);
+    eventually("Redis has loaded", || client.reply("PING").to_string() == "+PONG");
+    (redis, client)
+}
+
+#[test]
+fn redis_loads_our_file_and_finds_nothing_wrong_with_it() {
+    if skipped_on_redis() || !installed("redis-server") {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 2000);
+    c.expect("SETRANGE long 100000 x", ":100001");
+    c.expect("SAVE", "+OK");
+    if installed("redis-check-rdb") {
+        let check = Command::new("redis-check-rdb").arg(server.dir().join("dump.rdb")).output();
+        let check = check.expect("run the check");
+        let said = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert!(check.status.success() && said.contains("looks OK"), "{said}");
+    }
+    let home = TempDir::new();
+    let copied = fs::copy(server.dir().join("dump.rdb"), home.data().join("dump.rdb"));
+    copied.expect("copy the file");
+    let (_redis, mut redis) = start_redis(&home.data(), &[]);
+    assert_same(&dump(&mut redis), &dump(&mut c));
+}
+
+#[test]
+fn a_file_of_redis_is_loaded() {
+    if skipped_on_redis() || !installed("redis-server") {
+        return;
+    }
+    for compression in ["yes", "no"] {
+        let home = TempDir::new();
+        let (redis, mut c) = start_redis(&home.data(), &["--rdbcompression", compression]);
+        fill(&mut c, 2000);
+        c.expect("SETRANGE long 100000 x", ":100001");
+        c.expect("SAVE", "+OK");
+        let before = dump(&mut c);
+        drop(redis);
+        let server = Server::start_in(home, &[]);
+        assert_same(&dump(&mut server.client()), &before);
+    }
+}
