@@ -12,7 +12,7 @@
 //! 2. [`resp::Request::feed`] turns bytes into arguments, wherever the network has cut them. If more commands
 //!    have arrived, their keys are prefetched into the CPU cache ([`store::Keyspace::prefetch`]).
 //! 3. [`dispatch::execute`] finds the command's row in the table ([`commands`]) and checks whether this
-//!    client may run it now: arity, password, `LOADING`, a log that cannot be written.
+//!    client may run it now: arity, login, the rights of its user, `LOADING`, a log that cannot be written.
 //! 4. [`store::Keyspace::write`] hashes the key and locks its shard. The handler, `set` in
 //!    [`commands::strings`], gets a [`store::WriteView`]: it stores the value, puts `+OK` into the
 //!    [`resp::Reply`], and returns what the log gets: [`commands::Propagate::Verbatim`].
@@ -44,6 +44,7 @@
 //! | the rewrite of the log without a fork | [`aof::rewrite`], with [`store::Keyspace::snapshot`] |
 //! | what a failing disk leads to | `failure` in [`aof`] |
 //! | the order of replies and messages to one client | [`net::outbox`] |
+//! | who may do what | [`session::users`]; [`commands::rules`], [`commands::permission`] |
 //!
 //! # Threads
 //!
@@ -60,7 +61,7 @@
 //! 2. A snapshot's output and the queue in front of it ([`store::snapshot`]).
 //! 3. Group commit, the log's files, pending records ([`aof`]). No lock is held during a sync, and
 //!    the lock on pending records is not held during a write either.
-//! 4. The registry of clients, then one client's state ([`session`]).
+//! 4. The table of users, the registry of clients, one client's state ([`session`]).
 //! 5. The table of tracked keys, then the clients that track ([`watchers::tracking`]).
 //! 6. Subscriptions or monitors ([`watchers::pubsub`]), then one client's queue ([`net::outbox`]).
 //! 7. Statistics ([`stats`]), then the queue of log lines ([`config::logger`]).
@@ -97,7 +98,7 @@
 //! | [`aof`] | the log: append, flush, sync, replay, rewrite | all but: |
 //! | | `rewrite` `snapshot` `progress` | |
 //! | [`watchers`] | subscribers and monitors; clients that cache what they read | |
-//! | [`session`] | one connection's state, the registry of all, what they share | all |
+//! | [`session`] | one connection's state, the registry of all, what they share | all but `users` |
 //! | [`commands`] | the command table: a file per family | `lookup`, `spec`, `strings` |
 //! | [`dispatch`] | from arguments to effect: look up, admit, lock, run, commit | `mod`, `call`, `commit` |
 //! | [`server`] | listeners, the connection thread, the threads in the background | all |

@@ -1,6 +1,8 @@
-//! `ACL`: users and their permissions. There is one user, `default`, which may do everything. Its only
-//! property is its password (`requirepass`), shown as a SHA-256 digest. Subcommands that change users do not
-//! exist here.
+//! `ACL`: users and what they may do.
+//!
+//! [`super::rules`] parses and shows the rules, [`super::permission`] applies them to commands, and
+//! [`super::aclfile`] reads and writes files of users. Connections whose user is deleted, or may no longer
+//! hear what they are subscribed to, are ended here.
 //!
 //! The command is described at <https://redis.io/docs/latest/commands/acl/>.
 
@@ -10,13 +12,21 @@ use std::io::Read;
 use super::docs::help;
 use super::lookup::{find_row, resolve, rows};
 use super::options::{integer, is, wrong_subcommand_args};
+use super::rules::{self, CATEGORIES, is_space};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
+use super::{aclfile, permission};
+use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Reply};
+use crate::session::users::{DEFAULT, Selector, User};
+use crate::session::{Client, Server};
 use crate::store::now_ms;
 use crate::text::sha256;
+use crate::watchers::pubsub::Kind;
 
 const SHARED: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
 const ADMIN: Flags = Flags::ADMIN.or(SHARED);
+
+const EVERY_NODE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
 
 /// `ACL`.
 #[rustfmt::skip]
@@ -30,11 +40,15 @@ const COMMANDS: &[Command] = &[
     session("acl|cat", "[category]", cat).flags(SHARED)
         .doc("6.0.0", "O(N) where N is the number of commands",
              "Lists the ACL categories, or the commands in a category."),
+    session("acl|deluser", "username [username ...]", deluser).flags(ADMIN).secrets(|_, at| at > 1)
+        .tips(EVERY_NODE)
+        .doc("6.0.0", "O(1) amortized time considering the typical user",
+             "Deletes users, and ends their connections."),
     session("acl|dryrun", "username command [arg [arg ...]]", dryrun).flags(ADMIN)
         .doc("7.0.0", "O(1)", "Returns whether a user may execute a command, without executing it."),
     session("acl|genpass", "[bits]", genpass).flags(SHARED)
         .doc("6.0.0", "O(1)", "Returns a random, secure password."),
-    session("acl|getuser", "username", getuser).flags(ADMIN)
+    session("acl|getuser", "username", getuser).flags(ADMIN).secrets(|_, at| at > 1)
         .history(&[
             ("6.2.0", "Added the patterns of channels."),
             ("7.0.0", "Added selectors; patterns became one string."),
@@ -43,95 +57,165 @@ const COMMANDS: &[Command] = &[
     help("acl|help", "6.0.0"),
     session("acl|list", "", list).flags(ADMIN)
         .doc("6.0.0", "O(1)", "Lists the users and their permissions."),
+    session("acl|load", "", load).flags(ADMIN)
+        .doc("6.0.0", "O(N) where N is the number of users",
+             "Replaces the users by those in the `aclfile`, or changes nothing if the file is wrong."),
     session("acl|log", "[count | RESET]", log).flags(ADMIN)
         .arguments(&["count-reset=operation"])
         .history(&[("7.2.0", "Added the ID and times of an entry.")])
         .doc("6.0.0", "O(N) where N is the number of entries returned",
-             "Returns the latest failed logins, ten by default, or clears them."),
+             "Returns what users were denied lately: ten entries by default. Or forgets all."),
+    session("acl|save", "", save).flags(ADMIN).tips(EVERY_NODE)
+        .doc("6.0.0", "O(N) where N is the number of users", "Writes the users to the `aclfile`."),
+    session("acl|setuser", "username [rule [rule ...]]", setuser).flags(ADMIN).secrets(|_, at| at > 1)
+        .tips(EVERY_NODE)
+        .history(&[
+            ("6.2.0", "Added the patterns of channels."),
+            ("7.0.0", "Added selectors and the uses of keys."),
+        ])
+        .doc("6.0.0", "O(N) where N is the number of rules",
+             "Adds a user, or changes what a user may do: all of the rules are applied, or none."),
     session("acl|users", "", users).flags(ADMIN).doc("6.0.0", "O(1)", "Lists the names of the users."),
     session("acl|whoami", "", whoami).flags(SHARED)
         .doc("6.0.0", "O(1)", "Returns the user of the connection."),
 ];
 
-/// The only user.
-const USER: &[u8] = b"default";
-
-/// Redis's categories, in its order. Those of types that this server lacks are empty.
-const CATEGORIES: [&str; 21] = [
-    "keyspace",
-    "read",
-    "write",
-    "set",
-    "sortedset",
-    "list",
-    "hash",
-    "string",
-    "bitmap",
-    "hyperloglog",
-    "geo",
-    "stream",
-    "pubsub",
-    "admin",
-    "fast",
-    "slow",
-    "blocking",
-    "dangerous",
-    "connection",
-    "transaction",
-    "scripting",
-];
-
-fn whoami(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.bulk(USER);
+fn whoami(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    reply.bulk(&context.session.login.user().name);
     Ok(())
 }
 
-fn users(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.array(1);
-    reply.bulk(USER);
+fn users(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let users = context.server.users.all();
+    reply.array(users.len());
+    users.iter().for_each(|user| reply.bulk(&user.name));
     Ok(())
-}
-
-/// The digest of the user's password, if it has one.
-fn password_digest(context: &Context) -> Option<String> {
-    let password = context.server.config.requirepass.get();
-    (!password.is_empty()).then(|| sha256::hex_digest(password.as_bytes()))
 }
 
 fn list(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    let password = match password_digest(context) {
-        Some(digest) => format!("sanitize-payload #{digest}"),
-        None => "nopass sanitize-payload".into(),
-    };
-    reply.array(1);
-    reply.bulk(format!("user default on {password} ~* &* +@all").as_bytes());
+    let lines: Vec<Vec<u8>> = aclfile::lines(context.server).collect();
+    reply.array(lines.len());
+    lines.iter().for_each(|line| reply.bulk(line));
     Ok(())
 }
 
 fn getuser(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    if &args[2] != USER {
+    let Some(user) = context.server.users.get(&args[2]) else {
         reply.null();
         return Ok(());
-    }
-    let digest = password_digest(context);
-    let flags: &[&str] = match digest {
-        Some(_) => &["on", "sanitize-payload"],
-        None => &["on", "nopass", "sanitize-payload"],
     };
+    let flags = rules::flags(&user);
     reply.map(6);
     reply.bulk(b"flags");
     reply.set(flags.len());
     flags.iter().for_each(|flag| reply.bulk(flag.as_bytes()));
     reply.bulk(b"passwords");
-    reply.array(digest.iter().len());
-    digest.iter().for_each(|digest| reply.bulk(digest.as_bytes()));
-    for (title, rule) in [("commands", "+@all"), ("keys", "~*"), ("channels", "&*")] {
-        reply.bulk(title.as_bytes());
-        reply.bulk(rule.as_bytes());
-    }
+    reply.array(user.passwords.len());
+    user.passwords.iter().for_each(|digest| reply.bulk(sha256::to_hex(digest).as_bytes()));
+    show_selector(&user.root, reply);
     reply.bulk(b"selectors");
-    reply.array(0);
+    reply.array(user.selectors.len());
+    for selector in &user.selectors {
+        reply.map(3);
+        show_selector(selector, reply);
+    }
     Ok(())
+}
+
+fn show_selector(selector: &Selector, reply: &mut Reply) {
+    for (title, rules) in [
+        ("commands", rules::describe_commands(&selector.commands)),
+        ("keys", rules::describe_keys(&selector.keys)),
+        ("channels", rules::describe_channels(&selector.channels)),
+    ] {
+        reply.bulk(title.as_bytes());
+        reply.bulk(&rules);
+    }
+}
+
+fn setuser(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let name = &args[2];
+    if name.iter().any(|byte| is_space(*byte)) {
+        return Err(CommandError::new("ERR Usernames can't contain spaces or null characters"));
+    }
+    let rules = rules::join_selectors(args.from(3)).map_err(|begin| {
+        let text = b"ERR Unmatched parenthesis in acl selector starting at '";
+        [text, begin, b"'."].concat()
+    })?;
+    let all_channels = aclfile::allows_channels_by_default(&context.server.config);
+    let create = || User::new(name, all_channels);
+    let changed =
+        context.server.users.update(name, create, |user| rules::apply(user, &rules, all_channels));
+    changed.map_err(|(rule, wrong)| {
+        [b"ERR Error in ACL SETUSER modifier '", rule, b"': ", wrong.as_bytes()].concat()
+    })?;
+    end_unentitled(context);
+    reply.ok();
+    Ok(())
+}
+
+fn deluser(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if args.from(2).any(|name| name == DEFAULT) {
+        return Err(CommandError::new("ERR The 'default' user cannot be removed"));
+    }
+    let removed = args.from(2).filter(|name| context.server.users.remove(name)).count();
+    end_unentitled(context);
+    reply.count(removed);
+    Ok(())
+}
+
+const NO_FILE: CommandError = CommandError::new(
+    "ERR This Redis instance is not configured to use an ACL file. You may want to specify users via the \
+     ACL SETUSER command and then issue a CONFIG REWRITE (assuming you have a Redis configuration file set) \
+     in order to store users in the Redis configuration.",
+);
+
+fn load(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let path = aclfile::path(&context.server.config).ok_or(NO_FILE)?;
+    aclfile::load(context.server, &path).map_err(|why| format!("ERR {why}"))?;
+    end_unentitled(context);
+    reply.ok();
+    Ok(())
+}
+
+fn save(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let server = context.server;
+    let path = aclfile::path(&server.config).ok_or(NO_FILE)?;
+    aclfile::save(server, &path).map_err(|error| {
+        log_line!(server.config, Warning, "ACL SAVE to '{}': {error}", path.display());
+        CommandError::new(
+            "ERR There was an error trying to save the ACLs. Please check the server logs for more \
+             information",
+        )
+    })?;
+    reply.ok();
+    Ok(())
+}
+
+/// Ends the connections of users that exist no longer, and those that are subscribed to something that their
+/// user may not hear any more. The connection of the client itself ends after the reply.
+fn end_unentitled(context: &mut Context) {
+    for client in context.server.clients.all() {
+        let name = client.state().user.clone();
+        let user = context.server.users.get(&name);
+        if user.is_some_and(|user| is_entitled(context.server, &client, &user)) {
+            continue;
+        }
+        if client.id == context.session.client.id {
+            context.session.closing = true;
+        } else {
+            context.server.kill(&client);
+        }
+    }
+}
+
+/// Whether a client may hear everything that it is subscribed to.
+pub(super) fn is_entitled(server: &Server, client: &Client, user: &User) -> bool {
+    !client.outbox.listening.subscribes()
+        || [Kind::Channel, Kind::Pattern, Kind::Shard].into_iter().all(|kind| {
+            let names = server.pubsub.subscriptions_of(client.id, kind);
+            names.iter().all(|name| user.may_hear(name, kind == Kind::Pattern))
+        })
 }
 
 fn cat(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -155,21 +239,22 @@ fn cat(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// The user may execute every command that exists.
-fn dryrun(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    if &args[2] != USER {
-        return Err([b"ERR User '".as_slice(), &args[2], b"' not found"].concat().into());
-    }
+/// Says whether the user may run a command. The reply names what it may not use.
+fn dryrun(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let user = context.server.users.get(&args[2]);
+    let user = user.ok_or_else(|| [b"ERR User '".as_slice(), &args[2], b"' not found"].concat())?;
     let inner = args.skip(3);
     let unknown = |_| [b"ERR Command '".as_slice(), &inner[0], b"' not found"].concat();
     find_row(inner).map_err(unknown)?;
-    resolve(inner)?;
-    reply.ok();
+    match permission::check(&user, resolve(inner)?, inner) {
+        Ok(()) => reply.ok(),
+        Err(lacking) => reply.bulk(&lacking.explain(&user)),
+    }
     Ok(())
 }
 
 fn log(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let log = &context.server.stats.failed_logins;
+    let log = &context.server.stats.denials;
     let count = match args.get(2) {
         _ if args.len() > 3 => return Err(wrong_subcommand_args(args)),
         None => 10,
@@ -189,9 +274,9 @@ fn log(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         reply.integer(entry.count as i64);
         let context: &[u8] = if entry.in_transaction { b"multi" } else { b"toplevel" };
         let texts: [(&str, &[u8]); 4] = [
-            ("reason", b"auth"),
+            ("reason", entry.reason.name().as_bytes()),
             ("context", context),
-            ("object", &entry.command),
+            ("object", &entry.object),
             ("username", &entry.user),
         ];
         for (name, text) in texts {

@@ -351,7 +351,7 @@ fn parse_value<'a>(
     match syntax {
         Syntax::Ids | Syntax::Text => Ok(Wanted::Text(value)),
         Syntax::Ip => Ok(Wanted::Ip(value)),
-        Syntax::User if value == b"default" => Ok(Wanted::Text(value)),
+        Syntax::User if server.users.get(value).is_some() => Ok(Wanted::Text(value)),
         Syntax::User => Err([b"ERR No such user '", value, b"'"].concat().into()),
         Syntax::Class => match value.to_ascii_lowercase().as_slice() {
             b"normal" => Ok(Wanted::Subscribes(Some(false))),

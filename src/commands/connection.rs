@@ -2,16 +2,14 @@
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=connection>.
 
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
-
 use super::clients;
 use super::options::{OptionCursor, database, integer_32, is, printable};
+use super::permission;
 use super::spec::{Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Protocol, Reply};
-use crate::session::Replies;
-use crate::stats::logins::FailedLogin;
-use crate::store::now_ms;
+use crate::session::users::DEFAULT;
+use crate::session::{Access, Login, Replies};
+use crate::stats::denials::Reason;
 
 /// The version of Redis that the server reports, because some clients choose features by it.
 pub const REDIS_VERSION: &str = "7.4.0";
@@ -96,8 +94,12 @@ fn reset(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     context.session.stops_listening();
     context.session.release(context.server);
     context.session.db = 0;
-    context.session.authenticated = !context.server.wants_password();
-    context.session.client.state().name.clear();
+    context.session.login = Login::new(&context.server.users);
+    {
+        let mut state = context.session.client.state();
+        state.user = DEFAULT.into();
+        state.name.clear();
+    }
     if context.session.delivery.replies != Replies::Skipped {
         context.session.delivery.replies = Replies::On; // a reply that is being skipped stays skipped
     }
@@ -117,7 +119,7 @@ fn auth(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
                  user. Are you sure your configuration is correct?",
             ));
         }
-        2 => (b"default", &args[1]),
+        2 => (DEFAULT, &args[1]),
         3 => (&args[1], &args[2]),
         _ => return Err(CommandError::SYNTAX),
     };
@@ -126,32 +128,18 @@ fn auth(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// Checks the credentials of the only user, `default`. Without `requirepass` every password is right.
-fn authenticate(context: &mut Context, command: &[u8], user: &[u8], password: &[u8]) -> Outcome {
-    let wanted = context.server.config.requirepass.get();
-    if user != b"default" || !(wanted.is_empty() || same_secret(password, wanted.as_bytes())) {
-        note_failure(context, command, user);
-        return Err(WRONG_PASSWORD);
-    }
-    context.session.authenticated = true;
-    Ok(())
-}
-
-/// Records a failed login for `ACL LOG`.
-fn note_failure(context: &mut Context, command: &[u8], user: &[u8]) {
+/// Logs in. After a failure, the connection's thread lets some time pass before it goes on.
+fn authenticate(context: &mut Context, command: &[u8], name: &[u8], password: &[u8]) -> Outcome {
     let Context { server, session, .. } = context;
-    session.sync_client_state(Instant::now());
-    let client = server.describe(&session.client);
-    let attempt = FailedLogin::new(command, user, session.multi.is_some(), now_ms());
-    let limit = server.config.acllog_max_len.load(Relaxed) as usize;
-    server.stats.refused_logins.add(1);
-    server.stats.failed_logins.add(FailedLogin { client, ..attempt }, limit);
-}
-
-/// Compares in constant time, so that timing does not reveal how much of the guess is right.
-fn same_secret(guess: &[u8], secret: &[u8]) -> bool {
-    let differ = |sum, (one, other): (&u8, &u8)| sum | (one ^ other);
-    guess.len() == secret.len() && guess.iter().zip(secret).fold(0, differ) == 0
+    match server.users.log_in(&session.client, name, password) {
+        Some(user) => session.login = Login::of(user, &server.users),
+        None => {
+            session.failed_logins += 1;
+            permission::note(server, session, Reason::Auth, command, name);
+            return Err(WRONG_PASSWORD);
+        }
+    }
+    Ok(())
 }
 
 fn hello(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
@@ -181,7 +169,7 @@ fn hello(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if let Some((user, password)) = credentials {
         authenticate(context, &args[0], user, password)?;
     }
-    if !context.session.authenticated {
+    if context.session.login.access() == Access::LoginFirst {
         return Err(CommandError::new(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
              HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \

@@ -132,8 +132,8 @@ fn getkeysandflags(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let inner = args.skip(2);
     let command = find_with_keys(inner)?;
     let specs = command.keys.iter().flatten();
-    let keys =
-        specs.flat_map(|keys| command.keys_at(keys, inner).map(|key| (key, keys.access(inner))));
+    let keys = specs
+        .flat_map(|keys| command.keys_at(keys, inner).map(|(_, key)| (key, keys.access(inner))));
     let keys: Vec<(&[u8], &str)> = keys.collect();
     reply.array(keys.len());
     for (key, access) in keys {
@@ -153,7 +153,7 @@ fn getkeysandflags(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 fn find_with_keys(inner: Args) -> Result<&'static Command, CommandError> {
     let invalid = |_| CommandError::new("ERR Invalid command specified");
     let command = find_row(inner).map_err(invalid)?;
-    if command.keys[0].is_none_or(|keys| keys.access == "not_key") {
+    if command.keys[0].is_none_or(|keys| !keys.are_keys()) {
         return Err(CommandError::new("ERR The command has no key arguments"));
     }
     if !command.accepts(inner.len()) {

@@ -19,6 +19,7 @@ use crate::net::pause::Paused;
 use crate::rdb::progress::Current;
 use crate::resp::{Args, Reply};
 use crate::session::Server;
+use crate::stats::denials::Reason;
 use crate::stats::{PerCommand, unix_seconds};
 use crate::store::{Table, Value, now_ms};
 use crate::watchers::pubsub::Kind;
@@ -306,8 +307,7 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
          slave_expires_tracked_keys active_defrag_hits active_defrag_misses active_defrag_key_hits \
          active_defrag_key_misses total_active_defrag_time current_active_defrag_time \
          unexpected_error_replies dump_payload_sanitizations io_threaded_reads_processed \
-         io_threaded_writes_processed acl_access_denied_cmd acl_access_denied_key \
-         acl_access_denied_channel",
+         io_threaded_writes_processed",
     )?;
     let [_, keys, entries, prefixes] = context.server.tracking.counts();
     write!(text, "tracking_total_keys:{keys}\r\ntracking_total_items:{entries}\r\n")?;
@@ -316,7 +316,11 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let cut_off = [stats.query_limit_cut_offs.get(), context.server.pubsub.cut_off.get()];
     write!(text, "client_query_buffer_limit_disconnections:{}\r\n", cut_off[0])?;
     write!(text, "client_output_buffer_limit_disconnections:{}\r\n", cut_off[1])?;
-    write!(text, "acl_access_denied_auth:{}\r\n", stats.refused_logins.get())
+    for reason in Reason::ALL {
+        let name = if reason == Reason::Command { "cmd" } else { reason.name() };
+        write!(text, "acl_access_denied_{name}:{}\r\n", stats.denials.count(reason))?;
+    }
+    Ok(())
 }
 
 /// The server is a master without replicas. Its run names the history of its data, as there is no other.

@@ -9,6 +9,7 @@
 //! <https://redis.io/docs/latest/commands/client-id/>.
 
 pub mod acl;
+pub mod aclfile;
 pub mod bitmaps;
 pub mod clients;
 pub mod cluster;
@@ -34,7 +35,9 @@ pub mod memory;
 pub mod modules;
 pub mod monitor;
 pub mod options;
+pub mod permission;
 pub mod pubsub;
+pub mod rules;
 pub mod server;
 pub mod slowlog;
 pub mod snapshots;

@@ -6,9 +6,12 @@
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=pubsub>.
 
+use super::acl::is_entitled;
 use super::docs::help;
 use super::options::wrong_subcommand_args;
-use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
+use super::spec::{
+    ChannelUse, Command, Context, Family, Flags, Handler, Outcome, command, session,
+};
 use crate::resp::{Args, CommandError, Reply};
 use crate::watchers::pubsub::{Kind, SubscriptionCounts};
 
@@ -20,10 +23,11 @@ const PUBLISHER: Flags = SHOWN.or(Flags::FAST).or(Flags::MAY_REPLICATE);
 /// The publish/subscribe commands.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "pubsub", commands: &[
-    session("psubscribe", "pattern [pattern ...]", psubscribe).flags(LISTENER)
+    session("psubscribe", "pattern [pattern ...]", psubscribe)
+        .channels(ChannelUse::SubscribeToPatterns).flags(LISTENER)
         .doc("2.0.0", "O(N) where N is the number of patterns",
              "Subscribes to the channels that match one or more patterns."),
-    session("publish", "channel message", publish).flags(PUBLISHER)
+    session("publish", "channel message", publish).channels(ChannelUse::Publish).flags(PUBLISHER)
         .doc("2.0.0", "O(N+M) where N is the number of subscribers and M the number of patterns",
              "Publishes a message to a channel."),
     command("pubsub", "subcommand [argument ...]", Handler::Container(PUBSUB_COMMANDS, None))
@@ -31,13 +35,15 @@ pub static FAMILY: Family = Family { group: "pubsub", commands: &[
     session("punsubscribe", "[pattern [pattern ...]]", punsubscribe).flags(LISTENER)
         .doc("2.0.0", "O(N) where N is the number of patterns",
              "Unsubscribes from patterns, or from all of them."),
-    session("spublish", "shardchannel message", spublish).key("not_key").flags(PUBLISHER)
+    session("spublish", "shardchannel message", spublish).key("not_key")
+        .channels(ChannelUse::Publish).flags(PUBLISHER)
         .doc("7.0.0", "O(N) where N is the number of subscribers",
              "Publishes a message to a shard channel."),
     session("ssubscribe", "shardchannel [shardchannel ...]", ssubscribe).every_key("not_key")
-        .flags(LISTENER)
+        .channels(ChannelUse::Subscribe).flags(LISTENER)
         .doc("7.0.0", "O(N) where N is the number of channels", "Subscribes to one or more shard channels."),
-    session("subscribe", "channel [channel ...]", subscribe).flags(LISTENER)
+    session("subscribe", "channel [channel ...]", subscribe)
+        .channels(ChannelUse::Subscribe).flags(LISTENER)
         .doc("2.0.0", "O(N) where N is the number of channels", "Subscribes to one or more channels."),
     session("sunsubscribe", "[shardchannel [shardchannel ...]]", sunsubscribe).every_key("not_key")
         .flags(LISTENER)
@@ -90,6 +96,14 @@ fn listen(context: &mut Context, args: Args, reply: &mut Reply, kind: Kind) -> O
     for name in args.from(1) {
         let counts = context.server.pubsub.subscribe(kind, name, client.id, &client.outbox);
         confirm(reply, kind, "subscribe", Some(name), counts);
+    }
+    // A client that takes a right away ends the connections with subscriptions that need it. It may have
+    // looked for them before this subscription existed.
+    let Context { server, session, .. } = context;
+    if session.login.refresh(&server.users)
+        && !is_entitled(server, &session.client, session.login.user())
+    {
+        session.closing = true;
     }
     Ok(())
 }

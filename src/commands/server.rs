@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::aclfile;
 use super::docs::help;
 use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
@@ -102,7 +103,12 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         Consequence::Listeners => server.relisten.get().map_or(Ok(()), |relisten| relisten()),
         Consequence::Log => follow_log_settings(server, may_wait),
     };
+    let old_password = server.config.requirepass.get();
     server.config.set_as(is_local, &pairs, follow).map_err(|why| format!("ERR {why}"))?;
+    let password = server.config.requirepass.get();
+    if password != old_password {
+        server.users.set_default_password(&password);
+    }
     let stats = &server.stats;
     for (log, kept) in [
         (&stats.slowlog, &server.config.slowlog_max_len),
@@ -152,7 +158,8 @@ fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcom
 }
 
 fn config_rewrite(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    context.server.config.rewrite().map_err(|why| format!("ERR {why}"))?;
+    let users = aclfile::config_lines(context.server);
+    context.server.config.rewrite(&users).map_err(|why| format!("ERR {why}"))?;
     reply.ok();
     Ok(())
 }

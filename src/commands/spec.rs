@@ -8,6 +8,7 @@
 //! [`Handler::Write`] must say with its [`Propagate`] what the log gets, so no change is forgotten.
 
 use crate::resp::{Args, CommandError, Reply};
+use crate::session::users::KeyUse;
 use crate::session::{Server, Session};
 use crate::stats::CommandId;
 use crate::store::shard::Shard;
@@ -136,6 +137,34 @@ impl Keys {
     pub fn access(&self, args: Args) -> &'static str {
         self.access_of_call.map_or(self.access, |access| access(args))
     }
+
+    /// The rights that the call needs. It needs none to ask whether a key exists, of what type it is, or how
+    /// long.
+    pub fn needed_rights(&self, args: Args) -> KeyUse {
+        let mut needed = KeyUse::default();
+        for flag in self.access(args).split(' ') {
+            needed.reads |= flag == "access";
+            needed.writes |= ["insert", "update", "delete"].contains(&flag);
+        }
+        needed
+    }
+
+    /// Whether these are keys, and not the names of shard channels.
+    pub fn are_keys(&self) -> bool {
+        self.access != "not_key"
+    }
+}
+
+/// What a command does with channels. It is checked against the rights of the user; to unsubscribe needs
+/// none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChannelUse {
+    /// Publishes to the channel that its first argument names.
+    Publish,
+    /// Subscribes to the channels that its arguments name.
+    Subscribe,
+    /// Subscribes to the patterns that its arguments are.
+    SubscribeToPatterns,
 }
 
 /// How keys are found among the arguments.
@@ -262,6 +291,8 @@ pub struct Command {
     pub handler: Handler,
     /// Where its keys are.
     pub keys: [Option<Keys>; 2],
+    /// What it does with channels.
+    pub channels: Option<ChannelUse>,
     flags: Flags,
     /// The first version of Redis that has it.
     pub since: &'static str,
@@ -293,6 +324,7 @@ pub const fn command(name: &'static str, syntax: &'static str, handler: Handler)
         arity: count_arity(syntax, name_words(name)),
         handler,
         keys: [None; 2],
+        channels: None,
         flags: Flags::NONE,
         since: "1.0.0",
         complexity: "O(1)",
@@ -381,6 +413,12 @@ impl Command {
         if let Some(keys) = &mut self.keys[0] {
             keys.access_of_call = Some(access);
         }
+        self
+    }
+
+    /// It publishes to channels or subscribes to them.
+    pub const fn channels(mut self, channels: ChannelUse) -> Command {
+        self.channels = Some(channels);
         self
     }
 
@@ -536,17 +574,31 @@ impl Command {
         KeyArgs { args, next, end, step: step.max(1) }
     }
 
-    /// The keys of one of its key specs among the arguments.
+    /// The keys of one of its key specs, each with its place among the arguments.
     pub fn keys_at<'a>(
         &self,
         keys: &Keys,
         args: Args<'a>,
-    ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    ) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
         let (first, end) = match keys.find {
             Find::Number => (keys.first + 1, numbered_keys_end(args, keys.first, keys.step)),
             Find::Range(last) => (keys.first, Some(range_end(args, last))),
         };
-        args.from(first).take(end.unwrap_or(0).saturating_sub(first)).step_by(keys.step.max(1))
+        let places = (first..end.unwrap_or(0).min(args.len())).step_by(keys.step.max(1));
+        places.map(move |at| (at, args.get(at).unwrap_or_default()))
+    }
+
+    /// The channels or patterns that it uses, each with its place among the arguments.
+    pub fn channels_at<'a>(
+        &self,
+        args: Args<'a>,
+    ) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
+        let count = match self.channels {
+            None => 0,
+            Some(ChannelUse::Publish) => 1,
+            Some(ChannelUse::Subscribe | ChannelUse::SubscribeToPatterns) => args.len() - 1,
+        };
+        (1..).zip(args.from(1).take(count))
     }
 
     fn has_numbered_keys(&self) -> bool {

@@ -23,12 +23,13 @@ mod unused;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::text::glob;
 use events::WantedEvents;
 pub use logger::Level;
 use logger::log_line;
+pub use rewrite::{UserLine, replace_file};
 pub use setting::{Consequence, Setting};
 use setting::{Mutability, SettingKind};
 pub use table::SETTINGS;
@@ -122,6 +123,7 @@ pub struct Config {
     /// The configuration file that the server was started with.
     file: OnceLock<PathBuf>,
     unused: UnusedValues,
+    users: Mutex<Vec<Vec<Vec<u8>>>>,
     pub port: AtomicI64,
     pub bind: Text,
     pub unixsocket: Text,
@@ -142,6 +144,8 @@ pub struct Config {
     pub rdbchecksum: AtomicBool,
     pub rdb_field_expiry: AtomicUsize,
     pub requirepass: Text,
+    pub aclfile: Text,
+    pub acl_pubsub_default: AtomicUsize,
     pub databases: AtomicI64,
     pub maxclients: AtomicI64,
     pub client_query_buffer_limit: AtomicI64,
@@ -310,6 +314,11 @@ impl Config {
     /// The configuration file that the server was started with, if any.
     pub fn file(&self) -> Option<&Path> {
         self.file.get().map(PathBuf::as_path)
+    }
+
+    /// The users that the command line and the configuration file define: each has a name and then rules.
+    pub fn users(&self) -> Vec<Vec<Vec<u8>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The value of `appendfsync`.

@@ -4,6 +4,7 @@
 //! lines are read before the start fails, so that one message names everything that must be changed.
 
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::setting::{Setting, SettingKind};
@@ -74,7 +75,7 @@ impl Config {
                 continue;
             }
             if let Err(why) = self.load_line(line, depth, errors) {
-                let (number, line) = (number + 1, String::from_utf8_lossy(line));
+                let (number, line) = (number + 1, without_secrets(line));
                 errors.push(format!("{path_shown}, line {number}: '{line}': {why}"));
             }
         }
@@ -82,6 +83,9 @@ impl Config {
 
     fn load_line(&self, line: &[u8], depth: usize, errors: &mut Vec<String>) -> Result<(), String> {
         let words = split_quoted(line).ok_or("unbalanced quotes")?;
+        if words.first().is_some_and(|name| is_user(name)) {
+            return self.add_user(&words[1..]);
+        }
         let words: Result<Vec<String>, _> = words.into_iter().map(String::from_utf8).collect();
         let words = words.map_err(|_| "not UTF-8")?;
         let (name, values) = words.split_first().ok_or("unbalanced quotes")?;
@@ -97,6 +101,10 @@ impl Config {
         depth: usize,
         errors: &mut Vec<String>,
     ) -> Result<(), String> {
+        if is_user(name.as_bytes()) {
+            let words: Vec<Vec<u8>> = values.iter().map(|word| word.as_bytes().to_vec()).collect();
+            return self.add_user(&words);
+        }
         if !name.eq_ignore_ascii_case("include") {
             return self.set_by_name(name, values);
         }
@@ -129,6 +137,19 @@ impl Config {
         Ok(())
     }
 
+    /// Keeps what defines a user, until the server makes the user of it.
+    fn add_user(&self, words: &[Vec<u8>]) -> Result<(), String> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if words.is_empty() {
+            return Err("wrong number of arguments".into());
+        }
+        if users.iter().any(|user| user[0] == words[0]) {
+            return Err("a user can only be defined once".into());
+        }
+        users.push(words.to_vec());
+        Ok(())
+    }
+
     /// What the operator must know about these settings: a line about each problem.
     pub fn warnings(&self) -> Vec<String> {
         let has_effect =
@@ -146,6 +167,25 @@ impl Config {
         }
         warnings
     }
+}
+
+/// Whether a line that begins with this word defines a user.
+fn is_user(word: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(b"user")
+}
+
+/// A line as the log may show it: of a secret setting only the name, of a user nothing but its name.
+fn without_secrets(line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_ascii_whitespace();
+    let keyword = words.next().unwrap_or_default();
+    if is_user(keyword.as_bytes()) {
+        return format!("{keyword} {} …", words.next().unwrap_or_default());
+    }
+    if Setting::is_secret(keyword.as_bytes()) {
+        return format!("{keyword} …");
+    }
+    line.clone().into_owned()
 }
 
 fn is_option(arg: &str) -> bool {

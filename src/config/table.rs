@@ -20,6 +20,8 @@ pub(super) const DIALECTS: &[&str] = &["redis", "valkey"];
 /// The values of `supervised`.
 pub(super) const SUPERVISORS: &[&str] = &["no", "systemd", "auto"];
 
+/// The values of `acl-pubsub-default`.
+const CHANNEL_DEFAULTS: &[&str] = &["allchannels", "resetchannels"];
 /// The values of `enable-debug-command` and `enable-protected-configs`.
 pub(super) const ALLOWED: &[&str] = &["no", "yes", "local"];
 
@@ -73,6 +75,11 @@ pub static SETTINGS: &[Setting] = &[
         "who reads expiring fields in RDB files and `DUMP`: `redis` (since 7.4) or `valkey` (since 9)"),
     row("requirepass", "", Live, Text(|c| &c.requirepass),
         "password of the default user; empty for none").secret(),
+    row("aclfile", "", AtStart, Text(|c| &c.aclfile),
+        "file of users, for `ACL LOAD` and `ACL SAVE`; in `dir`, unless the path is absolute"),
+    row("acl-pubsub-default", "resetchannels", Live,
+        Choice(|c| &c.acl_pubsub_default, CHANNEL_DEFAULTS),
+        "channels of a new user: none (`resetchannels`) or all (`allchannels`)"),
     row("databases", "16", AtStart, Integer(|c| &c.databases, signed(1, 65536)),
         "number of databases"),
     row("maxclients", "10000", Live, Integer(|c| &c.maxclients, unsigned(1, u32::MAX as i64)),
@@ -147,7 +154,7 @@ pub static SETTINGS: &[Setting] = &[
     row("import-mode", "no", Live, YesNo(|c| &c.import_mode),
         "remove no expired keys in the background, and let none expire for a `CLIENT IMPORT-SOURCE`"),
     row("acllog-max-len", "128", Live, Integer(|c| &c.acllog_max_len, signed(0, i64::MAX)),
-        "maximum number of failed logins in `ACL LOG`"),
+        "maximum number of entries in `ACL LOG`"),
     row("latency-monitor-threshold", "0", Live,
         Integer(|c| &c.latency_monitor_threshold, signed(0, i64::MAX)),
         "least duration of an event that `LATENCY` records, in milliseconds; 0 for none"),

@@ -14,8 +14,6 @@ use super::setting::{Setting, signed, unsigned, unused};
 const INT_MAX: i64 = i32::MAX as i64;
 const UINT_MAX: i64 = u32::MAX as i64;
 
-const NO_USERS: &str =
-    "there is only the default user here: remove the line, and set 'requirepass'";
 const NO_CLUSTER: &str = "there is no cluster mode here: remove the line";
 const NO_LIMIT: &str = "memory is not limited here: remove the line, and limit the process from outside \
                         (systemd: MemoryMax)";
@@ -36,14 +34,11 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("loadmodule-ex", NO_MODULES),
     ("rename-command", "commands cannot be renamed here: remove the line"),
     ("sentinel", "there is no Sentinel mode here: remove the line"),
-    ("user", NO_USERS),
 ];
 
 /// The table.
 #[rustfmt::skip]
 pub static UNUSED: &[Setting] = &[
-    unused("acl-pubsub-default", "resetchannels", Live, Choice(&["allchannels", "resetchannels"])),
-    unused("aclfile", "", AtStart, Text).only_default(NO_USERS),
     unused("active-defrag-cycle-max", "25", Live, Integer(signed(1, 99))),
     unused("active-defrag-cycle-min", "1", Live, Integer(signed(1, 99))),
     unused("active-defrag-cycle-us", "500", Live, Integer(signed(0, 100_000))),

@@ -14,7 +14,7 @@ use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Origin, Server, Session};
 use crate::store::{Aftermath, ReadAll, ReadView, Shards, WriteAll, WriteView};
 
-use super::admit;
+use super::admit::admit_any_user;
 use super::commit::commit_expired;
 
 /// A command that was found and admitted, with its arguments.
@@ -78,7 +78,7 @@ impl<'a> Call<'a> {
             }
             Handler::Hidden(rows) => {
                 let command = find_hidden(rows, args)?;
-                admit(self.server, self.session, command)?;
+                admit_any_user(self.server, self.session, command)?;
                 Call { command, ..self }.run(shards, reply)
             }
             // A container's arity requires a subcommand; commands that run others never get here.

@@ -6,6 +6,7 @@
 //! the log's order is memory's order. And `session.read_lsn` is at least the LSN of every change that the
 //! replies show, whoever made it, so the connection knows how far to flush the log before it sends them.
 
+mod admit;
 mod call;
 mod commit;
 pub mod measure;
@@ -18,8 +19,9 @@ use crate::commands::{Command, Handler, slowlog, spec::Flags, spec::Nested};
 use crate::config::logger::log_line;
 use crate::config::trace::trace;
 use crate::net::pause::Paused;
-use crate::resp::{Args, CommandError, Protocol, Reply};
+use crate::resp::{Args, Reply};
 use crate::session::{Server, Session};
+use admit::{Refusal, admit, admit_any_user};
 use call::Call;
 
 pub use commit::commit_expired;
@@ -36,9 +38,10 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         session.closing = true;
         return;
     }
-    let admitted = resolve(args).and_then(|command| {
+    session.login.refresh(&server.users);
+    let admitted = resolve(args).map_err(Refusal::Error).and_then(|command| {
         session.last_command = command.name;
-        admit(server, session, command).map(|()| command)
+        admit(server, session, command, args).map(|()| command)
     });
     if let Ok(command) = &admitted {
         let flags = || command.flag_names().join(" ");
@@ -58,8 +61,9 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
             slowlog::note_sizes(server, session, command, args, reply.len() - start);
             outcome
         }
-        Err(error) => {
+        Err(refusal) => {
             let command = find_row(args).ok();
+            let error = refusal.note(server, session);
             let error = transaction::refuse(server, session, command, error);
             session.last_command = command.map_or("NULL", |command| command.name);
             measure::rejected(server, session, command, &error);
@@ -93,7 +97,7 @@ fn run(
     let Handler::Nested(nested) = row.handler else {
         return Call { server, session, command, args }.run(&mut &server.keyspace, reply);
     };
-    admit(server, session, row)?;
+    admit_any_user(server, session, row)?;
     let outcome = match nested {
         Nested::Exec => transaction::execute(server, session, reply),
         Nested::LoadAof => reload::load_aof(server, session, reply),
@@ -105,7 +109,7 @@ fn run(
 
 /// Whether a pause holds the command back. A command that will be refused is not held back.
 pub fn waits_for(what: Paused, server: &Server, session: &Session, args: Args) -> bool {
-    let allowed = |command: &&Command| admit(server, session, command).is_ok();
+    let allowed = |command: &&Command| admit(server, session, command, args).is_ok();
     let writes = |command: &Command| {
         matches!(command.handler, Handler::Write(_) | Handler::WriteAll(_))
             || command.has(Flags::MAY_REPLICATE)
@@ -142,65 +146,4 @@ pub fn apply(
 /// It does not belong in a log, or it has the wrong number of arguments.
 pub fn check(args: Args) -> Result<(), String> {
     resolve_record(args).map(drop).map_err(|error| describe_failure(args, &error))
-}
-
-const DEBUG_NOT_ALLOWED: CommandError = CommandError::new(
-    "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can \
-     run it from a local connection, otherwise you need to set this option in the configuration file, \
-     and then restart the server.",
-);
-
-const SAVE_FAILED: CommandError = CommandError::new(
-    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
-     Commands that may modify the data set are disabled, because this instance is configured to report \
-     errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the \
-     Redis logs for details about the RDB error.",
-);
-
-/// Checks whether the connection may run the command now.
-///
-/// # Errors
-/// Why it may not.
-#[inline(always)]
-fn admit(server: &Server, session: &Session, command: &Command) -> Outcome {
-    if command.has(Flags::PROTECTED) && !server.config.allows_debug(session.client.is_local()) {
-        return Err(DEBUG_NOT_ALLOWED);
-    }
-    if !session.authenticated && !command.has(Flags::NO_AUTH) {
-        return Err(CommandError::new("NOAUTH Authentication required."));
-    }
-    if command.has(Flags::NO_MULTI) && session.multi.is_some() {
-        return Err(CommandError::new("ERR Command not allowed inside a transaction"));
-    }
-    if server.is_loading() && !command.has(Flags::LOADING) {
-        return Err(CommandError::new("LOADING Redis is loading the dataset in memory"));
-    }
-    if matches!(command.handler, Handler::Write(_) | Handler::WriteAll(_))
-        && let Some(why) = server.aof.failure()
-    {
-        return Err(format!("MISCONF Errors writing to the AOF file: {why}").into());
-    }
-    if matches!(command.handler, Handler::Write(_) | Handler::WriteAll(_))
-        && server.refuses_writes()
-    {
-        return Err(SAVE_FAILED);
-    }
-    if session.client.outbox.listening.subscribes()
-        && session.client.outbox.protocol() == Protocol::Resp2
-        && !command.has(Flags::SUBSCRIBED)
-    {
-        let text = format!(
-            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
-             allowed in this context",
-            command.name
-        );
-        return Err(text.into());
-    }
-    // To Redis, a monitor is a kind of replica.
-    if session.client.outbox.listening.monitors()
-        && (command.uses_keyspace() || command.has(Flags::MAY_REPLICATE))
-    {
-        return Err(CommandError::new("ERR Replica can't interact with the keyspace"));
-    }
-    Ok(())
 }

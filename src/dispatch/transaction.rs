@@ -15,15 +15,15 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::admit;
+use super::admit::admit_any_user;
 use super::call::Call;
-use super::measure::measured;
+use super::measure::{measured, rejected};
 use crate::commands::lookup::{find_hidden, resolve};
 use crate::commands::spec::{Flags, Nested, Outcome};
-use crate::commands::{Command, Handler, slowlog};
+use crate::commands::{Command, Handler, permission, slowlog};
 use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Queue, Reply};
-use crate::session::{Exec, Origin, Server, Session};
+use crate::session::{Access, Exec, Origin, Server, Session};
 use crate::store::LockSet;
 
 /// Queues a command for `EXEC`.
@@ -106,7 +106,7 @@ fn carry_out(
     let mut locks = LockSet::default();
     for (command, args) in commands.iter().zip(queue.iter()) {
         // A command that was admitted before may be refused now: the log may have failed.
-        admit(server, session, command).map_err(|error| discarded(&error))?;
+        admit_any_user(server, session, command).map_err(|error| discarded(&error))?;
         add_locks(&mut locks, command, args);
     }
     locks.read(watched.iter().map(|(_, key)| key.as_slice()));
@@ -122,9 +122,12 @@ fn carry_out(
         let start = reply.len();
         // After CLIENT KILL of its own connection, the rest is executed, but not replied to.
         let was_closing = session.closing;
-        let outcome = measured(server, session, command, args, |session| {
-            Call { server, session, command, args }.run(&mut transaction, reply)
-        });
+        let outcome = match still_permitted(server, session, command, args) {
+            Ok(()) => measured(server, session, command, args, |session| {
+                Call { server, session, command, args }.run(&mut transaction, reply)
+            }),
+            Err(error) => Err(error),
+        };
         if outcome.is_err() || was_closing {
             reply.truncate(start);
         }
@@ -149,6 +152,26 @@ fn carry_out(
         server.tracking.broadcast(&server.pubsub, &exec.modified, id);
     }
     Ok(())
+}
+
+/// Checks whether the user may still run a queued command. The rights may have changed since it was queued;
+/// an earlier command of the transaction may have done that.
+fn still_permitted(
+    server: &Server,
+    session: &mut Session,
+    command: &Command,
+    args: Args,
+) -> Outcome {
+    session.login.refresh(&server.users);
+    if session.login.access() != Access::Checked {
+        return Ok(());
+    }
+    permission::check(session.login.user(), command, args).map_err(|lacking| {
+        lacking.note(server, session);
+        let error = lacking.error_in_transaction();
+        rejected(server, session, Some(command), &error);
+        error
+    })
 }
 
 /// Adds the shards that a command uses to those that its transaction locks.

@@ -24,7 +24,7 @@ use crate::net::outbox::{Outbox, TryWrite};
 use crate::net::poll::Wait;
 use crate::net::socket::{Incoming, Socket};
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
-use crate::session::{BufferSizes, Client, Server, Session};
+use crate::session::{Access, BufferSizes, Client, Login, Server, Session};
 
 /// The most that one read takes from the socket.
 const READ_BYTES: usize = 16 << 10;
@@ -32,6 +32,8 @@ const READ_BYTES: usize = 16 << 10;
 const WRITER_STACK_BYTES: usize = 128 << 10;
 /// How often it is checked whether a client has hung up that a pause holds back.
 const HANG_UP_CHECK: Duration = Duration::from_millis(50);
+/// How long a connection waits after each failed login, before the reply.
+const FAILED_LOGIN_DELAY: Duration = Duration::from_millis(100);
 /// Replies of this size are sent before the next command runs.
 const REPLY_BYTES: usize = 64 << 10;
 
@@ -46,7 +48,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
     let mut connection = Connection {
         server,
         socket,
-        session: Session::new(client, !server.wants_password()),
+        session: Session::new(client, Login::new(&server.users)),
         reply: Reply::new(Protocol::Resp2),
         worked: false,
         answered: 0,
@@ -113,7 +115,7 @@ impl Connection<'_> {
         let mut prefetched: usize = 0;
         loop {
             request.bulk_limit = self.server.config.proto_max_bulk_len.load(Relaxed);
-            request.unauthenticated = !self.session.authenticated;
+            request.unauthenticated = self.session.login.access() == Access::LoginFirst;
             let progress = match request.feed(input.buffer()) {
                 Ok(progress) => progress,
                 Err(error) => {
@@ -132,7 +134,7 @@ impl Connection<'_> {
                 trace!("Request::feed", "arguments: {}", shown());
                 prefetched = prefetched.saturating_sub(1);
                 let rest = input.buffer();
-                if prefetched == 0 && !rest.is_empty() && self.session.authenticated {
+                if prefetched == 0 && !rest.is_empty() && !request.unauthenticated {
                     let keys = request::keys_ahead(rest);
                     prefetched = self.server.keyspace.prefetch(self.session.db, keys);
                 }
@@ -144,6 +146,9 @@ impl Connection<'_> {
                 self.worked = true;
                 self.answered += u64::from(self.reply.len() > before);
                 request.clear();
+                if self.session.failed_logins > 0 {
+                    self.wait_after_failed_logins();
+                }
                 if self.session.closing {
                     return self.send_last();
                 }
@@ -213,6 +218,17 @@ impl Connection<'_> {
             return Err(io::ErrorKind::ConnectionAborted.into()); // it was killed
         }
         Ok(())
+    }
+
+    /// Makes it slow to guess passwords.
+    #[cold]
+    fn wait_after_failed_logins(&mut self) {
+        for _ in 0..std::mem::take(&mut self.session.failed_logins) {
+            if self.session.client.outbox.is_closed() {
+                break;
+            }
+            thread::sleep(FAILED_LOGIN_DELAY);
+        }
     }
 
     /// Sends the replies, after which the connection ends. A client that has read them knows that it gets no

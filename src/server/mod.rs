@@ -22,6 +22,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::aof::Aof;
+use crate::commands::aclfile;
 use crate::config::{Config, logger};
 use crate::session::Server;
 
@@ -48,6 +49,7 @@ pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
     let (garbage, dropped) = mpsc::channel();
     let (snapshots, requested) = mpsc::channel();
     let server = Arc::new(Server::new(config, aof, garbage, snapshots));
+    aclfile::load_at_start(&server)?;
     server.port.store(listeners.port, SeqCst);
     server.loading.store(log.is_some() || import.is_some(), SeqCst);
     spawn("dropper", move || background::drop_garbage(&dropped))?;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::users::DEFAULT;
 use crate::net::outbox::Outbox;
 use crate::net::socket::Socket;
 use crate::resp::Protocol;
@@ -66,6 +67,8 @@ pub struct Client {
 pub struct ClientState {
     /// `CLIENT SETNAME`.
     pub name: Vec<u8>,
+    /// The name of the user that it has logged in as. [`Users::log_in`](super::users::Users::log_in) sets it.
+    pub user: Arc<[u8]>,
     /// `CLIENT SETINFO LIB-NAME`.
     pub lib_name: Vec<u8>,
     /// `CLIENT SETINFO LIB-VER`.
@@ -96,6 +99,7 @@ impl Client {
         let now = Instant::now();
         let state = ClientState {
             name: Vec::new(),
+            user: DEFAULT.into(),
             lib_name: Vec::new(),
             lib_ver: Vec::new(),
             db: 0,
@@ -211,7 +215,7 @@ impl Client {
             ("tot-mem", count(state.memory_bytes() + waiting_bytes)),
             ("events", if waiting_bytes > 0 { "rw".into() } else { "r".into() }),
             ("cmd", state.last_command.into()),
-            ("user", "default".into()),
+            ("user", state.user.to_vec()),
             ("redir", number(tracking.map_or(-1, |tracking| tracking.mode.redirect as i64))),
             ("resp", number(if self.outbox.protocol() == Protocol::Resp2 { 2 } else { 3 })),
             ("lib-name", state.lib_name.clone()),

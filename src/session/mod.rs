@@ -1,10 +1,12 @@
 //! The state of one connection, which belongs to its thread.
 //!
 //! [`server`] holds what all connections share; [`clients`] the registry of connections and what other
-//! threads may see of each.
+//! threads may see of each; [`users`] who may do what, and [`login`] which user a connection is.
 
 mod clients;
+mod login;
 mod server;
+pub mod users;
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::stats::CommandTimer;
 use crate::store::Keyspace;
 
 pub use clients::{BufferSizes, Client, ClientFlags, Clients};
+pub use login::{Access, Login};
 pub use server::{Server, Snapshot};
 
 /// The state of one connection.
@@ -25,8 +28,10 @@ pub struct Session {
     pub client: Arc<Client>,
     /// The database that it has selected.
     pub db: usize,
-    /// It has given the password, or there was none when it connected.
-    pub authenticated: bool,
+    /// The user that it has logged in as.
+    pub login: Login,
+    /// How often it has failed to log in since its thread last looked.
+    pub failed_logins: u32,
     /// The connection is closed once its replies are sent.
     pub closing: bool,
     /// The highest LSN of the changes that its unsent replies may show.
@@ -128,11 +133,12 @@ pub struct Multi {
 
 impl Session {
     /// The state of a new connection.
-    pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
+    pub fn new(client: Arc<Client>, login: Login) -> Session {
         Session {
             client,
             db: 0,
-            authenticated,
+            login,
+            failed_logins: 0,
             closing: false,
             read_lsn: 0,
             write_lsn: 0,
@@ -151,7 +157,7 @@ impl Session {
 
     /// The state for a replay of the log.
     pub fn for_replay() -> Session {
-        Session { origin: Origin::Replay, ..Session::new(Clients::detached(), true) }
+        Session { origin: Origin::Replay, ..Session::new(Clients::detached(), Login::for_replay()) }
     }
 
     /// Stops watching all keys (`UNWATCH`).

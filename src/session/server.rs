@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::clients::{Client, Clients};
+use super::users::Users;
 use crate::aof::Aof;
 use crate::config::logger::log_line;
 use crate::config::{Config, FsyncPolicy};
@@ -24,6 +25,8 @@ pub struct Server {
     pub config: Arc<Config>,
     pub keyspace: Keyspace,
     pub aof: Aof,
+    /// Who may do what.
+    pub users: Users,
     /// The registry of connections.
     pub clients: Clients,
     /// Subscriptions and monitors.
@@ -79,6 +82,7 @@ impl Server {
         Server {
             tracking: Tracking::new(config.clone(), keyspace.tracked().clone()),
             keyspace,
+            users: Users::new(&config.requirepass.get()),
             pubsub: PubSub::new(config.clone()),
             config,
             aof,
@@ -222,7 +226,7 @@ impl Server {
 
     /// Whether clients must give a password first.
     pub fn wants_password(&self) -> bool {
-        !self.config.requirepass.is_empty()
+        !self.users.default_user().nopass
     }
 }
 

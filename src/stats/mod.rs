@@ -1,12 +1,12 @@
 //! The server's statistics: counters, what each command cost, slow commands, latency events.
 //!
 //! What every command adds to is counted by each connection in a [`Meter`] of its own. The locks here (the
-//! list of meters, [`slowlog`], [`latency`], [`logins`], the errors) are below all others; they are held for
+//! list of meters, [`slowlog`], [`latency`], [`denials`], the errors) are below all others; they are held for
 //! a few copies and taken only when something rare or slow happens, or when someone reads the statistics.
 
+pub mod denials;
 pub mod histogram;
 pub mod latency;
-pub mod logins;
 pub mod meter;
 pub mod slowlog;
 pub mod timer;
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use histogram::{Histogram, bucket_of};
 
+pub use denials::Denials;
 pub use latency::Monitor;
-pub use logins::FailedLogins;
 pub use meter::{Meter, Meters, PerCommand};
 pub use slowlog::SlowLog;
 pub use timer::{CommandTimer, Timing};
@@ -58,7 +58,6 @@ pub struct Stats {
     pub rejected_connections: Counter,
     /// Clients disconnected because they queued more than `client-query-buffer-limit` allows.
     pub query_limit_cut_offs: Counter,
-    pub refused_logins: Counter,
     /// Keys removed because they had expired.
     pub expired_keys: Counter,
     /// Hash fields removed because they had expired.
@@ -74,8 +73,8 @@ pub struct Stats {
     /// The last large requests and the last large replies: `COMMANDLOG`.
     pub large_requests: SlowLog,
     pub large_replies: SlowLog,
-    /// The last failed logins.
-    pub failed_logins: FailedLogins,
+    /// What users were denied.
+    pub denials: Denials,
     pub latency: Monitor,
 }
 
@@ -139,7 +138,6 @@ impl Stats {
             &self.connections,
             &self.rejected_connections,
             &self.query_limit_cut_offs,
-            &self.refused_logins,
             &self.expired_keys,
             &self.expired_fields,
         ];

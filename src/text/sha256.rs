@@ -1,22 +1,30 @@
-//! SHA-256 ([FIPS 180-4](https://csrc.nist.gov/pubs/fips/180-4/upd1/final)). `ACL GETUSER` and `ACL LIST`
-//! show passwords as SHA-256 digests.
+//! SHA-256 ([FIPS 180-4](https://csrc.nist.gov/pubs/fips/180-4/upd1/final)). Passwords are kept, compared
+//! and shown as SHA-256 digests.
 //!
 //! The constants are computed from their definition in the standard: the first 32 bits of the fractional
 //! parts of the square roots (initial state) and cube roots (rounds) of the first primes.
 
-/// The SHA-256 digest of a message, as 64 lower-case hexadecimal digits.
-pub fn hex_digest(message: &[u8]) -> String {
-    digest(message).iter().map(|word| format!("{word:08x}")).collect()
-}
+use std::sync::LazyLock;
 
-fn digest(message: &[u8]) -> [u32; 8] {
-    let primes: Vec<u128> =
-        (2..).filter(|number| (2..*number).all(|divisor| number % divisor != 0)).take(64).collect();
-    let rounds: Vec<u32> = primes.iter().map(|prime| root_fraction(*prime, 3)).collect();
-    let mut state = [0; 8];
-    for (word, prime) in state.iter_mut().zip(&primes) {
-        *word = root_fraction(*prime, 2);
+/// A SHA-256 digest.
+pub type Digest = [u8; 32];
+
+/// The initial state, and a constant for each round.
+static CONSTANTS: LazyLock<([u32; 8], [u32; 64])> = LazyLock::new(|| {
+    let is_prime = |number: &u128| (2..*number).all(|divisor| !number.is_multiple_of(divisor));
+    let (mut state, mut rounds) = ([0; 8], [0; 64]);
+    for (word, prime) in state.iter_mut().zip((2..).filter(is_prime)) {
+        *word = root_fraction(prime, 2);
     }
+    for (word, prime) in rounds.iter_mut().zip((2..).filter(is_prime)) {
+        *word = root_fraction(prime, 3);
+    }
+    (state, rounds)
+});
+
+/// The SHA-256 digest of a message.
+pub fn digest(message: &[u8]) -> Digest {
+    let (mut state, rounds) = *CONSTANTS;
     // Padding: a one bit, zeros, and the length in bits in the last eight bytes of the last block.
     let mut padded = message.to_vec();
     padded.push(0x80);
@@ -25,7 +33,26 @@ fn digest(message: &[u8]) -> [u32; 8] {
     for block in padded.as_chunks::<64>().0 {
         compress(&mut state, block, &rounds);
     }
-    state
+    let mut digest = [0; 32];
+    for (place, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *place = word.to_be_bytes();
+    }
+    digest
+}
+
+/// A digest as 64 lower-case hexadecimal digits.
+pub fn to_hex(digest: &Digest) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The inverse of [`to_hex`], which accepts nothing else.
+pub fn from_hex(text: &[u8]) -> Option<Digest> {
+    let text = str::from_utf8(text).ok().filter(|text| text.len() == 64)?;
+    let mut digest = [0; 32];
+    for (byte, digits) in digest.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
+        *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    (to_hex(&digest) == text).then_some(digest)
 }
 
 /// The first 32 bits of the fractional part of the square or cube root of a small prime. That is the lower
@@ -40,7 +67,7 @@ fn root_fraction(prime: u128, power: u32) -> u32 {
     low as u32
 }
 
-fn compress(state: &mut [u32; 8], block: &[u8; 64], rounds: &[u32]) {
+fn compress(state: &mut [u32; 8], block: &[u8; 64], rounds: &[u32; 64]) {
     let mut schedule = [0u32; 64];
     for (word, bytes) in schedule.iter_mut().zip(block.as_chunks::<4>().0) {
         *word = u32::from_be_bytes(*bytes);
@@ -87,7 +114,24 @@ mod tests {
             ),
         ];
         for (message, expected) in cases {
-            assert_eq!(hex_digest(message), expected);
+            assert_eq!(to_hex(&digest(message)), expected);
+            assert_eq!(from_hex(expected.as_bytes()), Some(digest(message)));
+        }
+    }
+
+    #[test]
+    fn only_64_lower_case_digits_are_a_digest() {
+        let good = to_hex(&digest(b""));
+        let plus = good.replace("e3", "+3");
+        for bad in [
+            "",
+            &good[1..],
+            &(good.clone() + "0"),
+            &good.to_uppercase(),
+            &plus,
+            &good.replace('e', "é"),
+        ] {
+            assert_eq!(from_hex(bad.as_bytes()), None, "{bad}");
         }
     }
 }

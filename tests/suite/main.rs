@@ -13,6 +13,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
+mod acl;
 mod bitmaps;
 mod clients;
 mod compare;

@@ -248,7 +248,7 @@ fn one_message_names_every_line_that_must_change() {
     let home = TempDir::new();
     let file = home.path().join("redis.conf");
     let text = "timeout 5\nrename-command FLUSHALL x\nmaxmemory 1gb\nloadmodule x.so\nhz 10\n\
-                user alice on\nreplicaof 10.0.0.1 6379\ncluster-enabled yes\ntls-port 6380\nport x\n";
+                rename-command KEYS x\nreplicaof 10.0.0.1 6379\ncluster-enabled yes\ntls-port 6380\nport x\n";
     fs::write(&file, text).expect("write the file");
     let ended =
         Server::fail_to_start(&home, &[file.to_str().expect("a path of UTF-8"), "--nosuch", "1"]);
@@ -262,7 +262,7 @@ fn one_message_names_every_line_that_must_change() {
         (2, "renamed"),
         (3, "MemoryMax"),
         (4, "modules"),
-        (6, "requirepass"),
+        (6, "renamed"),
         (7, "replication"),
         (8, "cluster"),
         (9, "stunnel"),

@@ -115,7 +115,7 @@ enum Host {
     Redis(SharedRedis),
 }
 
-/// Exclusive use of the Redis at `REDIS_ADDR`; dropping it restores the settings.
+/// Exclusive use of the Redis at `REDIS_ADDR`; dropping it restores the settings and the users.
 struct SharedRedis {
     address: SocketAddr,
     peer: Peer,
@@ -191,6 +191,10 @@ impl SharedRedis {
 impl Drop for SharedRedis {
     fn drop(&mut self) {
         let keeper = self.keeper.get_mut().unwrap_or_else(|e| e.into_inner());
+        for user in keeper.reply("ACL USERS").into_items() {
+            keeper.call(&[b"ACL".to_vec(), b"DELUSER".to_vec(), user.into_bytes()]);
+        }
+        keeper.reply("ACL SETUSER default reset on nopass ~* &* +@all");
         for (name, value) in keeper.settings() {
             if self.settings.get(&name) != Some(&value) {
                 keeper.call(&["CONFIG", "SET", &name, &self.settings[&name]]);

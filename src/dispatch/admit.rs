@@ -1,0 +1,133 @@
+//! Whether a connection may run a command now. The checks and their order are Redis's.
+
+use crate::commands::permission::{self, Lacking};
+use crate::commands::spec::Outcome;
+use crate::commands::{Command, Handler, spec::Flags};
+use crate::resp::{Args, CommandError, Protocol};
+use crate::session::{Access, Server, Session};
+
+/// Why a command was refused.
+pub(super) enum Refusal {
+    Error(CommandError),
+    /// The user may not run it. [`Refusal::note`] adds that to `ACL LOG`.
+    Lacking(Lacking),
+}
+
+impl From<CommandError> for Refusal {
+    fn from(error: CommandError) -> Refusal {
+        Refusal::Error(error)
+    }
+}
+
+impl Refusal {
+    /// The error for the client, which is about to get it.
+    #[cold]
+    pub(super) fn note(self, server: &Server, session: &Session) -> CommandError {
+        match self {
+            Refusal::Error(error) => error,
+            Refusal::Lacking(lacking) => {
+                lacking.note(server, session);
+                lacking.error(session.login.user())
+            }
+        }
+    }
+}
+
+/// Checks whether the connection may run the command now.
+///
+/// # Errors
+/// Why it may not.
+#[inline(always)]
+pub(super) fn admit(
+    server: &Server,
+    session: &Session,
+    command: &Command,
+    args: Args,
+) -> Result<(), Refusal> {
+    expect_allowed(server, session, command)?;
+    if session.login.access() == Access::Checked {
+        permission::check(session.login.user(), command, args).map_err(Refusal::Lacking)?;
+    }
+    expect_ready(server, session, command)?;
+    Ok(())
+}
+
+/// The same without a look at the rights of the user.
+///
+/// # Errors
+/// Why nobody may run the command on this connection now.
+#[inline(always)]
+pub(super) fn admit_any_user(server: &Server, session: &Session, command: &Command) -> Outcome {
+    expect_allowed(server, session, command)?;
+    expect_ready(server, session, command)
+}
+
+const DEBUG_NOT_ALLOWED: CommandError = CommandError::new(
+    "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can \
+     run it from a local connection, otherwise you need to set this option in the configuration file, \
+     and then restart the server.",
+);
+
+/// Checks what does not depend on the rights of the user.
+///
+/// # Errors
+/// The connection may not run the command, whoever its user is.
+#[inline(always)]
+fn expect_allowed(server: &Server, session: &Session, command: &Command) -> Outcome {
+    if command.has(Flags::PROTECTED) && !server.config.allows_debug(session.client.is_local()) {
+        return Err(DEBUG_NOT_ALLOWED);
+    }
+    if session.login.access() == Access::LoginFirst && !command.has(Flags::NO_AUTH) {
+        return Err(CommandError::new("NOAUTH Authentication required."));
+    }
+    if command.has(Flags::NO_MULTI) && session.multi.is_some() {
+        return Err(CommandError::new("ERR Command not allowed inside a transaction"));
+    }
+    Ok(())
+}
+
+const SAVE_FAILED: CommandError = CommandError::new(
+    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+     Commands that may modify the data set are disabled, because this instance is configured to report \
+     errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the \
+     Redis logs for details about the RDB error.",
+);
+
+/// Checks the state of the server and of the connection.
+///
+/// # Errors
+/// The command cannot be run in this state.
+#[inline(always)]
+fn expect_ready(server: &Server, session: &Session, command: &Command) -> Outcome {
+    if server.is_loading() && !command.has(Flags::LOADING) {
+        return Err(CommandError::new("LOADING Redis is loading the dataset in memory"));
+    }
+    if matches!(command.handler, Handler::Write(_) | Handler::WriteAll(_))
+        && let Some(why) = server.aof.failure()
+    {
+        return Err(format!("MISCONF Errors writing to the AOF file: {why}").into());
+    }
+    if matches!(command.handler, Handler::Write(_) | Handler::WriteAll(_))
+        && server.refuses_writes()
+    {
+        return Err(SAVE_FAILED);
+    }
+    if session.client.outbox.listening.subscribes()
+        && session.client.outbox.protocol() == Protocol::Resp2
+        && !command.has(Flags::SUBSCRIBED)
+    {
+        let text = format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+             allowed in this context",
+            command.name
+        );
+        return Err(text.into());
+    }
+    // To Redis, a monitor is a kind of replica.
+    if session.client.outbox.listening.monitors()
+        && (command.uses_keyspace() || command.has(Flags::MAY_REPLICATE))
+    {
+        return Err(CommandError::new("ERR Replica can't interact with the keyspace"));
+    }
+    Ok(())
+}
