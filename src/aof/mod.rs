@@ -31,7 +31,8 @@
 //! `EXEC`.
 //!
 //! Respite writes nothing else. When it reads a log, it skips lines that begin with `#`: Redis writes time
-//! stamps in that form.
+//! stamps in that form. And the log may begin with an RDB snapshot ([`crate::rdb`]), as Redis's logs do: the
+//! commands follow its checksum. The next rewrite leaves plain commands.
 //!
 //! # The tail
 //!

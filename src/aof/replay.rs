@@ -9,6 +9,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::rdb;
+use crate::rdb::read::{Loaded, Record, Rules};
 use crate::resp::{Args, Request};
 
 const READ_BYTES: usize = 256 << 10;
@@ -63,18 +65,45 @@ impl From<io::Error> for ReplayError {
     }
 }
 
-/// Reads the whole log and calls `apply` with each command. Calls `progress` now and then with the number
-/// of bytes read so far.
+/// Reads the RDB snapshot that the log may begin with: Redis writes one unless its `aof-use-rdb-preamble` is
+/// `no`. The result says how long it is; the commands follow. `store` gets each key.
+///
+/// # Errors
+/// The file cannot be read, or the snapshot is damaged or has a key that cannot be held here.
+pub fn read_preamble(
+    log: &mut (impl Read + Seek),
+    rules: &Rules,
+    store: impl FnMut(Record) -> Result<(), String>,
+    progress: impl FnMut(u64),
+) -> Result<Loaded, ReplayError> {
+    log.rewind()?;
+    let mut input = BufReader::with_capacity(READ_BYTES, log);
+    if !rdb::read::is_start(input.fill_buf()?) {
+        return Ok(Loaded::default());
+    }
+    rdb::read::read_from(&mut input, rules, store, progress).map_err(|error| match error {
+        rdb::Error::Io(error) => ReplayError::Io(error),
+        rdb::Error::Corrupt { offset, why } | rdb::Error::Unsupported { offset, what: why } => {
+            ReplayError::Damage { offset, valid_bytes: 0, why }
+        }
+    })
+}
+
+/// Reads the log from that offset on and calls `apply` with each command. Calls `progress` now and then with
+/// the number of bytes read so far.
 ///
 /// # Errors
 /// The file cannot be read or is damaged. A command for which `apply` returns an error is damage.
 pub fn replay(
     log: &mut (impl Read + Seek),
+    start: u64,
     bulk_limit: i64,
     apply: impl FnMut(Args) -> Result<(), String>,
     progress: impl FnMut(u64),
 ) -> Result<Replayed, ReplayError> {
-    let mut reader = Reader { replayed: Replayed::default(), bulk_limit, apply, progress };
+    log.seek(SeekFrom::Start(start))?;
+    let replayed = Replayed { valid_bytes: start, ..Replayed::default() };
+    let mut reader = Reader { replayed, bulk_limit, apply, progress };
     let result = reader.read(&mut *log);
     if let Err(ReplayError::Damage { offset, .. }) = result
         && !ends_in_zeros(log, offset, bulk_limit)?
@@ -102,7 +131,8 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
         let mut input = BufReader::with_capacity(READ_BYTES, log);
         let mut request = self.request();
         // `offset` is where the current record began.
-        let (mut offset, mut read, mut reported) = (0u64, 0u64, 0u64);
+        let mut offset = self.replayed.valid_bytes;
+        let (mut read, mut reported) = (offset, offset);
         // The commands since a `MULTI` whose `EXEC` has not come yet.
         let mut block: Option<Vec<Request>> = None;
         loop {
@@ -123,7 +153,8 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
                 continue;
             }
             if !request.is_partial() && first != b'*' {
-                return Err(damage(explain_start(buffer)));
+                let found = first.escape_ascii();
+                return Err(damage(format!("expected '*', got '{found}'")));
             }
             let step = request.feed(buffer).map_err(|error| damage(error.to_string()))?;
             input.consume(step.used);
@@ -162,16 +193,6 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
         request.strict = true;
         request
     }
-}
-
-/// Says what is wrong with bytes that do not begin like a record.
-fn explain_start(bytes: &[u8]) -> String {
-    if bytes.starts_with(b"REDIS") {
-        return "it begins with an RDB snapshot, which only Redis reads; there, run CONFIG SET \
-                aof-use-rdb-preamble no, then BGREWRITEAOF"
-            .into();
-    }
-    format!("expected '*', got '{}'", bytes[0].escape_ascii())
 }
 
 /// Whether the file ends in zeros from that offset on, or from somewhere within the record that begins
@@ -263,7 +284,7 @@ mod tests {
                 Ok(())
             }
         };
-        let result = replay(&mut io::Cursor::new(log), 512 << 20, apply, |_| {});
+        let result = replay(&mut io::Cursor::new(log), 0, 512 << 20, apply, |_| {});
         (applied, result)
     }
 
@@ -319,6 +340,5 @@ mod tests {
         assert_eq!(after_log(b"xyz"), format!("{at}expected '*', got 'x'"));
         assert_eq!(after_log(b"*1\r\n$x\r\n"), format!("{at}invalid bulk length"));
         assert_eq!(after_log(b"*1\r\n$3\r\nbad\r\n"), format!("{at}unknown command"));
-        assert!(after_log(b"REDIS0011").contains("aof-use-rdb-preamble no"));
     }
 }

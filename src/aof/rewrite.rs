@@ -327,7 +327,7 @@ mod tests {
                     records.push(words.collect());
                     Ok(())
                 };
-                replay(&mut log, 512 << 20, keep, |_| {})
+                replay(&mut log, 0, 512 << 20, keep, |_| {})
             });
             let torn = read.map_err(|error| error.to_string()).map(|read| read.torn_bytes);
             assert_eq!(torn, Ok(0));

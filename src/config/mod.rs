@@ -133,6 +133,7 @@ pub struct Config {
     pub save: Text,
     pub appendonly: AtomicBool,
     pub appendfilename: Text,
+    pub appenddirname: Text,
     pub appendfsync: AtomicUsize,
     pub aof_load_truncated: AtomicBool,
     pub no_appendfsync_on_rewrite: AtomicBool,

@@ -55,6 +55,8 @@ pub static SETTINGS: &[Setting] = &[
         .logs("Unable to turn on AOF. Check server logs."),
     row("appendfilename", "storage.aof", AtStart, Text(|c| &c.appendfilename),
         "name of the append-only file"),
+    row("appenddirname", "appendonlydir", AtStart, FileName(|c| &c.appenddirname),
+        "directory of a log that Redis left, which a start without a log loads"),
     row("appendfsync", "everysec", Live, Choice(|c| &c.appendfsync, FSYNC_POLICIES),
         "when the file is synced to disk: `always` (before each reply), `everysec`, or `no` (by the system)"),
     row("aof-load-truncated", "yes", Live, YesNo(|c| &c.aof_load_truncated),

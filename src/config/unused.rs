@@ -55,7 +55,6 @@ pub static UNUSED: &[Setting] = &[
     unused("aof-rewrite-incremental-fsync", "yes", Live, YesNo),
     unused("aof-timestamp-enabled", "no", Live, YesNo).only_default(NO_TIMESTAMPS),
     unused("aof-use-rdb-preamble", "no", Live, YesNo),
-    unused("appenddirname", "appendonlydir", AtStart, Text),
     unused("bgsave-cpulist", "", AtStart, Text).or("bgsave_cpulist"),
     unused("bind-source-addr", "", Live, Text),
     unused("bio-cpulist", "", AtStart, Text).or("bio_cpulist"),

@@ -11,6 +11,7 @@ mod call;
 mod commit;
 pub mod measure;
 mod reload;
+pub mod replay;
 mod transaction;
 
 use crate::commands::lookup::{describe_failure, find_hidden, find_row, resolve, resolve_record};

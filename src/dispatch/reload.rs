@@ -8,8 +8,9 @@ use std::fs::File;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc;
 
-use super::apply;
-use crate::aof::{Aof, ReplayError, replay};
+use super::{apply, replay};
+use crate::aof::replay::ANY_LENGTH;
+use crate::aof::{Aof, ReplayError};
 use crate::commands::options::{integer, is, wrong_subcommand_args};
 use crate::commands::spec::Outcome;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
@@ -34,7 +35,7 @@ pub(super) fn populate(
     let count = number(&args[2])?;
     let prefix = args.get(3).unwrap_or(b"key");
     let size = args.get(4).map_or(Ok(0), number)?;
-    let (mut request, mut record) = (Request::new(replay::ANY_LENGTH), Vec::new());
+    let (mut request, mut record) = (Request::new(ANY_LENGTH), Vec::new());
     let mut ignored = Reply::new(Protocol::Resp2);
     for index in 0..count {
         let key = [prefix, b":", index.to_string().as_bytes()].concat();
@@ -119,14 +120,7 @@ fn read_log(server: &Server) -> Result<Server, ReplayError> {
     let mut other = Server::new(config, Aof::disabled(), mpsc::channel().0, mpsc::channel().0);
     other.keyspace = server.keyspace.new_like();
     other.loading.store(true, SeqCst);
-    let mut session = Session::for_replay();
-    let mut ignored = Reply::new(Protocol::Resp2);
-    let replayed = replay::replay(
-        &mut File::open(&path)?,
-        replay::ANY_LENGTH,
-        |args| apply(&other, &mut session, args, &mut ignored),
-        |_| other.keyspace.tick(),
-    )?;
+    let replayed = replay::load(&other, &mut File::open(&path)?, |_| other.keyspace.tick())?;
     if replayed.torn_bytes > 0 {
         return Err(std::io::Error::other("it ends in the middle of a record").into());
     }

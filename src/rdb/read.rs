@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::store::{Access, Keyspace, PackedLimits, Value};
 
 const READ_BYTES: usize = 256 << 10;
+/// Progress is reported once per this many bytes.
+const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// How a file is read.
 pub struct Rules {
@@ -84,37 +86,44 @@ pub struct Loaded {
     pub bytes: u64,
 }
 
-/// Reads a file that holds a snapshot and nothing else. `store` gets each key; its error is damage.
+/// Whether bytes begin like an RDB file.
+pub fn is_start(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"REDIS") || bytes.starts_with(b"VALKEY")
+}
+
+/// Reads a file that holds a snapshot and nothing else. `store` gets each key; its error is damage. Calls
+/// `progress` now and then with the number of bytes read so far.
 ///
 /// # Errors
 /// The file is damaged, holds what does not exist here, or cannot be read.
 pub fn read(
     file: impl Read,
     rules: &Rules,
-    store: impl FnMut(Record, u64) -> Result<(), String>,
+    store: impl FnMut(Record) -> Result<(), String>,
+    progress: impl FnMut(u64),
 ) -> Result<Loaded, Error> {
     let mut source = BufReader::with_capacity(READ_BYTES, file);
-    let loaded = read_from(&mut source, rules, store)?;
+    let loaded = read_from(&mut source, rules, store, progress)?;
     if source.fill_buf()?.is_empty() {
         return Ok(loaded);
     }
     Err(Error::Corrupt { offset: loaded.bytes, why: "it goes on after its end".into() })
 }
 
-/// Reads a snapshot, and leaves `source` at what follows it. `store` gets each key, and the number of bytes
-/// read so far.
+/// Like [`read`], but leaves `source` at what follows the snapshot.
 ///
 /// # Errors
 /// See [`read`].
 pub fn read_from(
     source: &mut impl BufRead,
     rules: &Rules,
-    store: impl FnMut(Record, u64) -> Result<(), String>,
+    store: impl FnMut(Record) -> Result<(), String>,
+    progress: impl FnMut(u64),
 ) -> Result<Loaded, Error> {
     let mut input = Input::new(source);
     let version = read_version(&mut input)?;
     let loaded = Loaded::default();
-    let mut reader = Reader { input, version, rules, store, loaded, db: 0 };
+    let mut reader = Reader { input, version, rules, store, progress, reported: 0, loaded, db: 0 };
     reader.items()?;
     reader.checksum()?;
     reader.loaded.bytes = reader.input.offset();
@@ -140,21 +149,33 @@ struct Attributes {
     idle_seconds: Option<u64>,
 }
 
-struct Reader<'a, R, S> {
+struct Reader<'a, R, S, P> {
     input: Input<R>,
     version: u16,
     rules: &'a Rules,
     store: S,
+    progress: P,
+    /// How many bytes were read at the last call of `progress`.
+    reported: u64,
     loaded: Loaded,
     db: usize,
 }
 
-impl<R: Read, S: FnMut(Record, u64) -> Result<(), String>> Reader<'_, R, S> {
+impl<R, S, P> Reader<'_, R, S, P>
+where
+    R: Read,
+    S: FnMut(Record) -> Result<(), String>,
+    P: FnMut(u64),
+{
     /// Reads all items up to the end.
     fn items(&mut self) -> Result<(), Error> {
         let mut attributes = Attributes::default();
         loop {
             let offset = self.input.offset();
+            if offset - self.reported >= PROGRESS_BYTES {
+                (self.progress)(offset);
+                self.reported = offset;
+            }
             match self.input.byte()? {
                 opcode::EOF => return Ok(()),
                 opcode::SELECTDB => self.select()?,
@@ -236,7 +257,7 @@ impl<R: Read, S: FnMut(Record, u64) -> Result<(), String>> Reader<'_, R, S> {
         self.loaded.keys += 1;
         let expires_at_ms = expires_at_ms.map(|at| at.max(0)); // no key expires before 1970
         let record = Record { db: self.db, key, value, expires_at_ms, idle_seconds };
-        let stored = (self.store)(record, self.input.offset());
+        let stored = (self.store)(record);
         stored.map_err(|why| Error::Corrupt { offset, why })
     }
 

@@ -3,11 +3,15 @@
 use std::fmt::Write;
 use std::fs::OpenOptions;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::aof::file::expect_file;
-use crate::aof::replay::{ANY_LENGTH, ReplayError, cut, replay};
+use crate::aof::replay::{ANY_LENGTH, ReplayError, cut, read_preamble, replay};
+use crate::config::Config;
 use crate::dispatch;
+use crate::rdb::read::Rules;
 use crate::resp::Args;
+use crate::store::Keyspace;
 
 /// Reads the log as the server would, without running its commands, and reports what it finds. With `fix`,
 /// everything after the last good record is cut off and kept in a side file.
@@ -30,7 +34,16 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
         records += 1;
         dispatch::check(args)
     };
-    match replay(&mut log, ANY_LENGTH, check, |_| {}) {
+    let config = Arc::new(Config::new());
+    let rules =
+        Rules { databases: usize::MAX, ..Rules::of(&config, &Keyspace::new(config.clone()), None) };
+    let preamble = match read_preamble(&mut log, &rules, |_| Ok(()), |_| {}) {
+        Ok(preamble) => preamble,
+        Err(error) => {
+            return Err(format!("'{shown}': the snapshot at its beginning is bad: {error}\n"));
+        }
+    };
+    match replay(&mut log, preamble.bytes, ANY_LENGTH, check, |_| {}) {
         Ok(replayed) => {
             if replayed.torn_bytes > 0 {
                 good = replayed.valid_bytes;
@@ -47,7 +60,11 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
         }
         Err(ReplayError::Io(error)) => return Err(unreadable(error)),
     }
-    let mut report = format!("'{shown}': {records} records, {size} bytes\n");
+    let keys = match preamble.bytes {
+        0 => String::new(),
+        bytes => format!("a snapshot of {} keys in {bytes} bytes, ", preamble.keys),
+    };
+    let mut report = format!("'{shown}': {keys}{records} records, {size} bytes\n");
     let Some(complaint) = complaint else {
         report.push_str("The log is good.\n");
         return Ok(report);

@@ -8,12 +8,11 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::aof::file::expect_file;
-use crate::aof::{ReplayError, Replayed, replay, rewrite};
+use crate::aof::{ReplayError, replay, rewrite};
 use crate::config::logger::log_line;
 use crate::dispatch;
 use crate::files::remove;
-use crate::resp::{Protocol, Reply};
-use crate::session::{Server, Session};
+use crate::session::Server;
 
 /// How often the replay logs its progress.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
@@ -39,6 +38,19 @@ pub(super) fn open(path: &Path) -> Result<File, String> {
     }
 }
 
+/// Logs every now and then how much of a file has been read.
+pub(super) fn progress(server: &Server, path: &Path, total: u64) -> impl FnMut(u64) {
+    let mut last_said = Instant::now();
+    move |read| {
+        server.keyspace.tick();
+        if last_said.elapsed() >= PROGRESS_PERIOD {
+            last_said = Instant::now();
+            let (shown, percent) = (path.display(), read * 100 / total.max(1));
+            log_line!(server.config, Notice, "Loading '{shown}': {percent} %");
+        }
+    }
+}
+
 /// Replays the log. A torn tail is cut off and kept in a side file.
 pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
     let path = server.config.log_path();
@@ -46,23 +58,8 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
     let explain = |error: ReplayError| format!("can't use the log '{shown}': {error}");
     let total = log.metadata().map_err(|error| explain(error.into()))?.len();
     let started = Instant::now();
-    let mut session = Session::for_replay();
-    let mut reply = Reply::new(Protocol::Resp2);
-    let mut last_said = started;
-    let replayed: Replayed = replay::replay(
-        &mut log,
-        replay::ANY_LENGTH,
-        |args| dispatch::apply(server, &mut session, args, &mut reply),
-        |read| {
-            server.keyspace.tick();
-            if last_said.elapsed() >= PROGRESS_PERIOD {
-                last_said = Instant::now();
-                let percent = read * 100 / total.max(1);
-                log_line!(server.config, Notice, "Loading '{shown}': {percent} %");
-            }
-        },
-    )
-    .map_err(explain)?;
+    let replayed = dispatch::replay::load(server, &mut log, progress(server, &path, total))
+        .map_err(explain)?;
     if replayed.torn_bytes > 0 && !server.config.aof_load_truncated.load(Relaxed) {
         return Err(format!(
             "the log '{shown}' ends in the middle of a record, at offset {}, and aof-load-truncated \

@@ -14,6 +14,7 @@ use crate::config::{Config, FsyncPolicy};
 use crate::net::pause::Pause;
 use crate::net::poll::PollPermit;
 use crate::rdb::progress::Current;
+use crate::rdb::read::Loaded;
 use crate::rdb::{Saves, save};
 use crate::stats::{Stats, unix_seconds};
 use crate::store::{Garbage, Keyspace};
@@ -158,6 +159,16 @@ impl Server {
                 log_line!(self.config, Warning, "'{path}' could not be saved: {error}");
                 Err(error)
             }
+        }
+    }
+
+    /// Counts what a file held, and warns of what was left out.
+    pub fn note_loaded(&self, loaded: &Loaded) {
+        self.saves.loaded.add(loaded.keys);
+        self.saves.expired.add(loaded.expired);
+        if loaded.libraries > 0 {
+            let text = "There are no functions here; libraries of functions that were left out";
+            log_line!(self.config, Warning, "{text}: {}", loaded.libraries);
         }
     }
 

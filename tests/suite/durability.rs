@@ -614,7 +614,7 @@ fn anything_but_a_valid_record_prevents_the_start_and_is_named() {
         ("a database out of range", log_of(&[&["SELECT", "99"]]), "out of range"),
         ("a command that is never logged", log_of(&[&["SHUTDOWN"]]), "does not belong in a log"),
         ("EXEC without MULTI", log_of(&[&["EXEC"]]), "exec"),
-        ("RDB data", b"REDIS0010\xfa\x09redis-ver".to_vec(), "aof-use-rdb-preamble no"),
+        ("RDB data", b"REDIS0010\xfa\x09redis-ver".to_vec(), "expected '*', got 'R'"),
     ];
     for (what, damage, why) in cases {
         // At the end, and with a valid record after it.

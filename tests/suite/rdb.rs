@@ -1,12 +1,14 @@
 //! RDB: `DUMP` and `RESTORE`, saving and loading files, and what other servers make of them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{
-    Client, KilledOnDrop, Reply, Server, TempDir, assert_same, connect, dump, eventually, fill,
-    free_port, info, installed, records, skipped_on_redis, transcript, unix_now_ms,
+    Client, FAR, KilledOnDrop, Reply, Server, TempDir, assert_same, await_rewrite, check_aof,
+    connect, dump, encode, eventually, files, fill, free_port, info, installed, quote, records,
+    rewrite, skipped_on_redis, start_rewrite, start_with_log, transcript, unix_now_ms, write_all,
 };
 
 /// What Redis 7.0 returns for the string `hello`, and for the hash of `a` = `1` and `bb` = `-300`.
@@ -496,6 +498,150 @@ fn a_damaged_file_and_one_with_another_type_keep_the_server_from_starting() {
     }
 }
 
+// ---- Logs of Redis -----------------------------------------------------------------------------------
+
+/// An RDB file, and the data in it.
+fn saved() -> (Vec<u8>, BTreeMap<(usize, String), String>) {
+    let server = Server::start(&[]);
+    let mut c = server.client();
+    fill(&mut c, 500);
+    c.expect("SAVE", "+OK");
+    (fs::read(server.dir().join("dump.rdb")).expect("the file"), dump(&mut c))
+}
+
+#[test]
+fn a_log_may_begin_with_a_snapshot() {
+    if skipped_on_redis() {
+        return;
+    }
+    let (snapshot, mut expected) = saved();
+    let records = [encode(&["SET", "behind", "1"]), encode(&["INCR", "behind"])].concat();
+    let mut server = start_with_log(&[snapshot, records].concat());
+    let mut c = server.client();
+    let behind = (0, quote(b"behind"));
+    expected.insert(behind.clone(), dump(&mut c)[&behind].clone());
+    c.expect("SELECT 0", "+OK");
+    c.expect("GET behind", "\"2\"");
+    assert_same(&dump(&mut c), &expected);
+    c.expect("SELECT 0", "+OK");
+    c.expect("DEL behind", ":1");
+    expected.remove(&behind);
+    server.kill_9();
+    server.restart();
+    let mut c = server.client();
+    assert_same(&dump(&mut c), &expected);
+    let (good, report) = check_aof(&server.log_path(), &[]);
+    assert!(good && report.contains("a snapshot of"), "{report}");
+    rewrite(&mut c);
+    assert!(fs::read(server.log_path()).expect("the log").starts_with(b"*"));
+    server.kill_9();
+    server.restart();
+    assert_same(&dump(&mut server.client()), &expected);
+}
+
+#[test]
+fn a_torn_tail_behind_a_snapshot_is_cut_off_and_damage_in_it_is_not_repaired() {
+    if skipped_on_redis() {
+        return;
+    }
+    let (snapshot, expected) = saved();
+    let server = start_with_log(&[&snapshot[..], b"*2\r\n$3\r\nDE"].concat());
+    assert_same(&dump(&mut server.client()), &expected);
+    assert_eq!(fs::read(server.log_path()).expect("the log"), snapshot);
+    let mut damaged = snapshot.clone();
+    damaged[snapshot.len() / 2] ^= 1;
+    for log in [&damaged[..], &snapshot[..snapshot.len() - 1]] {
+        let home = TempDir::new();
+        let path = home.data().join("storage.aof");
+        fs::write(&path, log).expect("write the log");
+        let ended = Server::fail_to_start(&home, &[]);
+        assert!(ended.stderr.contains("can't use the log"), "{}", ended.stderr);
+        let (good, report) = check_aof(&path, &["--fix"]);
+        assert!(!good && report.contains("the snapshot at its beginning is bad"), "{report}");
+        assert!(files(&home.data()) == BTreeMap::from([("storage.aof".into(), log.to_vec())]));
+    }
+}
+
+#[test]
+fn an_expired_key_in_front_of_a_log_lives_if_the_log_says_so() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut log = b"REDIS0010".to_vec();
+    for key in *b"ab" {
+        log.extend([0xfc, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, key, 0xc0, 5]);
+    }
+    log.extend([0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
+    log.extend(encode(&["PEXPIREAT", "a", FAR]));
+    let server = start_with_log(&log);
+    server.client().expect("GET a", "\"5\"");
+    server.client().expect("GET b", "nil");
+}
+
+#[test]
+fn a_directory_of_redis_is_loaded_and_becomes_a_log() {
+    if skipped_on_redis() {
+        return;
+    }
+    let (snapshot, mut expected) = saved();
+    let home = TempDir::new();
+    let dir = home.data().join("appendonlydir");
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).expect("write a file");
+    fs::create_dir(&dir).expect("make the directory");
+    let names = "file old.aof seq 1 type h\nfile base.rdb seq 2 type b\nfile 1.aof seq 2 type i\n\
+                 file 2.aof seq 3 type i\n";
+    write("appendonly.aof.manifest", names.as_bytes());
+    write("base.rdb", &snapshot);
+    write("1.aof", &[encode(&["SELECT", "1"]), encode(&["SET", "n", "1"])].concat());
+    // Each file begins in database 0.
+    write("2.aof", &[&encode(&["SET", "n", "2"])[..], b"*2\r\n$3\r\nDE"].concat());
+    fs::write(home.data().join("dump.rdb"), b"not looked at").expect("write a file");
+    let before = files(&dir);
+    let mut server = Server::start_in(home, &[]);
+    let mut c = server.client();
+    let loaded = dump(&mut c);
+    for db in [0, 1] {
+        let key = (db, quote(b"n"));
+        expected.insert(key.clone(), loaded[&key].clone());
+    }
+    assert_same(&loaded, &expected);
+    c.expect("SELECT 0", "+OK");
+    c.expect("GET n", "\"2\"");
+    assert!(server.stderr().contains("ended in the middle of a record: 10 bytes were left out"));
+    assert!(files(&dir) == before);
+    server.kill_9();
+    server.restart();
+    assert_same(&dump(&mut server.client()), &expected);
+}
+
+#[test]
+fn a_directory_of_redis_that_is_not_whole_keeps_the_server_from_starting() {
+    if skipped_on_redis() {
+        return;
+    }
+    let manifest = "file 1.aof seq 1 type i\nfile 2.aof seq 2 type i\n";
+    let set = encode(&["SET", "a", "1"]);
+    for (files, why) in [
+        (vec![("a.manifest", "nonsense".as_bytes())], "line 1 is not that of a manifest"),
+        (vec![("a.manifest", manifest.as_bytes()), ("1.aof", &set)], "2.aof': No such file"),
+        (
+            vec![("a.manifest", manifest.as_bytes()), ("1.aof", &set[..9]), ("2.aof", &set)],
+            "1.aof': it ends in the middle of a record, at offset 0",
+        ),
+        (vec![("a.manifest", b""), ("b.manifest", b"")], "has several manifests"),
+    ] {
+        let home = TempDir::new();
+        let dir = home.data().join("appendonlydir");
+        fs::create_dir(&dir).expect("make the directory");
+        for (name, bytes) in files {
+            fs::write(dir.join(name), bytes).expect("write a file");
+        }
+        let ended = Server::fail_to_start(&home, &[]);
+        assert!(ended.stderr.contains(why), "{}", ended.stderr);
+        assert!(!home.data().join("storage.aof").exists());
+    }
+}
+
 // ---- Other servers -----------------------------------------------------------------------------------
 
 /// A Redis of this machine in that directory.
@@ -557,4 +703,24 @@ fn a_file_of_redis_is_loaded() {
         let server = Server::start_in(home, &[]);
         assert_same(&dump(&mut server.client()), &before);
     }
+}
+
+#[test]
+fn the_directory_of_a_redis_that_was_stopped_is_loaded_as_it_is() {
+    if skipped_on_redis() || !installed("redis-server") {
+        return;
+    }
+    let home = TempDir::new();
+    let (redis, mut c) = start_redis(&home.data(), &["--appendonly", "yes"]);
+    fill(&mut c, 1000);
+    start_rewrite(&mut c);
+    await_rewrite(&mut c);
+    write_all(&mut c);
+    let before = dump(&mut c);
+    drop(redis);
+    let mut server = Server::start_in(home, &[]);
+    assert_same(&dump(&mut server.client()), &before);
+    fs::remove_dir_all(server.dir().join("appendonlydir")).expect("remove the directory");
+    server.restart();
+    assert_same(&dump(&mut server.client()), &before);
 }

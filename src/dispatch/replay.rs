@@ -1,0 +1,28 @@
+//! Reading a log into the keyspace: the snapshot that it may begin with, then its records.
+
+use std::fs::File;
+
+use super::apply;
+use crate::aof::{ReplayError, Replayed, replay};
+use crate::rdb::read::{Record, Rules};
+use crate::resp::{Args, Protocol, Reply};
+use crate::session::{Server, Session};
+
+/// Reads a log from its beginning. Calls `progress` now and then with the number of bytes read so far.
+///
+/// # Errors
+/// The log cannot be read or is damaged. What came before that is in the keyspace.
+pub fn load(
+    server: &Server,
+    log: &mut File,
+    mut progress: impl FnMut(u64),
+) -> Result<Replayed, ReplayError> {
+    let rules = Rules::of(&server.config, &server.keyspace, None);
+    let store = |record: Record| record.store(&server.keyspace);
+    let preamble = replay::read_preamble(log, &rules, store, &mut progress)?;
+    server.note_loaded(&preamble);
+    let mut session = Session::for_replay();
+    let mut ignored = Reply::new(Protocol::Resp2);
+    let apply = |args: Args| apply(server, &mut session, args, &mut ignored);
+    replay::replay(log, preamble.bytes, replay::ANY_LENGTH, apply, progress)
+}
