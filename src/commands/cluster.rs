@@ -56,7 +56,8 @@ const COMMANDS: &[Command] = &[
     disabled("cluster|shards", "", "7.0.0").flags(Flags::ALWAYS).tips(VARYING),
     disabled("cluster|slaves", "node-id", "3.0.0").flags(ADMIN).tips(VARYING)
         .deprecated("5.0.0", "`CLUSTER REPLICAS`"),
-    disabled("cluster|slot-stats", "<start-slot end-slot | metric [LIMIT limit] [ASC | DESC]>", "8.2.0")
+    disabled("cluster|slot-stats",
+        "<SLOTSRANGE start-slot end-slot | ORDERBY metric [LIMIT limit] [ASC | DESC]>", "8.2.0")
         .flags(Flags::ALWAYS)
         .tips(&["nondeterministic_output", "request_policy:all_shards"]),
     disabled("cluster|slots", "", "3.0.0").flags(Flags::ALWAYS).tips(VARYING)

@@ -322,3 +322,90 @@ pub fn describe_channels(channels: &ChannelRights) -> Vec<u8> {
     let describe = |pattern: &Vec<u8>| [b"&", pattern.as_slice()].concat();
     channels.patterns.iter().map(describe).collect::<Vec<_>>().join(&b' ')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Parts of rules; random rules are made of some of them.
+    const PARTS: [&[u8]; 36] = [
+        b"+",
+        b"-",
+        b"@",
+        b"|",
+        b"~",
+        b"%R~",
+        b"%W~",
+        b"%RW~",
+        b"&",
+        b"(",
+        b")",
+        b" ",
+        b"*",
+        b"a*",
+        b">",
+        b"<",
+        b"#",
+        b"!",
+        b"on",
+        b"off",
+        b"reset",
+        b"resetkeys",
+        b"resetchannels",
+        b"nopass",
+        b"all",
+        b"read",
+        b"get",
+        b"set",
+        b"config",
+        b"select",
+        b"\"",
+        b"\\",
+        b"\xff",
+        b"\0",
+        b"\r\n",
+        b"ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb",
+    ];
+
+    #[test]
+    fn any_bytes_are_a_rule_or_an_error_and_what_is_shown_makes_the_same_user() {
+        let mut random = Rng::of_run();
+        let (mut applied, mut refused) = (0, 0);
+        for _ in 0..2000 {
+            let all_channels = random.below(2) == 0;
+            let mut user = User::new(b"u", all_channels);
+            for _ in 0..random.below(30) {
+                let parts = 1 + random.below(4);
+                let word = |random: &mut Rng| -> Vec<u8> {
+                    (0..parts).flat_map(|_| PARTS[random.below(PARTS.len())]).copied().collect()
+                };
+                let words: Vec<Vec<u8>> =
+                    (0..1 + random.below(3)).map(|_| word(&mut random)).collect();
+                let Ok(rules) = join_selectors(words.iter().map(Vec::as_slice)) else { continue };
+                let mut changed = user.clone();
+                match apply(&mut changed, &rules, all_channels) {
+                    Ok(()) => user = changed,
+                    Err(_) => refused += 1,
+                }
+                applied += 1;
+            }
+            let shown = describe(&user);
+            let words = shown.split(|byte| *byte == b' ');
+            let Ok(rules) = join_selectors(words) else { panic!("{}", shown.escape_ascii()) };
+            let mut again = User::new(b"u", !all_channels);
+            if let Err((rule, wrong)) = apply(&mut again, &rules, !all_channels) {
+                panic!("{}: {wrong} in {}", rule.escape_ascii(), shown.escape_ascii());
+            }
+            assert_eq!(
+                describe(&again).escape_ascii().to_string(),
+                shown.escape_ascii().to_string()
+            );
+            for (_, row) in rows() {
+                let may = |user: &User| user.root.commands.allows(row.id, Some(b"get"));
+                assert_eq!(may(&user), may(&again), "{} in {}", row.name, shown.escape_ascii());
+            }
+        }
+        assert!(applied > refused && refused > 0, "{refused} of {applied} refused");
+    }
+}

@@ -751,18 +751,48 @@ const fn name_words(name: &str) -> usize {
     1
 }
 
-/// Counts the words that are not in brackets. Words in brackets make the number a minimum.
+/// Counts the words that are not in square brackets. Words in these, and alternatives of several lengths,
+/// make the number a minimum.
 const fn count_arity(syntax: &str, name_words: usize) -> i32 {
-    let (mut required, mut has_optional) = (name_words as i32, false);
-    let mut words = Words::new(syntax);
-    while words.next().is_some() {
-        if words.brackets == 0 {
-            required += 1;
-        } else {
-            has_optional = true;
+    let (fewest, varies, _) = count_alternatives(syntax.as_bytes(), 0);
+    let required = fewest + name_words as i32;
+    if varies { -required } else { required }
+}
+
+/// Counts the words of the alternatives from an index up to the end or to a closing bracket. Returns how
+/// many there are at least, whether there may be more, and the index behind.
+const fn count_alternatives(syntax: &[u8], mut at: usize) -> (i32, bool, usize) {
+    let (mut fewest, mut varies) = (i32::MAX, false);
+    loop {
+        let mut count = 0;
+        while at < syntax.len() && !matches!(syntax[at], b'|' | b']' | b'>') {
+            let starts_word = at == 0 || matches!(syntax[at - 1], b' ' | b'[' | b'<');
+            match syntax[at] {
+                b'[' => {
+                    (_, _, at) = count_alternatives(syntax, at + 1);
+                    varies = true;
+                    continue;
+                }
+                b'<' => {
+                    let (inside, inside_varies, behind) = count_alternatives(syntax, at + 1);
+                    count += inside;
+                    varies |= inside_varies;
+                    at = behind;
+                    continue;
+                }
+                b' ' | b'.' => {}
+                _ if starts_word => count += 1,
+                _ => {}
+            }
+            at += 1;
         }
+        varies |= fewest != i32::MAX && count != fewest;
+        fewest = if count < fewest { count } else { fewest };
+        if at == syntax.len() || syntax[at] != b'|' {
+            return (fewest, varies, at + 1);
+        }
+        at += 1;
     }
-    if has_optional { -required } else { required }
 }
 
 /// Walks over the words of a syntax, at compile time. Of the alternatives in `<a | b>` or `[a | b]` it
@@ -771,15 +801,13 @@ struct Words<'a> {
     syntax: &'a [u8],
     at: usize,
     depth: usize,
-    /// How many of the brackets around the current word make it optional.
-    brackets: usize,
     /// The depth of the alternatives that are being skipped; 0 outside of them.
     skipping: usize,
 }
 
 impl<'a> Words<'a> {
     const fn new(syntax: &'a str) -> Words<'a> {
-        Words { syntax: syntax.as_bytes(), at: 0, depth: 0, brackets: 0, skipping: 0 }
+        Words { syntax: syntax.as_bytes(), at: 0, depth: 0, skipping: 0 }
     }
 
     const fn next(&mut self) -> Option<&'a [u8]> {
@@ -806,11 +834,6 @@ impl<'a> Words<'a> {
                     }
                     self.depth -= 1;
                 }
-                _ => {}
-            }
-            match byte {
-                b'[' => self.brackets += 1,
-                b']' => self.brackets -= 1,
                 _ => {}
             }
             self.at += 1;
@@ -902,6 +925,9 @@ mod tests {
         assert_eq!(count_arity("key [key ...]", 1), -2);
         assert_eq!(count_arity("key value [NX | XX] [EX seconds | PX milliseconds]", 1), -3);
         assert_eq!(count_arity("<LIB-NAME name | LIB-VER version>", 2), 4);
+        assert_eq!(count_arity("slot <NODE node-id | STABLE>", 2), -4);
+        assert_eq!(count_arity("<RANGE start end | BY metric [LIMIT limit]> last", 1), -4);
+        assert_eq!(count_arity("<ip:port | filter value> [filter value ...]", 2), -3);
         assert_eq!(count_arity("[ON | OFF]", 2), -2);
     }
 }

@@ -126,10 +126,8 @@ impl Pair {
     /// The rows that the Redis also has, each with our arguments and with those that the Redis documents:
     /// so options that ours lacks are tried too.
     pub(super) fn rows(&mut self) -> Vec<&'static Candidate> {
-        let (known, lacking): (Vec<_>, Vec<_>) = ALL.iter().partition(|candidate| {
-            let info = self.reference.call(&["COMMAND", "INFO", candidate.row.name]).into_items();
-            matches!(info[..], [Reply::Array(_)])
-        });
+        let (known, lacking): (Vec<_>, Vec<_>) =
+            ALL.iter().partition(|candidate| self.knows(candidate.row.name));
         if !lacking.is_empty() {
             let names: Vec<&str> = lacking.iter().map(|candidate| candidate.row.name).collect();
             let (peer, names) = (self.reference.peer.expect("a real server"), names.join(" "));
@@ -158,6 +156,16 @@ impl Pair {
 
     pub(super) fn is_valkey(&self) -> bool {
         self.reference.peer.is_some_and(Peer::is_valkey)
+    }
+
+    pub(super) fn is_redis_since(&self, version: (u32, u32)) -> bool {
+        !self.is_valkey() && self.version >= version
+    }
+
+    /// Whether the Redis has a command of this name.
+    pub(super) fn knows(&mut self, name: &str) -> bool {
+        let info = self.reference.call(&["COMMAND", "INFO", name]).into_items();
+        matches!(info[..], [Reply::Array(_)])
     }
 
     pub(super) fn is_same_text(&self, ours: &str, theirs: &str) -> bool {

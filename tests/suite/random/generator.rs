@@ -28,6 +28,10 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
+    pub(super) fn new(group: &'static str, row: &'static Row) -> Candidate {
+        Candidate { group, row, parts: grammar::parse(row.syntax) }
+    }
+
     /// The same row with the arguments that another server documents: see [`grammar::documented`].
     pub(super) fn documented(&self, arguments: &Reply) -> Candidate {
         let parts = grammar::parse(&grammar::documented(arguments));
@@ -58,9 +62,7 @@ pub(super) static ALL: LazyLock<Vec<Candidate>> = LazyLock::new(|| {
         };
         is_on_data && !LEFT_OUT.contains(&row.name) && !LEFT_OUT.contains(&container)
     };
-    rows.filter(|(_, row)| takes_part(row))
-        .map(|(group, row)| Candidate { group, row, parts: grammar::parse(row.syntax) })
-        .collect()
+    rows.filter(|(_, row)| takes_part(row)).map(|(group, row)| Candidate::new(group, row)).collect()
 });
 
 /// A stream of commands.
@@ -260,6 +262,7 @@ impl WordSource for Generator<'_> {
             "unix-time-seconds" => self.time(1, true),
             "unix-time-milliseconds" => self.time(1000, true),
             "pattern" => self.quoted(PATTERNS),
+            name if name.contains("channel") => self.one_of("news news.a chat c1").into(),
             // Not `none`, which makes Redis find keys that have expired and were not yet deleted.
             "type" => self.quoted(r#"string HASH hash zset list """#),
             // Only a first page that is the whole can be compared: other pages depend on the server's

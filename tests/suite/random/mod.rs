@@ -2,8 +2,9 @@
 //! leave the same data before and after a `kill -9`.
 //!
 //! [`grammar`] parses the syntax of the command table's rows, [`generator`] generates commands from it,
-//! [`sessions`] has sessions of several connections, [`compare`] decides which differences between two
-//! servers count, and [`shrink`] shortens a list of commands to those that show a difference.
+//! [`sessions`] has sessions of several connections, [`users`] users with random rights, [`compare`]
+//! decides which differences between two servers count, and [`shrink`] shortens a list of commands to those
+//! that show a difference.
 //!
 //! An episode is [`EPISODE`] commands from one seed, on empty servers. A failure names its seed, and
 //! `RANDOM_SEED=seed RANDOM_COMMANDS=1` repeats that episode alone. `RANDOM_FAILURES=20` goes on after a
@@ -15,6 +16,7 @@ mod grammar;
 mod on_purpose;
 mod sessions;
 mod shrink;
+mod users;
 
 use std::collections::BTreeMap;
 
@@ -104,6 +106,40 @@ fn random_sessions_of_three_connections_receive_what_they_receive_from_a_redis()
             "RANDOM_SEED={seed}: the connections receive different things after these steps\n\n{}\n\n\
              ours:    {}\ntheirs:  {}\n",
             lines.join("\n"),
+            last.ours,
+            last.theirs
+        ));
+        if found.len() as u64 >= setting("RANDOM_FAILURES").unwrap_or(1) {
+            break;
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn random_users_may_do_what_they_may_do_in_a_redis() {
+    if std::env::var_os("REDIS_ADDR").is_none() {
+        return;
+    }
+    let mut pair = Pair::start();
+    if !pair.is_redis_since((8, 2)) {
+        say("skipped: the texts and the shown rules are those of Redis 8.2");
+        return;
+    }
+    let world = users::World::new(&mut pair);
+    let mut found = Vec::new();
+    for seed in seeds(300_000) {
+        let steps = world.steps(seed, EPISODE / 5);
+        let Some(first) = users::difference(&mut pair, &steps) else { continue };
+        let shortest = shrink(&steps, first.step, |list| {
+            users::difference(&mut pair, list).map(|difference| difference.step)
+        });
+        let last = users::difference(&mut pair, &shortest).unwrap_or(first);
+        let commands: Vec<Words> = shortest.iter().map(users::Step::shown).collect();
+        found.push(format!(
+            "RANDOM_SEED={seed}: the servers differ after these steps\n\n{}\n\n\
+             ours:    {}\ntheirs:  {}\n",
+            listing(&commands),
             last.ours,
             last.theirs
         ));
