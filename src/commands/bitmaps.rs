@@ -539,10 +539,20 @@ fn reply_fields(value: &[u8], actions: &[(Field, Action)], reply: &mut Reply) {
     }
 }
 
-/// Without SET and INCRBY, BITFIELD only reads the key.
+/// A call that is nothing but GETs, and OVERFLOWs, only reads the key. Any other, even an invalid one, counts
+/// as a write, as in Redis.
 fn bitfield_access(args: Args) -> &'static str {
-    let writes = args.from(2).any(|arg| is(arg, "SET") || is(arg, "INCRBY"));
-    if writes { "RW access update" } else { "RO access" }
+    let mut words = OptionCursor::new(args, 2);
+    while !words.is_done() {
+        if words.len() > 2 && words.take("GET") {
+            words.take_words(2);
+        } else if words.len() > 1 && words.take("OVERFLOW") {
+            words.next();
+        } else {
+            return "RW access update";
+        }
+    }
+    "RO access"
 }
 
 fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {

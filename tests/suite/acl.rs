@@ -354,7 +354,11 @@ fn a_command_needs_a_right_to_itself_and_to_its_keys_and_channels() {
         -NOPERM No permissions to access a key
         > BITFIELD r GET u8 0
         [:0]
+        > BITFIELD r OVERFLOW SAT GET u8 0
+        [:0]
         > BITFIELD r SET u8 0 1
+        -NOPERM No permissions to access a key
+        > BITFIELD r GET u8
         -NOPERM No permissions to access a key
         > INCR w
         -NOPERM No permissions to access a key
