@@ -14,7 +14,7 @@ use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use super::strings::grow;
 use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Access, Entry, ReadView, StringOrigin, Value, WriteView};
+use crate::store::{Access, Entry, ReadView, StringMut, StringOrigin, Value, WriteView};
 use crate::text::integer::parse_i64;
 
 /// The bitmap commands.
@@ -75,12 +75,13 @@ fn setbit(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         Ok(bit @ 0..=1) => bit == 1,
         _ => return Err(CommandError::new("ERR bit is not an integer or out of range")),
     };
-    let (value, grew) = make_room(view, &args[1], offset / 8 + 1)?;
-    let (byte, mask) = (&mut value[offset / 8], 0x80 >> (offset % 8));
+    let (mut value, grew) = make_room(view, &args[1], offset / 8 + 1)?;
+    let (byte, mask) = (&mut value.in_place()[offset / 8], 0x80 >> (offset % 8));
     let was = *byte & mask != 0;
     *byte = if bit { *byte | mask } else { *byte & !mask };
     reply.integer(i64::from(was));
     let changed = grew || was != bit;
+    drop(value);
     if changed {
         view.notify(EventClass::STRING, "setbit", &args[1]);
     }
@@ -103,13 +104,13 @@ fn make_room<'a>(
     view: &'a mut WriteView,
     key: &[u8],
     length: usize,
-) -> Result<(&'a mut Vec<u8>, bool), CommandError> {
+) -> Result<(StringMut<'a>, bool), CommandError> {
     let old = view.string(key, Access::Use)?.map(<[u8]>::len);
     if old.is_none() {
         view.insert(key, Value::String(vec![0; length].into()), None);
     }
-    let value = view.string_mut(key)?.ok_or(CommandError::WRONG_TYPE)?;
-    grow(value, length);
+    let mut value = view.string_mut(key)?.ok_or(CommandError::WRONG_TYPE)?;
+    grow(value.in_place(), length);
     Ok((value, old.is_none_or(|old| old < length)))
 }
 
@@ -564,7 +565,8 @@ fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         view.notify_if_missing(&args[1]);
         return Ok(Propagate::Nothing);
     };
-    let (value, grew) = make_room(view, &args[1], room)?;
+    let (mut lent, grew) = make_room(view, &args[1], room)?;
+    let value = lent.in_place();
     let (mut changed, mut wrote) = (grew, false);
     reply.array(actions.len());
     for (field, action) in actions {
@@ -585,6 +587,7 @@ fn bitfield(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         wrote |= (grew || new != old) && !matches!(action, Action::Get);
         reply.integer(if matches!(action, Action::Set(..)) { old } else { new } as i64);
     }
+    drop(lent);
     if wrote {
         view.notify(EventClass::STRING, "setbit", &args[1]);
     }

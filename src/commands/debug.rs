@@ -99,7 +99,7 @@ fn check(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 
 fn object(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let entry = view.get(&args[2], Access::Silent).ok_or(CommandError::NO_SUCH_KEY)?;
-    let idle = view.idle_seconds(entry);
+    let idle = view.usage().idle_seconds(entry.usage());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     reply.simple(&format!(
         "Value at:{:p} refcount:{REFERENCES} encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{idle}",

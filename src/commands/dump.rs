@@ -112,6 +112,9 @@ fn restore(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if let Some(idle_seconds) = options.idle_seconds {
         view.set_idle(key, idle_seconds as u64);
     }
+    if let Some(frequency) = options.frequency {
+        view.set_frequency(key, frequency as u8); // it was checked
+    }
     view.notify(EventClass::GENERIC, "restore", key);
     view.notify_overwritten(key, old, new);
     Ok(record(view, key, existed))

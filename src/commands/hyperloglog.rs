@@ -16,7 +16,7 @@ use super::spec::{Change, Context, Family, Flags, Outcome, Propagate, session, w
 use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply, request};
 use crate::store::hyperloglog::{self, Corrupt, REGISTERS, Registers};
-use crate::store::{Access, StringOrigin, Value, WriteView};
+use crate::store::{Access, StringMut, Value, WriteView};
 
 /// The HyperLogLog commands.
 #[rustfmt::skip]
@@ -51,7 +51,8 @@ impl From<Corrupt> for CommandError {
 fn pfadd(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, limit) = (&args[1], view.hll_sparse_limit());
     let created = create_if_absent(view, key);
-    let Some(value) = hyperloglog_mut(view, key)? else { return Ok(Propagate::Nothing) };
+    let Some(mut lent) = hyperloglog_mut(view, key)? else { return Ok(Propagate::Nothing) };
+    let value = lent.in_place();
     let was_dense = hyperloglog::is_dense(value);
     let mut changed = created;
     for element in args.from(2) {
@@ -73,6 +74,7 @@ fn pfadd(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     hyperloglog::mark_stale(value);
     let became_dense = !was_dense && hyperloglog::is_dense(value);
+    drop(lent);
     view.notify(EventClass::STRING, "pfadd", key);
     Ok(record(args, became_dense))
 }
@@ -86,10 +88,11 @@ fn pfcount(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     view.get(&args[1], Access::Answer); // counts as a lookup, as in a command that only reads
     view.notify_if_missing(&args[1]);
-    let Some(value) = hyperloglog_mut(view, &args[1])? else {
+    let Some(mut lent) = hyperloglog_mut(view, &args[1])? else {
         reply.integer(0);
         return Ok(Propagate::Nothing);
     };
+    let value = lent.in_place(); // even if only the estimate is cached in it, as in Redis
     if let Some(count) = hyperloglog::cached_estimate(value) {
         reply.integer(count);
         return Ok(Propagate::Nothing);
@@ -109,7 +112,8 @@ fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut union = Registers::default();
     let any_dense = merge_all(view, args, &mut union)?;
     create_if_absent(view, key);
-    let Some(value) = hyperloglog_mut(view, key)? else { return Ok(Propagate::Nothing) };
+    let Some(mut lent) = hyperloglog_mut(view, key)? else { return Ok(Propagate::Nothing) };
+    let value = lent.in_place();
     let was_dense = hyperloglog::is_dense(value);
     if any_dense {
         hyperloglog::make_dense(value)?;
@@ -118,6 +122,7 @@ fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     hyperloglog::mark_stale(value);
     reply.ok();
     let became_dense = !was_dense && hyperloglog::is_dense(value);
+    drop(lent);
     view.notify(EventClass::STRING, "pfadd", key);
     Ok(record(args, became_dense))
 }
@@ -125,7 +130,8 @@ fn pfmerge(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn pfdebug(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let missing = CommandError::new("ERR The specified key does not exist");
     let (subcommand, key) = (&args[1], &args[2]);
-    let value = hyperloglog_mut(view, key)?.ok_or(missing)?;
+    let mut lent = hyperloglog_mut(view, key)?.ok_or(missing)?;
+    let value = lent.in_place();
     let was_dense = hyperloglog::is_dense(value);
     if is(subcommand, "GETREG") {
         hyperloglog::make_dense(value)?; // as in Redis, GETREG changes the form
@@ -190,14 +196,10 @@ fn create_if_absent(view: &mut WriteView, key: &[u8]) -> bool {
 fn hyperloglog_mut<'v>(
     view: &'v mut WriteView,
     key: &[u8],
-) -> Result<Option<&'v mut Vec<u8>>, CommandError> {
-    match view.string_and_origin_mut(key)? {
-        None => Ok(None),
-        Some((value, _)) if !hyperloglog::is_valid(value) => Err(INVALID),
-        Some((value, origin)) => {
-            *origin = StringOrigin::InPlace; // even for PFCOUNT, which may cache the estimate in the value
-            Ok(Some(value.to_mut()))
-        }
+) -> Result<Option<StringMut<'v>>, CommandError> {
+    match view.string_mut(key)? {
+        Some(value) if !hyperloglog::is_valid(&value) => Err(INVALID),
+        value => Ok(value),
     }
 }
 

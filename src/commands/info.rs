@@ -1,10 +1,10 @@
 //! `INFO`: the server's state and statistics, in sections.
 //!
-//! Every field is true. Redis's fields about things that do not exist here (forks, evictions, scripts,
-//! replicas) are zero where tools read them; what is not measured is left out.
+//! Every field is true. Redis's fields about things that do not exist here (forks, scripts, replicas) are
+//! zero where tools read them; what is not measured is left out.
 //!
-//! `used_memory` is the process's resident memory, as `used_memory_rss` is, because the standard library does
-//! not say how much the allocator has handed out. [`crate::stats::timer`] says how commands are timed.
+//! `used_memory` is computed, because the standard library does not say how much the allocator has handed
+//! out; `used_memory_rss` is what the kernel counts. [`crate::stats::timer`] says how commands are timed.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -15,6 +15,7 @@ use super::connection::REDIS_VERSION;
 use super::lookup::rows;
 use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Outcome, session};
+use crate::config::{MachineMemory, kilobytes};
 use crate::net::pause::Paused;
 use crate::rdb::progress::Current;
 use crate::resp::{Args, Reply};
@@ -156,57 +157,88 @@ fn clients_section(context: &mut Context, text: &mut String) -> fmt::Result {
 }
 
 fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
-    let tables: usize = keyspace_totals(context).iter().map(|totals| totals.table_bytes).sum();
+    let memory = Memory::measure(context);
+    let Memory { used, peak, overhead, dataset, free, resident, .. } = memory;
+    let server = context.server;
     let mut show = |name: &str, bytes| {
         write!(text, "{name}:{bytes}\r\n{name}_human:{}\r\n", human_bytes(bytes))
     };
-    let resident = resident_bytes();
-    if let Some((now, peak)) = resident {
-        show("used_memory", now)?;
-        show("used_memory_rss", now)?;
-        show("used_memory_peak", peak)?;
+    show("used_memory", used)?;
+    if let Some(resident) = resident {
+        show("used_memory_rss", resident)?;
     }
-    if let Some(bytes) = kilobytes("/proc/meminfo", "MemTotal:") {
-        show("total_system_memory", bytes)?;
+    show("used_memory_peak", peak)?;
+    if let Some(machine) = MachineMemory::read() {
+        show("total_system_memory", machine.total)?;
     }
-    show("maxmemory", 0)?;
-    if let Some((now, peak)) = resident {
-        let dataset = now.saturating_sub(tables as u64);
-        write!(text, "used_memory_peak_perc:{:.2}%\r\n", percent(now, peak))?;
-        write!(text, "used_memory_overhead:{tables}\r\nused_memory_dataset:{dataset}\r\n")?;
-        write!(text, "used_memory_dataset_perc:{:.2}%\r\n", percent(dataset, now))?;
-        // Both are measured by the same figure.
-        write!(text, "mem_fragmentation_ratio:1.00\r\nmem_fragmentation_bytes:0\r\n")?;
+    show("maxmemory", server.config.maxmemory.load(Relaxed) as u64)?;
+    write!(text, "used_memory_peak_perc:{:.2}%\r\n", percent(used, peak))?;
+    write!(text, "used_memory_overhead:{overhead}\r\nused_memory_startup:{}\r\n", memory.startup)?;
+    write!(text, "used_memory_dataset:{dataset}\r\n")?;
+    let net = used.saturating_sub(memory.startup);
+    write!(text, "used_memory_dataset_perc:{:.2}%\r\n", percent(dataset, net))?;
+    if let Some(resident) = resident {
+        let (ratio, lost) = (resident as f64 / used.max(1) as f64, resident as i64 - used as i64);
+        write!(text, "mem_fragmentation_ratio:{ratio:.2}\r\nmem_fragmentation_bytes:{lost}\r\n")?;
     }
-    let clients: usize =
-        context.server.clients.all().iter().map(|client| client.memory_bytes()).sum();
-    write!(text, "mem_clients_normal:{clients}\r\n")?;
-    write!(text, "maxmemory_policy:noeviction\r\nmem_allocator:libc\r\n")?;
+    write!(text, "mem_not_counted_for_evict:{free}\r\nmem_clients_normal:{}\r\n", memory.clients)?;
+    write!(
+        text,
+        "maxmemory_policy:{}\r\nmem_allocator:libc\r\n",
+        server.config.eviction_policy_name()
+    )?;
     zeros(
         text,
         "used_memory_lua used_memory_vm_eval used_memory_scripts_eval number_of_cached_scripts \
          number_of_functions number_of_libraries used_memory_vm_functions used_memory_vm_total \
-         used_memory_functions used_memory_scripts mem_not_counted_for_evict mem_replication_backlog \
+         used_memory_functions used_memory_scripts mem_replication_backlog \
          mem_total_replication_buffers mem_replica_full_sync_buffer mem_clients_slaves \
          mem_cluster_links active_defrag_running",
     )
 }
 
+/// What takes memory, in bytes.
+pub(super) struct Memory {
+    /// All of this together, as it is computed.
+    pub(super) used: u64,
+    /// The most that was used at any measurement.
+    pub(super) peak: u64,
+    /// A server without keys and clients.
+    pub(super) startup: u64,
+    /// The buffers of all clients.
+    pub(super) clients: u64,
+    /// The free places of the maps of keys.
+    pub(super) free: u64,
+    /// Everything but keys and values.
+    pub(super) overhead: u64,
+    /// Keys and values.
+    pub(super) dataset: u64,
+    /// What the kernel counts for the process. Known only on Linux.
+    pub(super) resident: Option<u64>,
+}
+
+impl Memory {
+    pub(super) fn measure(context: &mut Context) -> Memory {
+        let free = keyspace_totals(context).iter().map(|totals| totals.free_bytes).sum::<usize>();
+        let server = context.server;
+        server.measure_memory();
+        let dataset = server.keyspace.data_bytes() as u64;
+        let used = (server.used_memory() + free) as u64;
+        Memory {
+            used,
+            peak: used.max(server.peak_memory() as u64),
+            startup: server.keyspace.fixed_bytes() as u64,
+            clients: server.clients_bytes() as u64,
+            free: free as u64,
+            overhead: used.saturating_sub(dataset),
+            dataset,
+            resident: kilobytes("/proc/self/status", "VmRSS:"),
+        }
+    }
+}
+
 pub(super) fn percent(part: u64, whole: u64) -> f64 {
     part as f64 * 100.0 / whole.max(1) as f64
-}
-
-/// The process's resident memory now and at its peak, in bytes. Known only on Linux.
-pub(super) fn resident_bytes() -> Option<(u64, u64)> {
-    let of = |name| kilobytes("/proc/self/status", name);
-    Some((of("VmRSS:")?, of("VmHWM:")?))
-}
-
-/// The value of the line with this name in a file of `/proc`, converted from kilobytes to bytes.
-fn kilobytes(path: &str, name: &str) -> Option<u64> {
-    let lines = std::fs::read_to_string(path).ok()?;
-    let line = lines.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
 /// A number of bytes in the largest unit that fits, as Redis writes it.
@@ -288,7 +320,8 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "rejected_connections:{}\r\n", stats.rejected_connections.get())?;
     write!(text, "expired_keys:{}\r\n", stats.expired_keys.get())?;
     write!(text, "expired_subkeys:{}\r\n", stats.expired_fields.get())?;
-    write!(text, "evicted_keys:0\r\n")?;
+    write!(text, "evicted_keys:{}\r\n", stats.evicted_keys.get())?;
+    write!(text, "evicted_clients:{}\r\n", stats.evicted_clients.get())?;
     write!(text, "keyspace_hits:{}\r\n", totals.hits)?;
     write!(text, "keyspace_misses:{}\r\n", totals.misses)?;
     for (name, kind) in [
@@ -302,8 +335,8 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     zeros(
         text,
         "total_net_repl_input_bytes total_net_repl_output_bytes sync_full sync_partial_ok \
-         sync_partial_err evicted_clients evicted_scripts total_eviction_exceeded_time \
-         current_eviction_exceeded_time latest_fork_usec total_forks migrate_cached_sockets \
+         sync_partial_err evicted_scripts \
+         latest_fork_usec total_forks migrate_cached_sockets \
          slave_expires_tracked_keys active_defrag_hits active_defrag_misses active_defrag_key_hits \
          active_defrag_key_misses total_active_defrag_time current_active_defrag_time \
          unexpected_error_replies dump_payload_sanitizations io_threaded_reads_processed \
@@ -466,6 +499,8 @@ pub(super) struct Totals {
     /// Hashes with fields that have an expiry time.
     pub(super) timed: usize,
     pub(super) table_bytes: usize,
+    /// The memory of the free places of the maps.
+    pub(super) free_bytes: usize,
     /// Keys visited for [`Totals::average_ttl_ms`].
     visited: usize,
     /// How many of these have an expiry time, and the sum of the times that they have left.
@@ -508,6 +543,7 @@ pub(super) fn keyspace_totals(context: &mut Context) -> Vec<Totals> {
                 totals.keys += table.len();
                 totals.volatile += table.volatile();
                 totals.table_bytes += table.reserved_bytes();
+                totals.free_bytes += table.free_bytes();
                 totals.sample(table, now_ms);
             }
             totals.timed += shard.timed_hashes(db);

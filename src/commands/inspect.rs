@@ -14,7 +14,7 @@ use super::options::{OptionCursor, integer};
 use super::spec::{Command, Family, Flags, Handler, Outcome, command, read};
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::key::Key;
-use crate::store::{Access, Entry, ReadView};
+use crate::store::{Access, Entry, ReadView, Usage};
 
 /// `OBJECT`.
 #[rustfmt::skip]
@@ -33,7 +33,8 @@ const OBJECT_COMMANDS: &[Command] = &[
         .doc("2.2.3", "O(1)", "Returns the encoding of a value, by Redis's name."),
     read("object|freq", "key", freq)
         .keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
-        .doc("4.0.0", "O(1)", "Returns an error: no key is evicted here, so accesses are not counted."),
+        .doc("4.0.0", "O(1)",
+             "Returns the logarithmic counter of a key's uses, with an LFU `maxmemory-policy`."),
     help("object|help", "6.2.0").flags(Flags::KEYSPACE),
     read("object|idletime", "key", idletime)
         .keys(2, 2, 1, "RO").tips(NONDETERMINISTIC)
@@ -53,7 +54,7 @@ pub static MEMORY: Family = Family { group: "server", commands: &[
 #[rustfmt::skip]
 const MEMORY_COMMANDS: &[Command] = &[
     read("memory|usage", "key [SAMPLES count]", usage).keys(2, 2, 1, "RO")
-        .doc("4.0.0", "O(N) where N is the number of samples",
+        .doc("4.0.0", "O(1)",
              "Returns the number of bytes that a key and its value reserve."),
     super::memory::DOCTOR,
     help("memory|help", "4.0.0"),
@@ -69,21 +70,30 @@ fn encoding(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn freq(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    if view.get(&args[2], Access::NoEvent).is_some() {
-        return Err(CommandError::new(
-            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
-             that when switching between policies at runtime LRU and LFU data will take some time to \
-             adjust.",
-        ));
+    match (view.get(&args[2], Access::NoEvent), view.usage()) {
+        (None, _) => reply.null(),
+        (Some(_), Usage::Time { .. }) => {
+            return Err(CommandError::new(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note \
+                 that when switching between policies at runtime LRU and LFU data will take some time to \
+                 adjust.",
+            ));
+        }
+        (Some(entry), usage) => reply.integer(usage.frequency(entry.usage()).into()),
     }
-    reply.null();
     Ok(())
 }
 
 fn idletime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    match view.get(&args[2], Access::NoEvent) {
-        Some(entry) => reply.integer(view.idle_seconds(entry).into()),
-        None => reply.null(),
+    match (view.get(&args[2], Access::NoEvent), view.usage()) {
+        (None, _) => reply.null(),
+        (Some(_), Usage::Frequency { .. }) => {
+            return Err(CommandError::new(
+                "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
+                 switching between policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
+        (Some(entry), usage) => reply.integer(usage.idle_seconds(entry.usage()).into()),
     }
     Ok(())
 }
@@ -99,26 +109,22 @@ fn refcount(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 /// The number of references to a value. Redis before 8.0 shares small integers, and reports more for them.
 pub(super) const REFERENCES: i64 = 1;
 
-/// How many fields of a large hash `MEMORY USAGE` looks at by default.
-const SAMPLES: usize = 5;
-
+/// The size is known, so the number of samples is only checked.
 fn usage(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    let mut samples = SAMPLES;
     let mut words = OptionCursor::new(args, 3);
     while !words.is_done() {
         let count = words.take_value("SAMPLES")?.ok_or(CommandError::SYNTAX)?;
-        samples = usize::try_from(integer(count)?).map_err(|_| CommandError::SYNTAX)?;
+        usize::try_from(integer(count)?).map_err(|_| CommandError::SYNTAX)?;
     }
     match view.get(&args[2], Access::Silent) {
-        Some(entry) => reply.count(memory_bytes(&args[2], entry, samples)),
+        Some(entry) => reply.count(memory_bytes(&args[2], entry)),
         None => reply.null(),
     }
     Ok(())
 }
 
 /// The bytes of the key's slot in the map with the map's control byte, of the key itself if it is too long
-/// for the slot, and of what the value reserves. Free slots of the map and the overhead of the allocator
-/// are not counted.
-fn memory_bytes(key: &[u8], entry: &Entry, samples: usize) -> usize {
-    size_of::<(Key, Entry)>() + 1 + Key::heap_bytes_of(key.len()) + entry.value.heap_bytes(samples)
+/// for the slot, and of what the value reserves. Free slots of the map are not counted.
+fn memory_bytes(key: &[u8], entry: &Entry) -> usize {
+    size_of::<(Key, Entry)>() + 1 + Key::heap_bytes_of(key.len()) + entry.value.heap_bytes()
 }

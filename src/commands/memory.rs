@@ -2,12 +2,12 @@
 //!
 //! The container `MEMORY` is in [`super::inspect`], together with `MEMORY USAGE`.
 //!
-//! The standard library does not say how much the allocator has handed out. So these commands report only
-//! what is known: the memory that the kernel counts for the process, and the size of our own tables.
+//! What is used is computed ([`crate::store`] knows the data, each connection its buffers); what is resident
+//! the kernel says.
 
 use std::collections::BTreeMap;
 
-use super::info::{human_bytes, keyspace_totals, percent, resident_bytes};
+use super::info::{Memory, human_bytes, keyspace_totals, percent};
 use super::spec::{Command, Context, Flags, Outcome, session};
 use crate::resp::{Args, Reply};
 
@@ -34,30 +34,32 @@ pub(super) const STATS: Command =
         "Returns the memory usage of the server in detail.",
     );
 
-/// What Redis calls allocated is the resident memory here, as in `INFO`; `resident` and `resident.peak` are
-/// the same by our own names.
 fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let databases: BTreeMap<usize, _> = keyspace_totals(context)
         .into_iter()
         .enumerate()
         .filter(|(_, totals)| totals.keys > 0)
         .collect();
-    let keys: usize = databases.values().map(|totals| totals.keys).sum();
-    let tables: usize = databases.values().map(|totals| totals.table_bytes).sum();
-    let mut numbers = vec![("overhead.total", tables as u64), ("keys.count", keys as u64)];
-    let mut ratios = Vec::new();
-    if let Some((now, peak)) = resident_bytes() {
-        let dataset = now.saturating_sub(tables as u64);
-        numbers.extend([
-            ("peak.allocated", peak),
-            ("total.allocated", now),
-            ("resident.peak", peak),
-            ("resident", now),
-            ("dataset.bytes", dataset),
-            ("keys.bytes-per-key", if keys == 0 { 0 } else { dataset / keys as u64 }),
-        ]);
-        ratios.push(("dataset.percentage", percent(dataset, now)));
-        ratios.push(("peak.percentage", percent(now, peak)));
+    let keys = databases.values().map(|totals| totals.keys as u64).sum::<u64>();
+    let memory = Memory::measure(context);
+    let net = memory.used.saturating_sub(memory.startup);
+    let mut numbers = vec![
+        ("peak.allocated", memory.peak),
+        ("total.allocated", memory.used),
+        ("startup.allocated", memory.startup),
+        ("clients.normal", memory.clients),
+        ("overhead.total", memory.overhead),
+        ("keys.count", keys),
+        ("keys.bytes-per-key", net.checked_div(keys).unwrap_or(0)),
+        ("dataset.bytes", memory.dataset),
+    ];
+    let mut ratios = vec![
+        ("dataset.percentage", percent(memory.dataset, net)),
+        ("peak.percentage", percent(memory.used, memory.peak)),
+    ];
+    if let Some(resident) = memory.resident {
+        numbers.push(("allocator.resident", resident));
+        ratios.push(("fragmentation", resident as f64 / memory.used.max(1) as f64));
     }
     numbers.extend(NONE.iter().map(|name| (*name, 0)));
     reply.map(numbers.len() + ratios.len() + databases.len());
@@ -89,23 +91,26 @@ const NONE: &[&str] = &[
     "script.VMs",
 ];
 
-fn doctor(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    let text = match resident_bytes() {
-        None => "The system does not say how much memory the server uses.\n".into(),
-        Some((now, _)) if now < LITTLE_BYTES => {
-            "The server uses too little memory to say anything about it.\n".into()
+fn doctor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    let memory = Memory::measure(context);
+    let text = if memory.used - memory.free < LITTLE_BYTES {
+        "The server uses too little memory to say anything about it.\n".into()
+    } else {
+        let (used, peak) = (human_bytes(memory.used), human_bytes(memory.peak));
+        let mut text = format!("The server uses {used} of memory; the peak was {peak}.\n");
+        if memory.used < memory.peak / 2 {
+            text.push_str("It has used more than twice as much, and reuses what was freed.\n");
         }
-        Some((now, peak)) => {
-            let mut text = format!(
-                "The server uses {} of memory; the peak was {}.\n",
-                human_bytes(now),
-                human_bytes(peak)
+        if let Some(resident) = memory.resident.filter(|&resident| resident > memory.used * 3 / 2) {
+            let resident = human_bytes(resident);
+            text += &format!("The process takes {resident}: the allocator keeps what was freed.\n");
+        }
+        if memory.free > memory.used / 2 {
+            text.push_str(
+                "Most of it are free places for keys: the maps of keys have just grown.\n",
             );
-            if now < peak / 2 {
-                text.push_str("More than half of the peak has been returned to the system.\n");
-            }
-            text
         }
+        text
     };
     reply.verbatim(text.as_bytes());
     Ok(())

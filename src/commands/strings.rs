@@ -434,17 +434,15 @@ fn pairs<'a>(args: Args<'a>) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])
 
 fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, more, limit) = (&args[1], &args[2], view.string_limit());
-    let length = match view.string_and_origin_mut(key)? {
-        Some((value, _)) if value.len() + more.len() > limit => return Err(CommandError::TOO_LONG),
-        Some((value, origin)) => {
-            value.to_mut().extend_from_slice(more);
-            *origin = StringOrigin::InPlace;
-            value.len()
+    let length = if let Some(mut value) = view.string_mut(key)? {
+        if value.len() + more.len() > limit {
+            return Err(CommandError::TOO_LONG);
         }
-        None => {
-            view.insert_string(key, more, None);
-            more.len()
-        }
+        value.in_place().extend_from_slice(more);
+        value.len()
+    } else {
+        view.insert_string(key, more, None);
+        more.len()
     };
     view.notify(EventClass::STRING, "append", key);
     reply.count(length);
@@ -466,10 +464,11 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if old.is_none() {
         view.insert(key, Value::String(vec![0; end].into()), None);
     }
-    if let Some(value) = view.string_mut(key)? {
-        grow(value, end);
-        value[offset..end].copy_from_slice(part);
-        reply.count(value.len());
+    if let Some(mut value) = view.string_mut(key)? {
+        let bytes = value.in_place();
+        grow(bytes, end);
+        bytes[offset..end].copy_from_slice(part);
+        reply.count(bytes.len());
     }
     view.notify(EventClass::STRING, "setrange", key);
     Ok(Propagate::Verbatim)
@@ -508,21 +507,17 @@ fn decrby(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> Change {
     let key = &args[1];
     let mut digits = Vec::with_capacity(20);
-    let value = match view.string_and_origin_mut(key)? {
-        Some((value, origin)) => {
-            let sum = integer(value)?
-                .checked_add(increment)
-                .ok_or(CommandError::new("ERR increment or decrement would overflow"))?;
-            write_i64(&mut digits, sum);
-            *value = ByteString::new(&digits);
-            *origin = StringOrigin::Whole;
-            sum
-        }
-        None => {
-            write_i64(&mut digits, increment);
-            view.insert(key, Value::String(digits.into()), None);
-            increment
-        }
+    let value = if let Some(mut value) = view.string_mut(key)? {
+        let sum = integer(&value)?
+            .checked_add(increment)
+            .ok_or(CommandError::new("ERR increment or decrement would overflow"))?;
+        write_i64(&mut digits, sum);
+        value.replace(ByteString::new(&digits), StringOrigin::Whole);
+        sum
+    } else {
+        write_i64(&mut digits, increment);
+        view.insert(key, Value::String(digits.into()), None);
+        increment
     };
     view.notify(EventClass::STRING, "incrby", key);
     reply.integer(value);
@@ -546,8 +541,8 @@ fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     if !view.contains(key) {
         view.insert(key, Value::String(ByteString::new(b"")), None);
     }
-    if let Some((value, origin)) = view.string_and_origin_mut(key)? {
-        (*value, *origin) = (digits.into(), StringOrigin::AsText);
+    if let Some(mut value) = view.string_mut(key)? {
+        value.replace(digits.into(), StringOrigin::AsText);
     }
     view.notify(EventClass::STRING, "incrbyfloat", key);
     Ok(effect)

@@ -28,6 +28,8 @@ impl EventClass {
     pub const HASH: EventClass = EventClass::of(b'h');
     /// A key was removed because it has expired.
     pub const EXPIRED: EventClass = EventClass::of(b'x');
+    /// A key was removed because its memory was needed.
+    pub const EVICTED: EventClass = EventClass::of(b'e');
     /// A key was created.
     pub const NEW: EventClass = EventClass::of(b'n');
     /// A key was overwritten.

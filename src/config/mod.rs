@@ -12,6 +12,7 @@
 
 pub mod events;
 pub mod logger;
+mod memory;
 pub mod process;
 mod rewrite;
 mod setting;
@@ -29,6 +30,7 @@ use crate::text::glob;
 use events::WantedEvents;
 pub use logger::Level;
 use logger::log_line;
+pub use memory::{EvictionOrder, EvictionPolicy, MachineMemory, kilobytes};
 pub use rewrite::{UserLine, replace_file};
 pub use setting::{Consequence, Setting};
 use setting::{Mutability, SettingKind};
@@ -125,6 +127,14 @@ pub struct Config {
     unused: UnusedValues,
     users: Mutex<Vec<Vec<Vec<u8>>>>,
     pub port: AtomicI64,
+    pub maxmemory: AtomicI64,
+    pub maxmemory_policy: AtomicUsize,
+    pub maxmemory_samples: AtomicI64,
+    pub maxmemory_eviction_tenacity: AtomicI64,
+    /// Negative: a share of `maxmemory` in percent.
+    pub maxmemory_clients: AtomicI64,
+    pub lfu_log_factor: AtomicI64,
+    pub lfu_decay_time: AtomicI64,
     pub bind: Text,
     pub unixsocket: Text,
     pub dir: Text,
@@ -334,6 +344,27 @@ impl Config {
     /// Whether hashes with expiring fields are written for Valkey, not for Redis.
     pub fn writes_for_valkey(&self) -> bool {
         table::DIALECTS[self.rdb_field_expiry.load(Relaxed)] == "valkey"
+    }
+
+    /// Which keys are evicted when memory is full, by `maxmemory-policy`; `None` for none.
+    #[inline]
+    pub fn eviction_policy(&self) -> Option<EvictionPolicy> {
+        memory::policy(self.maxmemory_policy.load(Relaxed))
+    }
+
+    /// The value of `maxmemory-policy`.
+    pub fn eviction_policy_name(&self) -> &'static str {
+        memory::POLICIES[self.maxmemory_policy.load(Relaxed)]
+    }
+
+    /// The most memory that the buffers of all clients may take, in bytes (`maxmemory-clients`); 0 for no
+    /// limit.
+    pub fn maxmemory_clients(&self) -> u64 {
+        match self.maxmemory_clients.load(Relaxed) {
+            // A share of `maxmemory`.
+            percent @ ..0 => self.maxmemory.load(Relaxed) as u64 / 100 * percent.unsigned_abs(),
+            bytes => bytes as u64,
+        }
     }
 
     /// Logs a line on stderr unless `loglevel` suppresses it. Never waits: see [`logger`].

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 use super::events::{EventClass, WantedEvents};
+use super::memory::MachineMemory;
 use super::table::SETTINGS;
 use super::unused::UNUSED;
 use super::{Config, Limit, OutputLimits, Text};
@@ -16,6 +17,10 @@ pub(super) enum SettingKind {
     Integer(fn(&Config) -> &AtomicI64, Range),
     /// A number of bytes, which may have a unit (`64mb`).
     Memory(fn(&Config) -> &AtomicI64, Range),
+    /// A number of bytes, or a share in percent of what the process may use, stored in bytes.
+    MemoryOrShare(fn(&Config) -> &AtomicI64),
+    /// A number of bytes, or a percentage, stored as a negative number.
+    MemoryOrPercent(fn(&Config) -> &AtomicI64),
     /// The permissions of a file, in octal digits.
     Permissions(fn(&Config) -> &AtomicI64),
     YesNo(fn(&Config) -> &AtomicBool),
@@ -42,8 +47,6 @@ pub(super) enum SettingKind {
 pub(super) enum Shape {
     Integer(Range),
     Memory(Range),
-    /// A number of bytes, or a share of the memory in percent.
-    MemoryOrPercent,
     YesNo,
     Choice(&'static [&'static str]),
     Text,
@@ -230,6 +233,8 @@ impl Setting {
         match &self.kind {
             SettingKind::Integer(_, range) => parse_integer(text, *range).map(Parsed::Integer),
             SettingKind::Memory(_, range) => parse_bytes(text, *range).map(Parsed::Integer),
+            SettingKind::MemoryOrShare(_) => parse_bytes_or_share(text).map(Parsed::Integer),
+            SettingKind::MemoryOrPercent(_) => parse_bytes_or_percent(text).map(Parsed::Integer),
             SettingKind::Permissions(_) => {
                 let bits = i64::from_str_radix(text, 8)
                     .map_err(|_| "argument couldn't be parsed as an octal number")?;
@@ -266,6 +271,8 @@ impl Setting {
             (
                 SettingKind::Integer(at, _)
                 | SettingKind::Memory(at, _)
+                | SettingKind::MemoryOrShare(at)
+                | SettingKind::MemoryOrPercent(at)
                 | SettingKind::Permissions(at),
                 Parsed::Integer(value),
             ) => at(config).store(value, Relaxed),
@@ -290,9 +297,13 @@ impl Setting {
 
     pub(super) fn show(&self, config: &Config) -> String {
         match &self.kind {
-            SettingKind::Integer(at, _) | SettingKind::Memory(at, _) => {
-                at(config).load(Relaxed).to_string()
-            }
+            SettingKind::Integer(at, _)
+            | SettingKind::Memory(at, _)
+            | SettingKind::MemoryOrShare(at) => at(config).load(Relaxed).to_string(),
+            SettingKind::MemoryOrPercent(at) => match at(config).load(Relaxed) {
+                percent @ ..0 => format!("{}%", percent.unsigned_abs()),
+                bytes => bytes.to_string(),
+            },
             SettingKind::Permissions(at) => format!("{:o}", at(config).load(Relaxed)),
             SettingKind::YesNo(at) => yes_or_no(at(config).load(Relaxed)).into(),
             SettingKind::Choice(at, words) => words[at(config).load(Relaxed)].into(),
@@ -327,7 +338,6 @@ impl Shape {
         match self {
             Shape::Integer(range) => parse_integer(text, *range).map(|value| value.to_string()),
             Shape::Memory(range) => parse_bytes(text, *range).map(|value| value.to_string()),
-            Shape::MemoryOrPercent => parse_bytes_or_percent(text),
             Shape::YesNo => parse_yes_no(text).map(|yes| yes_or_no(yes).into()),
             Shape::Choice(words) => parse_choice(text, words).map(|index| words[index].into()),
             Shape::Text => Ok(text.into()),
@@ -344,16 +354,33 @@ fn parse_bytes(text: &str, range: Range) -> Result<i64, String> {
     range.check(parse_memory(text).ok_or("argument must be a memory value")?)
 }
 
-fn parse_bytes_or_percent(text: &str) -> Result<String, String> {
-    let percent = text.strip_suffix('%').and_then(|number| integer::parse_i64(number.as_bytes()));
-    match percent.filter(|percent| *percent >= 0) {
-        Some(0..=100) => Ok(text.into()),
+/// A number of bytes, or minus a percentage.
+fn parse_bytes_or_percent(text: &str) -> Result<i64, String> {
+    match parse_percent(text) {
+        Some(percent @ 0..=100) => Ok(-percent),
         Some(_) => Err("percentage argument must be less or equal to 100".into()),
         None => {
             let bytes = parse_memory(text).ok_or("argument must be a memory or percent value")?;
-            unsigned(0, i64::MAX).check(bytes).map(|bytes| bytes.to_string())
+            unsigned(0, i64::MAX).check(bytes)
         }
     }
+}
+
+/// A number of bytes, or a percentage of the memory that the process may use.
+fn parse_bytes_or_share(text: &str) -> Result<i64, String> {
+    let Some(percent) = parse_percent(text) else {
+        return parse_bytes(text, unsigned(0, i64::MAX));
+    };
+    if !(1..=100).contains(&percent) {
+        return Err("percentage argument must be between 1 and 100".into());
+    }
+    let memory = MachineMemory::read().ok_or("the memory of this machine is unknown")?;
+    Ok((memory.usable() / 100) as i64 * percent)
+}
+
+fn parse_percent(text: &str) -> Option<i64> {
+    let percent = text.strip_suffix('%').and_then(|number| integer::parse_i64(number.as_bytes()));
+    percent.filter(|percent| *percent >= 0)
 }
 
 fn parse_yes_no(text: &str) -> Result<bool, String> {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::setting::{Setting, SettingKind};
 use super::unused::{REFUSED, UNUSED};
-use super::{Config, SETTINGS};
+use super::{Config, MachineMemory, SETTINGS};
 use crate::text::{glob, split_quoted};
 
 /// Deeper inclusions are an error: a file includes itself.
@@ -163,6 +163,14 @@ impl Config {
         if !has_log && self.save.is_empty() {
             let text = "'appendonly' is 'no' and 'save' is empty, so no data outlives the server, except \
                         what SAVE and BGSAVE save";
+            warnings.push(text.into());
+        }
+        let memory = MachineMemory::read();
+        if self.maxmemory.load(Relaxed) == 0 && memory.is_some_and(|memory| memory.limit.is_some())
+        {
+            let text = "The memory of this process is limited from outside (cgroup), and 'maxmemory' is not \
+                        set. With --maxmemory 80% keys are evicted or writes refused before the process is \
+                        killed";
             warnings.push(text.into());
         }
         warnings

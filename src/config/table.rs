@@ -2,10 +2,11 @@
 //! [`Config`](super::Config).
 
 use super::logger::{LOG_FORMATS, TIMESTAMPS};
+use super::memory::POLICIES;
 use super::setting::Mutability::{AtStart, Live, Protected};
 use super::setting::SettingKind::{
-    Choice, Directory, Events, FileName, Integer, Memory, OutputLimits, Percentiles, Permissions,
-    Schedule, Text, YesNo,
+    Choice, Directory, Events, FileName, Integer, Memory, MemoryOrPercent, MemoryOrShare,
+    OutputLimits, Percentiles, Permissions, Schedule, Text, YesNo,
 };
 use super::setting::{Setting, row, signed, unsigned};
 
@@ -86,6 +87,25 @@ pub static SETTINGS: &[Setting] = &[
         "number of databases"),
     row("maxclients", "10000", Live, Integer(|c| &c.maxclients, unsigned(1, u32::MAX as i64)),
         "maximum number of connections"),
+    row("maxmemory", "0", Live, MemoryOrShare(|c| &c.maxmemory),
+        "memory beyond which keys are evicted or writes refused, in bytes, or `80%` of what the process may \
+         use; 0 for no limit"),
+    row("maxmemory-policy", "noeviction", Live, Choice(|c| &c.maxmemory_policy, POLICIES),
+        "which keys are evicted: of all keys or of those that expire (`volatile-`), the least recently used \
+         (`lru`), the least often used (`lfu`), any (`random`), those that expire soonest (`ttl`), or none"),
+    row("maxmemory-samples", "5", Live, Integer(|c| &c.maxmemory_samples, signed(1, 64)),
+        "how thoroughly keys to evict are searched: this many times 64 are looked at"),
+    row("maxmemory-eviction-tenacity", "10", Live,
+        Integer(|c| &c.maxmemory_eviction_tenacity, signed(0, 100)),
+        "how long a command may wait for evictions: up to 10 in steps of 50 microseconds, then growing, 100 \
+         for no limit"),
+    row("maxmemory-clients", "0", Live, MemoryOrPercent(|c| &c.maxmemory_clients),
+        "memory of all clients' buffers, in bytes or in percent of `maxmemory`, beyond which the largest \
+         clients are disconnected; 0 for no limit"),
+    row("lfu-log-factor", "10", Live, Integer(|c| &c.lfu_log_factor, signed(0, INT_MAX)),
+        "how many uses the LFU counter of a key distinguishes: the higher, the more"),
+    row("lfu-decay-time", "1", Live, Integer(|c| &c.lfu_decay_time, signed(0, INT_MAX)),
+        "minutes after which an LFU counter falls by one; 0 for never"),
     row("client-query-buffer-limit", "1gb", Live,
         Memory(|c| &c.client_query_buffer_limit, unsigned(1 << 20, i64::MAX)),
         "maximum memory of commands queued after MULTI; beyond it the client is disconnected"),

@@ -8,15 +8,13 @@
 //! is accepted. Rows are sorted by name.
 
 use super::setting::Mutability::{AtStart, Live};
-use super::setting::Shape::{Choice, Integer, Memory, MemoryOrPercent, Text, YesNo};
+use super::setting::Shape::{Choice, Integer, Memory, Text, YesNo};
 use super::setting::{Setting, signed, unsigned, unused};
 
 const INT_MAX: i64 = i32::MAX as i64;
 const UINT_MAX: i64 = u32::MAX as i64;
 
 const NO_CLUSTER: &str = "there is no cluster mode here: remove the line";
-const NO_LIMIT: &str = "memory is not limited here: remove the line, and limit the process from outside \
-                        (systemd: MemoryMax)";
 const NO_REPLICAS: &str = "there is no replication here: remove the line";
 const NO_TLS: &str = "there is no TLS here: remove the line, and let a proxy (stunnel) encrypt";
 const NO_GROUP: &str = "the group of a socket cannot be set here: remove the line, and give the socket's \
@@ -108,22 +106,12 @@ pub static UNUSED: &[Setting] = &[
     unused("lazyfree-lazy-server-del", "no", Live, YesNo),
     unused("lazyfree-lazy-user-del", "no", Live, YesNo),
     unused("lazyfree-lazy-user-flush", "no", Live, YesNo),
-    unused("lfu-decay-time", "1", Live, Integer(signed(0, INT_MAX))),
-    unused("lfu-log-factor", "10", Live, Integer(signed(0, INT_MAX))),
     unused("list-compress-depth", "0", Live, Integer(signed(0, INT_MAX))),
     unused("list-max-listpack-size", "-2", Live, Integer(signed(i32::MIN as i64, INT_MAX)))
         .or("list-max-ziplist-size"),
     unused("locale-collate", "", Live, Text),
     unused("max-new-connections-per-cycle", "10", Live, Integer(unsigned(1, 1000))),
     unused("max-new-tls-connections-per-cycle", "1", Live, Integer(unsigned(1, 1000))),
-    unused("maxmemory", "0", Live, Memory(unsigned(0, i64::MAX))).only_default(NO_LIMIT),
-    unused("maxmemory-clients", "0", Live, MemoryOrPercent).only_default(NO_LIMIT),
-    unused("maxmemory-eviction-tenacity", "10", Live, Integer(signed(0, 100))),
-    unused("maxmemory-policy", "noeviction", Live,
-        Choice(&["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "allkeys-lru",
-                 "allkeys-lfu", "allkeys-random", "noeviction"]))
-        .only_default(NO_LIMIT),
-    unused("maxmemory-samples", "5", Live, Integer(signed(1, 64))),
     unused("min-replicas-max-lag", "10", Live, Integer(signed(0, INT_MAX))).or("min-slaves-max-lag"),
     unused("min-replicas-to-write", "0", Live, Integer(signed(0, INT_MAX)))
         .or("min-slaves-to-write").only_default(NO_REPLICAS),

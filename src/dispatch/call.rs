@@ -15,7 +15,7 @@ use crate::session::{Origin, Server, Session};
 use crate::store::{Aftermath, ReadAll, ReadView, Shards, WriteAll, WriteView};
 
 use super::admit::admit_any_user;
-use super::commit::commit_expired;
+use super::commit::commit_removals;
 
 /// A command that was found and admitted, with its arguments.
 pub(super) struct Call<'a> {
@@ -105,7 +105,7 @@ impl<'a> Call<'a> {
 /// Removes keys that a read has found expired.
 #[cold]
 fn remove_expired(server: &Server, keys: &[(usize, Box<[u8]>)]) {
-    server.keyspace.remove_expired(keys, |expired| commit_expired(server, expired));
+    server.keyspace.remove_expired(keys, |expired| commit_removals(server, expired));
 }
 
 /// The shards that a command has locked.

@@ -27,7 +27,7 @@ use crate::commands::{Propagate, monitor};
 use crate::config::trace::trace;
 use crate::resp::request;
 use crate::session::{Origin, Server};
-use crate::store::{Changes, Event, Expired, WhatExpired};
+use crate::store::{Cause, Changes, Event, Removal};
 use crate::watchers::tracking::NOBODY;
 
 /// A record of expired fields has at most this many.
@@ -49,7 +49,7 @@ impl Call<'_> {
         self.session.client.meter.looked_up(aftermath.lookups);
         if let Some(changes) = &aftermath.changes {
             for expired in &changes.expired {
-                locked.set_logged(self.log_expired(expired));
+                locked.set_logged(self.log_removal(expired));
             }
         }
         if propagate != Propagate::Nothing {
@@ -107,8 +107,8 @@ impl Call<'_> {
 
     /// Appends the record of something that has expired. Returns its LSN.
     #[cold]
-    fn log_expired(&mut self, expired: &Expired) -> u64 {
-        count_expired(self.server, expired);
+    fn log_removal(&mut self, expired: &Removal) -> u64 {
+        count_removal(self.server, expired);
         let record = record_of(expired);
         let lsn = self.append(
             |block| block.push(expired.db, &record),
@@ -196,15 +196,15 @@ impl Call<'_> {
 
 /// Takes the same steps for what the sweeper has removed; its shard is locked. Returns the LSN of the last
 /// record.
-pub fn commit_expired(server: &Server, all: &[Expired]) -> u64 {
+pub fn commit_removals(server: &Server, all: &[Removal]) -> u64 {
     let mut lsn = 0;
     for expired in all {
-        count_expired(server, expired);
+        count_removal(server, expired);
         lsn = server.aof.append(expired.db, &record_of(expired));
     }
     let wanted = &server.config.notify_keyspace_events;
-    for Expired { db, key, what } in all {
-        let names = what.events().iter().filter(|(class, _)| wanted.has(*class));
+    for Removal { db, key, cause } in all {
+        let names = cause.events().iter().filter(|(class, _)| wanted.has(*class));
         for (_, name) in names {
             server.pubsub.publish_event(&Event { db: *db, key: key.clone(), name }, &lsn.into());
         }
@@ -215,18 +215,19 @@ pub fn commit_expired(server: &Server, all: &[Expired]) -> u64 {
     lsn
 }
 
-fn count_expired(server: &Server, expired: &Expired) {
-    match &expired.what {
-        WhatExpired::Key => server.stats.expired_keys.add(1),
-        WhatExpired::Fields(names) => server.stats.expired_fields.add(names.len() as u64),
-        WhatExpired::LastFields(count) => server.stats.expired_fields.add(*count as u64),
+fn count_removal(server: &Server, removal: &Removal) {
+    match &removal.cause {
+        Cause::Evicted => server.stats.evicted_keys.add(1),
+        Cause::Expired => server.stats.expired_keys.add(1),
+        Cause::FieldsExpired(names) => server.stats.expired_fields.add(names.len() as u64),
+        Cause::LastFieldsExpired(count) => server.stats.expired_fields.add(*count as u64),
     }
 }
 
 /// The record for the log.
-fn record_of(Expired { key, what, .. }: &Expired) -> Vec<u8> {
+fn record_of(Removal { key, cause, .. }: &Removal) -> Vec<u8> {
     let mut record = Vec::new();
-    if let WhatExpired::Fields(names) = what {
+    if let Cause::FieldsExpired(names) = cause {
         for some in names.chunks(RECORD_FIELDS) {
             let names = some.iter().map(|name| &**name);
             let words: Vec<&[u8]> = [&b"HDEL"[..], key].into_iter().chain(names).collect();

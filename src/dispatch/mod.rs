@@ -9,6 +9,7 @@
 mod admit;
 mod call;
 mod commit;
+pub mod evict;
 pub mod measure;
 mod reload;
 pub mod replay;
@@ -25,7 +26,7 @@ use crate::session::{Server, Session};
 use admit::{Refusal, admit, admit_any_user};
 use call::Call;
 
-pub use commit::commit_expired;
+pub use commit::commit_removals;
 
 /// Runs one command for a connection and appends its answer, or its error, to the reply.
 pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut Reply) {
@@ -42,7 +43,8 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
     session.login.refresh(&server.users);
     let admitted = resolve(args).map_err(Refusal::Error).and_then(|command| {
         session.last_command = command.name;
-        admit(server, session, command, args).map(|()| command)
+        admit(server, session, command, args)?;
+        evict::make_room(server, session, command).map_err(Refusal::Error).map(|()| command)
     });
     if let Ok(command) = &admitted {
         let flags = || command.flag_names().join(" ");

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::config::FsyncPolicy;
 use crate::config::logger::log_line;
-use crate::dispatch;
+use crate::dispatch::{self, evict};
 use crate::session::{Server, Snapshot};
 use crate::stats::unix_seconds;
 use crate::store::{Garbage, now_ms};
 
+/// How long the sweeper's thread evicts keys before it goes on with its other work.
+const EVICTION_SLICE: Duration = Duration::from_millis(50);
 /// How often samples are taken for the rates in INFO.
 const SAMPLE_PERIOD: Duration = Duration::from_millis(100);
 /// After a failed rewrite, growth of the log starts another one only after this time.
@@ -134,6 +136,7 @@ pub(super) fn sweep(server: &Server) {
     loop {
         thread::sleep(Duration::from_secs(1) / server.config.hz.load(Relaxed) as u32);
         server.keyspace.tick();
+        keep_memory_limits(server);
         if sampled.elapsed() >= SAMPLE_PERIOD {
             sampled = Instant::now();
             server.stats.sample();
@@ -146,9 +149,22 @@ pub(super) fn sweep(server: &Server) {
         }
         let threshold_ms = server.config.latency_monitor_threshold.load(Relaxed);
         let sweep = || {
-            server.keyspace.sweep(now_ms(), |expired| dispatch::commit_expired(server, expired));
+            server.keyspace.sweep(now_ms(), |expired| dispatch::commit_removals(server, expired));
         };
         server.stats.latency.timed("expire-cycle", threshold_ms, sweep);
+    }
+}
+
+/// Evicts keys and clients if there are limits of memory. Commands evict too, but each only for a short time.
+fn keep_memory_limits(server: &Server) {
+    let has_limit = server.config.maxmemory.load(Relaxed) > 0;
+    if has_limit || server.config.maxmemory_clients() > 0 {
+        evict::evict_clients(server);
+        server.measure_memory();
+        if server.is_full() {
+            // If there is nothing to evict, commands get the error.
+            evict::evict_for(server, Some(EVICTION_SLICE)).unwrap_or_default();
+        }
     }
 }
 

@@ -161,6 +161,11 @@ impl Client {
         self.state().client_flags.blocked
     }
 
+    /// Whether `maxmemory-clients` spares it (`CLIENT NO-EVICT`).
+    pub fn is_spared(&self) -> bool {
+        self.state().client_flags.no_evict
+    }
+
     /// Whether it watches keys.
     pub fn watches(&self) -> bool {
         self.state().watched > 0

@@ -53,6 +53,10 @@ pub struct Server {
     pub run_id: String,
     /// How saves of the RDB file are going.
     pub saves: Saves,
+    /// What everything but the data takes, in bytes, as of the last [`Server::measure_memory`].
+    overhead_bytes: AtomicUsize,
+    /// The most memory that was ever used, as far as it was measured.
+    peak_bytes: AtomicUsize,
     garbage: Sender<Garbage>,
     snapshots: Sender<Snapshot>,
 }
@@ -80,6 +84,7 @@ impl Server {
         let keyspace = Keyspace::new(config.clone());
         let saves = Saves::default();
         saves.since(unix_seconds());
+        let fixed_bytes = keyspace.fixed_bytes();
         Server {
             tracking: Tracking::new(config.clone(), keyspace.tracked().clone()),
             keyspace,
@@ -97,10 +102,43 @@ impl Server {
             relisten: OnceLock::new(),
             started: Instant::now(),
             run_id: run_id(),
+            overhead_bytes: AtomicUsize::new(fixed_bytes),
+            peak_bytes: AtomicUsize::new(0),
             garbage,
             saves,
             snapshots,
         }
+    }
+
+    /// The memory that the data, the clients and the tables take, in bytes. The free places of the maps and
+    /// what waits to be written into the log are not counted.
+    pub fn used_memory(&self) -> usize {
+        self.keyspace.data_bytes() + self.overhead_bytes.load(Relaxed)
+    }
+
+    /// Whether more memory is used than `maxmemory` allows.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let limit = self.config.maxmemory.load(Relaxed);
+        limit > 0 && self.used_memory() as u64 > limit as u64
+    }
+
+    /// Measures what clients and tables take. Costs time in proportion to the number of clients.
+    pub fn measure_memory(&self) {
+        let overhead =
+            self.keyspace.fixed_bytes() + self.clients_bytes() + self.tracking.memory_bytes();
+        self.overhead_bytes.store(overhead, Relaxed);
+        self.peak_bytes.fetch_max(self.used_memory(), Relaxed);
+    }
+
+    /// The memory of all clients' buffers.
+    pub fn clients_bytes(&self) -> usize {
+        self.clients.all().iter().map(|client| client.memory_bytes()).sum()
+    }
+
+    /// The most memory that was used at any [`Server::measure_memory`].
+    pub fn peak_memory(&self) -> usize {
+        self.peak_bytes.load(Relaxed)
     }
 
     /// Hands garbage to the thread that frees it.

@@ -60,6 +60,10 @@ pub struct Stats {
     pub query_limit_cut_offs: Counter,
     /// Keys removed because they had expired.
     pub expired_keys: Counter,
+    /// Keys removed because memory was needed.
+    pub evicted_keys: Counter,
+    /// Clients disconnected because of `maxmemory-clients`.
+    pub evicted_clients: Counter,
     /// Hash fields removed because they had expired.
     pub expired_fields: Counter,
     /// What connections count: bytes, lookups, and each command's calls and times.
@@ -139,6 +143,8 @@ impl Stats {
             &self.rejected_connections,
             &self.query_limit_cut_offs,
             &self.expired_keys,
+            &self.evicted_keys,
+            &self.evicted_clients,
             &self.expired_fields,
         ];
         counters.into_iter().for_each(Counter::reset);

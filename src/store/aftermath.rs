@@ -4,7 +4,7 @@
 //! it the dispatcher serves the log, subscribers to keyspace events, clients that cache, and the statistics.
 
 use super::readers::{Readers, Stripe};
-use super::shard::{Expired, TimedHashes};
+use super::shard::{Removal, TimedHashes};
 use super::table::Table;
 use super::value::Value;
 
@@ -21,7 +21,7 @@ pub struct Aftermath {
 #[derive(Default)]
 pub struct Changes {
     /// What had expired and was removed. The log gets a `DEL` or `HDEL` for each before the command's record.
-    pub expired: Vec<Expired>,
+    pub expired: Vec<Removal>,
     /// Keyspace events of the classes that are enabled, in the order in which they happened.
     pub events: Vec<Event>,
     /// The keys that were modified, if any client tracks keys. Those of `expired` are not among them.
@@ -58,6 +58,11 @@ impl Garbage {
     /// Whether there is nothing to free.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty() && self.databases.is_empty() && self.readers.is_empty()
+    }
+
+    /// A value that takes long to free.
+    pub(super) fn value(value: Value) -> Garbage {
+        Garbage { values: vec![value], ..Garbage::default() }
     }
 
     /// Takes everything that a table of readers holds.

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use super::SHARDS;
 use super::hash::PackedLimits;
-use crate::config::Config;
+use super::usage::{TICKS_PER_SECOND, Usage};
+use crate::config::{Config, EvictionOrder, EvictionPolicy};
 
 /// The coarse clock at the start. It leaves room for keys that were last used before, on another server.
-const FIRST_SECOND: u32 = 1 << 31;
+const FIRST_TICK: u32 = 1 << 31;
 
 /// See the module documentation.
 pub(super) struct Environment {
@@ -24,9 +25,9 @@ pub(super) struct Environment {
     /// that the sweeper sees what is due without taking any.
     earliest_ms: Box<[AtomicI64]>,
     started: Instant,
-    /// Seconds since `started`, plus [`FIRST_SECOND`], as of the last [`Environment::tick`]: a clock that
-    /// costs a command nothing.
-    second: AtomicU32,
+    /// Tenths of a second since `started`, plus [`FIRST_TICK`], as of the last [`Environment::tick`]: a clock
+    /// that costs a command nothing.
+    ticks: AtomicU32,
 }
 
 impl Environment {
@@ -37,7 +38,7 @@ impl Environment {
             tracked: Arc::default(),
             earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
             started: Instant::now(),
-            second: AtomicU32::new(FIRST_SECOND),
+            ticks: AtomicU32::new(FIRST_TICK),
         }
     }
 
@@ -67,12 +68,22 @@ impl Environment {
 
     /// Advances the coarse clock. Called several times a second.
     pub(super) fn tick(&self) {
-        self.second.store(FIRST_SECOND + self.started.elapsed().as_secs() as u32, Relaxed);
+        let ticks = self.started.elapsed().as_millis() as u64 * u64::from(TICKS_PER_SECOND) / 1000;
+        self.ticks.store(FIRST_TICK.wrapping_add(ticks as u32), Relaxed);
     }
 
-    /// The coarse clock: whole seconds.
-    pub(super) fn second(&self) -> u32 {
-        self.second.load(Relaxed)
+    /// What a use of a key is recorded as now.
+    #[inline]
+    pub(super) fn usage(&self) -> Usage {
+        let now = self.ticks.load(Relaxed);
+        match self.config.eviction_policy() {
+            Some(EvictionPolicy { order: EvictionOrder::Lfu, .. }) => Usage::Frequency {
+                minute: (now.wrapping_sub(FIRST_TICK) / TICKS_PER_SECOND / 60) as u16,
+                log_factor: self.config.lfu_log_factor.load(Relaxed),
+                decay_minutes: self.config.lfu_decay_time.load(Relaxed),
+            },
+            _ => Usage::Time { now },
+        }
     }
 
     /// Whether any client caches what it reads.

@@ -7,6 +7,7 @@
 //! process ends there and then ([`Exclusive`]); a restart replays the log.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::key::HashedKey;
@@ -35,9 +36,31 @@ impl Deref for Shared<'_> {
 /// A shard locked for writing, by the view itself or by the transaction that lends it.
 pub enum Exclusive<'a> {
     /// By the view.
-    Locked(RwLockWriteGuard<'a, Shard>),
+    Locked(Metered<'a>),
     /// By a transaction.
     Lent(&'a mut Shard),
+}
+
+/// A shard locked for writing. When it is unlocked, the total gets to know by how much it has grown.
+pub struct Metered<'a> {
+    shard: RwLockWriteGuard<'a, Shard>,
+    bytes_before: usize,
+    total: &'a AtomicI64,
+}
+
+impl<'a> Metered<'a> {
+    pub(super) fn new(shard: RwLockWriteGuard<'a, Shard>, total: &'a AtomicI64) -> Metered<'a> {
+        Metered { bytes_before: shard.memory_bytes(), shard, total }
+    }
+}
+
+impl Drop for Metered<'_> {
+    fn drop(&mut self) {
+        let bytes = self.shard.memory_bytes();
+        if bytes != self.bytes_before {
+            self.total.fetch_add(bytes as i64 - self.bytes_before as i64, Relaxed);
+        }
+    }
 }
 
 impl Deref for Exclusive<'_> {
@@ -45,7 +68,7 @@ impl Deref for Exclusive<'_> {
 
     fn deref(&self) -> &Shard {
         match self {
-            Exclusive::Locked(shard) => shard,
+            Exclusive::Locked(metered) => &metered.shard,
             Exclusive::Lent(shard) => shard,
         }
     }
@@ -54,7 +77,7 @@ impl Deref for Exclusive<'_> {
 impl DerefMut for Exclusive<'_> {
     fn deref_mut(&mut self) -> &mut Shard {
         match self {
-            Exclusive::Locked(shard) => shard,
+            Exclusive::Locked(metered) => &mut metered.shard,
             Exclusive::Lent(shard) => shard,
         }
     }

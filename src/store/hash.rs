@@ -33,6 +33,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::LazyLock;
 
+use super::memory::allocated;
 use crate::text::ensure;
 
 /// How large a packed hash may get: `hash-max-listpack-entries` and `hash-max-listpack-value`.
@@ -75,6 +76,8 @@ impl Field<'_> {
 /// The expiry of a field that does not expire. Later than any that a client can ask for.
 const NEVER: i64 = i64::MAX;
 const EXPIRY_BYTES: usize = size_of::<i64>();
+/// What an expiry takes in a B-tree whose nodes, of 192 bytes, hold eight of them on average.
+const EXPIRY_NODE_BYTES: usize = 24;
 
 /// The indexed form is boxed, so that small hashes, which are the majority, do not pay for its vectors.
 #[derive(Clone, Debug)]
@@ -113,19 +116,19 @@ impl Hash {
         matches!(self.form, Form::Packed(_))
     }
 
-    /// The heap memory in bytes, without the `Hash` itself. For an indexed hash it is estimated from the
-    /// first `samples` fields; 0 means all of them.
-    pub fn heap_bytes(&self, samples: usize) -> usize {
+    /// The heap memory that it takes, in bytes. The tree of expiries is estimated.
+    pub fn heap_bytes(&self) -> usize {
         match &self.form {
-            Form::Packed(packed) => packed.bytes.len(),
+            Form::Packed(packed) => allocated(packed.bytes.len()),
             Form::Indexed(indexed) => {
-                let sampled = if samples == 0 { usize::MAX } else { samples }.min(self.len());
-                let records = indexed.entries.iter().take(sampled).map(|entry| entry.record.len());
-                let records = records.sum::<usize>() * self.len() / sampled.max(1);
-                let table = indexed.entries.capacity() * size_of::<Entry>()
-                    + indexed.buckets.capacity() * size_of::<u32>();
-                let expiries = indexed.by_expiry().count() * size_of::<(i64, u32)>();
-                size_of::<Indexed>() + table + records + expiries
+                let entries = indexed.entries.capacity() * size_of::<Entry>();
+                let buckets = indexed.buckets.capacity() * size_of::<u32>();
+                let expiries = indexed.expiries.as_ref().map_or(0, |expiries| expiries.0.len());
+                allocated(size_of::<Indexed>())
+                    + allocated(entries)
+                    + allocated(buckets)
+                    + indexed.record_bytes
+                    + expiries * EXPIRY_NODE_BYTES
             }
         }
     }
@@ -449,6 +452,7 @@ impl Packed {
 /// - `buckets.len() == entries.len()`.
 /// - Each entry is in exactly one chain, that of `bucket_of` its hash.
 /// - `expiries` lists exactly the entries that have an expiry.
+/// - `record_bytes` is the sum over the records.
 #[derive(Clone, Debug, Default)]
 struct Indexed {
     entries: Vec<Entry>,
@@ -456,6 +460,8 @@ struct Indexed {
     buckets: Vec<u32>,
     /// `None` until a field expires. Boxed because most hashes never have an expiring field.
     expiries: Option<Box<Expiries>>,
+    /// The memory that the records take.
+    record_bytes: usize,
 }
 
 /// Expiries with the numbers of their entries, the earliest first.
@@ -496,13 +502,16 @@ impl Indexed {
         let record = record(field, value, expiry).into_boxed_slice();
         if let Some(number) = self.find(hash, field) {
             self.relist(number, expires_at_ms);
-            self.entries[number as usize].record = record;
+            self.record_bytes += allocated(record.len());
+            let old = std::mem::replace(&mut self.entries[number as usize].record, record);
+            self.record_bytes -= allocated(old.len());
             return false;
         }
         let number = self.entries.len() as u32;
         assert!(number != NONE, "a hash has fewer than 2^32 - 1 fields");
         self.add_bucket();
         let next = NONE;
+        self.record_bytes += allocated(record.len());
         self.entries.push(Entry { record, hash, next });
         self.link(number);
         if let Some(expires_at_ms) = expiry {
@@ -520,6 +529,7 @@ impl Indexed {
         let entry = &mut self.entries[number as usize];
         let had_expiry = entry.field().expires_at_ms != NEVER;
         let mut record = std::mem::take(&mut entry.record).into_vec();
+        self.record_bytes -= allocated(record.len());
         if had_expiry {
             record.truncate(record.len() - EXPIRY_BYTES);
         }
@@ -528,6 +538,7 @@ impl Indexed {
             record.extend_from_slice(&expires_at_ms.to_le_bytes());
         }
         entry.record = record.into_boxed_slice();
+        self.record_bytes += allocated(entry.record.len());
         true
     }
 
@@ -567,7 +578,8 @@ impl Indexed {
             *self.link_to(last) = number;
             self.renumber_expiry(last, number);
         }
-        self.entries.swap_remove(number as usize);
+        let removed = self.entries.swap_remove(number as usize);
+        self.record_bytes -= allocated(removed.record.len());
         self.remove_bucket();
 
         // Far below one half, so that a vector that has just grown does not shrink again.
@@ -680,6 +692,8 @@ impl Indexed {
         let expiries: BTreeSet<_> = expiries.filter(|(ms, _)| *ms != NEVER).collect();
         let listed: BTreeSet<_> = self.by_expiry().collect();
         ensure!(listed == expiries, "expiries {expiries:?} are listed as {listed:?}");
+        let bytes: usize = self.entries.iter().map(|entry| allocated(entry.record.len())).sum();
+        ensure!(bytes == self.record_bytes, "{bytes} bytes, counted: {}", self.record_bytes);
         Ok(())
     }
 }
@@ -1107,6 +1121,6 @@ mod tests {
     fn types_that_exist_once_per_hash_or_field_are_small() {
         assert_eq!(size_of::<Hash>(), 24);
         assert_eq!(size_of::<Entry>(), 24);
-        assert_eq!(size_of::<Indexed>(), 56); // the allocator takes the same block for 48
+        assert_eq!(size_of::<Indexed>(), 64);
     }
 }

@@ -9,6 +9,8 @@
 use std::fmt;
 use std::ops::Deref;
 
+use super::memory::allocated;
+
 /// Up to `N` bytes in place (255 if `N` is larger), or any number of bytes in an `L` on the heap.
 #[derive(Clone)]
 pub enum Inline<const N: usize, L> {
@@ -74,11 +76,11 @@ impl<const N: usize> Inline<N, Vec<u8>> {
         true
     }
 
-    /// The reserved heap memory in bytes.
+    /// The heap memory that it takes, in bytes.
     pub fn heap_bytes(&self) -> usize {
         match self {
             Inline::Short { .. } => 0,
-            Inline::Long(bytes) => bytes.capacity(),
+            Inline::Long(bytes) => allocated(bytes.capacity()),
         }
     }
 }
@@ -86,7 +88,7 @@ impl<const N: usize> Inline<N, Vec<u8>> {
 impl<const N: usize> Inline<N, Box<[u8]>> {
     /// The heap memory in bytes that a copy of `length` bytes takes.
     pub fn heap_bytes_of(length: usize) -> usize {
-        if length <= N { 0 } else { length }
+        if length <= N { 0 } else { allocated(length) }
     }
 }
 
@@ -120,7 +122,7 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
             let copy = Inline::<38, Vec<u8>>::new(&bytes);
             assert_eq!(*copy, *bytes);
-            assert_eq!(copy.heap_bytes(), if length <= 38 { 0 } else { length });
+            assert_eq!(copy.heap_bytes(), if length <= 38 { 0 } else { allocated(length) });
             assert_eq!(copy, Inline::from(bytes.clone()));
             let mut changed = copy.clone();
             changed.to_mut().push(b'!');

@@ -11,7 +11,7 @@
 use std::array;
 use std::hint::black_box;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult,
 };
@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use super::SHARDS;
 use super::environment::Environment;
-use super::guard::{Exclusive, Guards, Keys, Shared};
+use super::guard::{Exclusive, Guards, Keys, Metered, Shared};
 use super::hash::PackedLimits;
 use super::key::HashedKey;
-use super::shard::{Expired, Shard, WhatExpired};
+use super::memory::DataBytes;
+use super::shard::{Cause, Removal, Shard};
 use super::shards::Shards;
 use super::transaction::{Held, LockPlan, LockSet, Transaction};
 use super::view::{ReadView, View, WriteView};
@@ -68,6 +69,8 @@ pub struct Keyspace {
     epochs: AtomicU64,
     /// Whether the sweeper removes expired keys.
     sweeping: AtomicBool,
+    /// What all shards take.
+    data_bytes: DataBytes,
 }
 
 /// See [`Keyspace::snapshot`].
@@ -107,6 +110,7 @@ impl Keyspace {
             snapshot_may_yield: AtomicBool::new(true),
             epochs: AtomicU64::new(0),
             sweeping: AtomicBool::new(true),
+            data_bytes: DataBytes::default(),
         }
     }
 
@@ -172,6 +176,11 @@ impl Keyspace {
     /// Up to which size a hash stays packed.
     pub fn packed_limits(&self) -> PackedLimits {
         self.env.packed_limits()
+    }
+
+    /// The memory that the data takes, in bytes, without free places.
+    pub fn data_bytes(&self) -> usize {
+        self.data_bytes.get()
     }
 
     /// Turns the sweeper on or off. Clients do not see expired keys either way.
@@ -299,10 +308,15 @@ impl Keyspace {
         lock_all(|index| self.try_exclusive(index), |index| self.exclusive(index))
     }
 
+    /// The memory of a keyspace without keys, in bytes.
+    pub fn fixed_bytes(&self) -> usize {
+        self.shards.len() * (size_of::<Slot>() + size_of::<AtomicI64>())
+    }
+
     /// Removes expired keys and fields. For each shard that had some, `log` gets them while the shard is
     /// still locked, and returns the LSN of their records; then they are freed without the lock. If very
     /// many fields of a shard have expired, the shard is unlocked in between.
-    pub fn sweep(&self, now_ms: i64, mut log: impl FnMut(&[Expired]) -> u64) {
+    pub fn sweep(&self, now_ms: i64, mut log: impl FnMut(&[Removal]) -> u64) {
         let shards = if self.sweeping.load(Relaxed) { SHARDS } else { 0 };
         for index in 0..shards {
             while self.env.earliest_expiry_ms(index) < now_ms {
@@ -323,14 +337,14 @@ impl Keyspace {
     pub fn remove_expired(
         &self,
         keys: &[(usize, Box<[u8]>)],
-        mut log: impl FnMut(&[Expired]) -> u64,
+        mut log: impl FnMut(&[Removal]) -> u64,
     ) {
         for (db, key) in keys {
             let hashed = HashedKey::new(key);
             let mut shard = self.exclusive(hashed.shard());
             let removed = shard.remove_if_expired(*db, hashed, self.env.now_ms());
             if removed.is_some() {
-                let expired = Expired { db: *db, key: key.clone(), what: WhatExpired::Key };
+                let expired = Removal { db: *db, key: key.clone(), cause: Cause::Expired };
                 shard.last_lsn = shard.last_lsn.max(log(&[expired]));
             }
             drop(shard);
@@ -354,15 +368,20 @@ impl Keyspace {
             );
             shard.check(index).map_err(|fault| format!("shard {index}: {fault}"))?;
         }
+        let all: Vec<Shared> = (0..SHARDS).map(|index| self.shared(index)).collect();
+        let bytes: usize = all.iter().map(|shard| shard.memory_bytes()).sum();
+        let counted = self.data_bytes();
+        ensure!(bytes == counted, "the shards take {bytes} bytes, counted: {counted}");
         Ok(())
     }
 
-    fn shared(&self, index: usize) -> Shared<'_> {
+    pub(super) fn shared(&self, index: usize) -> Shared<'_> {
         Shared::Locked(self.shards[index].0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn exclusive(&self, index: usize) -> Exclusive<'_> {
-        self.guard(self.shards[index].0.write().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn exclusive(&self, index: usize) -> Exclusive<'_> {
+        let shard = self.shards[index].0.write().unwrap_or_else(PoisonError::into_inner);
+        self.guard(index, shard)
     }
 
     /// As `shared`, but gives up after a moment.
@@ -372,14 +391,14 @@ impl Keyspace {
 
     /// As `exclusive`, but gives up after a moment.
     fn try_exclusive(&self, index: usize) -> Option<Exclusive<'_>> {
-        patiently(|| self.shards[index].0.try_write()).map(|shard| self.guard(shard))
+        patiently(|| self.shards[index].0.try_write()).map(|shard| self.guard(index, shard))
     }
 
-    fn guard<'a>(&self, shard: RwLockWriteGuard<'a, Shard>) -> Exclusive<'a> {
+    fn guard<'a>(&'a self, index: usize, shard: RwLockWriteGuard<'a, Shard>) -> Exclusive<'a> {
         if self.snapshot_epoch.load(Relaxed) > shard.saved_epoch.load(Relaxed) {
             self.save_before_change(&shard);
         }
-        Exclusive::Locked(shard)
+        Exclusive::Locked(Metered::new(shard, self.data_bytes.part(index)))
     }
 }
 

@@ -10,6 +10,8 @@
 //! | [`watch`] | watched keys, and the flags of the connections that watch them |
 //! | [`readers`] | which clients may cache which keys |
 //! | [`value`], [`hash`], [`hyperloglog`] | what keys hold |
+//! | `memory`, `eviction` | how much memory the data takes, and which keys are evicted |
+//! | `usage` | when or how often a key was used |
 //! | [`live`] | a hash without its expired fields |
 //! | [`key`], [`inline`] | keys and their hashes; short bytes stored in place |
 //!
@@ -18,6 +20,7 @@
 
 mod aftermath;
 mod environment;
+mod eviction;
 mod guard;
 pub mod hash;
 pub mod hyperloglog;
@@ -25,6 +28,7 @@ pub mod inline;
 pub mod key;
 pub mod keyspace;
 pub mod live;
+mod memory;
 #[cfg(test)]
 mod model;
 pub mod readers;
@@ -33,6 +37,7 @@ mod shards;
 pub mod snapshot;
 pub mod table;
 pub mod transaction;
+mod usage;
 pub mod value;
 pub mod view;
 pub mod watch;
@@ -44,10 +49,11 @@ pub use key::SHARDS;
 pub use keyspace::Keyspace;
 pub use live::LiveHash;
 pub use readers::Readers;
-pub use shard::{Expired, WhatExpired};
+pub use shard::{Cause, Removal};
 pub use shards::Shards;
-pub use table::Table;
+pub use table::{StringMut, Table};
 pub use transaction::LockSet;
+pub use usage::Usage;
 pub use value::{ByteString, Entry, StringOrigin, Value};
 pub use view::{Access, ReadView, WriteView, WrongType};
 pub use watch::Watcher;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::key::HashedKey;
 use super::{
-    Access, ByteString, Entry, Expired, Hash, Keyspace, LockSet, ReadView, Shards, Value, Watcher,
-    WhatExpired, WriteView, WrongType,
+    Access, ByteString, Cause, Entry, Hash, Keyspace, LockSet, ReadView, Removal, Shards, Value,
+    Watcher, WriteView, WrongType,
 };
 use crate::config::Config;
 use crate::rng::Rng;
@@ -181,18 +181,26 @@ impl Model {
     fn append(&mut self, view: &mut WriteView, place: &Place, bytes: &[u8]) {
         let changes = !one_in(&mut self.random, 4);
         let content = self.items.get_mut(place).map(|item| &mut item.content);
-        match (view.string_mut(&place.1), content) {
-            (Ok(None), None) | (Err(WrongType), Some(Content::Hash(_))) => {}
-            (Ok(Some(found)), Some(Content::String(expected))) => {
-                assert_eq!(found, expected);
-                if changes {
-                    found.extend(bytes);
-                    expected.extend(bytes);
-                    view.finish_write(true);
-                    self.signal(place);
-                }
+        let expected = match content {
+            Some(Content::String(expected)) => expected,
+            Some(Content::Hash(_)) => {
+                assert_eq!(view.string_mut(&place.1).err(), Some(WrongType));
+                return;
             }
-            (found, expected) => panic!("{place:?} holds {found:?}, not {expected:?}"),
+            None => {
+                assert!(view.string_mut(&place.1).is_ok_and(|found| found.is_none()));
+                return;
+            }
+        };
+        let found = view.string_mut(&place.1).expect("it is a string");
+        let mut found = found.expect("it exists");
+        assert_eq!(*found, **expected);
+        if changes {
+            found.in_place().extend(bytes);
+            expected.extend(bytes);
+            drop(found);
+            view.finish_write(true);
+            self.signal(place);
         }
     }
 
@@ -269,19 +277,19 @@ impl Model {
     }
 
     /// What the sweeper removes has expired: keys, which the model has dropped already, and fields.
-    fn sweep(&mut self, expired: &[Expired]) {
-        for Expired { db, key, what } in expired {
+    fn sweep(&mut self, expired: &[Removal]) {
+        for Removal { db, key, cause } in expired {
             let place = (*db, key.to_vec());
-            match (what, self.items.get_mut(&place).map(|item| &mut item.content)) {
+            match (cause, self.items.get_mut(&place).map(|item| &mut item.content)) {
                 (_, None) => {}
-                (WhatExpired::Fields(names), Some(Content::Hash(fields))) => {
+                (Cause::FieldsExpired(names), Some(Content::Hash(fields))) => {
                     let removed = names.iter().map(|name| fields.remove(&**name));
                     assert!(
                         removed.flatten().filter(|(_, ms)| has_passed(*ms)).count() == names.len()
                     );
                     self.signal(&place);
                 }
-                (WhatExpired::LastFields(count), Some(Content::Hash(fields))) => {
+                (Cause::LastFieldsExpired(count), Some(Content::Hash(fields))) => {
                     assert!(fields.values().all(|(_, ms)| has_passed(*ms)));
                     assert_eq!(fields.len(), *count);
                     self.remove(&place);

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
+use super::memory::allocated;
 use crate::text::ensure;
 
 /// The number of parts of the table.
@@ -105,6 +106,12 @@ impl Readers {
     /// The number of pairs of a key and a reader.
     pub fn entries(&self) -> usize {
         self.entries.load(Relaxed)
+    }
+
+    /// The memory that the table takes, in bytes, estimated by the numbers of keys and of pairs.
+    pub fn memory_bytes(&self) -> usize {
+        let key = size_of::<(Key, Vec<u64>)>() + 1 + allocated(size_of::<u64>());
+        self.keys() * key + self.entries() * size_of::<u64>() + STRIPES * size_of::<Mutex<Stripe>>()
     }
 
     /// Checks the invariants, with all stripes locked.

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::key::HashedKey;
 use super::table::Table;
+use super::usage::Usage;
 use super::value::{Entry, Value};
 use super::watch::{Watcher, Watches};
 use crate::config::events::EventClass;
@@ -20,32 +21,37 @@ use crate::text::ensure;
 /// each, and its key.
 pub(super) type TimedHashes = BTreeSet<(i64, Box<[u8]>)>;
 
-/// A key or fields of a hash that have expired and were removed, as the log records it.
-pub struct Expired {
+/// What an entry of that index takes, with its key.
+const TIMED_HASH_BYTES: usize = 64;
+
+/// A key or fields of a hash that were removed without a command, as the log records it.
+pub struct Removal {
     pub db: usize,
     /// The key, or the key of the hash.
     pub key: Box<[u8]>,
-    /// Which part of it.
-    pub what: WhatExpired,
+    pub cause: Cause,
 }
 
-/// Which part of a key has expired.
-pub enum WhatExpired {
-    /// All of it, by the key's own expiry.
-    Key,
-    /// These fields of a hash that has others.
-    Fields(Vec<Box<[u8]>>),
-    /// The last fields of a hash, this many, and the key with them.
-    LastFields(usize),
+/// Why a key or fields of it were removed.
+pub enum Cause {
+    /// The key has expired.
+    Expired,
+    /// These fields of a hash have expired; it has others.
+    FieldsExpired(Vec<Box<[u8]>>),
+    /// The last fields of a hash have expired, this many, and so the key is gone.
+    LastFieldsExpired(usize),
+    /// The memory was needed.
+    Evicted,
 }
 
-impl WhatExpired {
+impl Cause {
     /// The keyspace events that announce it.
     pub fn events(&self) -> &'static [(EventClass, &'static str)] {
         match self {
-            WhatExpired::Key => &[(EventClass::EXPIRED, "expired")],
-            WhatExpired::Fields(_) => &[(EventClass::HASH, "hexpired")],
-            WhatExpired::LastFields(_) => {
+            Cause::Expired => &[(EventClass::EXPIRED, "expired")],
+            Cause::Evicted => &[(EventClass::EVICTED, "evicted")],
+            Cause::FieldsExpired(_) => &[(EventClass::HASH, "hexpired")],
+            Cause::LastFieldsExpired(_) => {
                 &[(EventClass::HASH, "hexpired"), (EventClass::GENERIC, "del")]
             }
         }
@@ -69,7 +75,7 @@ pub struct Shard {
     /// Beside `saved_epoch`, which a writer reads anyway.
     watches: Watches,
     /// By database, up to the highest that ever had any.
-    timed_hashes: Vec<TimedHashes>,
+    timed_hashes: Box<[TimedHashes]>,
     /// No key expires before this moment by its own expiry. It saves searching the keys whenever a field
     /// expires.
     earliest_key_ms: i64,
@@ -83,7 +89,7 @@ impl Default for Shard {
             others: Box::default(),
             saved_epoch: AtomicU64::new(0),
             watches: Watches::default(),
-            timed_hashes: Vec::new(),
+            timed_hashes: Box::default(),
             earliest_key_ms: i64::MAX,
         }
     }
@@ -126,6 +132,13 @@ impl Shard {
         self.timed_hashes.get(db).map_or(0, BTreeSet::len)
     }
 
+    /// The memory that its data takes, in bytes. The index of expiring fields is estimated.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let others = self.others.iter().map(|table| size_of::<Table>() + table.memory_bytes());
+        let listed: usize = self.timed_hashes.iter().map(BTreeSet::len).sum();
+        self.first.memory_bytes() + others.sum::<usize>() + listed * TIMED_HASH_BYTES
+    }
+
     // ---- Keys ----
 
     /// Stores the entry and returns the one it replaces.
@@ -145,10 +158,10 @@ impl Shard {
         key: HashedKey,
         value: &[u8],
         expires_at_ms: Option<i64>,
-        second: u32,
+        usage: Usage,
     ) -> Option<Entry> {
         self.note_key_expiry(expires_at_ms);
-        let old = self.table_mut(db).insert_string(key, value, expires_at_ms, second);
+        let old = self.table_mut(db).insert_string(key, value, expires_at_ms, usage);
         let old_ms = old.as_ref().and_then(Entry::earliest_field_ms);
         self.relist(db, key.bytes(), old_ms, None);
         old
@@ -183,16 +196,22 @@ impl Shard {
         if old_ms == new_ms {
             return;
         }
-        if db >= self.timed_hashes.len() {
-            self.timed_hashes.resize_with(db + 1, TimedHashes::new);
-        }
-        let listed = &mut self.timed_hashes[db];
+        let listed = self.timed_hashes_mut(db);
         if let Some(old_ms) = old_ms {
             listed.remove(&(old_ms, key.into()));
         }
         if let Some(new_ms) = new_ms {
             listed.insert((new_ms, key.into()));
         }
+    }
+
+    fn timed_hashes_mut(&mut self, db: usize) -> &mut TimedHashes {
+        if db >= self.timed_hashes.len() {
+            let mut all = std::mem::take(&mut self.timed_hashes).into_vec();
+            all.resize_with(db + 1, TimedHashes::new);
+            self.timed_hashes = all.into();
+        }
+        &mut self.timed_hashes[db]
     }
 
     fn note_key_expiry(&mut self, expires_at_ms: Option<i64>) {
@@ -207,7 +226,7 @@ impl Shard {
         &mut self,
         now_ms: i64,
         field_limit: usize,
-    ) -> (Vec<Expired>, Vec<Entry>, i64) {
+    ) -> (Vec<Removal>, Vec<Entry>, i64) {
         let (mut expired, mut removed) = (Vec::new(), Vec::new());
         for db in 0..self.timed_hashes.len() {
             self.take_expired_fields(db, now_ms, field_limit, &mut expired, &mut removed);
@@ -221,7 +240,7 @@ impl Shard {
                     let key: Box<[u8]> = (&*key).into();
                     self.signal_modified(db, HashedKey::new(&key));
                     self.relist(db, &key, entry.earliest_field_ms(), None);
-                    expired.push(Expired { db, key, what: WhatExpired::Key });
+                    expired.push(Removal { db, key, cause: Cause::Expired });
                     removed.push(entry);
                 }
             }
@@ -249,7 +268,7 @@ impl Shard {
         db: usize,
         now_ms: i64,
         limit: usize,
-        expired: &mut Vec<Expired>,
+        expired: &mut Vec<Removal>,
         removed: &mut Vec<Entry>,
     ) {
         let mut left = limit;
@@ -259,25 +278,26 @@ impl Shard {
         {
             let hashed = HashedKey::new(&key);
             let was_expired = self.has_expired(db, hashed, now_ms);
-            let entry = self.table_mut(db).get_mut(hashed);
-            let Some(Entry { value: Value::Hash(hash), .. }) = entry else {
+            let mut entry = self.table_mut(db).get_mut(hashed);
+            let Some(Value::Hash(hash)) = entry.as_mut().map(|entry| &mut entry.value) else {
                 unreachable!("a listed key holds a hash");
             };
             let fields = hash.take_expired(now_ms, left);
             left -= fields.len();
             let (now_earliest_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
+            drop(entry);
             self.relist(db, &key, Some(earliest_ms), now_earliest_ms);
-            let what = if is_empty {
+            let cause = if is_empty {
                 removed.extend(self.remove(db, hashed));
-                WhatExpired::LastFields(fields.len())
+                Cause::LastFieldsExpired(fields.len())
             } else {
-                WhatExpired::Fields(fields)
+                Cause::FieldsExpired(fields)
             };
             // No client sees the fields that are left of an expired hash.
             if is_empty || !was_expired {
                 self.signal_modified(db, hashed);
             }
-            expired.push(Expired { db, key, what });
+            expired.push(Removal { db, key, cause });
         }
     }
 
@@ -306,11 +326,8 @@ impl Shard {
 
     fn put_database(&mut self, db: usize, (table, timed): (Table, TimedHashes)) {
         *self.table_mut(db) = table;
-        if !timed.is_empty() && db >= self.timed_hashes.len() {
-            self.timed_hashes.resize_with(db + 1, TimedHashes::new);
-        }
-        if let Some(place) = self.timed_hashes.get_mut(db) {
-            *place = timed;
+        if !timed.is_empty() || db < self.timed_hashes.len() {
+            *self.timed_hashes_mut(db) = timed;
         }
     }
 

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::hash::Hash;
 use super::inline::Inline;
+use super::memory::allocated;
+use super::usage::Usage;
 use crate::text::integer;
 
 /// The bytes of a string. Up to 38 are stored in place, which makes a key and its entry 80 bytes.
@@ -46,12 +48,11 @@ impl Value {
         }
     }
 
-    /// The heap memory in bytes, without the entry itself. For a large hash it is estimated from the first
-    /// `samples` fields; 0 means all of them.
-    pub fn heap_bytes(&self, samples: usize) -> usize {
+    /// The heap memory that it takes, in bytes, without the entry itself.
+    pub fn heap_bytes(&self) -> usize {
         match self {
             Value::String(bytes) => bytes.heap_bytes(),
-            Value::Hash(hash) => size_of::<Hash>() + hash.heap_bytes(samples),
+            Value::Hash(hash) => allocated(size_of::<Hash>()) + hash.heap_bytes(),
         }
     }
 }
@@ -76,9 +77,8 @@ pub struct Entry {
     pub value: Value,
     /// Unix time in milliseconds, or [`NEVER`]. (An `Option` would take 8 bytes more per key.)
     expires_at_ms: i64,
-    /// The second of its last use, by the clock of the keyspace. Atomic because readers, which hold only a
-    /// read lock, set it too.
-    used_at: AtomicU32,
+    /// When or how often it was used ([`Usage`]).
+    usage: AtomicU32,
     /// How its string was last written.
     pub origin: StringOrigin,
 }
@@ -89,8 +89,8 @@ const NEVER: i64 = i64::MIN;
 impl Entry {
     /// An entry that expires at that Unix time in milliseconds, or never.
     pub fn new(value: Value, expires_at_ms: Option<i64>) -> Entry {
-        let (used_at, origin) = (AtomicU32::new(0), StringOrigin::default());
-        Entry { value, expires_at_ms: expires_at_ms.unwrap_or(NEVER), used_at, origin }
+        let (usage, origin) = (AtomicU32::new(0), StringOrigin::default());
+        Entry { value, expires_at_ms: expires_at_ms.unwrap_or(NEVER), usage, origin }
     }
 
     /// A copy with the same value, expiry and origin, not used yet.
@@ -112,17 +112,29 @@ impl Entry {
         done
     }
 
-    /// Records a use. It stores at most once a second, so that the cache line of a key that many clients read
-    /// does not move from core to core.
-    pub(super) fn mark_used(&self, second: u32) {
-        if self.used_at.load(Relaxed) != second {
-            self.used_at.store(second, Relaxed);
+    /// Records a use.
+    pub(super) fn mark_used(&self, usage: Usage) {
+        usage.mark(&self.usage);
+    }
+
+    /// Records the first use: that it is stored. An entry that replaces another inherits the other's counter.
+    pub(super) fn mark_stored(&self, usage: Usage, old: Option<&Entry>) {
+        match (usage, old) {
+            (Usage::Frequency { .. }, Some(old)) => {
+                self.set_usage(old.usage());
+                self.mark_used(usage);
+            }
+            _ => self.set_usage(usage.first()),
         }
     }
 
-    /// The second of its last use, by the clock of the keyspace.
-    pub fn used_at(&self) -> u32 {
-        self.used_at.load(Relaxed)
+    /// When or how often it was used.
+    pub fn usage(&self) -> u32 {
+        self.usage.load(Relaxed)
+    }
+
+    pub(super) fn set_usage(&self, word: u32) {
+        self.usage.store(word, Relaxed);
     }
 
     /// The name of the encoding that Redis would choose for this value.

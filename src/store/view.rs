@@ -24,8 +24,10 @@ use super::guard::{Exclusive, Guard, Guards, Shared, place_of};
 use super::hash::{Hash, PackedLimits};
 use super::key::HashedKey;
 use super::live::LiveHash;
-use super::shard::{Expired, Shard, WhatExpired};
-use super::value::{ByteString, Entry, StringOrigin, Value};
+use super::shard::{Cause, Removal, Shard};
+use super::table::{EntryMut, StringMut};
+use super::usage::Usage;
+use super::value::{Entry, Value};
 use crate::config::Config;
 use crate::config::events::EventClass;
 
@@ -146,7 +148,7 @@ impl<'a, G: Guard> View<'a, G> {
             self.note_expired(key);
         }
         if self.touches && matches!(access, Access::Use | Access::Answer) {
-            found.inspect(|entry| entry.mark_used(self.env.second()));
+            found.inspect(|entry| entry.mark_used(self.env.usage()));
         }
         found
     }
@@ -183,9 +185,9 @@ impl<'a, G: Guard> View<'a, G> {
         &self.env.config
     }
 
-    /// The seconds since the entry was last used.
-    pub fn idle_seconds(&self, entry: &Entry) -> u32 {
-        self.env.second().saturating_sub(entry.used_at())
+    /// How to read [`Entry::usage`].
+    pub fn usage(&self) -> Usage {
+        self.env.usage()
     }
 
     /// Whether the key exists.
@@ -260,31 +262,12 @@ impl WriteView<'_> {
     ///
     /// # Errors
     /// [`WrongType`] if it holds something else.
-    pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<&mut Vec<u8>>, WrongType> {
-        let string = self.string_and_origin_mut(key)?;
-        Ok(string.map(|(bytes, origin)| {
-            *origin = StringOrigin::InPlace;
-            bytes.to_mut()
-        }))
-    }
-
-    /// Like [`WriteView::string_mut`], for callers that may leave the string as it is or replace it: they set
-    /// its [`StringOrigin`] themselves.
-    ///
-    /// # Errors
-    /// [`WrongType`] if it holds something else.
-    pub fn string_and_origin_mut(
-        &mut self,
-        key: &[u8],
-    ) -> Result<Option<(&mut ByteString, &mut StringOrigin)>, WrongType> {
+    pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, WrongType> {
         if !self.is_live(key) {
             return Ok(None);
         }
-        match self.entry_mut(key) {
-            None => Ok(None),
-            Some(Entry { value: Value::String(bytes), origin, .. }) => Ok(Some((bytes, origin))),
-            Some(_) => Err(WrongType),
-        }
+        let entry = self.entry_mut(key);
+        entry.map(|entry| StringMut::new(entry).ok_or(WrongType)).transpose()
     }
 
     /// Calls `edit` with the hash at the key, if the key exists. If the hash is empty afterwards, the key is
@@ -300,14 +283,12 @@ impl WriteView<'_> {
         if !self.is_live(key) {
             return Ok(None);
         }
-        let hash = match self.entry_mut(key).map(|entry| &mut entry.value) {
-            None => return Ok(None),
-            Some(Value::Hash(hash)) => hash,
-            Some(_) => return Err(WrongType),
-        };
+        let Some(mut entry) = self.entry_mut(key) else { return Ok(None) };
+        let Value::Hash(hash) = &mut entry.value else { return Err(WrongType) };
         let old_ms = hash.earliest_ms();
         let result = edit(hash);
         let (new_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
+        drop(entry);
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
         shard.relist(db, key, old_ms, new_ms);
@@ -355,15 +336,15 @@ impl WriteView<'_> {
             expired.iter().for_each(|name| _ = hash.remove(name));
             hash.is_empty()
         })?;
-        let what = match is_gone {
-            Some(true) => WhatExpired::LastFields(expired.len()),
-            _ => WhatExpired::Fields(expired.into_iter().collect()),
+        let cause = match is_gone {
+            Some(true) => Cause::LastFieldsExpired(expired.len()),
+            _ => Cause::FieldsExpired(expired.into_iter().collect()),
         };
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
         shard.signal_modified(db, hashed);
-        self.notify_expired(key, &what);
-        self.changes().expired.push(Expired { db, key: key.into(), what });
+        self.notify_expired(key, &cause);
+        self.changes().expired.push(Removal { db, key: key.into(), cause });
         Ok(())
     }
 
@@ -378,8 +359,9 @@ impl WriteView<'_> {
     pub fn insert_entry(&mut self, key: &[u8], entry: Entry) {
         self.notify_insertion(key, entry.value.type_name());
         let (db, expires_at_ms) = (self.db, entry.expires_at_ms());
-        entry.mark_used(self.env.second());
+        let usage = self.env.usage();
         let (shard, hashed) = self.locate_mut(key);
+        entry.mark_stored(usage, shard.table(db).and_then(|table| table.get(hashed)));
         let earliest_field_ms = entry.earliest_field_ms();
         let old = shard.insert(db, hashed, entry);
         shard.signal_modified(db, hashed);
@@ -391,9 +373,9 @@ impl WriteView<'_> {
     /// Like [`WriteView::insert`], for a string, which may reuse the memory of the old one.
     pub fn insert_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<i64>) {
         self.notify_insertion(key, Value::STRING);
-        let (db, second) = (self.db, self.env.second());
+        let (db, usage) = (self.db, self.env.usage());
         let (shard, hashed) = self.locate_mut(key);
-        let old = shard.insert_string(db, hashed, value, expires_at_ms, second);
+        let old = shard.insert_string(db, hashed, value, expires_at_ms, usage);
         shard.signal_modified(db, hashed);
         self.note_change(key);
         self.replaced(hashed, old, expires_at_ms);
@@ -437,8 +419,15 @@ impl WriteView<'_> {
 
     /// Makes the key, if it exists, look as if it had not been used for so many seconds.
     pub fn set_idle(&mut self, key: &[u8], seconds: u64) {
-        let used_at = self.env.second().saturating_sub(seconds.try_into().unwrap_or(u32::MAX));
-        self.get(key, Access::Silent).inspect(|entry| entry.mark_used(used_at));
+        let usage = self.env.usage();
+        self.get(key, Access::Silent).inspect(|entry| entry.set_usage(usage.idle_for(seconds)));
+    }
+
+    /// Sets the counter of the key's uses, if the key exists and uses are counted.
+    pub fn set_frequency(&mut self, key: &[u8], counter: u8) {
+        let usage = self.env.usage();
+        let entry = self.get(key, Access::Silent);
+        entry.inspect(|entry| entry.set_usage(usage.with_frequency(counter)));
     }
 
     /// Sets the expiry time of the key, if it exists, or removes it.
@@ -526,9 +515,9 @@ impl WriteView<'_> {
         }
     }
 
-    fn notify_expired(&mut self, key: &[u8], what: &WhatExpired) {
+    fn notify_expired(&mut self, key: &[u8], cause: &Cause) {
         let wanted = &self.env.config.notify_keyspace_events;
-        let names = what.events().iter().filter(|(class, _)| wanted.has(*class));
+        let names = cause.events().iter().filter(|(class, _)| wanted.has(*class));
         names.for_each(|(_, name)| self.note_event(name, key));
     }
 
@@ -600,7 +589,7 @@ impl WriteView<'_> {
         let old = shard.remove(db, hashed);
         shard.signal_modified(db, hashed);
         self.discard(old);
-        self.notify_expired(key, &WhatExpired::Key);
+        self.notify_expired(key, &Cause::Expired);
         self.note_removal_of_expired(key);
         false
     }
@@ -610,19 +599,19 @@ impl WriteView<'_> {
         let db = self.db;
         let changes = self.changes();
         changes.found_expired.retain(|(found_db, found)| *found_db != db || **found != *key);
-        changes.expired.push(Expired { db, key: key.into(), what: WhatExpired::Key });
+        changes.expired.push(Removal { db, key: key.into(), cause: Cause::Expired });
     }
 
     /// The entry, even if it has expired.
-    fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let (db, touches, second) = (self.db, self.touches, self.env.second());
+    fn entry_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
+        let (db, touches, usage) = (self.db, self.touches, self.env.usage());
         if self.locate(key).0.is_watched() || self.env.is_tracked() {
             self.changes().lent.push((db, key.to_vec()));
         }
         let (shard, key) = self.locate_mut(key);
         let entry = shard.table_mut(db).get_mut(key)?;
         if touches {
-            entry.mark_used(second);
+            entry.mark_used(usage);
         }
         Some(entry)
     }

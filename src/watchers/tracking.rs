@@ -217,6 +217,11 @@ impl Tracking {
         [clients.all.len(), keys, entries, clients.prefixes.len()]
     }
 
+    /// The memory that the table of keys takes, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.readers.memory_bytes()
+    }
+
     // ---- Keys ----
 
     /// Adds a client to the readers of these keys. Their shards are locked.

@@ -32,6 +32,7 @@ mod keys;
 mod lcs;
 mod library;
 mod logger;
+mod memory;
 mod notify;
 mod output;
 mod persistence;

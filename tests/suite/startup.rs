@@ -247,7 +247,7 @@ fn one_message_names_every_line_that_must_change() {
     }
     let home = TempDir::new();
     let file = home.path().join("redis.conf");
-    let text = "timeout 5\nrename-command FLUSHALL x\nmaxmemory 1gb\nloadmodule x.so\nhz 10\n\
+    let text = "timeout 5\nrename-command FLUSHALL x\nmaxmemory 1gigabyte\nloadmodule x.so\nhz 10\n\
                 rename-command KEYS x\nreplicaof 10.0.0.1 6379\ncluster-enabled yes\ntls-port 6380\nport x\n";
     fs::write(&file, text).expect("write the file");
     let ended =
@@ -260,7 +260,7 @@ fn one_message_names_every_line_that_must_change() {
     );
     for (line, word) in [
         (2, "renamed"),
-        (3, "MemoryMax"),
+        (3, "memory value"),
         (4, "modules"),
         (6, "renamed"),
         (7, "replication"),

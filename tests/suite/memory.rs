@@ -1,0 +1,290 @@
+//! `maxmemory`: which keys are evicted, what is refused, and what INFO says about memory.
+
+use std::collections::BTreeSet;
+
+use crate::harness::{Client, Reply, Server, connect, connect_with, eventually, skipped_on_redis};
+
+const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.";
+
+fn info(c: &mut Client, name: &str) -> u64 {
+    let text = c.text("INFO");
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+}
+
+/// Sets the limit to what is used now and this many bytes more.
+fn limit(c: &mut Client, policy: &str, more_bytes: u64) {
+    c.expect(&format!("CONFIG SET maxmemory-policy {policy}"), "+OK");
+    let limit = info(c, "used_memory") - info(c, "mem_not_counted_for_evict") + more_bytes;
+    c.expect(&format!("CONFIG SET maxmemory {limit}"), "+OK");
+}
+
+/// Sets keys with values of 1000 bytes.
+fn fill(c: &mut Client, names: impl Iterator<Item = String>, suffix: &str) {
+    let value = "x".repeat(1000);
+    let names: Vec<String> = names.collect();
+    for batch in names.chunks(100) {
+        let commands: String =
+            batch.iter().map(|name| format!("SET {name} {value} {suffix}\r\n")).collect();
+        c.send_raw(commands);
+        batch.iter().for_each(|_| assert_eq!(c.read_reply().to_string(), "+OK"));
+    }
+}
+
+fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |number| format!("{prefix}:{number}"))
+}
+
+fn keys(c: &mut Client, pattern: &str) -> BTreeSet<String> {
+    c.reply(&format!("KEYS {pattern}")).into_items().into_iter().map(Reply::into_text).collect()
+}
+
+#[test]
+fn without_eviction_a_full_server_refuses_what_may_use_memory_and_nothing_else() {
+    let mut c = connect();
+    c.expect("SET there 1", "+OK");
+    c.expect("CONFIG SET maxmemory 1", "+OK");
+    c.transcript(&format!(
+        "
+        > SET a 1
+        {OOM}
+        > HSET h f v
+        {OOM}
+        > APPEND there x
+        {OOM}
+        > GET there
+        \"1\"
+        > EXPIRE there 1000
+        :1
+        > MULTI
+        +OK
+        > SET a 1
+        {OOM}
+        > EXEC
+        -EXECABORT Transaction discarded because of previous errors.
+        > MULTI
+        +OK
+        > GET there
+        +QUEUED
+        > DEL there
+        +QUEUED
+        > EXEC
+        [\"1\", :1]
+        > CONFIG SET maxmemory 0
+        +OK
+        > MULTI
+        +OK
+        > SET a 1
+        +QUEUED
+        "
+    ));
+    let mut other = c.another();
+    other.expect("CONFIG SET maxmemory 1", "+OK");
+    c.expect(
+        "EXEC",
+        "-EXECABORT Transaction discarded because of: OOM command not allowed when used memory > \
+         'maxmemory'.",
+    );
+    other.expect("CONFIG SET maxmemory 0", "+OK");
+    c.expect("SET a 1", "+OK");
+}
+
+#[test]
+fn the_least_recently_used_keys_are_evicted_first() {
+    let mut c = connect();
+    fill(&mut c, names("old", 500), "");
+    // The clock has to move on. Redis's has a resolution of a second.
+    eventually("they have been idle", || c.integer("OBJECT IDLETIME old:0") >= 2);
+    fill(&mut c, names("new", 500), "");
+    limit(&mut c, "allkeys-lru", 0);
+    fill(&mut c, names("more", 250), "");
+    let (old, new) = (keys(&mut c, "old:*").len(), keys(&mut c, "new:*").len());
+    assert!(old < 330 && new > 450, "{old} old and {new} new keys are left");
+    assert!(info(&mut c, "evicted_keys") >= 200);
+    c.expect("CONFIG SET maxmemory 0", "+OK");
+}
+
+#[test]
+fn the_least_frequently_used_keys_are_evicted_first() {
+    let mut c = connect();
+    c.expect("CONFIG SET maxmemory-policy allkeys-lfu", "+OK");
+    c.expect("CONFIG SET lfu-log-factor 0", "+OK");
+    fill(&mut c, names("often", 300), "");
+    for name in names("often", 300) {
+        for _ in 0..10 {
+            c.reply(&format!("GET {name}"));
+        }
+    }
+    assert!(c.integer("OBJECT FREQ often:0") >= 10);
+    fill(&mut c, names("seldom", 300), "");
+    limit(&mut c, "allkeys-lfu", 0);
+    fill(&mut c, names("more", 150), "");
+    let (often, seldom) = (keys(&mut c, "often:*").len(), keys(&mut c, "seldom:*").len());
+    assert!(often > 280 && often > seldom, "{often} often and {seldom} seldom used keys are left");
+    c.expect("CONFIG SET maxmemory 0", "+OK");
+    c.expect("CONFIG SET lfu-log-factor 10", "+OK");
+    c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+}
+
+#[test]
+fn volatile_policies_evict_only_keys_that_expire() {
+    for policy in ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"] {
+        let mut c = connect();
+        fill(&mut c, names("stays", 200), "");
+        fill(&mut c, names("soon", 200), "EX 1000");
+        fill(&mut c, names("later", 200), "EX 100000");
+        limit(&mut c, policy, 0);
+        fill(&mut c, names("more", 100), "");
+        assert_eq!(keys(&mut c, "stays:*").len(), 200, "{policy}");
+        assert_eq!(keys(&mut c, "more:*").len(), 100, "{policy}");
+        let (soon, later) = (keys(&mut c, "soon:*").len(), keys(&mut c, "later:*").len());
+        assert!(soon + later < 330, "{policy}: {soon} and {later} are left");
+        if policy == "volatile-ttl" {
+            assert!(soon < 130 && later > 180, "{soon} and {later} are left");
+        }
+        // Once there is nothing left that expires, writes are refused.
+        let value = "x".repeat(100_000);
+        let refused = (0..50).any(|n| c.reply(&format!("SET big:{n} {value}")).to_string() == OOM);
+        assert!(refused, "{policy}");
+        assert_eq!(keys(&mut c, "soon:*").len() + keys(&mut c, "later:*").len(), 0, "{policy}");
+        c.expect("CONFIG SET maxmemory 0", "+OK");
+        c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+        c.expect("FLUSHALL", "+OK");
+    }
+}
+
+#[test]
+fn any_key_may_be_evicted_at_random() {
+    let mut c = connect();
+    fill(&mut c, names("key", 500), "");
+    limit(&mut c, "allkeys-random", 0);
+    fill(&mut c, names("more", 250), "");
+    let left = keys(&mut c, "*").len();
+    assert!((400..600).contains(&left), "{left} keys are left");
+    c.expect("CONFIG SET maxmemory 0", "+OK");
+    c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+}
+
+#[test]
+fn an_eviction_is_published_counted_logged_and_changes_watched_keys() {
+    let mut c = connect();
+    c.expect("CONFIG SET notify-keyspace-events Ee", "+OK");
+    c.expect("SET victim 1 EX 1000", "+OK");
+    let mut listener = c.another();
+    listener.reply("PSUBSCRIBE *");
+    let mut watcher = c.another();
+    watcher.expect("WATCH victim", "+OK");
+    let mut reader = c.another();
+    reader.reply("HELLO 3");
+    reader.expect("CLIENT TRACKING ON", "+OK");
+    reader.expect("GET victim", "\"1\"");
+    let before = info(&mut c, "evicted_keys");
+    c.expect("CONFIG SET maxmemory-policy volatile-lru", "+OK");
+    c.expect("CONFIG SET maxmemory 1", "+OK");
+    eventually("the only key that may be evicted is", || c.integer("EXISTS victim") == 0);
+    let event = "[\"pmessage\", \"*\", \"__keyevent@0__:evicted\", \"victim\"]";
+    assert_eq!(listener.read_reply().to_string(), event);
+    assert_eq!(reader.read_reply().to_string(), ">[\"invalidate\", [\"victim\"]]");
+    assert_eq!(info(&mut c, "evicted_keys") - before, 1);
+    c.expect("CONFIG SET maxmemory 0", "+OK");
+    c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+    c.expect("CONFIG SET notify-keyspace-events \"\"", "+OK");
+    watcher.expect("MULTI", "+OK");
+    watcher.expect("PING", "+QUEUED");
+    watcher.expect("EXEC", "nil*");
+}
+
+#[test]
+fn what_was_evicted_stays_away_after_a_kill() {
+    if skipped_on_redis() {
+        return;
+    }
+    let limits = ["--maxmemory", "2mb", "--maxmemory-policy", "allkeys-lru"];
+    let mut server = Server::start(&[&limits[..], &["--enable-debug-command", "yes"]].concat());
+    let mut c = server.client();
+    fill(&mut c, names("key", 5000), "");
+    c.expect("BGREWRITEAOF", "+Background append only file rewriting started");
+    fill(&mut c, names("other", 5000), "");
+    // The last command may have taken a little more.
+    eventually("memory is within its limit", || {
+        info(&mut c, "used_memory") - info(&mut c, "mem_not_counted_for_evict") <= 2 << 20
+    });
+    let keys = c.integer("DBSIZE");
+    assert!(keys < 3000 && info(&mut c, "evicted_keys") > 7000, "{keys} keys are left");
+    c.expect("DEBUG CHECK", "+OK");
+    server.kill_9();
+    server.restart();
+    let mut c = server.client();
+    assert_eq!(c.integer("DBSIZE"), keys);
+    c.expect("SET one v", "+OK");
+    c.expect("DEBUG CHECK", "+OK");
+}
+
+#[test]
+fn the_uses_of_a_key_are_counted_only_with_an_lfu_policy() {
+    let mut c = connect();
+    c.expect("SET a 1", "+OK");
+    let no_lfu = "-ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please \
+                  note that when switching between policies at runtime LRU and LFU data will take \
+                  some time to adjust.";
+    let lfu = "-ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
+               switching between policies at runtime LRU and LFU data will take some time to adjust.";
+    c.expect("OBJECT FREQ a", no_lfu);
+    c.expect("OBJECT FREQ missing", "nil");
+    c.expect("CONFIG SET maxmemory-policy volatile-lfu", "+OK");
+    c.expect("OBJECT IDLETIME a", lfu);
+    c.expect("OBJECT IDLETIME missing", "nil");
+    c.expect("SET new 1", "+OK");
+    c.expect("OBJECT FREQ new", ":5");
+    c.expect("CONFIG SET lfu-log-factor 0", "+OK");
+    c.expect("GET new", "\"1\"");
+    c.expect("OBJECT FREQ new", ":6");
+    // An overwritten key keeps its counter.
+    c.expect("SET new 2", "+OK");
+    assert!(c.integer("OBJECT FREQ new") >= 6);
+    c.expect("CONFIG SET lfu-log-factor 10", "+OK");
+    c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+}
+
+#[test]
+fn the_largest_clients_are_disconnected_beyond_maxmemory_clients() {
+    let mut c = connect();
+    c.expect("CLIENT NO-EVICT ON", "+OK");
+    let mut large = c.another();
+    large.expect("MULTI", "+OK");
+    large.expect(&format!("ECHO {}", "x".repeat(3_000_000)), "+QUEUED");
+    c.expect("CONFIG SET maxmemory-clients 2mb", "+OK");
+    eventually("the large client is gone", || info(&mut c, "evicted_clients") > 0);
+    c.expect("PING", "+PONG");
+    c.expect("CONFIG SET maxmemory-clients 0", "+OK");
+}
+
+#[test]
+fn maxmemory_may_be_a_share_of_the_memory_there_is() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect_with(&["--maxmemory", "50%"]);
+    let total = info(&mut c, "total_system_memory");
+    let limit = info(&mut c, "maxmemory");
+    assert!(limit > 0 && limit <= total / 2, "{limit} of {total}");
+    c.expect(
+        "CONFIG SET maxmemory 101%",
+        "-ERR CONFIG SET failed (possibly related to argument 'maxmemory') - percentage argument must \
+         be between 1 and 100",
+    );
+    c.expect("CONFIG SET maxmemory-clients 5%", "+OK");
+    c.expect("CONFIG GET maxmemory-clients", "[\"maxmemory-clients\", \"5%\"]");
+}
+
+#[test]
+fn used_memory_grows_by_what_the_data_takes_and_shrinks_with_it() {
+    let mut c = connect();
+    let data = |c: &mut Client| info(c, "used_memory_dataset");
+    let before = data(&mut c);
+    fill(&mut c, names("key", 1000), "");
+    let full = data(&mut c);
+    assert!(full - before > 1_000_000, "{before} became {full}");
+    c.expect("FLUSHALL", "+OK");
+    assert!(data(&mut c) < before + 200_000);
+}
