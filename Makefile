@@ -1,6 +1,6 @@
 # `make run` and `make test` need only Rust. Each other target says what else it needs.
 
-.PHONY: run test check bench conformance clients crash
+.PHONY: run test check bench conformance clients crash soak
 
 # The server, optimised.
 run:
@@ -36,3 +36,8 @@ bench:
 # 200 rounds of kill -9 under load, half of them during rewrites. `make test` runs a few.
 crash:
 	CRASH_ROUNDS=200 cargo test --test suite crash -- --nocapture
+
+# Ten minutes of everything at once, with crashes in the second half. SOAK_SECONDS=3600 takes an hour;
+# `make test` takes a few seconds.
+soak:
+	SOAK_SECONDS=$${SOAK_SECONDS:-600} cargo test --test suite soak:: -- --nocapture

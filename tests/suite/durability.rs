@@ -61,7 +61,7 @@ fn a_rewrite_under_load_keeps_every_change_of_every_kind() {
     if skipped_on_redis() {
         return;
     }
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(&["--enable-debug-command", "yes"]);
     let mut c = server.client();
     fill(&mut c, 2000);
     let running = AtomicBool::new(true);
@@ -102,10 +102,12 @@ fn a_rewrite_under_load_keeps_every_change_of_every_kind() {
     let all_gone = unix_now_ms() + 50;
     eventually("the keys with a short time to live have expired", || unix_now_ms() > all_gone);
     assert_eq!(info(&mut c, "aof_rewrites").as_deref(), Some("5"));
+    c.expect("DEBUG CHECK", "+OK");
     assert_survives_kill_9(&mut server);
     // Again, with a log that was just rewritten.
     rewrite(&mut server.client());
     assert_survives_kill_9(&mut server);
+    server.client().expect("DEBUG CHECK", "+OK");
     assert_eq!(files(&server.dir()).into_keys().collect::<Vec<_>>(), ["storage.aof"]);
 }
 

@@ -20,8 +20,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn to(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        let stream = TcpStream::connect_timeout(&address, PATIENCE);
+        let refused = |error| panic!("cannot connect to {address}: {error}");
+        Client::over(stream.unwrap_or_else(refused), address)
+    }
+
+    /// A client of a server that may be gone.
+    pub(crate) fn try_to(address: SocketAddr) -> Option<Client> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        Some(Client::over(stream, address))
+    }
+
+    fn over(stream: TcpStream, address: SocketAddr) -> Client {
         stream.set_nodelay(true).expect("set TCP_NODELAY");
         stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("set a timeout");

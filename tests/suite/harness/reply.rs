@@ -126,7 +126,7 @@ pub(crate) fn quote(bytes: &[u8]) -> String {
 pub(crate) fn read_reply(reader: &mut impl BufRead) -> io::Result<Reply> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line)?;
-    if line.is_empty() {
+    if !line.ends_with(b"\n") {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let body = line.strip_suffix(b"\r\n").unwrap_or(&[]);
