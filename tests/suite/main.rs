@@ -1,8 +1,8 @@
 //! The end-to-end tests: they start the real binary and drive it from outside, over its sockets.
 //!
-//! Read [`harness`] first. [`persistence`], [`durability`], [`crash`], [`faults`], [`soak`], [`startup`],
-//! [`logger`] and [`style`] test what is our own. All other files describe the behaviour of Redis and must
-//! also pass against a real one:
+//! Read [`harness`] first. [`persistence`], [`durability`], [`crash`], [`faults`], [`soak`], [`linear`],
+//! [`startup`], [`logger`] and [`style`] test what is our own. All other files describe the behaviour of
+//! Redis and must also pass against a real one:
 //!
 //! ```text
 //! REDIS_ADDR=127.0.0.1:6379 cargo test --test suite
@@ -31,6 +31,7 @@ mod inspect;
 mod keys;
 mod lcs;
 mod library;
+mod linear;
 mod logger;
 mod memory;
 mod notify;
