@@ -1,6 +1,6 @@
 # `make run` and `make test` need only Rust. Each other target says what else it needs.
 
-.PHONY: run test check bench conformance clients crash soak
+.PHONY: run test check bench conformance clients crash soak fuzz
 
 # The server, optimised.
 run:
@@ -41,3 +41,7 @@ crash:
 # `make test` takes a few seconds.
 soak:
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} cargo test --test suite soak:: -- --nocapture
+
+# Ten million mutated requests, logs and configuration files. `make test` takes some thousands.
+fuzz:
+	FUZZ_CASES=$${FUZZ_CASES:-10000000} cargo test fuzz -- --nocapture

@@ -126,5 +126,8 @@ mod text;
 mod watchers;
 
 #[cfg(test)]
+#[path = "../tests/support/hostile.rs"]
+mod hostile;
+#[cfg(test)]
 #[path = "../tests/support/rng.rs"]
 mod rng;

@@ -6,6 +6,7 @@ use super::encode::Encoder;
 use super::payload::{Refusal, dump, restore};
 use super::read::{Loaded, Record, Rules, read, read_from};
 use super::*;
+use crate::hostile::{Case, Hostile, cases};
 use crate::rng::Rng;
 use crate::store::{ByteString, Entry, Field, Hash, PackedLimits, Value};
 
@@ -165,6 +166,31 @@ fn random_bytes_end_in_an_error_and_not_in_a_panic() {
         let packed = [&[kind, length as u8][..], &bytes].concat();
         let _ = restore(&payload(version, &packed), LIMITS);
         let _ = restore(&payload(version, &[&[kind][..], &bytes].concat()), LIMITS);
+    }
+}
+
+#[test]
+fn fuzz_a_mutated_file_or_payload_is_read_or_refused() {
+    let mut hostile = Hostile::new(Rng::of_run(), std::iter::empty());
+    let files = [Dialect::Redis, Dialect::Valkey].map(|dialect| sample(dialect).0);
+    let bodies = bodies();
+    let unverified = Rules { verify: false, ..RULES };
+    for _ in 0..cases(80) {
+        let mut whole = files[hostile.random.below(2)].clone();
+        // What is between the header and the end, behind which a sound checksum is put again.
+        let mut items = whole[9..whole.len() - 9].to_vec();
+        let (version, mut body, _) = bodies[hostile.random.below(bodies.len())].clone();
+        for bytes in [&mut whole, &mut items, &mut body] {
+            hostile.mutate(bytes);
+        }
+        let case = [&whole[..], &items, &body].concat();
+        let _case = Case(&case);
+        let _ = load_with(&whole, &unverified);
+        let _ = load(&file(&items));
+        if let Ok(value) = restore(&payload(version, &body), LIMITS) {
+            let again = restore(&dump(&value, Dialect::Redis, true), LIMITS);
+            assert_eq!(again.ok().map(|value| plain(&value)), Some(plain(&value)));
+        }
     }
 }
 

@@ -12,6 +12,8 @@
 mod background;
 mod check;
 mod connection;
+#[cfg(test)]
+mod fuzz;
 mod import;
 mod listen;
 mod log;

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +28,22 @@ impl Server {
     pub(crate) fn start_in(home: TempDir, args: &[&str]) -> Server {
         let child = spawn(&home, args);
         Server::listening(child, home, args)
+    }
+
+    /// Starts the server in `home`, with data that it may refuse.
+    ///
+    /// # Errors
+    /// How it ended, if it did.
+    pub(crate) fn try_start_in(home: TempDir, args: &[&str]) -> Result<Server, Ended> {
+        let child = spawn(&home, args);
+        let mut server = Server::starting(child, home, args);
+        match server.port_or_end() {
+            Ok(port) => server.port = port,
+            Err(status) => {
+                return Err(Ended { code: status.code(), stderr: server.home.stderr() });
+            }
+        }
+        Ok(server)
     }
 
     /// Starts the server with a pipe as stderr that nobody reads.
@@ -55,10 +71,14 @@ impl Server {
     }
 
     fn listening(child: Child, home: TempDir, args: &[&str]) -> Server {
-        let args = args.iter().map(|arg| arg.to_string()).collect();
-        let mut server = Server { child, port: 0, home, args };
+        let mut server = Server::starting(child, home, args);
         server.port = server.await_port();
         server
+    }
+
+    fn starting(child: Child, home: TempDir, args: &[&str]) -> Server {
+        let args = args.iter().map(|arg| arg.to_string()).collect();
+        Server { child, port: 0, home, args }
     }
 
     /// Starts the server where it must refuse to start, and returns how it ended.
@@ -80,6 +100,13 @@ impl Server {
     }
 
     fn await_port(&mut self) -> u16 {
+        self.port_or_end().unwrap_or_else(|status| {
+            panic!("the server ended ({status}) before it listened:\n{}", self.home.output())
+        })
+    }
+
+    /// Waits until the server listens or ends.
+    fn port_or_end(&mut self) -> Result<u16, ExitStatus> {
         let started = Instant::now();
         loop {
             let port = self
@@ -93,10 +120,10 @@ impl Server {
                     rest[..digits].parse().ok()
                 });
             if let Some(port) = port {
-                return port;
+                return Ok(port);
             }
             if let Some(status) = self.child.try_wait().expect("wait for the server") {
-                panic!("the server ended ({status}) before it listened:\n{}", self.home.output());
+                return Err(status);
             }
             if started.elapsed() > PATIENCE {
                 panic!("the server does not listen:\n{}", self.home.output());
