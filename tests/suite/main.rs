@@ -1,8 +1,8 @@
 //! The end-to-end tests: they start the real binary and drive it from outside, over its sockets.
 //!
 //! Read [`harness`] first. [`persistence`], [`durability`], [`crash`], [`faults`], [`fuzz`], [`soak`],
-//! [`linear`], [`startup`], [`logger`] and [`style`] test what is our own. All other files describe the
-//! behaviour of Redis and must also pass against a real one:
+//! [`linear`], [`crowd`], [`startup`], [`logger`] and [`style`] test what is our own. All other files
+//! describe the behaviour of Redis and must also pass against a real one:
 //!
 //! ```text
 //! REDIS_ADDR=127.0.0.1:6379 cargo test --test suite
@@ -19,6 +19,7 @@ mod clients;
 mod compare;
 mod connection;
 mod crash;
+mod crowd;
 mod debug;
 mod durability;
 mod faults;
