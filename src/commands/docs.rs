@@ -122,9 +122,12 @@ fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 fn getkeys(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let inner = args.skip(2);
-    let keys = find_with_keys(inner)?.keys_of(inner);
+    let command = find_with_keys(inner)?;
+    let specs = command.keys.iter().flatten();
+    let keys: Vec<&[u8]> =
+        specs.flat_map(|keys| command.keys_at(keys, inner).map(|(_, key)| key)).collect();
     reply.array(keys.len());
-    keys.for_each(|key| reply.bulk(key));
+    keys.iter().for_each(|key| reply.bulk(key));
     Ok(())
 }
 
@@ -139,7 +142,8 @@ fn getkeysandflags(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     for (key, access) in keys {
         reply.array(2);
         reply.bulk(key);
-        let flags: Vec<&str> = access.split(' ').collect();
+        // The keys of a call are all there is, whatever the spec may miss.
+        let flags: Vec<&str> = access.split(' ').filter(|flag| *flag != "incomplete").collect();
         reply.set(flags.len());
         flags.iter().for_each(|flag| reply.simple(flag));
     }
@@ -160,7 +164,13 @@ fn find_with_keys(inner: Args) -> Result<&'static Command, CommandError> {
         return Err(CommandError::new("ERR Invalid number of arguments specified for command"));
     }
     let is_empty = |keys: &Keys| command.keys_at(keys, inner).next().is_none();
-    if command.keys.iter().flatten().any(is_empty) {
+    let mut specs = command.keys.iter().flatten();
+    // Keys that follow a word stand in place of the one key before.
+    let lacks_keys = match command.keys[1] {
+        Some(Keys { find: Find::Keyword(_), .. }) => specs.all(is_empty),
+        _ => specs.any(is_empty),
+    };
+    if lacks_keys {
         return Err(CommandError::new("ERR Invalid arguments specified for command"));
     }
     Ok(command)
@@ -223,29 +233,54 @@ fn describe_keys(keys: &Keys, reply: &mut Reply) {
     let flags: Vec<&str> = keys.access.split(' ').collect();
     reply.set(flags.len());
     flags.iter().for_each(|flag| reply.simple(flag));
-    let mut part = |name: &str, kind: &str, spec: &[(&str, i64)]| {
-        reply.bulk(name.as_bytes());
-        reply.map(2);
-        reply.bulk(b"type");
-        reply.bulk(kind.as_bytes());
-        reply.bulk(b"spec");
-        reply.map(spec.len());
-        for (name, value) in spec {
-            reply.bulk(name.as_bytes());
-            reply.integer(*value);
-        }
-    };
     let (first, step) = (keys.first as i64, keys.step as i64);
-    part("begin_search", "index", &[("index", first)]);
+    let none = ("", "");
+    match keys.find {
+        Find::Keyword(word) => {
+            let word = ("keyword", word);
+            describe_part(reply, "begin_search", "keyword", word, &[("startfrom", -2)]);
+        }
+        _ => describe_part(reply, "begin_search", "index", none, &[("index", first)]),
+    }
     match keys.find {
         Find::Range(last) => {
             // Here Redis counts from the first key, or from the end if negative.
             let last = i64::from(last) - if last < 0 { 0 } else { first };
-            part("find_keys", "range", &[("lastkey", last), ("keystep", step), ("limit", 0)]);
+            let range = [("lastkey", last), ("keystep", step), ("limit", 0)];
+            describe_part(reply, "find_keys", "range", none, &range);
+        }
+        Find::Keyword(_) => {
+            let range = [("lastkey", -1), ("keystep", step), ("limit", 0)];
+            describe_part(reply, "find_keys", "range", none, &range);
         }
         Find::Number => {
-            part("find_keys", "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", step)]);
+            let number = [("keynumidx", 0), ("firstkey", 1), ("keystep", step)];
+            describe_part(reply, "find_keys", "keynum", none, &number);
         }
+    }
+}
+
+/// A part of a key spec: a word, if its name is not empty, and numbers.
+fn describe_part(
+    reply: &mut Reply,
+    name: &str,
+    kind: &str,
+    word: (&str, &str),
+    numbers: &[(&str, i64)],
+) {
+    reply.bulk(name.as_bytes());
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(kind.as_bytes());
+    reply.bulk(b"spec");
+    reply.map(numbers.len() + usize::from(!word.0.is_empty()));
+    if !word.0.is_empty() {
+        reply.bulk(word.0.as_bytes());
+        reply.bulk(word.1.as_bytes());
+    }
+    for (name, number) in numbers {
+        reply.bulk(name.as_bytes());
+        reply.integer(*number);
     }
 }
 

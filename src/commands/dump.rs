@@ -1,4 +1,5 @@
-//! `DUMP` and `RESTORE`: single values in the format of RDB, to carry them from one server to another.
+//! `DUMP`, `RESTORE` and `MIGRATE`: single values in the format of RDB, to carry them from one server to
+//! another. `MIGRATE` runs other commands, so the dispatcher implements it.
 //!
 //! The log does not get the payload of `RESTORE` but the commands that make the same value, so a log remains
 //! readable, and a server that does not know the payload's version can load it.
@@ -8,8 +9,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::keys::put_in_place;
-use super::options::{OptionCursor, integer};
-use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
+use super::options::{OptionCursor, integer, is};
+use super::spec::{
+    Change, Family, Flags, Handler, Nested, Outcome, Propagate, command, read, write,
+};
 use crate::aof::encode_entry;
 use crate::config::events::EventClass;
 use crate::rdb::payload::{self, Refusal};
@@ -23,6 +26,18 @@ use crate::store::{Access, Entry, ReadView, Value, WriteView};
 pub static FAMILY: Family = Family { group: "generic", commands: &[
     read("dump", "key", dump).key("RO access").tips(&["nondeterministic_output"])
         .doc("2.6.0", "O(N) where N is the size of the value", "Returns the value of a key, serialized."),
+    command("migrate",
+            "host port <key | \"\"> destination-db timeout [COPY] [REPLACE] \
+             [AUTH password | AUTH2 username password] [KEYS key [key ...]]",
+            Handler::Nested(Nested::Migrate))
+        .keys(3, 3, 1, "RW access delete").keys_after("KEYS", 6, "RW access delete incomplete")
+        .flags(Flags::DANGEROUS.or(Flags::MAY_REPLICATE).or(Flags::NO_MULTI))
+        .secrets(is_credential).tips(&["nondeterministic_output"])
+        .arguments(&["copy@3.0.0", "replace@3.0.0"])
+        .history(&[("3.0.0", "Added the options `COPY` and `REPLACE`."),
+                   ("3.0.6", "Added the option `KEYS`."), ("4.0.7", "Added the option `AUTH`."),
+                   ("6.0.0", "Added the option `AUTH2`.")])
+        .doc("2.6.0", "O(N) where N is the size of the values", "Moves keys to another server."),
     write("restore",
           "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]", restore)
         .key("OW update").flags(Flags::DENYOOM.or(Flags::DANGEROUS))
@@ -31,6 +46,12 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
                    ("5.0.0", "Added the options `IDLETIME` and `FREQ`.")])
         .doc("2.6.0", "O(N) where N is the size of the value", "Creates a key from a serialized value."),
 ] };
+
+/// Whether an argument of MIGRATE is a password, or the user that it belongs to.
+fn is_credential(args: Args, at: usize) -> bool {
+    let follows = |option, distance: usize| at >= 6 + distance && is(&args[at - distance], option);
+    follows("AUTH", 1) || follows("AUTH2", 1) || follows("AUTH2", 2)
+}
 
 fn dump(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let config = view.config();

@@ -112,7 +112,7 @@ fn r#type(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-fn del(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
+pub(crate) fn del(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let mut removed = 0;
     for key in args.from(1) {
         if view.remove(key) {

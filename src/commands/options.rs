@@ -20,33 +20,33 @@ use crate::text::{glob, integer};
 ///     }
 /// }
 /// ```
-pub(super) struct OptionCursor<'a> {
+pub(crate) struct OptionCursor<'a> {
     args: Args<'a>,
     at: usize,
 }
 
 impl<'a> OptionCursor<'a> {
     /// A cursor at the argument with this index; it is done if there is none.
-    pub(super) fn new(args: Args<'a>, first: usize) -> OptionCursor<'a> {
+    pub(crate) fn new(args: Args<'a>, first: usize) -> OptionCursor<'a> {
         OptionCursor { args, at: first }
     }
 
     /// How many words are left.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.args.len().saturating_sub(self.at)
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.len() == 0
     }
 
     /// The next word, without taking it.
-    pub(super) fn peek(&self) -> Option<&'a [u8]> {
+    pub(crate) fn peek(&self) -> Option<&'a [u8]> {
         self.args.get(self.at)
     }
 
     /// Takes the next word.
-    pub(super) fn next(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn next(&mut self) -> Option<&'a [u8]> {
         let word = self.peek()?;
         self.at += 1;
         Some(word)
@@ -56,12 +56,12 @@ impl<'a> OptionCursor<'a> {
     ///
     /// # Errors
     /// A syntax error if there is none.
-    pub(super) fn value(&mut self) -> Result<&'a [u8], CommandError> {
+    pub(crate) fn value(&mut self) -> Result<&'a [u8], CommandError> {
         self.next().ok_or(CommandError::SYNTAX)
     }
 
     /// Takes the next word if it is this option.
-    pub(super) fn take(&mut self, option: &str) -> bool {
+    pub(crate) fn take(&mut self, option: &str) -> bool {
         let is_it = self.peek().is_some_and(|word| is(word, option));
         self.at += usize::from(is_it);
         is_it
@@ -71,12 +71,12 @@ impl<'a> OptionCursor<'a> {
     ///
     /// # Errors
     /// A syntax error if the value is missing.
-    pub(super) fn take_value(&mut self, option: &str) -> Result<Option<&'a [u8]>, CommandError> {
+    pub(crate) fn take_value(&mut self, option: &str) -> Result<Option<&'a [u8]>, CommandError> {
         if self.take(option) { self.value().map(Some) } else { Ok(None) }
     }
 
     /// Takes this many words and returns them with the index of the first; `None` if fewer are left.
-    pub(super) fn take_words(&mut self, count: usize) -> Option<(Args<'a>, usize)> {
+    pub(crate) fn take_words(&mut self, count: usize) -> Option<(Args<'a>, usize)> {
         let first = self.at;
         let fits = count <= self.len();
         self.at += if fits { count } else { 0 };

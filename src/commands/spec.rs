@@ -109,6 +109,8 @@ pub enum Nested {
     Reload,
     /// Many that make keys: `DEBUG POPULATE`.
     Populate,
+    /// Those that delete what has been moved: `MIGRATE`.
+    Migrate,
 }
 
 /// Where keys are among the arguments, and how they are accessed: what Redis calls a key spec.
@@ -174,6 +176,9 @@ pub enum Find {
     Range(i32),
     /// The first argument is the number of keys, and the keys follow.
     Number,
+    /// They follow this word, up to the last argument, if the one key before is empty. The word is looked for
+    /// from `first` on.
+    Keyword(&'static str),
 }
 
 /// Flags that a row sets. `COMMAND INFO` also shows flags that follow from the handler.
@@ -400,6 +405,18 @@ impl Command {
         self
     }
 
+    /// In place of its one key, which is empty then, this word and the keys may come at the end. The word is
+    /// at the argument `first` or behind it.
+    pub const fn keys_after(
+        mut self,
+        word: &'static str,
+        first: usize,
+        access: &'static str,
+    ) -> Command {
+        self.keys[1] = Some(Keys::new(first, Find::Keyword(word), 1, access));
+        self
+    }
+
     /// Redis's note about the access of its first keys.
     pub const fn notes(mut self, notes: &'static str) -> Command {
         if let Some(keys) = &mut self.keys[0] {
@@ -552,9 +569,11 @@ impl Command {
     pub fn key_range(&self) -> (usize, i32, usize) {
         match self.keys {
             [Some(Keys { first, find: Find::Range(last), step, .. }), None]
-            | [Some(Keys { first, step, .. }), Some(Keys { find: Find::Range(last), .. })] => {
-                (first, last, step)
-            }
+            | [Some(Keys { first, step, .. }), Some(Keys { find: Find::Range(last), .. })]
+            | [
+                Some(Keys { first, find: Find::Range(last), step, .. }),
+                Some(Keys { find: Find::Keyword(_), .. }),
+            ] => (first, last, step),
             _ => (0, 0, 0),
         }
     }
@@ -580,12 +599,27 @@ impl Command {
         keys: &Keys,
         args: Args<'a>,
     ) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
+        let after_word = self.first_after_word(args);
         let (first, end) = match keys.find {
             Find::Number => (keys.first + 1, numbered_keys_end(args, keys.first, keys.step)),
+            Find::Keyword(_) => (after_word.unwrap_or(args.len()), Some(args.len())),
+            Find::Range(_) if after_word.is_some() => (0, None),
             Find::Range(last) => (keys.first, Some(range_end(args, last))),
         };
         let places = (first..end.unwrap_or(0).min(args.len())).step_by(keys.step.max(1));
         places.map(move |at| (at, args.get(at).unwrap_or_default()))
+    }
+
+    /// The first of the keys that follow a word, if the call has that word: see [`Command::keys_after`].
+    fn first_after_word(&self, args: Args) -> Option<usize> {
+        let [Some(Keys { first: one, .. }), Some(Keys { find: Find::Keyword(word), first, .. })] =
+            self.keys
+        else {
+            return None;
+        };
+        let is_word = |at: &usize| args[*at].eq_ignore_ascii_case(word.as_bytes());
+        let at = (first..args.len()).find(is_word).filter(|_| args[one].is_empty())?;
+        Some(at + 1)
     }
 
     /// The channels or patterns that it uses, each with its place among the arguments.
@@ -601,8 +635,10 @@ impl Command {
         (1..).zip(args.from(1).take(count))
     }
 
-    fn has_numbered_keys(&self) -> bool {
-        self.keys[0].is_some_and(|keys| keys.find == Find::Number)
+    /// Whether only the arguments of a call tell where its keys are.
+    fn has_movable_keys(&self) -> bool {
+        let is_range = |keys: &Keys| matches!(keys.find, Find::Range(_));
+        !self.keys.iter().flatten().all(is_range)
     }
 
     /// Whether clients see it as a read, and as a write.
@@ -613,6 +649,7 @@ impl Command {
                 let reads = self.has(Flags::SHOWN_AS_READ);
                 (reads, !reads)
             }
+            Handler::Nested(Nested::Migrate) => (false, true),
             _ => (false, false),
         }
     }
@@ -633,7 +670,7 @@ impl Command {
         let (reads, writes) = self.is_shown_as();
         let kind = reads.then_some("readonly").or(writes.then_some("write"));
         let own = FLAG_NAMES.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name);
-        let movable = self.has_numbered_keys().then_some("movablekeys");
+        let movable = self.has_movable_keys().then_some("movablekeys");
         kind.into_iter().chain(own).chain(movable).collect()
     }
 
@@ -676,6 +713,7 @@ const fn declares(keys: &Option<Keys>, at: usize, len: usize, last_key: usize) -
         Find::Range(last) => (keys.first, last as usize),
         Find::Number if last_key > keys.first => (keys.first + 1, last_key),
         Find::Number => (keys.first + 1, keys.first + 1),
+        Find::Keyword(_) => (last_key - 1, last_key), // repeated twice
     };
     let is_in_range = first <= at && at <= last && (at - first).is_multiple_of(keys.step);
     is_in_range && !is_same(keys.access.as_bytes(), b"not_key")

@@ -11,6 +11,7 @@ mod call;
 mod commit;
 pub mod evict;
 pub mod measure;
+mod migrate;
 mod reload;
 pub mod replay;
 mod transaction;
@@ -106,6 +107,7 @@ fn run(
         Nested::LoadAof => reload::load_aof(server, session, reply),
         Nested::Reload => reload::reload(server, session, args, reply),
         Nested::Populate => reload::populate(server, session, args, reply),
+        Nested::Migrate => migrate::migrate(server, session, args, reply),
     };
     Call { server, session, command, args }.commit_without_keys(outcome)
 }

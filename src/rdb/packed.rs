@@ -9,7 +9,7 @@
 //! number of elements (2, or 65535), elements, and 255. An element is the size of the one before it (a byte,
 //! or 254 and four bytes), its encoding and its data.
 //!
-//! **Zipmap** (before Redis 2.6): the number of fields (a byte, or 254 or 255 for an unknown number), and for
+//! **Zipmap** (before Redis 2.6): the number of fields (a byte, or 254 for an unknown number), and for
 //! each field the length of its name (a byte, or 254 and four bytes), the name, the length of its value, the
 //! number of unused bytes, the value, and the unused bytes; then 255.
 //!
@@ -188,7 +188,7 @@ pub(super) fn zipmap(bytes: &[u8]) -> Elements<'_> {
         elements.push(cursor.bytes(value)?);
         cursor.take(unused.into())?;
     }
-    let counts = announced >= 254 || usize::from(announced) == elements.len() / 2;
+    let counts = announced == 254 || usize::from(announced) == elements.len() / 2;
     (cursor.0.len() == 1 && counts).then_some(elements)
 }
 

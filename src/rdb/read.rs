@@ -49,6 +49,8 @@ pub struct Record {
     pub expires_at_ms: Option<i64>,
     /// For how many seconds it had not been used, if the file says so.
     pub idle_seconds: Option<u64>,
+    /// How often it was used, in the measure of LFU, if the file says so.
+    pub frequency: Option<u8>,
 }
 
 impl Record {
@@ -57,7 +59,7 @@ impl Record {
     /// # Errors
     /// It is there already.
     pub fn store(self, keyspace: &Keyspace) -> Result<(), String> {
-        let Record { db, key, value, expires_at_ms, idle_seconds } = self;
+        let Record { db, key, value, expires_at_ms, idle_seconds, frequency } = self;
         let mut view = keyspace.write(db, std::iter::once(&key[..])).replaying(true);
         if view.get(&key, Access::Silent).is_some() {
             return Err(format!(
@@ -68,6 +70,9 @@ impl Record {
         view.insert(&key, value, expires_at_ms);
         if let Some(idle_seconds) = idle_seconds {
             view.set_idle(&key, idle_seconds);
+        }
+        if let Some(frequency) = frequency {
+            view.set_frequency(&key, frequency);
         }
         Ok(())
     }
@@ -147,6 +152,7 @@ fn read_version(input: &mut Input<impl Read>) -> Result<u16, Error> {
 struct Attributes {
     expires_at_ms: Option<i64>,
     idle_seconds: Option<u64>,
+    frequency: Option<u8>,
 }
 
 struct Reader<'a, R, S, P> {
@@ -191,7 +197,7 @@ where
                 }
                 opcode::EXPIRETIME_MS => attributes.expires_at_ms = Some(self.input.i64()?),
                 opcode::IDLE => attributes.idle_seconds = Some(self.input.length()?),
-                opcode::FREQ => _ = self.input.byte()?, // of use to LFU only
+                opcode::FREQ => attributes.frequency = Some(self.input.byte()?),
                 opcode::FUNCTION2 => {
                     self.input.string()?;
                     self.loaded.libraries += 1;
@@ -249,14 +255,14 @@ where
         }
         let value = value::read(kind, self.version, self.rules.limits, &mut self.input)?;
         let Some(value) = value else { return Ok(()) };
-        let Attributes { expires_at_ms, idle_seconds } = attributes;
+        let Attributes { expires_at_ms, idle_seconds, frequency } = attributes;
         if expires_at_ms.is_some_and(|at| self.rules.now_ms.is_some_and(|now_ms| at < now_ms)) {
             self.loaded.expired += 1;
             return Ok(());
         }
         self.loaded.keys += 1;
         let expires_at_ms = expires_at_ms.map(|at| at.max(0)); // no key expires before 1970
-        let record = Record { db: self.db, key, value, expires_at_ms, idle_seconds };
+        let record = Record { db: self.db, key, value, expires_at_ms, idle_seconds, frequency };
         let stored = (self.store)(record);
         stored.map_err(|why| Error::Corrupt { offset, why })
     }

@@ -283,6 +283,198 @@ fn the_log_has_the_commands_that_make_a_restored_value() {
     assert_same(&dump(&mut server.client()), &before);
 }
 
+// ---- MIGRATE -----------------------------------------------------------------------------------------
+
+#[test]
+fn migrate_refuses_what_it_cannot_do() {
+    transcript(
+        r#"
+        > SET k 1
+        +OK
+        > MIGRATE 127.0.0.1 1 k 0 x
+        -ERR value is not an integer or out of range
+        > MIGRATE 127.0.0.1 1 k x 10
+        -ERR value is not an integer or out of range
+        > MIGRATE 127.0.0.1 1 k 0 10 KEYS a
+        -ERR When using MIGRATE KEYS option, the key argument must be set to the empty string
+        > MIGRATE 127.0.0.1 1 "" 0 10
+        +NOKEY
+        > MIGRATE 127.0.0.1 1 "" 0 10 KEYS
+        +NOKEY
+        > MIGRATE 127.0.0.1 1 "" 0 10 KEYS a b
+        +NOKEY
+        > MIGRATE 127.0.0.1 1 missing 0 10
+        +NOKEY
+        > MIGRATE 127.0.0.1 1 k 0 10 AUTH
+        -ERR syntax error
+        > MIGRATE 127.0.0.1 1 k 0 10 AUTH2 a
+        -ERR syntax error
+        > MIGRATE 127.0.0.1 1 k 0 10 COPY REPLACE NOSUCH
+        -ERR syntax error
+        > MIGRATE 127.0.0.1 1 k 0 10
+        -IOERR error or timeout writing to target instance
+        > GET k
+        "1"
+        > COMMAND GETKEYS MIGRATE host 1 k 0 1
+        ["k"]
+        > COMMAND GETKEYS MIGRATE host 1 k 0 1 AUTH keys
+        ["k"]
+        > COMMAND GETKEYS MIGRATE host 1 "" 0 1 COPY KEYS a b
+        ["a", "b"]
+        > COMMAND GETKEYSANDFLAGS MIGRATE host 1 "" 0 1 KEYS a
+        [["a", [+RW, +access, +delete]]]
+        "#,
+    );
+}
+
+/// A server to move to, and the beginning of the command that does.
+fn target(options: &[&str]) -> (Server, Client, String) {
+    let server = Server::start(options);
+    let client = server.client();
+    let address = format!("MIGRATE 127.0.0.1 {}", server.port());
+    (server, client, address)
+}
+
+#[test]
+fn keys_move_to_another_server_with_their_values_and_expiries() {
+    let mut c = connect();
+    let (_target, mut other, migrate) = target(&[]);
+    c.expect("SET s hello PXAT 9999999999999", "+OK");
+    c.expect("HSET h a 1 b 2", ":2");
+    c.expect("SET stays 1", "+OK");
+    c.expect(&format!("{migrate} s 3 1000"), "+OK");
+    c.expect(&format!("{migrate} '' 0 1000 COPY KEYS h missing stays"), "+OK");
+    c.expect("EXISTS s h stays", ":2");
+    c.expect(
+        &format!("{migrate} h 0 1000"),
+        "-ERR Target instance replied with error: BUSYKEY Target key name already exists.",
+    );
+    c.expect(&format!("{migrate} '' 0 1000 REPLACE KEYS h"), "+OK");
+    c.expect("EXISTS s h stays", ":1");
+    other.expect("HGETALL h", r#"["a", "1", "b", "2"]"#);
+    other.expect("GET stays", "\"1\"");
+    other.expect("SELECT 3", "+OK");
+    other.expect("GET s", "\"hello\"");
+    let expires_at_ms = other.integer("PEXPIRETIME s");
+    assert!((expires_at_ms - 9_999_999_999_999).abs() < 20_000, "{expires_at_ms}");
+}
+
+#[test]
+fn keys_that_arrive_are_deleted_even_if_others_do_not() {
+    let mut c = connect();
+    let (_target, mut other, migrate) = target(&[]);
+    other.expect("SET b taken", "+OK");
+    c.expect("MSET a 1 b 2 c 3", "+OK");
+    let busy = "-ERR Target instance replied with error: BUSYKEY Target key name already exists.";
+    c.expect(&format!("{migrate} '' 0 1000 KEYS a b c"), busy);
+    c.expect("MGET a b c", r#"[nil, "2", nil]"#);
+    other.expect("MGET a b c", r#"["1", "taken", "3"]"#);
+    let range = "-ERR Target instance replied with error: ERR DB index is out of range";
+    c.expect(&format!("{migrate} b 99 1000"), range);
+    c.expect("GET b", "\"2\"");
+}
+
+#[test]
+fn migrate_gives_the_password_of_the_other_server() {
+    let mut c = connect();
+    let (_target, mut other, migrate) = target(&["--requirepass", "secret"]);
+    other.expect("AUTH secret", "+OK");
+    c.expect("SET k 1", "+OK");
+    let required = "-ERR Target instance replied with error: NOAUTH Authentication required.";
+    c.expect(&format!("{migrate} k 0 1000"), required);
+    let Reply::Error(error) = c.reply(&format!("{migrate} k 0 1000 AUTH wrong")) else {
+        panic!("the password is wrong");
+    };
+    assert!(error.starts_with("ERR Target instance replied with error: WRONGPASS"), "{error}");
+    c.expect(&format!("{migrate} k 0 1000 COPY AUTH secret"), "+OK");
+    c.expect(&format!("{migrate} k 0 1000 REPLACE AUTH2 default secret"), "+OK");
+    c.expect("EXISTS k", ":0");
+    other.expect("GET k", "\"1\"");
+}
+
+#[test]
+fn a_target_that_does_not_answer_is_given_up_and_the_key_stays() {
+    let mut c = connect();
+    // It accepts connections, since the kernel does, and reads nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("its address").port();
+    c.expect("SET k 1", "+OK");
+    let timeout = "-IOERR error or timeout reading to target instance";
+    c.expect(&format!("MIGRATE 127.0.0.1 {port} k 0 50"), timeout);
+    c.expect("GET k", "\"1\"");
+}
+
+#[test]
+fn no_write_is_lost_while_keys_move() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let (_target, mut other, migrate) = target(&[]);
+    let mut writer = server.client();
+    let mut c = server.client();
+    let moving = std::thread::spawn(move || {
+        let mut sum = 0;
+        for _ in 0..50 {
+            if c.reply(&format!("{migrate} counter 0 1000")).to_string() == "+OK" {
+                let moved = other.reply("GETDEL counter").into_text();
+                sum += moved.parse::<i64>().expect("a number");
+            }
+        }
+        sum
+    });
+    // What has been moved begins again at 1, so all sums add up.
+    let mut written = 0;
+    while !moving.is_finished() {
+        writer.integer("INCR counter");
+        written += 1;
+    }
+    written -= moving.join().expect("the moves");
+    server.kill_9();
+    server.restart();
+    let left = server.client().reply("GET counter");
+    let left = if left == Reply::NullBulk { "0".into() } else { left.into_text() };
+    assert_eq!(left, written.to_string(), "increments that are not in what was moved");
+}
+
+#[test]
+fn expiring_fields_move_to_servers_with_another_form_of_them() {
+    if skipped_on_redis() {
+        return;
+    }
+    for dialect in ["redis", "valkey"] {
+        let server = Server::start(&["--rdb-field-expiry", dialect]);
+        let mut c = server.client();
+        let (_target, mut other, migrate) = target(&[]);
+        c.expect("HSET h a 1 b 2", ":2");
+        c.expect("HPEXPIREAT h 9999999999999 FIELDS 1 b", "[:1]");
+        c.expect(&format!("{migrate} h 0 1000"), "+OK");
+        other.expect("HPEXPIRETIME h FIELDS 2 a b", "[:-1, :9999999999999]");
+        c.expect("EXISTS h", ":0");
+    }
+}
+
+#[test]
+fn migrate_is_refused_in_a_transaction_and_monitors_do_not_see_its_password() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect();
+    let (_target, _, migrate) = target(&[]);
+    c.expect("MULTI", "+OK");
+    c.expect(&format!("{migrate} k 0 10"), "-ERR Command not allowed inside a transaction");
+    c.expect("DISCARD", "+OK");
+    let mut monitor = c.another();
+    monitor.expect("MONITOR", "+OK");
+    c.expect("SET k 1", "+OK");
+    c.reply(&format!("{migrate} k 0 1000 AUTH2 default secret"));
+    c.expect("PING", "+PONG");
+    let lines: Vec<String> = (0..3).map(|_| monitor.read_reply().to_string()).collect();
+    assert!(lines[1].contains("\"MIGRATE\""), "{lines:?}");
+    assert!(!lines[1].contains("secret") && lines[1].contains("(redacted)"), "{lines:?}");
+    assert!(lines[2].contains("\"PING\""), "{lines:?}");
+}
+
 // ---- SAVE and BGSAVE ---------------------------------------------------------------------------------
 
 #[test]
