@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::options::{OptionCursor, integer, is};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
-use super::strings::grow;
+use super::strings::{grow, reserve, zeros};
 use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, Entry, ReadView, StringMut, StringOrigin, Value, WriteView};
@@ -107,10 +107,10 @@ fn make_room<'a>(
 ) -> Result<(StringMut<'a>, bool), CommandError> {
     let old = view.string(key, Access::Use)?.map(<[u8]>::len);
     if old.is_none() {
-        view.insert(key, Value::String(vec![0; length].into()), None);
+        view.insert(key, Value::String(zeros(length)?.into()), None);
     }
     let mut value = view.string_mut(key)?.ok_or(CommandError::WRONG_TYPE)?;
-    grow(value.in_place(), length);
+    grow(value.in_place(), length)?;
     Ok((value, old.is_none_or(|old| old < length)))
 }
 
@@ -283,7 +283,7 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         .from(3)
         .map(|key| view.string(key, Access::Answer).map(Option::unwrap_or_default))
         .collect();
-    let result = combine(operation, &sources?);
+    let result = combine(operation, &sources?)?;
     reply.count(result.len());
     if result.is_empty() {
         let removed = view.remove(&args[2]);
@@ -303,16 +303,17 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 const BLOCK_BYTES: usize = 8 << 10;
 
 /// The result, as long as the longest source. Shorter sources are padded with zeros.
-fn combine(operation: Operation, sources: &[&[u8]]) -> Vec<u8> {
+fn combine(operation: Operation, sources: &[&[u8]]) -> Result<Vec<u8>, CommandError> {
     let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
-    let mut result = Vec::with_capacity(length);
+    let mut result = Vec::new();
+    reserve(&mut result, length)?;
     for start in (0..length).step_by(BLOCK_BYTES) {
         let end = length.min(start + BLOCK_BYTES);
         let part = |bytes: &[u8]| start.min(bytes.len())..end.min(bytes.len());
         let parts: Vec<&[u8]> = sources.iter().map(|source| &source[part(source)]).collect();
         combine_block(operation, &parts, &mut result, end);
     }
-    result
+    Ok(result)
 }
 
 /// Appends a block to the result, up to `end`, computed from these parts of the sources.

@@ -151,8 +151,10 @@ fn hscan(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// The most fields that one call may repeat, as the whole reply is in memory until it is sent.
+/// The most fields that one call may repeat, and the longest reply with fields that repeat, since the whole
+/// reply is in memory until it is sent.
 const RANDOM_FIELDS_LIMIT: u64 = 1 << 27;
+const RANDOM_FIELDS_BYTES: usize = 1 << 30;
 
 fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let Some(count) = args.get(2) else {
@@ -171,8 +173,9 @@ fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let may_repeat = count < 0;
     let count = count.unsigned_abs();
     let limit = if with_values { i64::MAX as u64 / 2 } else { u64::MAX };
+    const TOO_MANY: CommandError = CommandError::new("ERR value is out of range");
     if count > limit || (may_repeat && count > RANDOM_FIELDS_LIMIT) {
-        return Err(CommandError::new("ERR value is out of range"));
+        return Err(TOO_MANY);
     }
     let Some(hash) = view.hash(&args[1])?.filter(|hash| !hash.is_empty()) else {
         reply.array(0);
@@ -185,19 +188,19 @@ fn hrandfield(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     } else {
         reply.array(chosen as usize);
     }
-    let mut show = |field: Field| {
+    let show = |field: Field| {
         if with_values {
             reply.pair(field.name, field.value);
         } else {
             reply.bulk(field.name);
         }
+        if may_repeat && reply.len() > RANDOM_FIELDS_BYTES { Err(TOO_MANY) } else { Ok(()) }
     };
     if may_repeat {
-        hash.choose_with_repetition(chosen, show);
+        hash.choose_with_repetition(chosen, show)
     } else {
-        hash.choose(chosen as usize).into_iter().for_each(&mut show);
+        hash.choose(chosen as usize).into_iter().try_for_each(show)
     }
-    Ok(())
 }
 
 fn hset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {

@@ -60,7 +60,9 @@ fn lcs(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let (first, second) = (first?, second?);
     let options = LcsOptions::parse(args)?;
     check_size(first.len(), second.len(), view.string_limit())?;
-    let runs = lcs::runs(first, second);
+    const NO_MEMORY: CommandError =
+        CommandError::new("ERR Insufficient memory, failed allocating transient memory for LCS");
+    let runs = lcs::runs(first, second).map_err(|_| NO_MEMORY)?;
     if options.indexes {
         reply_indexes(&runs, &options, reply);
     } else if options.only_length {

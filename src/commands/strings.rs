@@ -432,13 +432,18 @@ fn pairs<'a>(args: Args<'a>) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])
     Ok(args.from(1).step_by(2).zip(args.from(2).step_by(2)))
 }
 
+/// From this length on, the system may refuse the memory for a string.
+const LARGE_BYTES: usize = 1 << 20;
+
 fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, more, limit) = (&args[1], &args[2], view.string_limit());
     let length = if let Some(mut value) = view.string_mut(key)? {
         if value.len() + more.len() > limit {
             return Err(CommandError::TOO_LONG);
         }
-        value.in_place().extend_from_slice(more);
+        let bytes = value.in_place();
+        reserve(bytes, more.len())?;
+        bytes.extend_from_slice(more);
         value.len()
     } else {
         view.insert_string(key, more, None);
@@ -462,11 +467,11 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let end = offset.checked_add(part.len()).filter(|&end| end <= limit);
     let end = end.ok_or(CommandError::TOO_LONG)?;
     if old.is_none() {
-        view.insert(key, Value::String(vec![0; end].into()), None);
+        view.insert(key, Value::String(zeros(end)?.into()), None);
     }
     if let Some(mut value) = view.string_mut(key)? {
         let bytes = value.in_place();
-        grow(bytes, end);
+        grow(bytes, end)?;
         bytes[offset..end].copy_from_slice(part);
         reply.count(bytes.len());
     }
@@ -476,13 +481,39 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 
 /// Pads a string with zeros up to a length. Far beyond the end that is cheap: a new allocation is zeroed
 /// memory that the kernel maps page by page, on first use.
-pub(super) fn grow(value: &mut Vec<u8>, length: usize) {
+///
+/// # Errors
+/// There is not enough memory.
+pub(super) fn grow(value: &mut Vec<u8>, length: usize) -> Result<(), CommandError> {
     if length > value.capacity().saturating_mul(2) {
-        let old = std::mem::replace(value, vec![0; length]);
+        let old = std::mem::replace(value, zeros(length)?);
         value[..old.len()].copy_from_slice(&old);
     } else if length > value.len() {
+        reserve(value, length - value.len())?;
         value.resize(length, 0);
     }
+    Ok(())
+}
+
+/// A string of zeros.
+///
+/// # Errors
+/// There is not enough memory.
+pub(super) fn zeros(length: usize) -> Result<Vec<u8>, CommandError> {
+    if length >= LARGE_BYTES {
+        // `vec!` ends the process if it gets no memory, but it gets zeroed memory at no cost.
+        reserve(&mut Vec::new(), length)?;
+    }
+    Ok(vec![0; length])
+}
+
+/// Reserves memory for that many more bytes, with room for the next ones if there is enough.
+///
+/// # Errors
+/// There is not enough memory.
+pub(super) fn reserve(bytes: &mut Vec<u8>, more: usize) -> Result<(), CommandError> {
+    let reserved = bytes.try_reserve(more).or_else(|_| bytes.try_reserve_exact(more));
+    reserved.map_err(|_| CommandError::NO_MEMORY)
 }
 
 fn incr(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {

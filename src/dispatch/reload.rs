@@ -5,7 +5,7 @@
 //! as it was. The data is in memory twice meanwhile.
 
 use std::fs::File;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::mpsc;
 
 use super::{apply, replay};
@@ -35,6 +35,13 @@ pub(super) fn populate(
     let count = number(&args[2])?;
     let prefix = args.get(3).unwrap_or(b"key");
     let size = args.get(4).map_or(Ok(0), number)?;
+    if size > server.config.proto_max_bulk_len.load(Relaxed) as usize {
+        return Err(CommandError::TOO_LONG);
+    }
+    // The value is stored, and until then there are three more copies of it.
+    Vec::<u8>::new()
+        .try_reserve_exact(size.saturating_mul(4))
+        .map_err(|_| CommandError::NO_MEMORY)?;
     let (mut request, mut record) = (Request::new(ANY_LENGTH), Vec::new());
     let mut ignored = Reply::new(Protocol::Resp2);
     for index in 0..count {

@@ -49,6 +49,9 @@ impl CommandError {
     /// A string would become longer than `proto-max-bulk-len`.
     pub const TOO_LONG: CommandError =
         CommandError::new("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+    /// The system refuses the memory that a command needs.
+    pub const NO_MEMORY: CommandError =
+        CommandError::new("OOM the system has not enough memory for a value of this size");
 }
 
 impl From<String> for CommandError {

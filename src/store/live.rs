@@ -95,9 +95,16 @@ impl<'a> LiveHash<'a> {
     }
 
     /// Visits `count` fields at random, which may repeat.
-    pub fn choose_with_repetition(self, count: u64, mut visit: impl FnMut(Field<'a>)) {
+    ///
+    /// # Errors
+    /// The first error of a visit. It is the last visit.
+    pub fn choose_with_repetition<E>(
+        self,
+        count: u64,
+        mut visit: impl FnMut(Field<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
         if self.is_empty() {
-            return;
+            return Ok(());
         }
         let mut random = Random::new();
         let collects = count > 1 && self.hash.is_packed() || self.is_mostly_expired();
@@ -106,8 +113,9 @@ impl<'a> LiveHash<'a> {
             visit(match all.len() {
                 0 => self.any(&mut random),
                 live => all[random.below(live)],
-            });
+            })?;
         }
+        Ok(())
     }
 
     /// A random field. There must be a live one.
@@ -210,10 +218,18 @@ mod tests {
                 let names: HashSet<&[u8]> = chosen.iter().map(|field| field.name).collect();
                 assert_eq!((chosen.len(), names.len()), (count, count), "all different");
                 assert!(names.is_subset(&live));
-                view.choose_with_repetition(20, |field| {
+                let visited = view.choose_with_repetition(20, |field| {
                     assert!(live.contains(field.name));
                     *met.entry(field.name).or_insert(0) += 1;
+                    Ok::<(), ()>(())
                 });
+                assert_eq!(visited, Ok(()));
+                let mut visits = 0;
+                let stopped = view.choose_with_repetition(u64::MAX, |_| {
+                    visits += 1;
+                    if visits < 3 { Ok(()) } else { Err("enough") }
+                });
+                assert_eq!((stopped, visits), (Err("enough"), 3));
             }
             // 4,000 drawn from at most 66: about 60 of each.
             assert_eq!(met.len(), live.len());

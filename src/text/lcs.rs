@@ -10,6 +10,8 @@
 //! A cell only stores that decision: one bit, where Redis stores a length of 32 bits. So the table fits in
 //! the cache, and many clients can run `LCS` at once.
 
+use std::collections::TryReserveError;
+
 /// Consecutive bytes that both strings have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -22,12 +24,14 @@ pub struct Run {
 }
 
 /// The runs that make up the longest common subsequence, last run first.
-#[must_use]
-pub fn runs(first: &[u8], second: &[u8]) -> Vec<Run> {
+///
+/// # Errors
+/// There is not enough memory for the table.
+pub fn runs(first: &[u8], second: &[u8]) -> Result<Vec<Run>, TryReserveError> {
     // The longer string gives the rows, so that a row is as short as possible.
     let swapped = second.len() > first.len();
     let (rows, columns) = if swapped { (second, first) } else { (first, second) };
-    let turns = Turns::compute(rows, columns, swapped);
+    let turns = Turns::compute(rows, columns, swapped)?;
     let mut runs: Vec<Run> = Vec::new();
     let mut adjoins = false;
     let (mut row, mut column) = (rows.len(), columns.len());
@@ -47,7 +51,7 @@ pub fn runs(first: &[u8], second: &[u8]) -> Vec<Run> {
         }
         adjoins = is_match;
     }
-    runs
+    Ok(runs)
 }
 
 /// For each pair of bytes that differ, where the trace goes next.
@@ -59,9 +63,10 @@ struct Turns {
 
 impl Turns {
     /// `swapped` means that the rows are the second string, which is the one to shorten on a tie.
-    fn compute(rows: &[u8], columns: &[u8], swapped: bool) -> Turns {
+    fn compute(rows: &[u8], columns: &[u8], swapped: bool) -> Result<Turns, TryReserveError> {
         let cells = rows.len() * columns.len();
-        let mut up = Vec::with_capacity(cells.div_ceil(64));
+        let mut up = Vec::new();
+        up.try_reserve_exact(cells / 64 + 1)?;
         let (mut bits, mut filled) = (0u64, 0);
         // The lengths of the row above, overwritten cell by cell with those of this row.
         let mut lengths = vec![0u32; columns.len()];
@@ -81,7 +86,7 @@ impl Turns {
             }
         }
         up.push(bits);
-        Turns { columns: columns.len(), up }
+        Ok(Turns { columns: columns.len(), up })
     }
 
     /// `row` and `column` are the lengths of the two prefixes, at least 1.
@@ -93,7 +98,11 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use super::{Run, runs};
+    use super::Run;
+
+    fn runs(first: &[u8], second: &[u8]) -> Vec<Run> {
+        super::runs(first, second).unwrap_or_default()
+    }
 
     fn run(first: usize, second: usize, length: usize) -> Run {
         Run { first, second, length }

@@ -217,3 +217,59 @@ fn a_text_that_cannot_be_printed_is_an_error_unless_its_reader_has_read_enough()
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.starts_with(b"respite: can't print: "));
 }
+
+// ---- Memory ends -------------------------------------------------------------------------------------
+
+const NO_MEMORY: &str = "-OOM the system has not enough memory for a value of this size";
+
+#[test]
+fn a_size_that_no_memory_can_hold_is_an_error_and_changes_nothing() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut c = server.client();
+    let too_long = "-ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+    c.expect("DEBUG POPULATE 10 kk 9223372036854775807", too_long);
+    c.expect("CONFIG SET proto-max-bulk-len 9223372036854775807", "+OK");
+    c.expect("SET old v", "+OK");
+    for key in ["old", "new"] {
+        for command in [
+            "SETRANGE key 9223372036854770000 x",
+            "SETBIT key 9223372036854775807 1",
+            "BITFIELD key SET u8 9223372036854770000 1",
+            "BITFIELD key INCRBY i64 #144115188075855000 1",
+        ] {
+            c.expect(&command.replace("key", key), NO_MEMORY);
+        }
+    }
+    c.expect("DEBUG POPULATE 10 kk 9223372036854775807", NO_MEMORY);
+    // The table of LCS would take a bit for each pair of bytes, 312 TB.
+    for key in ["a", "b"] {
+        c.expect(&format!("SETRANGE {key} 49999999 x"), ":50000000");
+    }
+    let transient = "-ERR Insufficient memory, failed allocating transient memory for LCS";
+    c.expect("LCS a b LEN", transient);
+    c.expect("DEL a b", ":2");
+    c.expect("KEYS *", "[\"old\"]");
+    c.expect("GET old", "\"v\"");
+    assert_survives_kill_9(&mut server);
+}
+
+#[test]
+fn a_string_for_which_the_system_refuses_memory_is_an_error_and_the_server_goes_on() {
+    if skipped_on_redis() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let server = Server::start_under("ulimit -v 2500000", &[]);
+    let mut c = server.client();
+    let set = |c: &mut Client, key: usize| c.reply(&format!("SETRANGE {key} 499999999 x"));
+    let last = (0..8).find(|key| set(&mut c, *key).to_string() == NO_MEMORY);
+    let last = last.expect("2.5 GB hold less than 4 GB");
+    c.expect("BITOP NOT result 0", NO_MEMORY);
+    c.expect("SET small v", "+OK");
+    c.expect("GETRANGE 0 499999999 -1", "\"x\"");
+    assert_eq!(c.integer("DBSIZE"), 1 + last as i64);
+    c.expect("DEL 0", ":1");
+    eventually("the memory is free again", || set(&mut c, 0) == Reply::Integer(500_000_000));
+}

@@ -53,6 +53,17 @@ impl Server {
         Server::listening(child, home, args)
     }
 
+    /// Starts the server with limits of the shell, like `ulimit -n 200`.
+    pub(crate) fn start_under(limits: &str, args: &[&str]) -> Server {
+        let home = TempDir::new();
+        let plain = command(&home, args);
+        let mut limited = Command::new("sh");
+        limited.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\""));
+        limited.arg(plain.get_program()).args(plain.get_args()).current_dir(&home.path);
+        let child = redirect(&mut limited, &home).spawn().expect("start the server");
+        Server::listening(child, home, args)
+    }
+
     /// Starts the server at that port with this as its standard output.
     pub(crate) fn start_with_stdout(stdout: impl Into<Stdio>, port: u16) -> Server {
         let home = TempDir::new();
@@ -228,7 +239,6 @@ fn spawn(home: &TempDir, args: &[&str]) -> Child {
 }
 
 fn command(home: &TempDir, args: &[&str]) -> Command {
-    let output = |name| File::create(home.path.join(name)).expect("create a file for the output");
     let mut command = Command::new(env!("CARGO_BIN_EXE_respite"));
     command
         .args(args)
@@ -236,11 +246,15 @@ fn command(home: &TempDir, args: &[&str]) -> Command {
         .arg("--dir")
         .arg(home.data())
         // Not the package's directory, which holds a storage.aof.
-        .current_dir(&home.path)
-        .stdin(Stdio::null())
-        .stdout(output("stdout"))
-        .stderr(output("stderr"));
+        .current_dir(&home.path);
+    redirect(&mut command, home);
     command
+}
+
+/// Sends the output to the files of the directory.
+fn redirect<'a>(command: &'a mut Command, home: &TempDir) -> &'a mut Command {
+    let output = |name| File::create(home.path.join(name)).expect("create a file for the output");
+    command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr"))
 }
 
 /// A directory for one test, removed when dropped: `data/` for the server, and its output next to it.
