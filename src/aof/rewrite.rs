@@ -354,7 +354,7 @@ mod tests {
         fn in_memory(&self) -> BTreeMap<(usize, String), String> {
             let mut all = BTreeMap::new();
             self.keyspace.visit(0, &mut |_, shard| {
-                for db in 0..shard.databases() {
+                for db in shard.databases() {
                     for (key, entry) in shard.table(db).iter().flat_map(|table| table.iter()) {
                         let Value::String(value) = &entry.value else { continue };
                         let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();

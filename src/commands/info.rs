@@ -455,7 +455,7 @@ fn keysizes_section(context: &mut Context, text: &mut String) -> fmt::Result {
     // By database, type and the bits of the size.
     let mut counts = BTreeMap::<(usize, bool, u32), u64>::new();
     context.visit(|shard| {
-        for db in 0..shard.databases() {
+        for db in shard.databases() {
             for (_, entry) in shard.table(db).into_iter().flat_map(Table::iter) {
                 let (is_hash, size) = match &entry.value {
                     Value::String(bytes) => (false, bytes.len()),
@@ -538,7 +538,8 @@ pub(super) fn keyspace_totals(context: &mut Context) -> Vec<Totals> {
     let mut totals = vec![Totals::default(); context.server.config.database_count()];
     let now_ms = now_ms();
     context.visit(|shard| {
-        for (db, totals) in totals.iter_mut().enumerate().take(shard.databases()) {
+        for db in shard.databases() {
+            let totals = &mut totals[db];
             if let Some(table) = shard.table(db) {
                 totals.keys += table.len();
                 totals.volatile += table.volatile();

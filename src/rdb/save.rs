@@ -110,10 +110,8 @@ fn header(shards: &[&Shard], dialect: Dialect) -> (Vec<u8>, usize) {
     let mut sizes: Vec<(u64, u64)> = Vec::new();
     let mut timed = false;
     for shard in shards {
-        for db in 0..shard.databases() {
-            if db == sizes.len() {
-                sizes.push((0, 0));
-            }
+        for db in shard.databases() {
+            sizes.resize(sizes.len().max(db + 1), (0, 0));
             if let Some(table) = shard.table(db) {
                 sizes[db].0 += table.len() as u64;
                 sizes[db].1 += table.volatile() as u64;

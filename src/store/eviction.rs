@@ -84,7 +84,7 @@ fn victims_of(sampled: usize) -> usize {
 /// Adds the best candidates of a shard. Returns how many keys it has looked at.
 fn sample(shard: &Shard, policy: EvictionPolicy, usage: Usage, best: &mut Vec<Candidate>) -> usize {
     let mut found = Vec::new();
-    for db in 0..shard.databases() {
+    for db in shard.databases() {
         let Some(table) = shard.table(db) else { continue };
         if policy.volatile && table.volatile() == 0 {
             continue;

@@ -67,15 +67,16 @@ pub struct Shard {
     /// The LSN of the last record about this shard. A client that has read the shard gets its reply once the
     /// log is flushed up to here.
     pub last_lsn: u64,
-    /// The databases from 1 up to the highest that was ever used here.
-    others: Box<[Table]>,
+    /// The databases but 0 that were ever used here, sorted by number: a shard of ten thousand databases of
+    /// which one is used has one.
+    others: Box<[(usize, Table)]>,
     /// The number of the last snapshot that has saved this shard. Atomic because the thread that saves
     /// the shard holds only a read lock.
     pub(super) saved_epoch: AtomicU64,
     /// Beside `saved_epoch`, which a writer reads anyway.
     watches: Watches,
-    /// By database, up to the highest that ever had any.
-    timed_hashes: Box<[TimedHashes]>,
+    /// Those of the databases that ever had any, sorted by number.
+    timed_hashes: Box<[(usize, TimedHashes)]>,
     /// No key expires before this moment by its own expiry. It saves searching the keys whenever a field
     /// expires.
     earliest_key_ms: i64,
@@ -95,12 +96,17 @@ impl Default for Shard {
     }
 }
 
+/// Where a database is in a list that is sorted by number, or where it belongs.
+fn place<T>(list: &[(usize, T)], db: usize) -> Result<usize, usize> {
+    list.binary_search_by_key(&db, |(db, _)| *db)
+}
+
 impl Shard {
-    /// The keys of a database; `None` if neither it nor a higher one was ever used here.
+    /// The keys of a database; `None` if it was never used here.
     pub fn table(&self, db: usize) -> Option<&Table> {
         match db {
             0 => Some(&self.first),
-            _ => self.others.get(db - 1),
+            _ => place(&self.others, db).ok().map(|at| &self.others[at].1),
         }
     }
 
@@ -114,28 +120,45 @@ impl Shard {
         if db == 0 {
             return &mut self.first;
         }
-        if db > self.others.len() {
+        let at = place(&self.others, db).unwrap_or_else(|at| {
             let mut others = std::mem::take(&mut self.others).into_vec();
-            others.resize_with(db, Table::default);
+            others.insert(at, (db, Table::default()));
             self.others = others.into();
-        }
-        &mut self.others[db - 1]
+            at
+        });
+        &mut self.others[at].1
     }
 
-    /// One more than the highest database that was ever used here.
-    pub fn databases(&self) -> usize {
-        1 + self.others.len()
+    /// The databases that were ever used here, sorted.
+    pub fn databases(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(0).chain(self.others.iter().map(|(db, _)| *db))
+    }
+
+    fn timed(&self, db: usize) -> Option<&TimedHashes> {
+        place(&self.timed_hashes, db).ok().map(|at| &self.timed_hashes[at].1)
+    }
+
+    fn timed_mut(&mut self, db: usize) -> &mut TimedHashes {
+        let at = place(&self.timed_hashes, db).unwrap_or_else(|at| {
+            let mut all = std::mem::take(&mut self.timed_hashes).into_vec();
+            all.insert(at, (db, TimedHashes::new()));
+            self.timed_hashes = all.into();
+            at
+        });
+        &mut self.timed_hashes[at].1
     }
 
     /// The number of hashes in a database that have expiring fields.
     pub fn timed_hashes(&self, db: usize) -> usize {
-        self.timed_hashes.get(db).map_or(0, BTreeSet::len)
+        self.timed(db).map_or(0, BTreeSet::len)
     }
 
     /// The memory that its data takes, in bytes. The index of expiring fields is estimated.
     pub(super) fn memory_bytes(&self) -> usize {
-        let others = self.others.iter().map(|table| size_of::<Table>() + table.memory_bytes());
-        let listed: usize = self.timed_hashes.iter().map(BTreeSet::len).sum();
+        let bytes =
+            |(_, table): &(usize, Table)| size_of::<(usize, Table)>() + table.memory_bytes();
+        let others = self.others.iter().map(bytes);
+        let listed: usize = self.timed_hashes.iter().map(|(_, listed)| listed.len()).sum();
         self.first.memory_bytes() + others.sum::<usize>() + listed * TIMED_HASH_BYTES
     }
 
@@ -196,22 +219,13 @@ impl Shard {
         if old_ms == new_ms {
             return;
         }
-        let listed = self.timed_hashes_mut(db);
+        let listed = self.timed_mut(db);
         if let Some(old_ms) = old_ms {
             listed.remove(&(old_ms, key.into()));
         }
         if let Some(new_ms) = new_ms {
             listed.insert((new_ms, key.into()));
         }
-    }
-
-    fn timed_hashes_mut(&mut self, db: usize) -> &mut TimedHashes {
-        if db >= self.timed_hashes.len() {
-            let mut all = std::mem::take(&mut self.timed_hashes).into_vec();
-            all.resize_with(db + 1, TimedHashes::new);
-            self.timed_hashes = all.into();
-        }
-        &mut self.timed_hashes[db]
     }
 
     fn note_key_expiry(&mut self, expires_at_ms: Option<i64>) {
@@ -228,12 +242,13 @@ impl Shard {
         field_limit: usize,
     ) -> (Vec<Removal>, Vec<Entry>, i64) {
         let (mut expired, mut removed) = (Vec::new(), Vec::new());
-        for db in 0..self.timed_hashes.len() {
+        let timed: Vec<usize> = self.timed_hashes.iter().map(|(db, _)| *db).collect();
+        for db in timed {
             self.take_expired_fields(db, now_ms, field_limit, &mut expired, &mut removed);
         }
         if self.earliest_key_ms < now_ms {
             self.earliest_key_ms = i64::MAX;
-            for db in 0..self.databases() {
+            for db in self.databases().collect::<Vec<_>>() {
                 let (entries, earliest_ms) = self.table_mut(db).take_expired(now_ms);
                 self.earliest_key_ms = self.earliest_key_ms.min(earliest_ms);
                 for (key, entry) in entries {
@@ -273,7 +288,7 @@ impl Shard {
     ) {
         let mut left = limit;
         while left > 0
-            && let Some((earliest_ms, key)) = self.timed_hashes[db].first().cloned()
+            && let Some((earliest_ms, key)) = self.timed_mut(db).first().cloned()
             && earliest_ms < now_ms
         {
             let hashed = HashedKey::new(&key);
@@ -304,7 +319,7 @@ impl Shard {
     /// A moment before which nothing in the shard expires.
     pub(super) fn earliest_ms(&self) -> i64 {
         let earliest_hash =
-            |listed: &TimedHashes| listed.first().map(|&(expires_at_ms, _)| expires_at_ms);
+            |(_, listed): &(usize, TimedHashes)| listed.first().map(|(at_ms, _)| *at_ms);
         let earliest_field_ms = self.timed_hashes.iter().filter_map(earliest_hash).min();
         self.earliest_key_ms.min(earliest_field_ms.unwrap_or(i64::MAX))
     }
@@ -318,23 +333,25 @@ impl Shard {
     }
 
     fn take_database(&mut self, db: usize) -> (Table, TimedHashes) {
-        let timed = self.timed_hashes.get_mut(db).map(std::mem::take).unwrap_or_default();
-        let has_table = db < self.databases();
+        let timed =
+            place(&self.timed_hashes, db).map(|at| std::mem::take(&mut self.timed_hashes[at].1));
+        let has_table = self.table(db).is_some();
         let table = if has_table { std::mem::take(self.table_mut(db)) } else { Table::default() };
-        (table, timed)
+        (table, timed.unwrap_or_default())
     }
 
+    /// Gives a database that was taken its data.
     fn put_database(&mut self, db: usize, (table, timed): (Table, TimedHashes)) {
         *self.table_mut(db) = table;
-        if !timed.is_empty() || db < self.timed_hashes.len() {
-            *self.timed_hashes_mut(db) = timed;
+        if !timed.is_empty() {
+            *self.timed_mut(db) = timed;
         }
     }
 
     /// Replaces the data of all databases by that of another shard, and returns the old data.
     pub(super) fn take_over(&mut self, other: &mut Shard) -> Vec<(Table, TimedHashes)> {
         self.earliest_key_ms = self.earliest_key_ms.min(other.earliest_key_ms);
-        let databases = 0..self.databases().max(other.databases());
+        let databases: BTreeSet<usize> = self.databases().chain(other.databases()).collect();
         let replace = |db| {
             let (old, new) = (self.flush(db), other.take_database(db));
             if !new.0.is_empty() {
@@ -342,7 +359,7 @@ impl Shard {
             }
             old
         };
-        databases.map(replace).collect()
+        databases.into_iter().map(replace).collect()
     }
 
     /// Swaps two databases.
@@ -427,7 +444,8 @@ impl Shard {
     /// # Errors
     /// A sentence about what is wrong.
     pub(super) fn check(&self, index: usize) -> Result<(), String> {
-        for db in 0..self.databases().max(self.timed_hashes.len()) {
+        let timed = self.timed_hashes.iter().map(|(db, _)| *db);
+        for db in self.databases().chain(timed) {
             self.check_database(db, index).map_err(|fault| format!("database {db}: {fault}"))?;
         }
         self.watches.check(|db, key| self.table(db).is_some_and(|table| table.get(key).is_some()))
@@ -444,7 +462,7 @@ impl Shard {
                 timed.extend(entry.earliest_field_ms().map(|ms| (ms, (&**key).into())));
             }
         }
-        let listed = self.timed_hashes.get(db);
+        let listed = self.timed(db);
         let is_listed = listed.map_or(timed.is_empty(), |listed| *listed == timed);
         ensure!(is_listed, "the index of expiring fields has {listed:?}, not {timed:?}");
         Ok(())
@@ -453,6 +471,7 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hash::{Hash, PackedLimits};
     use super::super::value::ByteString;
     use super::*;
 
@@ -466,6 +485,27 @@ mod tests {
         let (expired, _, earliest_ms) = shard.take_expired(5, usize::MAX);
         let table = shard.table(0).expect("it was used");
         assert_eq!((expired.len(), table.len(), table.volatile(), earliest_ms), (2, 2, 1, 9));
+    }
+
+    #[test]
+    fn a_database_that_was_never_used_takes_no_place() {
+        let (mut shard, mut other) = (Shard::default(), Shard::default());
+        let mut hash = Hash::new();
+        hash.set(b"f", b"v", PackedLimits { entries: 16, value_bytes: 64 });
+        hash.set_expires_at_ms(b"f", Some(5));
+        for db in [9999, 7, 500] {
+            let entry = Entry::new(Value::Hash(Box::new(hash.clone())), None);
+            shard.insert(db, HashedKey::new(b"k"), entry);
+        }
+        let used = |shard: &Shard| shard.databases().collect::<Vec<_>>();
+        assert_eq!((used(&shard), shard.timed_hashes.len()), (vec![0, 7, 500, 9999], 3));
+        shard.swap(7, 8, 0);
+        assert!(shard.table(7).is_some_and(Table::is_empty) && shard.table(8).is_some());
+        let taken = other.take_over(&mut shard);
+        assert!(taken.iter().all(|(table, timed)| table.is_empty() && timed.is_empty()));
+        assert_eq!(used(&other), [0, 8, 500, 9999]);
+        let (expired, removed, earliest_ms) = other.take_expired(6, usize::MAX);
+        assert_eq!((expired.len(), removed.len(), earliest_ms), (3, 3, i64::MAX));
     }
 
     #[test]

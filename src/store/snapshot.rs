@@ -71,7 +71,7 @@ impl<W: Write, E: Encoding> SnapshotWriter<W, E> {
     pub fn save(&self, shard: &Shard) {
         // Encoded before the lock is taken, so that writers do not wait for one another's shards.
         let mut encoded = Vec::new();
-        for db in 0..shard.databases() {
+        for db in shard.databases() {
             if let Some(table) = shard.table(db).filter(|table| !table.is_empty()) {
                 encoded.push((db, self.encoding.table(table)));
             }

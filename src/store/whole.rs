@@ -54,8 +54,8 @@ impl<'a> ReadAll<'a> {
     /// Calls the visitor with the number of each database and its keys, shard by shard.
     pub fn visit_databases(&self, mut visitor: impl FnMut(usize, &Table)) {
         self.visit_shards(0, |_, shard| {
-            let databases = 0..shard.databases();
-            databases.for_each(|db| shard.table(db).iter().for_each(|table| visitor(db, table)));
+            let tables = shard.databases().filter_map(|db| Some((db, shard.table(db)?)));
+            tables.for_each(|(db, table)| visitor(db, table));
             true
         });
     }
@@ -149,7 +149,8 @@ impl<'a> WriteAll<'a> {
         self.changes.replaced_all = true;
         self.lock();
         for shard in &mut self.shards {
-            let databases = (0..shard.databases()).map(|db| shard.flush(db));
+            let databases: Vec<usize> = shard.databases().collect();
+            let databases = databases.into_iter().map(|db| shard.flush(db));
             self.changes.garbage.databases.extend(databases.filter(|(table, _)| !table.is_empty()));
         }
     }
