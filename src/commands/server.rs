@@ -11,6 +11,7 @@ use super::options::{integer, is};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::config::logger::{self, log_line};
 use crate::config::{Consequence, Setting};
+use crate::net::descriptors;
 use crate::rdb::progress::Current;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Server;
@@ -102,6 +103,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let follow = |consequence| match consequence {
         Consequence::Listeners => server.relisten.get().map_or(Ok(()), |relisten| relisten()),
         Consequence::Log => follow_log_settings(server, may_wait),
+        Consequence::Clients => check_client_limit(server),
     };
     let old_password = server.config.requirepass.get();
     server.config.set_as(is_local, &pairs, follow).map_err(|why| format!("ERR {why}"))?;
@@ -144,6 +146,20 @@ fn follow_log_settings(server: &Server, may_wait: bool) -> Result<(), String> {
     }
     server.aof.rewrites.claim_next();
     server.rewrite().map_err(|error| format!("the log could not be written: {error}"))
+}
+
+/// Refuses more clients than there are descriptors for.
+fn check_client_limit(server: &Server) -> Result<(), String> {
+    let connected = server.clients.count();
+    let wanted = server.config.client_limit().saturating_sub(connected);
+    let possible = descriptors::for_clients(wanted);
+    if possible >= wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "The operating system is not able to handle the specified number of clients, try with {}",
+        connected + possible
+    ))
 }
 
 fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {

@@ -305,7 +305,7 @@ impl Config {
             for consequence in followed {
                 follow(consequence).unwrap_or_else(|why| log_line!(self, Warning, "{why}"));
             }
-            return Err(refuse(known, error));
+            return Err(refuse(known, if error.is_empty() { &why } else { error }));
         }
         Ok(())
     }
@@ -400,6 +400,25 @@ impl Config {
     /// The maximum number of entries in the slow log.
     pub fn slowlog_limit(&self) -> usize {
         self.slowlog_max_len.load(Relaxed).try_into().unwrap_or(usize::MAX)
+    }
+
+    /// The maximum number of connections.
+    pub fn client_limit(&self) -> usize {
+        usize::try_from(self.maxclients.load(Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    /// Lowers `maxclients` to the number for which there are descriptors.
+    pub fn lower_client_limit(&self, possible: usize) {
+        let wanted = self.client_limit();
+        if possible < wanted {
+            self.maxclients.store(possible as i64, Relaxed);
+            log_line!(
+                self,
+                Warning,
+                "'maxclients' is {possible} instead of {wanted}, because the limit on open files allows no \
+                 more. Raise it with 'ulimit -n'."
+            );
+        }
     }
 
     /// The number of databases.

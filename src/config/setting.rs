@@ -106,6 +106,8 @@ pub enum Consequence {
     Listeners,
     /// The log is opened, closed or moved.
     Log,
+    /// There must be descriptors for as many clients.
+    Clients,
 }
 
 /// A row of the settings table.
@@ -126,7 +128,7 @@ pub struct Setting {
     only_default: &'static str,
     /// Whether the value is a secret, which no log shows.
     is_secret: bool,
-    /// What has to follow a change, and the error if it cannot.
+    /// What has to follow a change, and the error if it cannot; an empty one if that says itself why.
     pub(super) consequence: Option<(Consequence, &'static str)>,
 }
 
@@ -188,6 +190,12 @@ impl Setting {
     /// A change opens, closes or moves the log, or fails with this error.
     pub(super) const fn logs(mut self, error: &'static str) -> Setting {
         self.consequence = Some((Consequence::Log, error));
+        self
+    }
+
+    /// A change needs descriptors.
+    pub(super) const fn limits_clients(mut self) -> Setting {
+        self.consequence = Some((Consequence::Clients, ""));
         self
     }
 

@@ -86,7 +86,7 @@ pub static SETTINGS: &[Setting] = &[
     row("databases", "16", AtStart, Integer(|c| &c.databases, signed(1, 65536)),
         "number of databases"),
     row("maxclients", "10000", Live, Integer(|c| &c.maxclients, unsigned(1, u32::MAX as i64)),
-        "maximum number of connections"),
+        "maximum number of connections").limits_clients(),
     row("maxmemory", "0", Live, MemoryOrShare(|c| &c.maxmemory),
         "memory beyond which keys are evicted or writes refused, in bytes, or `80%` of what the process may \
          use; 0 for no limit"),

@@ -1,6 +1,7 @@
 //! A client's connection below the protocol: its socket, how its thread waits for input, the queue of
-//! output, and `CLIENT PAUSE`.
+//! output, `CLIENT PAUSE`, and how many connections there can be.
 
+pub mod descriptors;
 pub mod outbox;
 pub mod pause;
 pub mod poll;

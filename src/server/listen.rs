@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::{connection, spawn};
 use crate::config::Config;
 use crate::config::logger::log_line;
+use crate::net::descriptors;
 use crate::net::socket::Socket;
 use crate::session::Server;
 
@@ -25,6 +26,10 @@ const STACK_BYTES: usize = 256 << 10;
 /// asks for, and a client that finds no room tries again after a second. In a burst on a busy machine, one of
 /// several threads gets a core sooner: of 800 clients at once 38 waited, with one thread 154.
 const ACCEPT_THREADS: usize = 4;
+/// How many connections that were accepted may wait to be served, at least and at most. (The least are among
+/// the descriptors for files, of which the threads that accept need some more.)
+const LEAST_QUEUE: usize = 4;
+const LONGEST_QUEUE: usize = 1000;
 /// How long a listener may take to close.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long an accept loop pauses after a failure, such as a lack of file descriptors.
@@ -95,9 +100,31 @@ impl Listeners {
         Ok(())
     }
 
+    /// How many threads will accept. In each the kernel takes a descriptor before it waits for a connection.
+    fn accept_threads(&self) -> usize {
+        ACCEPT_THREADS * (self.tcp.len() + self.unix.len())
+    }
+
+    /// Lowers `maxclients` if there are not enough descriptors.
+    pub(super) fn limit_clients(&self, config: &Config) -> Result<(), String> {
+        let waiting = self.accept_threads();
+        let wanted = config.client_limit().saturating_add(waiting);
+        let possible = descriptors::for_clients(wanted).saturating_sub(waiting);
+        if possible == 0 {
+            let why = "the limit on open files leaves none for clients: raise it with 'ulimit -n'";
+            return Err(why.into());
+        }
+        config.lower_client_limit(possible);
+        Ok(())
+    }
+
     /// Starts the threads that accept, and the one that serves what they accept.
     pub(super) fn serve(self, server: &Arc<Server>) -> Result<(), String> {
-        let (accepted, arrivals) = mpsc::channel();
+        // A burst of connections waits here, but only as far as there are descriptors to spare.
+        let taken = server.config.client_limit().saturating_add(self.accept_threads());
+        let spare = descriptors::for_clients(taken.saturating_add(LONGEST_QUEUE));
+        let queue = spare.saturating_sub(taken).max(LEAST_QUEUE);
+        let (accepted, arrivals) = mpsc::sync_channel(queue);
         let serving = server.clone();
         spawn("welcomer", move || arrivals.iter().for_each(|socket| welcome(&serving, socket)))?;
         for listener in self.unix {
@@ -131,7 +158,11 @@ struct Open {
 
 impl Open {
     /// Listens as the settings say now. If that fails, listens as before.
-    fn reopen(&mut self, server: &Arc<Server>, accepted: &Sender<Socket>) -> Result<(), String> {
+    fn reopen(
+        &mut self,
+        server: &Arc<Server>,
+        accepted: &SyncSender<Socket>,
+    ) -> Result<(), String> {
         if self.inherited {
             return Err("the server listens on the socket that it has inherited".into());
         }
@@ -158,7 +189,7 @@ impl Open {
     fn open(
         &mut self,
         server: &Arc<Server>,
-        accepted: &Sender<Socket>,
+        accepted: &SyncSender<Socket>,
         bind: &str,
         port: Option<u16>,
     ) -> Result<(), String> {
@@ -187,7 +218,7 @@ impl AcceptLoop {
     fn start(
         server: &Arc<Server>,
         listener: TcpListener,
-        accepted: &Sender<Socket>,
+        accepted: &SyncSender<Socket>,
     ) -> Result<AcceptLoop, String> {
         let address = listener.local_addr().map_err(|error| format!("can't listen: {error}"))?;
         let must_stop = Arc::default();
@@ -275,7 +306,7 @@ fn is_socket(path: &str) -> bool {
 fn start_accepting(
     server: &Arc<Server>,
     accept: impl Fn() -> std::io::Result<Socket> + Send + Sync + 'static,
-    accepted: &Sender<Socket>,
+    accepted: &SyncSender<Socket>,
     must_stop: &Arc<AtomicBool>,
 ) -> Result<Receiver<()>, String> {
     let accept = Arc::new(accept);
@@ -296,7 +327,7 @@ fn start_accepting(
 fn accept_loop(
     server: &Server,
     accept: impl Fn() -> std::io::Result<Socket>,
-    accepted: &Sender<Socket>,
+    accepted: &SyncSender<Socket>,
     must_stop: &AtomicBool,
 ) {
     let mut failing = false;
@@ -328,7 +359,7 @@ const PROTECTED: &str = "-DENIED Redis is running in protected mode because prot
 /// Gives a connection a thread.
 fn welcome(server: &Arc<Server>, socket: Socket) {
     server.stats.connections.add(1);
-    let limit = usize::try_from(server.config.maxclients.load(Relaxed)).unwrap_or(usize::MAX);
+    let limit = server.config.client_limit();
     let socket = Arc::new(socket);
     let is_protected = server.config.protected_mode.load(Relaxed) && !server.wants_password();
     if is_protected && !socket.is_local() {

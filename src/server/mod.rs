@@ -48,6 +48,7 @@ pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
         None => Ok(Aof::disabled()),
     };
     let aof = aof.map_err(|error| format!("can't open the log: {error}"))?;
+    listeners.limit_clients(&config)?;
     let (garbage, dropped) = mpsc::channel();
     let (snapshots, requested) = mpsc::channel();
     let server = Arc::new(Server::new(config, aof, garbage, snapshots));

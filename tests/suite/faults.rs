@@ -6,14 +6,15 @@
 //! `REDIS_ADDR`.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{
     Client, Reply, Server, TempDir, assert_survives_kill_9, await_rewrite, check_aof, encode,
-    eventually, files, fill, free_port, info, skipped_on_redis, start_rewrite,
+    eventually, files, fill, free_port, info, rewrite, skipped_on_redis, start_rewrite,
 };
 
 // ---- Other programs change the log -------------------------------------------------------------------
@@ -272,4 +273,71 @@ fn a_string_for_which_the_system_refuses_memory_is_an_error_and_the_server_goes_
     assert_eq!(c.integer("DBSIZE"), 1 + last as i64);
     c.expect("DEL 0", ":1");
     eventually("the memory is free again", || set(&mut c, 0) == Reply::Integer(500_000_000));
+}
+
+// ---- Descriptors end ---------------------------------------------------------------------------------
+
+#[test]
+fn with_few_descriptors_as_many_clients_are_served_as_possible_and_the_log_is_rewritten() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start_under("ulimit -n 200", &[]);
+    let mut c = server.client();
+    eventually("it says so", || {
+        server.stderr().contains("'maxclients' is 1")
+            && server.stderr().contains("instead of 10000")
+    });
+    let number = |c: &mut Client, field| -> usize {
+        let text = c.text("INFO");
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.expect("a field").parse().expect("a number")
+    };
+    let limit = number(&mut c, "maxclients");
+    assert!((100..180).contains(&limit), "{limit}");
+    let error = c.reply("CONFIG SET maxclients 1000").to_string();
+    let advice =
+        "- The operating system is not able to handle the specified number of clients, try with ";
+    assert!(error.contains(advice), "{error}");
+    c.expect(&format!("CONFIG SET maxclients {limit}"), "+OK");
+    for round in 0..3 {
+        let sockets: Vec<TcpStream> =
+            (0..300).map(|_| TcpStream::connect(server.address()).expect("connect")).collect();
+        eventually("all are served or refused", || {
+            let refused = number(&mut c, "rejected_connections") - round * (301 - limit);
+            number(&mut c, "connected_clients") == limit && refused == 301 - limit
+        });
+        fill(&mut c, 50);
+        rewrite(&mut c);
+        let mut refused = 0;
+        for mut socket in sockets {
+            socket.set_nonblocking(true).expect("a mode");
+            let mut answer = [0; 100];
+            match socket.read(&mut answer) {
+                Ok(read) => {
+                    assert_eq!(&answer[..read], b"-ERR max number of clients reached\r\n");
+                    refused += 1;
+                }
+                Err(_) => {
+                    socket.set_nonblocking(false).expect("a mode");
+                    socket.write_all(b"PING\r\n").expect("send");
+                    let read = socket.read(&mut answer).expect("a reply");
+                    assert_eq!(&answer[..read], b"+PONG\r\n");
+                }
+            }
+        }
+        assert_eq!(refused, 301 - limit);
+        eventually("all are gone", || number(&mut c, "connected_clients") == 1);
+    }
+    assert_survives_kill_9(&mut server);
+}
+
+#[test]
+fn without_descriptors_for_clients_the_server_does_not_start() {
+    if skipped_on_redis() {
+        return;
+    }
+    let ended = Server::fail_to_start_under("ulimit -n 30");
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("raise it with 'ulimit -n'"), "{}", ended.stderr);
 }

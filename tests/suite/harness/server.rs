@@ -56,12 +56,15 @@ impl Server {
     /// Starts the server with limits of the shell, like `ulimit -n 200`.
     pub(crate) fn start_under(limits: &str, args: &[&str]) -> Server {
         let home = TempDir::new();
-        let plain = command(&home, args);
-        let mut limited = Command::new("sh");
-        limited.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\""));
-        limited.arg(plain.get_program()).args(plain.get_args()).current_dir(&home.path);
-        let child = redirect(&mut limited, &home).spawn().expect("start the server");
+        let child = limited(&home, limits, args).spawn().expect("start the server");
         Server::listening(child, home, args)
+    }
+
+    /// Starts the server under limits under which it must refuse to start.
+    pub(crate) fn fail_to_start_under(limits: &str) -> Ended {
+        let home = TempDir::new();
+        let child = limited(&home, limits, &[]).spawn().expect("start the server");
+        Ended::of(child, &home)
     }
 
     /// Starts the server at that port with this as its standard output.
@@ -94,20 +97,7 @@ impl Server {
 
     /// Starts the server where it must refuse to start, and returns how it ended.
     pub(crate) fn fail_to_start(home: &TempDir, args: &[&str]) -> Ended {
-        let mut child = spawn(home, args);
-        let started = Instant::now();
-        let code = loop {
-            if let Some(status) = child.try_wait().expect("wait for the server") {
-                break status.code();
-            }
-            if started.elapsed() > PATIENCE || home.stdout().contains("Listening on port") {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("the server started, but it must not:\n{}", home.output());
-            }
-            thread::sleep(Duration::from_millis(1));
-        };
-        Ended { code, stderr: home.stderr() }
+        Ended::of(spawn(home, args), home)
     }
 
     fn await_port(&mut self) -> u16 {
@@ -126,9 +116,10 @@ impl Server {
                 .split_inclusive('\n')
                 .filter(|line| line.ends_with('\n'))
                 .find_map(|line| {
-                    let (_, rest) = line.split_once("Listening on port :")?;
-                    let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-                    rest[..digits].parse().ok()
+                    let (_, rest) = line.split_once("Listening on ")?;
+                    let Some(port) = rest.strip_prefix("port :") else { return Some(0) };
+                    let digits = port.find(|c: char| !c.is_ascii_digit())?;
+                    port[..digits].parse().ok()
                 });
             if let Some(port) = port {
                 return Ok(port);
@@ -175,6 +166,10 @@ impl Server {
 
     pub(crate) fn log_path(&self) -> PathBuf {
         self.home.data().join("storage.aof")
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        self.home.stdout()
     }
 
     /// See [`TempDir::stderr`].
@@ -234,6 +229,24 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
+impl Ended {
+    fn of(mut child: Child, home: &TempDir) -> Ended {
+        let started = Instant::now();
+        let code = loop {
+            if let Some(status) = child.try_wait().expect("wait for the server") {
+                break status.code();
+            }
+            if started.elapsed() > PATIENCE || home.stdout().contains("Listening on ") {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the server started, but it must not:\n{}", home.output());
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        Ended { code, stderr: home.stderr() }
+    }
+}
+
 fn spawn(home: &TempDir, args: &[&str]) -> Child {
     command(home, args).spawn().expect("start the server")
 }
@@ -249,6 +262,15 @@ fn command(home: &TempDir, args: &[&str]) -> Command {
         .current_dir(&home.path);
     redirect(&mut command, home);
     command
+}
+
+fn limited(home: &TempDir, limits: &str, args: &[&str]) -> Command {
+    let plain = command(home, args);
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg(format!("{limits} && exec \"$0\" \"$@\""));
+    limited.arg(plain.get_program()).args(plain.get_args()).current_dir(&home.path);
+    redirect(&mut limited, home);
+    limited
 }
 
 /// Sends the output to the files of the directory.
