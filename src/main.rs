@@ -59,7 +59,18 @@ fn start(args: &[String]) -> Result<(), String> {
     let server = server::start(config.clone())?;
     config.write_pid_file();
     // Standard output may take nothing: inetd makes it the listening socket too.
-    let ready = writeln!(io::stdout(), "{}{}", process::READY, server.port.load(SeqCst));
+    let mut places = Vec::new();
+    let (port, path) = (server.port.load(SeqCst), config.unixsocket.get());
+    if port != 0 {
+        places.push(format!("port :{port}"));
+    }
+    if !path.is_empty() {
+        places.push(format!("'{path}'"));
+    }
+    if places.is_empty() {
+        places.push("the inherited socket".into());
+    }
+    let ready = writeln!(io::stdout(), "{}{}", process::READY, places.join(" and "));
     ready.unwrap_or_default();
     config.notify_supervisor("READY=1");
     loop {

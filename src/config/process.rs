@@ -19,7 +19,7 @@ use super::table::SUPERVISORS;
 /// Set in the environment of the process in the background.
 const IN_BACKGROUND: &str = "RESPITE_IN_BACKGROUND";
 /// How the line on stdout begins that says that the server is ready.
-pub const READY: &str = "Listening on port :";
+pub const READY: &str = "Listening on ";
 
 /// Whether this process was started by [`run_in_background`].
 pub fn is_in_background() -> bool {

@@ -123,6 +123,20 @@ fn a_second_server_leaves_the_unix_socket_of_the_first_one_alone() {
 }
 
 #[test]
+fn a_server_says_where_it_listens() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let path = home.path().join("socket").to_str().expect("a path of UTF-8").to_owned();
+    let server = Server::start(&["--unixsocket", &path]);
+    assert_eq!(server.stdout(), format!("Listening on '{path}'\n"));
+    let port = free_port().to_string();
+    let server = Server::start(&["--unixsocket", &format!("{path}2"), "--port", &port]);
+    assert_eq!(server.stdout(), format!("Listening on port :{port} and '{path}2'\n"));
+}
+
+#[test]
 fn a_listening_socket_that_is_standard_input_is_served() {
     if skipped_on_redis() {
         return;

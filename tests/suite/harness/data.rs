@@ -24,17 +24,20 @@ pub(crate) fn dump(c: &mut Client) -> BTreeMap<(usize, String), String> {
             c.send_raw(keys.iter().flat_map(both).collect::<Vec<_>>().concat());
             let described: Vec<(String, Reply)> =
                 keys.iter().map(|_| (c.read_reply().to_string(), c.read_reply())).collect();
-            // A key that is gone by now was a hash whose fields had expired.
-            let described = keys.iter().zip(described).filter(|(_, (kind, _))| kind != "+none");
-            let described: Vec<(&Vec<u8>, (String, Reply))> = described.collect();
-            let value = |(key, (kind, _)): &(&Vec<u8>, (String, Reply))| match kind.as_str() {
-                "+string" => encode(&[b"GET", &key[..]]),
+            let value = |(key, (kind, _)): (&Vec<u8>, &(String, Reply))| match kind.as_str() {
+                // A key without a type has expired since SCAN found it, and has no value either.
+                "+string" | "+none" => encode(&[b"GET", &key[..]]),
                 "+hash" => encode(&[b"HGETALL", &key[..]]),
                 other => panic!("{} is {other}", quote(key)),
             };
-            c.send_raw(described.iter().map(value).collect::<Vec<_>>().concat());
-            let values: Vec<Reply> = described.iter().map(|_| c.read_reply()).collect();
-            for ((key, (kind, expiry)), mut value) in described.into_iter().zip(values) {
+            c.send_raw(keys.iter().zip(&described).map(value).collect::<Vec<_>>().concat());
+            let values: Vec<Reply> = keys.iter().map(|_| c.read_reply()).collect();
+            for (key, ((kind, expiry), mut value)) in
+                keys.iter().zip(described.into_iter().zip(values))
+            {
+                if matches!(value, Reply::NullBulk | Reply::Null) {
+                    continue; // expired meanwhile
+                }
                 if let Reply::Array(fields) = &value {
                     let pairs = fields.chunks_exact(2);
                     value = Reply::Map(pairs.map(|p| (p[0].clone(), p[1].clone())).collect());
