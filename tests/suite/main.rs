@@ -1,8 +1,8 @@
 //! The end-to-end tests: they start the real binary and drive it from outside, over its sockets.
 //!
-//! Read [`harness`] first. [`persistence`], [`durability`], [`crash`], [`faults`], [`fuzz`], [`soak`],
-//! [`linear`], [`crowd`], [`startup`], [`logger`] and [`style`] test what is our own. All other files
-//! describe the behaviour of Redis and must also pass against a real one:
+//! Read [`harness`] first. [`persistence`], [`durability`], [`crash`], [`faults`], [`inject`], [`fuzz`],
+//! [`soak`], [`linear`], [`crowd`], [`startup`], [`logger`] and [`style`] test what is our own. All other
+//! files describe the behaviour of Redis and must also pass against a real one:
 //!
 //! ```text
 //! REDIS_ADDR=127.0.0.1:6379 cargo test --test suite
@@ -31,6 +31,7 @@ mod hashes;
 mod hostile;
 mod hyperloglog;
 mod increx;
+mod inject;
 mod inspect;
 mod keys;
 mod lcs;
