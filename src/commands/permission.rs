@@ -88,12 +88,17 @@ fn lacking<'a>(
     if !command.has(Flags::NO_AUTH) && !selector.commands.allows(command.id, args.get(1)) {
         return Some((Reason::Command, 0, command.name.as_bytes()));
     }
-    for keys in command.keys.iter().flatten().filter(|keys| keys.are_keys()) {
-        let needed = keys.needed_rights(args);
-        let is_refused = |(_, key): &(usize, &[u8])| !selector.keys.allows(key, needed);
-        if let Some((at, key)) = command.keys_at(keys, args).find(is_refused) {
-            return Some((Reason::Key, at, key));
+    if !selector.keys.all {
+        for keys in command.keys.iter().flatten().filter(|keys| keys.are_keys()) {
+            let needed = keys.needed_rights(args);
+            let is_refused = |(_, key): &(usize, &[u8])| !selector.keys.allows(key, needed);
+            if let Some((at, key)) = command.keys_at(keys, args).find(is_refused) {
+                return Some((Reason::Key, at, key));
+            }
         }
+    }
+    if selector.channels.all || command.channels.is_none() {
+        return None;
     }
     let are_patterns = command.channels == Some(ChannelUse::SubscribeToPatterns);
     let is_refused = |(_, name): &(usize, &[u8])| !selector.channels.allows(name, are_patterns);

@@ -124,6 +124,8 @@ pub struct Keys {
     pub step: usize,
     /// Redis's flags of a key spec, separated by spaces: `RO access`.
     pub access: &'static str,
+    /// The rights that follow from these flags.
+    rights: KeyUse,
     /// The flags of one call, where they depend on its options.
     pub access_of_call: Option<fn(Args) -> &'static str>,
     /// Redis's note about these flags; usually empty.
@@ -132,7 +134,8 @@ pub struct Keys {
 
 impl Keys {
     const fn new(first: usize, find: Find, step: usize, access: &'static str) -> Keys {
-        Keys { first, find, step, access, access_of_call: None, notes: "" }
+        let rights = needed_rights(access);
+        Keys { first, find, step, access, rights, access_of_call: None, notes: "" }
     }
 
     /// What a call with these arguments does with the keys.
@@ -143,18 +146,31 @@ impl Keys {
     /// The rights that the call needs. It needs none to ask whether a key exists, of what type it is, or how
     /// long.
     pub fn needed_rights(&self, args: Args) -> KeyUse {
-        let mut needed = KeyUse::default();
-        for flag in self.access(args).split(' ') {
-            needed.reads |= flag == "access";
-            needed.writes |= ["insert", "update", "delete"].contains(&flag);
-        }
-        needed
+        self.access_of_call.map_or(self.rights, |access| needed_rights(access(args)))
     }
 
     /// Whether these are keys, and not the names of shard channels.
     pub fn are_keys(&self) -> bool {
         self.access != "not_key"
     }
+}
+
+/// The rights that an access with these flags of a key spec needs.
+const fn needed_rights(access: &str) -> KeyUse {
+    let (flags, mut start, mut at) = (access.as_bytes(), 0, 0);
+    let mut needed = KeyUse { reads: false, writes: false };
+    while at <= flags.len() {
+        if at == flags.len() || flags[at] == b' ' {
+            match flags.split_at(at).0.split_at(start).1 {
+                b"access" => needed.reads = true,
+                b"insert" | b"update" | b"delete" => needed.writes = true,
+                _ => {}
+            }
+            start = at + 1;
+        }
+        at += 1;
+    }
+    needed
 }
 
 /// What a command does with channels. It is checked against the rights of the user; to unsubscribe needs
