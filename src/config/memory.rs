@@ -36,6 +36,12 @@ pub(super) const POLICIES: &[&str] = &[
     "noeviction",
 ];
 
+/// Whether the policy with that index counts the uses of keys (LFU). Asked at every lookup.
+#[inline(always)]
+pub(super) fn counts_uses(index: usize) -> bool {
+    matches!(index, 1 | 5)
+}
+
 /// The policy with that index in [`POLICIES`]; `None` if no key is evicted.
 pub(super) fn policy(index: usize) -> Option<EvictionPolicy> {
     use EvictionOrder::{Lfu, Lru, Random, Ttl};
@@ -90,6 +96,7 @@ mod tests {
                 continue;
             };
             let keys = if policy.volatile { "volatile" } else { "allkeys" };
+            assert_eq!(counts_uses(index), policy.order == EvictionOrder::Lfu);
             assert_eq!(*name, format!("{keys}-{:?}", policy.order).to_lowercase());
         }
     }

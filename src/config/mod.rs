@@ -352,6 +352,12 @@ impl Config {
         memory::policy(self.maxmemory_policy.load(Relaxed))
     }
 
+    /// Whether `maxmemory-policy` counts the uses of keys (LFU).
+    #[inline(always)]
+    pub fn counts_uses(&self) -> bool {
+        memory::counts_uses(self.maxmemory_policy.load(Relaxed))
+    }
+
     /// The value of `maxmemory-policy`.
     pub fn eviction_policy_name(&self) -> &'static str {
         memory::POLICIES[self.maxmemory_policy.load(Relaxed)]

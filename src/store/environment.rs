@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::SHARDS;
 use super::hash::PackedLimits;
 use super::usage::{TICKS_PER_SECOND, Usage};
-use crate::config::{Config, EvictionOrder, EvictionPolicy};
+use crate::config::Config;
 
 /// The coarse clock at the start. It leaves room for keys that were last used before, on another server.
 const FIRST_TICK: u32 = 1 << 31;
@@ -73,16 +73,16 @@ impl Environment {
     }
 
     /// What a use of a key is recorded as now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn usage(&self) -> Usage {
         let now = self.ticks.load(Relaxed);
-        match self.config.eviction_policy() {
-            Some(EvictionPolicy { order: EvictionOrder::Lfu, .. }) => Usage::Frequency {
-                minute: (now.wrapping_sub(FIRST_TICK) / TICKS_PER_SECOND / 60) as u16,
-                log_factor: self.config.lfu_log_factor.load(Relaxed),
-                decay_minutes: self.config.lfu_decay_time.load(Relaxed),
-            },
-            _ => Usage::Time { now },
+        if !self.config.counts_uses() {
+            return Usage::Time { now };
+        }
+        Usage::Frequency {
+            minute: (now.wrapping_sub(FIRST_TICK) / TICKS_PER_SECOND / 60) as u16,
+            log_factor: self.config.lfu_log_factor.load(Relaxed),
+            decay_minutes: self.config.lfu_decay_time.load(Relaxed),
         }
     }
 

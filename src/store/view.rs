@@ -173,11 +173,12 @@ impl<'a, G: Guard> View<'a, G> {
     }
 
     /// The keys that the command has found expired, with their databases.
+    #[inline(always)]
     pub fn found_expired(&self) -> Vec<(usize, Box<[u8]>)> {
-        let changes = self.changes.take();
-        let found = changes.as_ref().map(|changes| changes.found_expired.clone());
-        self.changes.set(changes);
-        found.unwrap_or_default()
+        let Some(changes) = self.changes.take() else { return Vec::new() };
+        let found = changes.found_expired.clone();
+        self.changes.set(Some(changes));
+        found
     }
 
     /// The settings.
