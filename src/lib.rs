@@ -36,7 +36,8 @@
 //! | | |
 //! |---|---|
 //! | a command's row, and everything derived from it | [`commands::spec`] |
-//! | expiry | readers skip expired keys, writers and the sweeper remove them: [`store::view`], [`server`] |
+//! | expiry | commands that meet expired keys and the sweeper remove them: [`store::view`], [`server`] |
+//! | eviction | before a command that may use memory: `evict` in [`dispatch`], `eviction` in [`store`] |
 //! | `WATCH` | flags that a shard raises when a key changes: [`store::watch`] |
 //! | what others hear of a change, and in which order | `commit` in [`dispatch`]; [`watchers`] |
 //! | the log's format, and where a torn tail is cut | [`aof`]; [`aof::replay`] |
@@ -94,6 +95,7 @@
 //! | [`net`] | a client's socket, how its thread waits, the order of its output | `socket`, `poll` |
 //! | [`store`] | the keyspace: shards, locks, views, values, expiry | all but: |
 //! | | `hash` `live` `hyperloglog` `watch` `readers` `transaction` `whole` | |
+//! | | `memory` `eviction` `usage` | |
 //! | [`rdb`] | the format in which data comes in and goes out: files, `DUMP` | |
 //! | [`aof`] | the log: append, flush, sync, replay, rewrite | all but: |
 //! | | `rewrite` `snapshot` `progress` | |

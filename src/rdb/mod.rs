@@ -99,7 +99,7 @@ const REDIS_VERSION: u16 = 12;
 /// The version of Valkey 9, the first of Valkey with expiring fields.
 const VALKEY_VERSION: u16 = 80;
 
-/// Who shall understand hashes with expiring fields. Everything else is written so that both do.
+/// The server that must understand hashes with expiring fields. Both understand everything else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
     /// Redis since 7.4.

@@ -1,4 +1,4 @@
-//! Who a connection is: the user that it has logged in as, as the table of users had it last.
+//! The user that a connection has logged in as, with the rights that this user had last.
 //!
 //! Invariant: after [`Login::refresh`], `access` is right for the current rights of the user. The dispatcher
 //! refreshes before every command, which costs the load of an atomic.

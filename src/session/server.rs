@@ -26,7 +26,7 @@ pub struct Server {
     pub config: Arc<Config>,
     pub keyspace: Keyspace,
     pub aof: Aof,
-    /// Who may do what.
+    /// The users and their rights.
     pub users: Users,
     /// The registry of connections.
     pub clients: Clients,

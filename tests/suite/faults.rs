@@ -26,8 +26,7 @@ fn append_to(log: &Path, bytes: &[u8]) {
 }
 
 /// Increments `n` until the log has been written again, and returns what it may be now. Meanwhile some
-/// increments may get an error; those that had run already, and only their replies were withdrawn, take effect
-/// all the same.
+/// increments may get an error. One that had run already, so that only its reply was withdrawn, takes effect.
 fn increment_until_rewritten(c: &mut Client, rewrites: u64) -> RangeInclusive<i64> {
     let (mut last, mut refused) = (0, 0);
     eventually("the log is written again", || {

@@ -49,7 +49,7 @@ fn latency_stays_what_it_was_while_nobody_reads_stderr() {
         }
     }
     let [healthy, unread] = longest;
-    // A busy machine delays both. Whoever waits for the pipe waits for ever, or until someone gives up.
+    // A busy machine delays both. A thread that waits for the pipe waits until a time limit ends the test.
     let bound = healthy * 10 + Duration::from_secs(1);
     assert!(
         unread <= bound,
