@@ -14,9 +14,12 @@
 //! class that is never closed ends with the pattern, a trailing backslash stands for itself. And no pattern
 //! takes exponential time: everything but `*` matches exactly one byte, so on a mismatch only the *last* star
 //! needs to take one more byte. (Whatever an earlier star could match by growing, the last one can match
-//! too.) The time is at most proportional to pattern length × text length.
+//! too.) The time is at most proportional to pattern length × text length, and a long class that is tried
+//! again and again is turned into a table ([`LongClasses`]), so that it costs one step per byte of text.
 //!
 //! The corner cases are those of Redis 7.0, found by experiment. A few are odd; comments below name them.
+
+use std::collections::BTreeMap;
 
 /// Whether `pattern` matches all of `text`.
 #[must_use]
@@ -36,6 +39,7 @@ fn search(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
     if text.is_empty() {
         return pattern.is_empty();
     }
+    let mut long_classes = LongClasses::default();
     // The pattern after the last star, and the text at which we last tried to match it.
     let mut last_star: Option<(&[u8], &[u8])> = None;
     loop {
@@ -51,7 +55,7 @@ fn search(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
             // The rest of the pattern needs at least one more byte; a longer star would leave it fewer.
             return pattern.is_empty();
         };
-        if let Some(rest) = match_one(pattern, byte, ignore_case) {
+        if let Some(rest) = match_one(pattern, byte, ignore_case, &mut long_classes) {
             pattern = rest;
             text = text_rest;
             continue;
@@ -68,20 +72,72 @@ fn search(mut pattern: &[u8], mut text: &[u8], ignore_case: bool) -> bool {
 
 /// Matches one byte against the first element of `pattern`, which is not a star. Returns the pattern after
 /// that element, or `None` if the byte does not match or the pattern is empty.
-fn match_one(pattern: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
+fn match_one<'p>(
+    pattern: &'p [u8],
+    byte: u8,
+    ignore_case: bool,
+    long_classes: &mut LongClasses,
+) -> Option<&'p [u8]> {
     match pattern {
         [] => None,
         [b'?', rest @ ..] => Some(rest),
-        [b'[', class @ ..] => match_class(class, byte, ignore_case),
+        [b'[', class @ ..] => long_classes.matched(class, byte, ignore_case),
         [b'\\', literal, rest @ ..] | [literal, rest @ ..] => {
             same(*literal, byte, ignore_case).then_some(rest)
         }
     }
 }
 
-/// Like [`match_one`], for a class without its `[`. It reads the class to its end even after a match,
-/// because it returns the pattern after the class.
+/// The long classes of a pattern, by the length of the pattern that begins with them.
+#[derive(Default)]
+struct LongClasses(BTreeMap<usize, LongClass>);
+
+#[derive(Default)]
+struct LongClass {
+    /// How often it was read.
+    reads: usize,
+    /// Whether each byte matches, and the length of the pattern after the class.
+    table: Option<(Box<[bool; 256]>, usize)>,
+}
+
+impl LongClasses {
+    /// A class of so many bytes is long …
+    const LONG: usize = 256;
+    /// … and gets a table once it was read so often that this costs no more than the reading did.
+    const READS: usize = 256;
+
+    /// Like [`match_class`], which it calls unless there is a table.
+    fn matched<'p>(&mut self, class: &'p [u8], byte: u8, ignore_case: bool) -> Option<&'p [u8]> {
+        if class.len() < Self::LONG {
+            return match_class(class, byte, ignore_case);
+        }
+        if let Some(LongClass { table: Some((table, rest)), .. }) = self.0.get(&class.len()) {
+            return table[usize::from(byte)].then(|| &class[class.len() - rest..]);
+        }
+        let (is_member, rest) = read_class(class, byte, ignore_case);
+        if class.len() - rest.len() >= Self::LONG {
+            let long = self.0.entry(class.len()).or_default();
+            long.reads += 1;
+            if long.reads == Self::READS {
+                let mut table = Box::new([false; 256]);
+                for byte in 0..=u8::MAX {
+                    table[usize::from(byte)] = read_class(class, byte, ignore_case).0;
+                }
+                long.table = Some((table, rest.len()));
+            }
+        }
+        is_member.then_some(rest)
+    }
+}
+
+/// Like [`match_one`], for a class without its `[`.
 fn match_class(class: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
+    let (is_member, rest) = read_class(class, byte, ignore_case);
+    is_member.then_some(rest)
+}
+
+/// Whether the class, which comes without its `[`, has the byte, and the pattern after the class.
+fn read_class(class: &[u8], byte: u8, ignore_case: bool) -> (bool, &[u8]) {
     let (negated, mut class) = match class {
         [b'^', members @ ..] => (true, members),
         members => (false, members),
@@ -108,7 +164,7 @@ fn match_class(class: &[u8], byte: u8, ignore_case: bool) -> Option<&[u8]> {
             }
         };
     };
-    (found != negated).then_some(rest)
+    (found != negated, rest)
 }
 
 /// Whether `byte` is in a range, whose ends may come in either order.
@@ -133,6 +189,34 @@ fn fold_case(byte: u8, ignore_case: bool) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn a_table_of_a_long_class_has_the_bytes_that_the_class_has() {
+        let mut random = Rng::of_run();
+        for ignore_case in [false, true].repeat(100) {
+            let alphabet = b"ab]^-\\zZ\xe9";
+            let mut class: Vec<u8> =
+                (0..600).map(|_| alphabet[random.below(alphabet.len())]).collect();
+            class.insert(random.below(class.len()), b']');
+            let mut classes = LongClasses::default();
+            for _ in 0..600 {
+                let byte = random.below(256) as u8;
+                let expected = match_class(&class, byte, ignore_case);
+                let found = classes.matched(&class, byte, ignore_case);
+                assert_eq!(found, expected, "{} {byte}", class.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_class_is_tried_at_every_byte_of_a_long_text() {
+        let class = format!("*[{}]b", "a".repeat(20_000));
+        let text = "a".repeat(20_000);
+        assert!(!matches(class.as_bytes(), text.as_bytes()));
+        assert!(matches(class.as_bytes(), format!("{text}b").as_bytes()));
+        assert!(!matches_ignoring_case(class.as_bytes(), text.to_uppercase().as_bytes()));
+    }
 
     /// Redis 7.0 matches the texts in `yes` and does not match those in `no`.
     fn check(pattern: &str, yes: &[&str], no: &[&str]) {
