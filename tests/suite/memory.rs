@@ -42,6 +42,10 @@ fn keys(c: &mut Client, pattern: &str) -> BTreeSet<String> {
 #[test]
 fn without_eviction_a_full_server_refuses_what_may_use_memory_and_nothing_else() {
     let mut c = connect();
+    // Redis 7.0 refuses to queue any command.
+    if !c.redis_at_least("8.2") {
+        return;
+    }
     c.expect("SET there 1", "+OK");
     c.expect("CONFIG SET maxmemory 1", "+OK");
     c.transcript(&format!(
