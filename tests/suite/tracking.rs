@@ -1143,7 +1143,8 @@ fn cache(w: &Client, mode: &str, mut random: Rng, [quiet, stop]: [&AtomicBool; 2
             listen(target, &mut cache);
         }
     }
-    listen(&mut c, &mut cache);
+    // A key may have expired since the last round.
+    target.iter_mut().chain([&mut c]).for_each(|client| listen(client, &mut cache));
     cache
 }
 
