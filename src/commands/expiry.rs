@@ -136,11 +136,11 @@ fn persist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 }
 
 fn ttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |expires_at_ms| round_to_seconds(expires_at_ms - view.now_ms()))
+    answer(view, args, reply, |expires_at_ms| round_to_seconds(view.left_ms(expires_at_ms)))
 }
 
 fn pttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |expires_at_ms| expires_at_ms - view.now_ms())
+    answer(view, args, reply, |expires_at_ms| view.left_ms(expires_at_ms))
 }
 
 fn expiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {

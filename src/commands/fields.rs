@@ -317,11 +317,11 @@ fn hpersist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 }
 
 fn httl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |expires_at_ms| ceil_to_seconds(expires_at_ms - view.now_ms()))
+    answer(view, args, reply, |expires_at_ms| ceil_to_seconds(view.left_ms(expires_at_ms)))
 }
 
 fn hpttl(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
-    answer(view, args, reply, |expires_at_ms| expires_at_ms - view.now_ms())
+    answer(view, args, reply, |expires_at_ms| view.left_ms(expires_at_ms))
 }
 
 fn hexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
@@ -350,7 +350,7 @@ fn answer(view: &ReadView, args: Args, reply: &mut Reply, shown: impl Fn(i64) ->
 
 /// Rounds up. (The expiry times of keys are rounded to the nearest second.)
 fn ceil_to_seconds(ms: i64) -> i64 {
-    (ms + 999) / 1000
+    ms / 1000 + i64::from(ms % 1000 > 0)
 }
 
 fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {

@@ -164,7 +164,7 @@ fn encode(
     let Some(entry) = view.get(moving.key, Access::Silent) else { return false };
     let compresses = server.config.rdbcompression.load(Relaxed);
     let payload = payload::dump(&entry.value, dialect, compresses);
-    let ttl = entry.expires_at_ms().map_or(0, |at| (at - view.now_ms()).max(1)).to_string();
+    let ttl = entry.expires_at_ms().map_or(0, |at| view.left_ms(at).max(1)).to_string();
     moving.timed = matches!(&entry.value, Value::Hash(hash) if hash.earliest_ms().is_some());
     let mut words = vec![&b"RESTORE"[..], moving.key, ttl.as_bytes(), &payload];
     if options.replaces || moving.again {

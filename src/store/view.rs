@@ -110,6 +110,11 @@ impl<'a, G: Guard> View<'a, G> {
         self.now_ms.get()
     }
 
+    /// The milliseconds until that time; 0 if it has passed.
+    pub fn left_ms(&self, expires_at_ms: i64) -> i64 {
+        expires_at_ms.saturating_sub(self.now_ms()).max(0)
+    }
+
     /// Whether a key that is given this expiry time is deleted at once. (Redis's rule: a key still exists in
     /// the millisecond of its expiry time, but a key whose expiry time is set to the current millisecond is
     /// deleted.)
