@@ -290,5 +290,5 @@ fn used_memory_grows_by_what_the_data_takes_and_shrinks_with_it() {
     let full = data(&mut c);
     assert!(full - before > 1_000_000, "{before} became {full}");
     c.expect("FLUSHALL", "+OK");
-    assert!(data(&mut c) < before + 200_000);
+    eventually("the memory is free again", || data(&mut c) + 800_000 < full);
 }

@@ -2,8 +2,9 @@
 //! commands, and whether the user may really run them.
 //!
 //! Left out on purpose: PFMERGE without a source, for which Redis finds no key at all, so that it needs no
-//! right to its destination; `%RW~*`, which Redis shows as `~*` although it does not mean that, and quotes in
-//! selectors, which Redis removes.
+//! right to its destination; MIGRATE with both a key and KEYS, which is a syntax error, so that Redis looks at
+//! no key; `%RW~*`, which Redis shows as `~*` although it does not mean that, and quotes in selectors, which
+//! Redis removes.
 
 use respite::commands::{self, Handler};
 
@@ -85,7 +86,12 @@ impl World {
             1..5 => Step::Asks(any.command()),
             _ => Step::Runs(on_data.command()),
         };
-        let is_odd = |words: &Words| words.len() == 2 && words[0].eq_ignore_ascii_case(b"pfmerge");
+        let is_odd = |words: &Words| {
+            let is = |name: &str| words[0].eq_ignore_ascii_case(name.as_bytes());
+            let has_keys = || words.iter().any(|word| word.eq_ignore_ascii_case(b"keys"));
+            let has_key = || words.get(3).is_some_and(|key| !key.is_empty());
+            is("pfmerge") && words.len() == 2 || is("migrate") && has_keys() && has_key()
+        };
         let is_compared = |step: &Step| match step {
             Step::Rules(_) => true,
             Step::Asks(words) | Step::Runs(words) => !is_odd(words),
