@@ -2,9 +2,9 @@
 //! commands, and whether the user may really run them.
 //!
 //! Left out on purpose: PFMERGE without a source, for which Redis finds no key at all, so that it needs no
-//! right to its destination; MIGRATE with both a key and KEYS, which is a syntax error, so that Redis looks at
-//! no key; `%RW~*`, which Redis shows as `~*` although it does not mean that, and quotes in selectors, which
-//! Redis removes.
+//! right to its destination; MIGRATE with both a key and KEYS, which is a syntax error, so that Redis looks
+//! at no key; `%RW~*`, which Redis shows as `~*` although it does not mean that, and quotes in selectors,
+//! which Redis removes.
 
 use respite::commands::{self, Handler};
 
