@@ -58,7 +58,7 @@ fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         ("peak.percentage", percent(memory.used, memory.peak)),
     ];
     if let Some(resident) = memory.resident {
-        numbers.push(("allocator.resident", resident));
+        numbers.push(("resident", resident));
         ratios.push(("fragmentation", resident as f64 / memory.used.max(1) as f64));
     }
     numbers.extend(NONE.iter().map(|name| (*name, 0)));

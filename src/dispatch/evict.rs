@@ -61,14 +61,11 @@ fn patience(tenacity: i64) -> Option<Duration> {
 /// There is no key that may be evicted.
 #[cold]
 pub fn evict_for(server: &Server, patience: Option<Duration>) -> Outcome {
-    let started = Instant::now();
-    let outcome = evict_until(server, |elapsed| patience.is_some_and(|limit| elapsed > limit));
     let threshold_ms = server.config.latency_monitor_threshold.load(Relaxed);
-    server.stats.latency.note("eviction-cycle", started.elapsed(), threshold_ms);
-    outcome
+    server.stats.latency.timed("eviction-cycle", threshold_ms, || evict(server, patience))
 }
 
-fn evict_until(server: &Server, is_over: impl Fn(Duration) -> bool) -> Outcome {
+fn evict(server: &Server, patience: Option<Duration>) -> Outcome {
     let started = Instant::now();
     let Some(policy) = server.config.eviction_policy() else { return Err(OUT_OF_MEMORY) };
     let samples = server.config.maxmemory_samples.load(Relaxed) as usize * KEYS_PER_SAMPLE;
@@ -84,7 +81,7 @@ fn evict_until(server: &Server, is_over: impl Fn(Duration) -> bool) -> Outcome {
         if !found && server.is_full() {
             return Err(OUT_OF_MEMORY);
         }
-        if is_over(started.elapsed()) {
+        if patience.is_some_and(|limit| started.elapsed() > limit) {
             break;
         }
     }
