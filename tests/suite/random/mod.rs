@@ -24,7 +24,7 @@ use respite::commands;
 
 use crate::harness::{Client, Reply, Server, dump, say, skipped_on_redis};
 use crate::rng::{Rng, seed_of_run};
-use compare::{Pair, Setup, in_transactions, listing, read_of_transactions};
+use compare::{Difference, Pair, Setup, in_transactions, listing, read_of_transactions};
 use generator::{ALL, Candidate, Generator, Words};
 use shrink::shrink;
 
@@ -51,33 +51,26 @@ fn setup_of(seed: u64) -> Setup {
     }
 }
 
-#[test]
-fn random_commands_get_the_same_replies_as_from_a_redis() {
-    // Without a Redis there is nothing to compare with: `make conformance` starts one.
-    if std::env::var_os("REDIS_ADDR").is_none() {
-        return;
-    }
-    let mut pair = Pair::start();
-    let rows = pair.rows();
-    let seeds = seeds(300_000);
+/// For each seed of the run, makes steps and takes them on both servers. Fails with the shortest lists of steps
+/// that show a difference.
+fn compare<S: Clone>(
+    pair: &mut Pair,
+    mut make: impl FnMut(&Pair, u64) -> Vec<S>,
+    difference: impl Fn(&mut Pair, u64, &[S]) -> Option<Difference>,
+    shown: impl Fn(u64, &[S]) -> String,
+) {
     let mut found = Vec::new();
-    say(&format!("{} episodes from RANDOM_SEED={}", seeds.len(), seed_of_run()));
-    for seed in seeds {
-        let setup = setup_of(seed);
-        let mut generator = Generator::new(seed, rows.clone());
-        let commands = std::iter::repeat_with(|| generator.command());
-        let commands: Vec<Words> =
-            commands.filter(|command| pair.is_known(command)).take(EPISODE).collect();
-        let Some(first) = pair.difference(setup, &commands) else { continue };
-        let shortest = shrink(&commands, first.step, |list| {
-            pair.difference(setup, list).map(|difference| difference.step)
+    for seed in seeds(300_000) {
+        let steps = make(pair, seed);
+        let Some(first) = difference(pair, seed, &steps) else { continue };
+        let shortest = shrink(&steps, first.step, |list| {
+            difference(pair, seed, list).map(|difference| difference.step)
         });
-        let last = pair.difference(setup, &shortest).unwrap_or(first);
-        let commands = listing(&shortest);
+        let Difference { ours, theirs, .. } = difference(pair, seed, &shortest).unwrap_or(first);
         found.push(format!(
-            "RANDOM_SEED={seed}, {setup:?}: the servers differ after these commands\n\n{commands}\n\n\
-             ours:    {}\ntheirs:  {}\n",
-            last.ours, last.theirs
+            "RANDOM_SEED={seed}: the servers differ after these steps\n\n{}\n\n\
+             ours:    {ours}\ntheirs:  {theirs}\n",
+            shown(seed, &shortest)
         ));
         if found.len() as u64 >= setting("RANDOM_FAILURES").unwrap_or(1) {
             break;
@@ -87,33 +80,39 @@ fn random_commands_get_the_same_replies_as_from_a_redis() {
 }
 
 #[test]
-fn random_sessions_of_three_connections_receive_what_they_receive_from_a_redis() {
+fn random_commands_get_the_same_replies_as_from_a_redis() {
+    // Without a Redis there is nothing to compare with: `make conformance` starts one.
     if std::env::var_os("REDIS_ADDR").is_none() {
         return;
     }
     let mut pair = Pair::start();
-    let mut found = Vec::new();
-    for seed in seeds(300_000) {
-        let steps = sessions::steps(seed, EPISODE / 20);
-        let Some(first) = sessions::difference(&mut pair, &steps) else { continue };
-        let shortest = shrink(&steps, first.step, |list| {
-            sessions::difference(&mut pair, list).map(|difference| difference.step)
-        });
-        let last = sessions::difference(&mut pair, &shortest).unwrap_or(first);
-        let lines: Vec<String> =
-            shortest.iter().map(|(connection, line)| format!("{connection}> {line}")).collect();
-        found.push(format!(
-            "RANDOM_SEED={seed}: the connections receive different things after these steps\n\n{}\n\n\
-             ours:    {}\ntheirs:  {}\n",
-            lines.join("\n"),
-            last.ours,
-            last.theirs
-        ));
-        if found.len() as u64 >= setting("RANDOM_FAILURES").unwrap_or(1) {
-            break;
-        }
+    let rows = pair.rows();
+    say(&format!("{} episodes from RANDOM_SEED={}", seeds(300_000).len(), seed_of_run()));
+    let make = |pair: &Pair, seed| {
+        let mut generator = Generator::new(seed, rows.clone());
+        let commands = std::iter::repeat_with(|| generator.command());
+        commands.filter(|command| pair.is_known(command)).take(EPISODE).collect::<Vec<Words>>()
+    };
+    compare(
+        &mut pair,
+        make,
+        |pair, seed, commands| pair.difference(setup_of(seed), commands),
+        |seed, commands| format!("{:?}\n{}", setup_of(seed), listing(commands)),
+    );
+}
+
+#[test]
+fn random_sessions_of_three_connections_receive_what_they_receive_from_a_redis() {
+    if std::env::var_os("REDIS_ADDR").is_none() {
+        return;
     }
-    assert!(found.is_empty(), "{}", found.join("\n"));
+    let line = |(connection, line): &(usize, String)| format!("{connection}> {line}");
+    compare(
+        &mut Pair::start(),
+        |_, seed| sessions::steps(seed, EPISODE / 20),
+        |pair, _, steps| sessions::difference(pair, steps),
+        |_, steps| steps.iter().map(line).collect::<Vec<_>>().join("\n"),
+    );
 }
 
 #[test]
@@ -127,27 +126,12 @@ fn random_users_may_do_what_they_may_do_in_a_redis() {
         return;
     }
     let world = users::World::new(&mut pair);
-    let mut found = Vec::new();
-    for seed in seeds(300_000) {
-        let steps = world.steps(seed, EPISODE / 5);
-        let Some(first) = users::difference(&mut pair, &steps) else { continue };
-        let shortest = shrink(&steps, first.step, |list| {
-            users::difference(&mut pair, list).map(|difference| difference.step)
-        });
-        let last = users::difference(&mut pair, &shortest).unwrap_or(first);
-        let commands: Vec<Words> = shortest.iter().map(users::Step::shown).collect();
-        found.push(format!(
-            "RANDOM_SEED={seed}: the servers differ after these steps\n\n{}\n\n\
-             ours:    {}\ntheirs:  {}\n",
-            listing(&commands),
-            last.ours,
-            last.theirs
-        ));
-        if found.len() as u64 >= setting("RANDOM_FAILURES").unwrap_or(1) {
-            break;
-        }
-    }
-    assert!(found.is_empty(), "{}", found.join("\n"));
+    compare(
+        &mut pair,
+        |_, seed| world.steps(seed, EPISODE / 5),
+        |pair, _, steps| users::difference(pair, steps),
+        |_, steps| listing(&steps.iter().map(users::Step::shown).collect::<Vec<Words>>()),
+    );
 }
 
 #[test]
