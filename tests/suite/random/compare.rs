@@ -38,7 +38,9 @@ const NEWER: &[(&str, (u32, u32), Sign)] = &[
     ("hpexpireat", (8, 4), Sign::Is(ends_in_condition)),
     ("hpexpireat", (8, 0), Sign::Is(is_odd_to_valkey)),
     ("hgetex", (8, 0), Sign::Is(is_odd_to_valkey)),
+    ("hgetex", (8, 4), Sign::Is(goes_on_after_fields)),
     ("hsetex", (8, 0), Sign::Is(is_odd_to_valkey)),
+    ("hsetex", (8, 4), Sign::Is(goes_on_after_fields)),
     ("hscan", (7, 4), Sign::OneOf(&["NOVALUES"])),
     // Valkey accepts several expiry times, and the last one counts.
     ("hgetex", (8, 0), Sign::Repeated(&["EX", "PX", "EXAT", "PXAT", "PERSIST"])),
@@ -68,6 +70,16 @@ enum Sign {
     PastTime,
     /// It has several of these words.
     Repeated(&'static [&'static str]),
+}
+
+/// Redis 8.4 takes options behind the fields, too.
+fn goes_on_after_fields(command: &Words) -> bool {
+    let words_per_field = if command[0].eq_ignore_ascii_case(b"hsetex") { 2 } else { 1 };
+    let at = command.iter().position(|word| word.eq_ignore_ascii_case(b"FIELDS"));
+    let behind = at.map(|at| &command[at + 1..]).unwrap_or_default();
+    let Some((count, fields)) = behind.split_first() else { return false };
+    let count = std::str::from_utf8(count).ok().and_then(|count| count.parse::<usize>().ok());
+    count.is_some_and(|count| fields.len() > count.saturating_mul(words_per_field))
 }
 
 /// Redis 8.4 takes a condition behind the fields, too.

@@ -51,8 +51,8 @@ fn setup_of(seed: u64) -> Setup {
     }
 }
 
-/// For each seed of the run, makes steps and takes them on both servers. Fails with the shortest lists of steps
-/// that show a difference.
+/// For each seed of the run, makes steps and takes them on both servers. Fails with the shortest lists of
+/// steps that show a difference.
 fn compare<S: Clone>(
     pair: &mut Pair,
     mut make: impl FnMut(&Pair, u64) -> Vec<S>,
