@@ -1,7 +1,10 @@
-//! Files that take the place of others: written under another name, synced, then renamed.
+//! Files that take the place of others: written under another name, synced, then renamed. And what must be
+//! known of a path before it is opened: that would wait for a FIFO's other end, and a device can be read for
+//! ever.
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// The path with a suffix.
@@ -9,6 +12,52 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
+}
+
+/// Fails if there is something else than a file at the path.
+pub fn expect_file(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
+    let is = metadata.file_type();
+    if is.is_file() {
+        return Ok(());
+    }
+    let what = match () {
+        () if is.is_dir() => "a directory",
+        () if is.is_fifo() => "a FIFO",
+        () if is.is_socket() => "a socket",
+        () => "a device",
+    };
+    Err(io::Error::other(format!("it is {what}, not a file")))
+}
+
+/// Fails if the path cannot be read once, from its beginning to its end.
+pub fn expect_input(path: &Path) -> io::Result<()> {
+    if is_descriptor(path) { Ok(()) } else { expect_file(path) }
+}
+
+/// Fails if the path cannot be written at once.
+pub fn expect_output(path: &Path) -> io::Result<()> {
+    let is_device = |is: std::fs::FileType| is.is_char_device() || is.is_block_device();
+    if is_descriptor(path)
+        || std::fs::metadata(path).is_ok_and(|found| is_device(found.file_type()))
+    {
+        return Ok(());
+    }
+    expect_file(path)
+}
+
+/// Whether the path stands for a descriptor of this process, such as `/dev/stdout` and the `/dev/fd/63` that
+/// a shell makes of `<(…)`. It is open already.
+fn is_descriptor(path: &Path) -> bool {
+    let names = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    names.iter().any(|name| path == Path::new(name))
+        || ["/dev/fd", "/proc/self/fd"].iter().any(|directory| path.starts_with(directory))
+}
+
+/// Reads a whole file.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    expect_file(path)?;
+    std::fs::read(path)
 }
 
 /// Creates a file for appending. It replaces one that a crash may have left.

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// A file, or in tests a disk that fails on demand. Whatever can go wrong with a log that is being
@@ -35,26 +35,6 @@ pub trait LogFile: Write + Send + Sync {
     /// # Errors
     /// The file cannot be read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-}
-
-/// Fails if there is something at the path that cannot be a log. To be asked before the path is opened: that
-/// would wait for a FIFO's other end, and a device can be read for ever.
-///
-/// # Errors
-/// What is there.
-pub fn expect_file(path: &Path) -> io::Result<()> {
-    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
-    let is = metadata.file_type();
-    if is.is_file() {
-        return Ok(());
-    }
-    let what = match () {
-        () if is.is_dir() => "a directory",
-        () if is.is_fifo() => "a FIFO",
-        () if is.is_socket() => "a socket",
-        () => "a device",
-    };
-    Err(io::Error::other(format!("it is {what}, not a file")))
 }
 
 impl LogFile for File {

@@ -34,10 +34,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::file::{LogFile, expect_file};
+use super::file::LogFile;
 use super::snapshot::Records;
 use super::writer::{Aof, was_turned_off};
-use crate::files::{create, remove, sync_directory, with_suffix};
+use crate::files::{create, expect_file, remove, sync_directory, with_suffix};
 use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
 use crate::store::snapshot::SnapshotWriter;

@@ -4,13 +4,13 @@
 //!
 //! A file is used as a whole or, if any line is wrong, not at all.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::rules::{self, UNKNOWN, is_space};
 use crate::config::{Config, UserLine, replace_file};
+use crate::files;
 use crate::session::Server;
 use crate::session::users::User;
 
@@ -87,7 +87,7 @@ fn user_of<'a>(
 /// What is wrong with the file; then nothing has changed.
 pub fn load(server: &Server, path: &Path) -> Result<(), String> {
     let shown = path.display();
-    let content = fs::read(path)
+    let content = files::read(path)
         .map_err(|error| format!("Error loading ACLs, opening file '{shown}': {error}"))?;
     let all_channels = allows_channels_by_default(&server.config);
     let (mut users, mut errors) = (Vec::<User>::new(), Vec::new());

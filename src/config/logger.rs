@@ -20,6 +20,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::files::expect_output;
+
 /// The lines that wait to be written take at most this much.
 const QUEUE_BYTES: usize = 256 << 10;
 /// How long [`flush`] waits.
@@ -122,6 +124,7 @@ pub fn write_to_file(path: &Path) -> Result<(), String> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
+    expect_output(path)?;
     OpenOptions::new().append(true).create(true).open(path)
 }
 

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Config;
 use super::logger::log_line;
 use super::table::SUPERVISORS;
+use crate::files::expect_output;
 
 /// Set in the environment of the process in the background.
 const IN_BACKGROUND: &str = "RESPITE_IN_BACKGROUND";
@@ -64,7 +65,8 @@ impl Config {
     pub fn write_pid_file(&self) {
         let path = self.pidfile.get();
         if !path.is_empty()
-            && let Err(error) = std::fs::write(&path, format!("{}\n", std::process::id()))
+            && let Err(error) = expect_output(Path::new(&path))
+                .and_then(|()| std::fs::write(&path, format!("{}\n", std::process::id())))
         {
             log_line!(self, Warning, "Could not write the pid file '{path}': {error}");
         }

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use super::Config;
 use super::setting::{Setting, SettingKind, Shape};
+use crate::files;
 use crate::text::{quote, split_quoted};
 
 /// The line above appended settings.
@@ -26,7 +27,7 @@ impl Config {
     pub fn rewrite(&self, users: &[UserLine]) -> Result<(), String> {
         let path = self.file().ok_or("The server is running without a config file")?;
         let failed = |error: io::Error| format!("Rewriting config file: {error}");
-        let old = match fs::read(path) {
+        let old = match files::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(), // create it
             read => read.map_err(failed)?,
         };

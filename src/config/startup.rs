@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::setting::{Setting, SettingKind};
 use super::unused::{REFUSED, UNUSED};
 use super::{Config, MachineMemory, SETTINGS};
+use crate::files::expect_input;
 use crate::text::{glob, split_quoted};
 
 /// Deeper inclusions are an error: a file includes itself.
@@ -62,7 +63,7 @@ impl Config {
     /// Reads a configuration file, and adds what is wrong with it to the errors.
     fn load_file(&self, path: &Path, depth: usize, errors: &mut Vec<String>) {
         let path_shown = path.display();
-        let bytes = match std::fs::read(path) {
+        let bytes = match expect_input(path).and_then(|()| std::fs::read(path)) {
             Ok(bytes) => bytes,
             Err(error) => {
                 let text = format!("can't read the configuration file '{path_shown}': {error}");

@@ -5,10 +5,10 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::aof::file::expect_file;
 use crate::aof::replay::{ANY_LENGTH, ReplayError, cut, read_preamble, replay};
 use crate::config::Config;
 use crate::dispatch;
+use crate::files::expect_file;
 use crate::rdb::read::Rules;
 use crate::resp::Args;
 use crate::store::Keyspace;

@@ -22,11 +22,10 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Instant;
 
 use super::log::progress;
-use crate::aof::file::expect_file;
 use crate::config::Config;
 use crate::config::logger::log_line;
 use crate::dispatch;
-use crate::files::remove;
+use crate::files::{expect_file, remove};
 use crate::rdb::read::{Loaded, Record, Rules, read};
 use crate::rdb::save;
 use crate::session::Server;
@@ -71,7 +70,12 @@ fn find_manifest(config: &Config) -> Result<Option<PathBuf>, String> {
     if named.exists() {
         return Ok(Some(named));
     }
-    let paths = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+    let paths = match std::fs::read_dir(&directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(format!("can't read '{}': {error}", directory.display()));
+        }
+        paths => paths.into_iter().flatten().flatten(),
+    };
     let is_manifest = |path: &PathBuf| path.extension().is_some_and(|end| end == "manifest");
     let mut found: Vec<PathBuf> = paths.map(|entry| entry.path()).filter(is_manifest).collect();
     if found.len() > 1 {

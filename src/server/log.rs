@@ -7,11 +7,10 @@ use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::aof::file::expect_file;
 use crate::aof::{ReplayError, replay, rewrite};
 use crate::config::logger::log_line;
 use crate::dispatch;
-use crate::files::remove;
+use crate::files::{expect_file, remove};
 use crate::session::Server;
 
 /// How often the replay logs its progress.

@@ -155,28 +155,120 @@ fn a_shutdown_does_not_end_a_server_whose_log_is_lost() {
 
 // ---- What is no file, and output that nobody takes ---------------------------------------------------
 
+/// What can stand in the place of a file.
+fn kinds_of_no_file() -> &'static [&'static str] {
+    let all = &["a directory", "a FIFO", "a socket", "a device"];
+    if cfg!(target_os = "linux") { all } else { &all[..3] }
+}
+
+/// Puts something there that is no file: itself, or for a device a symbolic link to it.
+fn make(what: &str, path: &Path) {
+    match what {
+        "a directory" => fs::create_dir(path).expect("a directory"),
+        "a FIFO" => {
+            let made = Command::new("mkfifo").arg(path).status();
+            assert!(made.is_ok_and(|status| status.success()));
+        }
+        "a socket" => drop(UnixListener::bind(path).expect("a socket")),
+        _ => std::os::unix::fs::symlink("/dev/zero", path).expect("a symbolic link"),
+    }
+}
+
+#[test]
+fn a_file_to_read_that_is_no_file_is_an_error_at_the_start() {
+    if skipped_on_redis() {
+        return;
+    }
+    for what in kinds_of_no_file() {
+        for (name, args) in [
+            ("dump.rdb", &[][..]),
+            ("appendonlydir/storage.aof.manifest", &[]),
+            ("appendonlydir/part", &[]),
+            ("users.acl", &["--aclfile", "users.acl"]),
+            ("respite.conf", &["--include", "$"]),
+        ] {
+            let home = TempDir::new();
+            let path = home.data().join(name);
+            if name.starts_with("appendonlydir/") {
+                fs::create_dir(home.data().join("appendonlydir")).expect("a directory");
+            }
+            if name.ends_with("/part") {
+                fs::write(path.with_file_name("a.manifest"), "file part seq 1 type b\n")
+                    .expect("write a manifest");
+            }
+            make(what, &path);
+            let shown = path.to_str().expect("a path of UTF-8");
+            let args: Vec<&str> =
+                args.iter().map(|arg| [*arg, shown][(*arg == "$") as usize]).collect();
+            let ended = Server::fail_to_start(&home, &args);
+            assert_eq!(ended.code, Some(1), "{what}");
+            let error = format!("{name}': it is {what}, not a file");
+            assert!(ended.stderr.contains(&error), "{}", ended.stderr);
+        }
+    }
+    let home = TempDir::new();
+    fs::write(home.data().join("appendonlydir"), "").expect("write a file");
+    let ended = Server::fail_to_start(&home, &[]);
+    assert!(ended.stderr.contains("appendonlydir': Not a directory"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_acl_file_that_is_no_file_any_more_is_an_error_and_the_users_stay() {
+    if skipped_on_redis() {
+        return;
+    }
+    for what in kinds_of_no_file() {
+        let home = TempDir::new();
+        let path = home.data().join("users.acl");
+        fs::write(&path, "user ann on nopass +@all\n").expect("write a file");
+        let server = Server::start_in(home, &["--aclfile", "users.acl"]);
+        let mut c = server.client();
+        fs::remove_file(&path).expect("remove the file");
+        make(what, &path);
+        let error = c.reply("ACL LOAD").to_string();
+        assert!(error.ends_with(&format!("users.acl': it is {what}, not a file")), "{error}");
+        c.expect("ACL USERS", "[\"ann\", \"default\"]");
+    }
+}
+
+#[test]
+fn a_fifo_without_a_reader_is_an_error_for_the_log_file_and_a_warning_for_the_pid_file() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let path = home.data().join("fifo");
+    make("a FIFO", &path);
+    let path = path.to_str().expect("a path of UTF-8").to_owned();
+    let ended = Server::fail_to_start(&home, &["--logfile", &path]);
+    assert!(ended.stderr.contains("fifo': it is a FIFO, not a file"), "{}", ended.stderr);
+    let server = Server::start_in(home, &["--pidfile", &path]);
+    eventually("it says so", || server.stderr().contains("fifo': it is a FIFO, not a file"));
+}
+
+#[test]
+fn the_configuration_may_come_from_a_pipe_that_config_rewrite_does_not_touch() {
+    if skipped_on_redis() {
+        return;
+    }
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(b"timeout 7\n").expect("write");
+    drop(writer);
+    let server = Server::start_with_stdin(reader, &["/dev/stdin"]);
+    let mut c = server.client();
+    c.expect("CONFIG GET timeout", "[\"timeout\", \"7\"]");
+    c.expect("CONFIG REWRITE", "-ERR Rewriting config file: it is a FIFO, not a file");
+}
+
 #[test]
 fn a_log_that_is_no_file_is_an_error_at_the_start_and_for_check_aof() {
     if skipped_on_redis() {
         return;
     }
-    let mut kinds =
-        vec![("storage.aof", "a directory"), ("fifo", "a FIFO"), ("socket", "a socket")];
-    if cfg!(target_os = "linux") {
-        kinds.extend([("/dev/zero", "a device"), ("/dev/full", "a device")]);
-    }
-    for (name, what) in kinds {
+    for what in kinds_of_no_file() {
         let home = TempDir::new();
         let log = home.data().join("storage.aof");
-        match what {
-            "a directory" => fs::create_dir(&log).expect("a directory"),
-            "a FIFO" => {
-                let made = Command::new("mkfifo").arg(&log).status();
-                assert!(made.is_ok_and(|status| status.success()));
-            }
-            "a socket" => drop(UnixListener::bind(&log).expect("a socket")),
-            _ => std::os::unix::fs::symlink(name, &log).expect("a symbolic link"),
-        }
+        make(what, &log);
         let ended = Server::fail_to_start(&home, &[]);
         assert_eq!(ended.code, Some(1), "{what}");
         let error = format!("storage.aof': it is {what}, not a file");

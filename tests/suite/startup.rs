@@ -144,20 +144,20 @@ fn a_listening_socket_that_is_standard_input_is_served() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = listener.local_addr().expect("an address").port();
     listener.set_nonblocking(true).expect("set as some parents do");
-    let server = Server::start_with_stdin(OwnedFd::from(listener));
+    let server = Server::start_with_stdin(OwnedFd::from(listener), &[]);
     assert_eq!(server.port(), port);
     server.client().expect("PING", "+PONG");
     server.client().expect("CONFIG GET port", "[\"port\", \"0\"]");
     let home = TempDir::new();
     let path = home.path().join("socket");
     let listener = UnixListener::bind(&path).expect("a listener");
-    let _server = Server::start_with_stdin(OwnedFd::from(listener));
+    let _server = Server::start_with_stdin(OwnedFd::from(listener), &[]);
     let mut stream = UnixStream::connect(&path).expect("connect to the socket");
     stream.write_all(b"PING\r\n").expect("send");
     assert_eq!(read_reply(&mut BufReader::new(&stream)).expect("a reply").to_string(), "+PONG");
     // A socket that does not listen is none to serve.
     let (_, connected) = UnixStream::pair().expect("a pair of sockets");
-    Server::start_with_stdin(OwnedFd::from(connected)).client().expect("PING", "+PONG");
+    Server::start_with_stdin(OwnedFd::from(connected), &[]).client().expect("PING", "+PONG");
 }
 
 #[test]

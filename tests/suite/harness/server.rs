@@ -78,10 +78,10 @@ impl Server {
     }
 
     /// Starts the server with this as its standard input.
-    pub(crate) fn start_with_stdin(stdin: impl Into<Stdio>) -> Server {
+    pub(crate) fn start_with_stdin(stdin: impl Into<Stdio>, args: &[&str]) -> Server {
         let home = TempDir::new();
-        let child = command(&home, &[]).stdin(stdin).spawn().expect("start the server");
-        Server::listening(child, home, &[])
+        let child = command(&home, args).stdin(stdin).spawn().expect("start the server");
+        Server::listening(child, home, args)
     }
 
     fn listening(child: Child, home: TempDir, args: &[&str]) -> Server {
