@@ -93,7 +93,7 @@ fn users(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn list(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    let lines: Vec<Vec<u8>> = aclfile::lines(context.server).collect();
+    let lines: Vec<Vec<u8>> = aclfile::lines(context.server, rules::describe).collect();
     reply.array(lines.len());
     lines.iter().for_each(|line| reply.bulk(line));
     Ok(())

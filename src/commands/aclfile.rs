@@ -124,8 +124,8 @@ pub fn load(server: &Server, path: &Path) -> Result<(), String> {
 }
 
 /// The lines that define all users, without line ends: `user NAME RULES`.
-pub fn lines(server: &Server) -> impl Iterator<Item = Vec<u8>> {
-    let line = |user: &User| [b"user ", &*user.name, b" ", &*rules::describe(user)].concat();
+pub fn lines(server: &Server, rules: fn(&User) -> Vec<u8>) -> impl Iterator<Item = Vec<u8>> {
+    let line = move |user: &User| [b"user ", &*user.name, b" ", &*rules(user)].concat();
     server.users.all().into_iter().map(move |user| line(&user))
 }
 
@@ -140,7 +140,7 @@ pub fn config_lines(server: &Server) -> Vec<UserLine> {
     };
     let line = |user: &User| UserLine {
         name: user.name.to_vec(),
-        rules: rules::describe(user),
+        rules: rules::describe_for_file(user),
         is_superfluous: is_standard(user),
     };
     server.users.all().iter().map(|user| line(user)).collect()
@@ -151,7 +151,7 @@ pub fn config_lines(server: &Server) -> Vec<UserLine> {
 /// # Errors
 /// It cannot be written; then it is as it was.
 pub fn save(server: &Server, path: &Path) -> io::Result<()> {
-    let mut content = lines(server).collect::<Vec<_>>().join(&b'\n');
+    let mut content = lines(server, rules::describe_for_file).collect::<Vec<_>>().join(&b'\n');
     content.push(b'\n');
     replace_file(path, &content)
 }

@@ -2,14 +2,14 @@
 //! [`ACL SETUSER`](https://redis.io/docs/latest/commands/acl-setuser/): how they are applied to a user, and
 //! how its rights are shown as rules again.
 //!
-//! The shown rules make the same user when they are applied to a new one. The error texts and the shown
-//! rules are those of Redis.
+//! The error texts and the shown rules are those of Redis. Applied to a new user, shown rules make the same
+//! user, except for some patterns in selectors; the rules for a file always do.
 
 use super::lookup::{by_name, rows};
 use super::options::is;
 use super::spec::Command;
 use crate::session::users::{ChannelRights, CommandRights, KeyRights, KeyUse, Selector, User};
-use crate::text::sha256;
+use crate::text::{quote, sha256, split_quoted};
 
 /// Redis's categories, in its order. Those of types that this server lacks are empty.
 pub const CATEGORIES: [&str; 21] = [
@@ -103,9 +103,8 @@ fn apply_one(user: &mut User, rule: &[u8], all_channels: bool) -> Result<(), Wro
             }
             [b'(', inside @ .., b')'] => {
                 let mut selector = Selector::new(all_channels);
-                let words = inside.split(|byte| is_space(*byte)).filter(|word| !word.is_empty());
-                for word in words {
-                    apply_to_selector(&mut selector, word)?;
+                for word in selector_words(inside) {
+                    apply_to_selector(&mut selector, &word)?;
                 }
                 user.selectors.push(selector);
             }
@@ -113,6 +112,13 @@ fn apply_one(user: &mut User, rule: &[u8], all_channels: bool) -> Result<(), Wro
         },
     }
     Ok(())
+}
+
+/// The words between the brackets of a selector. They may be quoted. As in Redis, a null character ends them,
+/// and there are none if a quote is not closed.
+fn selector_words(inside: &[u8]) -> Vec<Vec<u8>> {
+    let end = inside.iter().position(|byte| *byte == 0).unwrap_or(inside.len());
+    split_quoted(&inside[..end]).unwrap_or_default()
 }
 
 /// `>` and `#` add a password or its digest, `<` and `!` remove it.
@@ -259,13 +265,35 @@ pub fn is_space(byte: u8) -> bool {
 
 // ---- Showing -----------------------------------------------------------------------------------------
 
-/// The rules that make the user, in the order in which Redis shows them.
+/// The rules that make the user, in the order in which Redis shows them. A selector is shown as if its words
+/// could not be mistaken: one that ends with a bracket seems to end the selector.
 pub fn describe(user: &User) -> Vec<u8> {
+    describe_with(user, describe_selector)
+}
+
+/// The same for a file: quoted are those words of selectors that would be read in another way.
+pub fn describe_for_file(user: &User) -> Vec<u8> {
+    describe_with(user, |selector| {
+        let shown = describe_selector(selector);
+        shown.split(|byte| *byte == b' ').map(readable_word).collect::<Vec<_>>().join(&b' ')
+    })
+}
+
+fn readable_word(word: &[u8]) -> Vec<u8> {
+    if !word.ends_with(b")") && !word.iter().any(|byte| matches!(byte, b'"' | b'\'')) {
+        return word.into();
+    }
+    let mut quoted = Vec::new();
+    quote(word, &mut quoted);
+    quoted
+}
+
+fn describe_with(user: &User, describe_inside: impl Fn(&Selector) -> Vec<u8>) -> Vec<u8> {
     let mut words: Vec<Vec<u8>> = flags(user).into_iter().map(Vec::from).collect();
     words.extend(user.passwords.iter().map(|digest| format!("#{}", sha256::to_hex(digest)).into()));
     words.push(describe_selector(&user.root));
     for selector in &user.selectors {
-        words.push([b"(", &*describe_selector(selector), b")"].concat());
+        words.push([b"(", &*describe_inside(selector), b")"].concat());
     }
     words.join(&b' ')
 }
@@ -390,7 +418,7 @@ mod tests {
                 }
                 applied += 1;
             }
-            let shown = describe(&user);
+            let shown = describe_for_file(&user);
             let words = shown.split(|byte| *byte == b' ');
             let Ok(rules) = join_selectors(words) else { panic!("{}", shown.escape_ascii()) };
             let mut again = User::new(b"u", !all_channels);
@@ -398,7 +426,7 @@ mod tests {
                 panic!("{}: {wrong} in {}", rule.escape_ascii(), shown.escape_ascii());
             }
             assert_eq!(
-                describe(&again).escape_ascii().to_string(),
+                describe_for_file(&again).escape_ascii().to_string(),
                 shown.escape_ascii().to_string()
             );
             for (_, row) in rows() {

@@ -75,10 +75,15 @@ fn fuzz_the_parser_takes_any_bytes_wherever_they_are_cut() {
     }
 }
 
-/// Whether a record may make a string long. A log may do that, so what arrives does not bound the memory.
-fn names_a_length(args: Args) -> bool {
+/// Whether a record may make a string so long that the test would take too much of this machine. A log may do
+/// that, because what arrives does not bound the memory. For the largest offsets there is no memory anywhere.
+fn takes_memory(args: Args) -> bool {
     let has_offset = |row: &commands::Command| row.syntax.contains("offset");
-    commands::find(&args[0]).is_some_and(has_offset) && args.from(1).any(|arg| arg.len() > 6)
+    let is_large = |arg: &[u8]| {
+        let digits = str::from_utf8(arg.strip_prefix(b"#").unwrap_or(arg)).unwrap_or_default();
+        digits.parse().is_ok_and(|offset: i128| (1 << 20..1 << 52).contains(&offset))
+    };
+    commands::find(&args[0]).is_some_and(has_offset) && args.from(1).any(is_large)
 }
 
 #[test]
@@ -114,7 +119,7 @@ fn fuzz_a_replay_of_any_bytes_finds_whole_records_or_damage() {
         let replayed = replay(&mut Cursor::new(kept), 0, ANY_LENGTH, |_| Ok(()), |_| {});
         assert!(replayed.is_ok_and(|replayed| replayed.torn_bytes == 0), "cut at {valid}");
         let apply = |args: Args| {
-            if names_a_length(args) {
+            if takes_memory(args) {
                 return Err("skipped".into());
             }
             dispatch::apply(&server, &mut session, args, &mut reply)
@@ -163,7 +168,7 @@ fn fuzz_any_command_with_any_arguments_is_answered() {
 }
 
 #[test]
-fn fuzz_any_rules_make_a_user_whose_shown_rules_make_it_again() {
+fn fuzz_any_rules_make_a_user_whose_rules_in_a_file_make_it_again() {
     let hash = "#".to_owned() + &"0123456789abcdef".repeat(4);
     let words = [
         "on",
@@ -192,6 +197,11 @@ fn fuzz_any_rules_make_a_user_whose_shown_rules_make_it_again() {
         "-config|set",
         "+select|0",
         "(~x +get)",
+        "(~x)",
+        "~y)",
+        "(~(z",
+        "(~\"q)\"",
+        "+select|1)",
         "clearselectors",
         "reset",
         "(%R~s* -@all +get &c)",
@@ -210,12 +220,9 @@ fn fuzz_any_rules_make_a_user_whose_shown_rules_make_it_again() {
             let rules = rules::join_selectors(bytes.split(|byte| *byte == b' ')).ok()?;
             let mut user = User::new(b"user", false);
             rules::apply(&mut user, &rules, false).ok()?;
-            Some(rules::describe(&user))
+            Some(rules::describe_for_file(&user))
         };
-        // As in Redis, a selector is shown so that a word in it that ends with a bracket ends it.
-        let text = [&bytes[..], b" "].concat();
-        let ends_early = |pair: &[u8]| pair[0] == b')' && pair[1] != b' ';
-        if let Some(shown) = make(&bytes).filter(|_| !text.windows(2).any(ends_early)) {
+        if let Some(shown) = make(&bytes) {
             assert_eq!(make(&shown), Some(shown));
         }
         drop(case);

@@ -1073,6 +1073,54 @@ fn users_come_from_a_file_and_go_to_it() {
 }
 
 #[test]
+fn words_in_a_selector_may_be_quoted_and_are_shown_without_quotes() {
+    transcript(
+        r#"
+        8.2> ACL SETUSER u "(~\"a\" '%R~b' ~c\\ &\"x\\x41\")"
+        +OK
+        8.2> ACL LIST
+        ["user default on nopass sanitize-payload ~* &* +@all", "user u off sanitize-payload resetchannels -@all (~a %R~b ~c\\ resetchannels &xA -@all)"]
+        // A quote that is not closed empties the selector.
+        8.2> ACL SETUSER u reset "(~a ~b\"c)" "(~\"a\"b)"
+        +OK
+        8.2> ACL LIST
+        ["user default on nopass sanitize-payload ~* &* +@all", "user u off sanitize-payload resetchannels -@all (resetchannels -@all) (resetchannels -@all)"]
+        8.2> ACL SETUSER u "(~\"a b\")"
+        -ERR Error in ACL SETUSER modifier '(~"a b")': Syntax error
+        8.2> ACL SETUSER u "(~\"a\\x00\")"
+        -ERR Error in ACL SETUSER modifier '(~"a\x00")': Syntax error
+        // A bracket inside a word does not end the selector.
+        redis> ACL SETUSER u reset resetchannels "(~a)b ~c))"
+        +OK
+        redis> ACL LIST
+        ["user default on nopass sanitize-payload ~* &* +@all", "user u off sanitize-payload resetchannels -@all (~a)b ~c) resetchannels -@all)"]
+        "#,
+    );
+}
+
+#[test]
+fn a_file_keeps_patterns_of_selectors_that_look_like_their_end() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = with_file("", &[]);
+    let mut c = server.client();
+    let selector = r#"(~a) %R~"\"" &b) +select|0) +get)"#;
+    c.call(&["ACL", "SETUSER", "u", "on", "nopass", selector, "(~c))", "~d)"]);
+    let shown = c.reply("ACL GETUSER u").to_string();
+    for part in [r#""~a) %R~\"""#, r#""&b)""#, r#""-@all +select|0) +get""#, r#""~c)""#, r#""~d)""#]
+    {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    c.expect("ACL SAVE", "+OK");
+    c.expect("ACL LOAD", "+OK");
+    assert_eq!(c.reply("ACL GETUSER u").to_string(), shown);
+    server.kill_9();
+    server.restart();
+    assert_eq!(server.client().reply("ACL GETUSER u").to_string(), shown);
+}
+
+#[test]
 fn a_file_with_a_mistake_changes_nothing_and_every_mistake_is_named() {
     if skipped_on_redis() {
         return;

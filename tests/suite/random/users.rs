@@ -3,8 +3,7 @@
 //!
 //! Left out on purpose: PFMERGE without a source, for which Redis finds no key at all, so that it needs no
 //! right to its destination; MIGRATE with both a key and KEYS, which is a syntax error, so that Redis looks
-//! at no key; `%RW~*`, which Redis shows as `~*` although it does not mean that, and quotes in selectors,
-//! which Redis removes.
+//! at no key; `%RW~*`, which Redis shows as `~*` although it does not mean that.
 
 use respite::commands::{self, Handler};
 
@@ -48,14 +47,15 @@ pub(super) struct World {
 
 const CATEGORIES: &str = "keyspace read write set sortedset list hash string bitmap hyperloglog geo stream pubsub \
                           admin fast slow blocking dangerous connection transaction scripting READ Nonsense";
-const KEY_PATTERNS: &str = "s* h* b? *1 p[0-2] s0 missing h*[13] ?? [^s]* k\\* x";
+const KEY_PATTERNS: &str =
+    "s* h* b? *1 p[0-2] s0 missing h*[13] ?? [^s]* k\\* x a) (b [)] \"q\" 'q' x\" q'x \"q)\"";
 const CHANNEL_PATTERNS: &str = "news news* news.? chat c[0-9] s* *";
 const FIRST_ARGS: &str = "0 1 s0 S1 get set nonsense h*";
 const OTHERS: &str = "on off nopass resetpass >a >b <a >a reset clearselectors sanitize-payload \
                       skip-sanitize-payload #ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb \
                       !ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb ON";
 const BROKEN: &str = "+ - +@ ~ & % %X~a %~a xyz (xyz) +get|x|y -get|x +config|nonsense +client|id|x +nonsense #a \
-                      () (+get (+get)) ((+get) +get)";
+                      () (+get (+get)) ((+get) +get) (~a)) (~a)b (~\"a\\x00b\") (\"~a\") (\"\") ) +get)";
 
 impl World {
     pub(super) fn new(pair: &mut Pair) -> World {
