@@ -1,7 +1,7 @@
 //! Records that were appended and have not been flushed yet, and the LSN that each gets.
 //!
-//! An *LSN* (log sequence number) is a count of bytes appended since the server started. The LSN of a record
-//! is the count once it has been appended. So the log is flushed or synced "up to an LSN", and two LSNs tell
+//! An *LSN* (log sequence number) is a count of bytes appended. The LSN of a record is the count once it has
+//! been appended. So the log is flushed or synced "up to an LSN", and two LSNs tell
 //! which record came first.
 //!
 //! Why records wait here and not in the `BufWriter`: an appender holds a shard lock, so it must not wait for
@@ -19,6 +19,8 @@ pub(super) struct Pending {
     pub(super) appended: u64,
     /// The database that is selected after the last record; `None` if the next record needs a `SELECT`.
     pub(super) db: Option<usize>,
+    /// The records are those of another server's stream, into which no `SELECT` can be put.
+    pub(super) foreign: bool,
     /// The size of the file in bytes once everything appended is written.
     pub(super) size: u64,
     /// The same size after the last rewrite, or at the start.
@@ -29,6 +31,12 @@ impl Pending {
     /// Appends a record that applies to the first database and leaves the second one selected.
     pub(super) fn push(&mut self, databases: (usize, usize), record: &[u8]) {
         self.select(databases);
+        self.records.extend_from_slice(record);
+        self.count(record.len());
+    }
+
+    /// Appends a record that does not depend on the database.
+    pub(super) fn push_as_is(&mut self, record: &[u8]) {
         self.records.extend_from_slice(record);
         self.count(record.len());
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::file::LogFile;
 use super::group_commit::copy_of;
+use super::stream::{Copied, Stream};
 
 /// How much a `BufWriter` holds before it writes by itself. A record of this size or more is written at once
 /// instead of being copied to the pending records.
@@ -28,6 +29,8 @@ pub(super) struct Files {
     pub(super) file: Option<Output>,
     /// The new file of a rewrite.
     pub(super) next: Option<Next>,
+    /// Where replicas read.
+    pub(super) stream: Stream,
     /// What the file did not take.
     refused: Vec<u8>,
     /// An empty buffer, which replaces the buffer of the pending records when that is written.
@@ -69,6 +72,7 @@ pub(super) struct Next {
     output: Output,
     /// The LSN at which the new file had caught up with the old one, and its size then.
     level: (u64, u64),
+    copied: Copied,
     /// Why it could not be written or synced. The rewrite will notice and give the file up. Until then
     /// nothing is acknowledged, because the file may already have the log's name.
     error: Option<io::Error>,
@@ -91,8 +95,15 @@ impl Files {
 
     /// From now on writes everything to this file too. `level` is the LSN at which it has caught up with the
     /// old file, and its own size then.
-    pub(super) fn tee(&mut self, output: Output, level: (u64, u64)) {
-        self.next = Some(Next { output, level, error: None });
+    pub(super) fn tee(&mut self, output: Output, level: (u64, u64), copied: Copied) {
+        self.next = Some(Next { output, level, copied, error: None });
+    }
+
+    /// Records that an annotation of that length was written.
+    pub(super) fn annotated(&mut self, bytes: u64) {
+        if let Some(next) = &mut self.next {
+            next.level.1 += bytes;
+        }
     }
 
     /// Gives the new file up.
@@ -110,6 +121,7 @@ impl Files {
     pub(super) fn switch(&mut self) -> io::Result<(u64, u64)> {
         self.flush_next()?;
         let next = self.next.take().ok_or(io::ErrorKind::NotFound)?;
+        self.stream.move_to(&next.output.handle, &next.copied);
         self.replace(Some(next.output));
         Ok(next.level)
     }

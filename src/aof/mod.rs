@@ -10,6 +10,7 @@
 //! | [`block`] | the records of a transaction |
 //! | [`replay`] | reading the log at the start, and cutting off a torn tail |
 //! | [`rewrite`], `snapshot`, [`progress`] | replacing the log by a shorter one while the server goes on |
+//! | [`stream`] | reading what was appended, for replicas |
 //! | [`file`](mod@file) | what the log is written to |
 //!
 //! # The format
@@ -30,9 +31,10 @@
 //! fields of a hash that expire are an `HDEL`. Changes that belong together are enclosed in `MULTI` and
 //! `EXEC`.
 //!
-//! Respite writes nothing else. When it reads a log, it skips lines that begin with `#`: Redis writes time
-//! stamps in that form. And the log may begin with an RDB snapshot ([`crate::rdb`]), as Redis's logs do: the
-//! commands follow its checksum. The next rewrite leaves plain commands.
+//! Between records there may be *annotations*, lines that begin with `#`: Respite writes the identity of
+//! the replication stream in that form ([`crate::replication`]), and Redis time stamps. And the log may
+//! begin with an RDB snapshot ([`crate::rdb`]), as Redis's logs do: the commands follow its checksum. The
+//! next rewrite leaves plain commands.
 //!
 //! # The tail
 //!
@@ -61,6 +63,7 @@ pub mod progress;
 pub mod replay;
 pub mod rewrite;
 mod snapshot;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 pub mod writer;
@@ -68,4 +71,8 @@ pub mod writer;
 pub use block::Block;
 pub use replay::{ReplayError, Replayed};
 pub use snapshot::encode_entry;
+/// How annotations about replication begin.
+pub const ANNOTATION: &[u8] = b"#replid ";
+
+pub use stream::StreamReader;
 pub use writer::Aof;

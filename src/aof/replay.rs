@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::ANNOTATION;
 use crate::rdb;
 use crate::rdb::read::{Loaded, Record, Rules};
 use crate::resp::{Args, Request};
@@ -30,6 +31,8 @@ pub struct Replayed {
     pub valid_bytes: u64,
     /// Bytes of the torn tail.
     pub torn_bytes: u64,
+    /// The annotations about replication: each line, and the position in the file behind it.
+    pub annotations: Vec<(Vec<u8>, u64)>,
 }
 
 /// Why the log cannot be used.
@@ -149,6 +152,9 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
                 offset = read;
                 if block.is_none() {
                     self.replayed.valid_bytes = offset;
+                    if line.starts_with(ANNOTATION) {
+                        self.replayed.annotations.push((line, offset));
+                    }
                 }
                 continue;
             }
@@ -304,6 +310,7 @@ mod tests {
                 records: records as u64,
                 valid_bytes: valid as u64,
                 torn_bytes: (length - valid) as u64,
+                annotations: Vec::new(),
             };
             assert_eq!(result.ok(), Some(expected), "cut at {length}");
             assert_eq!(applied, ["SELECT", "a", "b", "c"][..records]);

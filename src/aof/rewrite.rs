@@ -36,7 +36,8 @@ use std::time::Instant;
 
 use super::file::LogFile;
 use super::snapshot::Records;
-use super::writer::{Aof, was_turned_off};
+use super::stream::Copied;
+use super::writer::{Aof, Mark, was_turned_off};
 use crate::files::{create, expect_file, remove, sync_directory, with_suffix};
 use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
@@ -61,18 +62,24 @@ const ATTEMPTS: usize = 4;
 impl Aof {
     /// Writes the shortest log with the same data to that path, where it takes the place of the log. The
     /// caller has claimed the rewrite ([`Aof::rewrites`]). The old log may be at another path, where it
-    /// stays, or there may be none.
+    /// stays, or there may be none. The function returns the annotations that follow the snapshot, which is
+    /// that of an LSN; it is called with the log locked.
     ///
     /// # Errors
     /// The old log is still in use, or there still is none.
-    pub fn rewrite(&self, keyspace: &Keyspace, path: &Path) -> io::Result<()> {
+    pub fn rewrite(
+        &self,
+        keyspace: &Keyspace,
+        path: &Path,
+        annotations: &dyn Fn(u64) -> Vec<u8>,
+    ) -> io::Result<()> {
         let started = Instant::now();
         let was_enabled = self.is_enabled();
         // A log that cannot be relied on counts as none. This is decided once for all attempts, because
         // the first one puts the tail in its place.
         let has_log = was_enabled && self.verify_file().is_ok() && !self.needs_rewrite();
         let keeps_other = was_enabled && !self.is_at(path);
-        let result = Rewrite { aof: self, keyspace, path, has_log, keeps_other }.run();
+        let result = Rewrite { aof: self, keyspace, path, annotations, has_log, keeps_other }.run();
         if result.is_err() {
             self.untee();
             remove(&temporary(path));
@@ -100,6 +107,7 @@ struct Rewrite<'a> {
     aof: &'a Aof,
     keyspace: &'a Keyspace,
     path: &'a Path,
+    annotations: &'a dyn Fn(u64) -> Vec<u8>,
     /// The old log can be copied from.
     has_log: bool,
     /// A file at the path is not the log, and is kept under another name.
@@ -128,7 +136,8 @@ impl Rewrite<'_> {
         // The lock says that this server uses the log. It has to be on the file that gets the name.
         new.try_lock().map_err(io::Error::from)?;
         let (old, level) = self.take_snapshot(&new, may_yield)?;
-        self.copy_and_tee(&*old, &new, level)?;
+        let copied = Copied { lsn: level.lsn, old: level.length, new: new.metadata()?.len() };
+        self.copy_and_tee(&*old, &new, copied)?;
         new.sync_data()?;
         if self.has_log && self.aof.needs_rewrite() {
             let text = "the old log, which was copied from, could not be relied on";
@@ -149,27 +158,27 @@ impl Rewrite<'_> {
         Ok(())
     }
 
-    /// Writes the state at one point in time to the new file. Returns the old log and how long it was at
-    /// that point.
+    /// Writes the state at one point in time to the new file. Returns the old log, and where it ended at that
+    /// point.
     fn take_snapshot(
         &self,
-        new: &File,
+        mut new: &File,
         may_yield: bool,
-    ) -> Result<(Arc<dyn LogFile>, u64), SnapshotError> {
+    ) -> Result<(Arc<dyn LogFile>, Mark), SnapshotError> {
         let tail_path = tail(self.path);
         let mut tail = if self.has_log { None } else { Some(create(&tail_path)?) };
         let snapshot = Arc::new(SnapshotWriter::new(new.try_clone()?, Records));
         let writer = snapshot.clone();
         let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| writer.save(shard));
-        let mut level = 0;
+        let (mut level, mut annotations) = (Mark::default(), Vec::new());
         let mut old = None;
         let begin = |_: &[&Shard]| {
             match tail.take() {
-                None => level = self.aof.flush_all()?,
+                None => self.aof.flush_all()?,
                 Some(tail) => self.aof.open(Box::new(tail), &tail_path)?,
             }
             old = self.aof.handle();
-            self.aof.unselect(); // what comes now will follow the snapshot
+            self.aof.mark(|mark| (level, annotations) = (mark, (self.annotations)(mark.lsn)));
             Ok(())
         };
         let mut unsynced = 0;
@@ -183,11 +192,17 @@ impl Rewrite<'_> {
             Ok(())
         })?;
         snapshot.write_if_more_than(0)?;
+        // What follows the snapshot relies on the database that was selected at that point.
+        if let Some(db) = level.db {
+            snapshot.select(db)?;
+        }
+        new.write_all(&annotations)?;
         Ok((old.ok_or_else(was_turned_off)?, level))
     }
 
-    /// Copies what was appended to the old log since it was `copied` bytes long, and begins the tee.
-    fn copy_and_tee(&self, old: &dyn LogFile, new: &File, mut copied: u64) -> io::Result<()> {
+    /// Copies what was appended to the old log since the snapshot, and begins the tee.
+    fn copy_and_tee(&self, old: &dyn LogFile, new: &File, start: Copied) -> io::Result<()> {
+        let mut copied = start.old;
         for round in 0..COPY_ROUNDS {
             let length = old.length()?;
             copy(old, new, &mut copied, length)?;
@@ -198,7 +213,7 @@ impl Rewrite<'_> {
                 break;
             }
         }
-        self.aof.tee(Box::new(new.try_clone()?), self.path, |length| {
+        self.aof.tee(Box::new(new.try_clone()?), self.path, start, |length| {
             copy(old, new, &mut copied, length)?;
             Ok(new.metadata()?.len())
         })
@@ -311,7 +326,7 @@ mod tests {
         fn rewrite(&self, aof: &Aof) -> io::Result<()> {
             assert!(aof.rewrites.claim());
             assert!(!aof.rewrites.claim(), "there is one at a time");
-            let result = aof.rewrite(&self.keyspace, &self.log);
+            let result = aof.rewrite(&self.keyspace, &self.log, &|_| Vec::new());
             assert_eq!(aof.rewrites.last().map(|last| last.ok), Some(result.is_ok()));
             assert!(aof.rewrites.progress().is_none());
             assert_eq!(aof.check(), Ok(()));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Aof;
 use super::file::LogFile;
 use super::flush::BUFFER_BYTES;
+use super::stream::{Copied, StreamReader};
 use crate::rng::Rng;
 use crate::stats::lock;
 
@@ -261,7 +262,7 @@ fn a_file_that_cannot_be_written_for_another_reason_than_space_needs_a_rewrite()
     let tail = Arc::new(Disk::default());
     aof.open(tail.file(), Path::new("tail"))?;
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), Copied::default(), |_| Ok(0))?;
     aof.switch()?;
     assert_eq!((aof.failure(), aof.needs_rewrite()), (None, false));
     let after = aof.append(0, b"after");
@@ -408,7 +409,7 @@ fn during_a_tee_an_acknowledged_record_is_in_both_files() -> io::Result<()> {
     let (aof, old) = aof()?;
     let new = Arc::new(Disk::default());
     let before = aof.append(0, b"before");
-    aof.tee(new.file(), Path::new("log"), |old_length| {
+    aof.tee(new.file(), Path::new("log"), Copied::default(), |old_length| {
         assert_eq!(old_length, before);
         new.set(|state| state.bytes.extend(b"copy "));
         Ok(5)
@@ -437,7 +438,7 @@ fn during_a_tee_an_acknowledged_record_is_in_both_files() -> io::Result<()> {
 fn when_the_new_file_fails_nothing_is_acknowledged_until_it_is_given_up() -> io::Result<()> {
     let (aof, old) = aof()?;
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), Copied::default(), |_| Ok(0))?;
     new.set(|state| state.full = true);
     let lsn = aof.append(0, b"record");
     assert!(aof.flush_to(lsn).is_err());
@@ -459,7 +460,7 @@ fn when_the_new_file_fails_nothing_is_acknowledged_until_it_is_given_up() -> io:
 fn a_new_file_that_failed_to_sync_does_not_become_the_log() -> io::Result<()> {
     let (aof, _) = aof()?;
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), Copied::default(), |_| Ok(0))?;
     let lsn = aof.append(0, b"record");
     aof.flush_to(lsn)?;
     // A client's sync meets the failure. The rewrite's own sync, a moment later, would not, because the
@@ -476,7 +477,7 @@ fn a_new_file_that_failed_to_sync_does_not_become_the_log() -> io::Result<()> {
 fn a_sync_that_fails_after_its_file_became_the_log_fails_the_log() -> io::Result<()> {
     let (aof, _) = aof()?;
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), Copied::default(), |_| Ok(0))?;
     let lsn = aof.append(0, b"record");
     aof.flush_to(lsn)?;
     new.set(|state| (state.stuck, state.failing_syncs) = (true, 1));
@@ -500,7 +501,7 @@ fn a_switch_to_a_new_file_recovers_from_a_failed_sync() -> io::Result<()> {
     old.set(|state| state.failing_syncs = 1);
     assert!(aof.sync_to(lsn).is_err());
     let new = Arc::new(Disk::default());
-    aof.tee(new.file(), Path::new("log"), |_| Ok(0))?;
+    aof.tee(new.file(), Path::new("log"), Copied::default(), |_| Ok(0))?;
     let during = aof.append(0, b"during");
     assert!(aof.flush_to(during).is_err(), "the new file is not the log yet");
     aof.switch()?;
@@ -519,22 +520,110 @@ fn bytes_of_others_in_the_file_are_noticed_before_a_rewrite_begins_and_before_it
     for before_the_tee in [false, true] {
         let (aof, disk) = aof()?;
         aof.append(0, b"one\n");
-        let level = if before_the_tee { aof.flush_all()? } else { 0 };
+        if before_the_tee {
+            aof.flush_all()?;
+        }
         disk.set(|state| state.bytes.extend(b"theirs"));
         aof.append(0, b"two\n");
         let (new, mut copies) = (Arc::new(Disk::default()), 0);
         let result = if before_the_tee {
-            assert_eq!(level, 4);
-            aof.tee(new.file(), Path::new("log"), |_| {
+            aof.tee(new.file(), Path::new("log"), Copied::default(), |_| {
                 copies += 1;
                 Ok(0)
             })
         } else {
-            aof.flush_all().map(drop)
+            aof.flush_all()
         };
         let error = "'log' was changed by another program: it has 14 bytes, not 8";
         assert_eq!(result.err().map(|error| error.to_string()).as_deref(), Some(error));
         assert!(copies == 0 && aof.needs_rewrite() && aof.flush().is_err());
     }
+    Ok(())
+}
+
+/// Reads the stream as far as it goes.
+fn read_all(aof: &Aof, reader: &mut StreamReader) -> io::Result<String> {
+    let (mut text, mut buffer) = (Vec::new(), [0; 3]);
+    loop {
+        match reader.read(aof, &mut buffer)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            read => text.extend_from_slice(&buffer[..read]),
+        }
+    }
+}
+
+#[test]
+fn a_reader_gets_what_was_flushed_without_annotations_and_goes_on_in_a_rewritten_log()
+-> io::Result<()> {
+    let (aof, disk) = aof()?;
+    let mut reader = StreamReader::new(0);
+    aof.append_anywhere(b"one ");
+    assert_eq!(read_all(&aof, &mut reader)?, "");
+    aof.flush()?;
+    aof.append_anywhere(b"two ");
+    aof.annotate(|lsn| format!("#at {lsn}\n").into_bytes());
+    aof.append_anywhere(b"three ");
+    aof.flush()?;
+    assert_eq!(disk.text(), "one two #at 8\nthree ");
+    assert_eq!(read_all(&aof, &mut reader)?, "one two three ");
+    assert_eq!(aof.check(), Ok(()));
+    // The new file begins with a snapshot of the state at the LSN 4.
+    let new = Arc::new(Disk::default());
+    let copied = Copied { lsn: 4, old: 4, new: 9 };
+    aof.tee(new.file(), Path::new("log"), copied, |length| {
+        let rest = disk.text().split_off(4);
+        assert_eq!(length, disk.text().len() as u64);
+        new.set(|state| state.bytes.extend(format!("snapshot {rest}").bytes()));
+        Ok(9 + rest.len() as u64)
+    })?;
+    aof.append_anywhere(b"four ");
+    aof.annotate(|lsn| format!("#at {lsn}\n").into_bytes());
+    aof.append_anywhere(b"five ");
+    aof.flush()?;
+    assert_eq!(aof.check(), Ok(()));
+    let mut late = StreamReader::new(0);
+    assert_eq!(late.read(&aof, &mut [0; 2])?, 2);
+    aof.switch()?;
+    aof.append_anywhere(b"six ");
+    aof.flush()?;
+    assert_eq!(new.text(), "snapshot two #at 8\nthree four #at 19\nfive six ");
+    assert_eq!(read_all(&aof, &mut reader)?, "four five six ");
+    assert_eq!(read_all(&aof, &mut late)?, "e two three four five six ");
+    for lsn in 0..aof.appended_lsn() {
+        let all = "one two three four five six ";
+        assert_eq!(read_all(&aof, &mut StreamReader::new(lsn))?, all[lsn as usize..]);
+    }
+    assert_eq!(aof.check(), Ok(()));
+    assert_eq!(aof.stream_from(), 0);
+    aof.forget_before(3);
+    assert_eq!(aof.stream_from(), 0);
+    aof.forget_before(4);
+    assert_eq!(aof.stream_from(), 4);
+    assert!(StreamReader::new(3).read(&aof, &mut [0; 9]).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_log_that_was_replayed_is_read_from_its_first_place_on_and_nobody_goes_on_after_a_gap()
+-> io::Result<()> {
+    let (aof, disk) = aof()?;
+    disk.set(|state| state.bytes.extend(b"snapshot #a\nabc#b\ndef"));
+    aof.start(21, &[(100, 12), (103, 18)]);
+    assert_eq!((aof.appended_lsn(), aof.stream_from()), (106, 100));
+    aof.append_anywhere(b"ghi");
+    aof.sync()?;
+    assert_eq!(aof.check(), Ok(()));
+    assert_eq!(read_all(&aof, &mut StreamReader::new(101))?, "bcdefghi");
+    let mut reader = StreamReader::new(109);
+    assert_eq!(read_all(&aof, &mut reader)?, "");
+    aof.close()?;
+    aof.append_anywhere(b"lost");
+    let other = Arc::new(Disk::default());
+    aof.open(other.file(), Path::new("log"))?;
+    aof.append_anywhere(b"new");
+    aof.flush()?;
+    assert!(read_all(&aof, &mut reader).is_err());
+    assert_eq!(read_all(&aof, &mut StreamReader::new(aof.stream_from()))?, "new");
+    assert_eq!(aof.check(), Ok(()));
     Ok(())
 }

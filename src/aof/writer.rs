@@ -34,6 +34,7 @@ use super::file::LogFile;
 use super::flush::{BUFFER_BYTES, Files, Output};
 use super::group_commit::{GroupCommit, Synced, copy_of};
 use super::progress::Rewrites;
+use super::stream::{Copied, Readers};
 use crate::config::trace::trace;
 use crate::stats::{Counter, lock};
 
@@ -51,6 +52,7 @@ pub struct Aof {
     flushed: AtomicU64,
     group: GroupCommit,
     failure: Failure,
+    pub(super) readers: Readers,
     /// Syncs of the syncing thread that took more than a second.
     pub delayed_syncs: Counter,
     /// How rewrites of this log are going.
@@ -73,13 +75,22 @@ impl Aof {
         Ok(aof)
     }
 
-    /// Goes on at the end of this file, and drops the old file with everything that was not written to it.
-    pub(super) fn open(&self, file: Box<dyn LogFile>, path: &Path) -> io::Result<()> {
+    /// Goes on at the end of this file, which is at that path or will be. Drops the old file with everything
+    /// that was not written to it.
+    ///
+    /// # Errors
+    /// The file's handle could not be duplicated, or its length cannot be read.
+    pub fn open(&self, file: Box<dyn LogFile>, path: &Path) -> io::Result<()> {
         let size = file.length()?;
         let output = Output::new(file, path)?;
         let mut files = self.lock_files();
-        files.replace(Some(output));
         let mut pending = self.lock_pending();
+        // What waits here is in memory, but replicas can read it nowhere: the stream begins anew. Nobody may
+        // go on where it ended, so there is an LSN between.
+        pending.appended += u64::from(files.file.is_some());
+        files.stream.begin(pending.appended, size, output.handle.clone());
+        self.readers.segments_changed();
+        files.replace(Some(output));
         pending.records.clear();
         pending.db = (size == 0).then_some(0); // a replay begins in database 0
         pending.start_file(size);
@@ -97,6 +108,10 @@ impl Aof {
         let flushed = self.flush_locked(&mut files);
         let [handle, _] = files.handles();
         files.replace(None);
+        files.stream.clear();
+        self.readers.segments_changed();
+        // What changes from now on is not in the stream, so nobody may go on where it ends.
+        self.lock_pending().appended += 1;
         self.enabled.store(false, SeqCst);
         self.failure.clear();
         drop(files);
@@ -109,9 +124,79 @@ impl Aof {
         self.enabled.load(SeqCst)
     }
 
-    /// Sets how many bytes the file has, once it has been replayed.
-    pub fn set_base(&self, bytes: u64) {
-        self.lock_pending().start_file(bytes);
+    /// Goes on at the end of the file, once it has been replayed and is that long. `marks` are the places
+    /// of the stream in it: LSNs, and positions in the file.
+    pub fn start(&self, bytes: u64, marks: &[(u64, u64)]) {
+        let mut files = self.lock_files();
+        let mut pending = self.lock_pending();
+        pending.start_file(bytes);
+        let Some(file) = files.file.as_ref().map(|file| file.handle.clone()) else { return };
+        if let Some((lsn, position)) = marks.last() {
+            pending.appended = lsn + (bytes - position);
+            self.flushed.store(pending.appended, SeqCst);
+            self.group.advance(pending.appended);
+        }
+        let end = (pending.appended, bytes);
+        let (first, rest) = marks.split_first().unwrap_or((&end, &[]));
+        files.stream.begin(first.0, first.1, file);
+        rest.iter().for_each(|(lsn, position)| files.stream.go_on_behind(*lsn, *position));
+        self.readers.segments_changed();
+    }
+
+    /// Everything up to this LSN was appended.
+    pub fn appended_lsn(&self) -> u64 {
+        self.lock_pending().appended
+    }
+
+    /// The kernel has the log up to this LSN.
+    pub fn flushed_lsn(&self) -> u64 {
+        self.flushed.load(SeqCst)
+    }
+
+    /// Appends a record that means the same in every database.
+    pub fn append_anywhere(&self, record: &[u8]) {
+        if self.is_enabled() {
+            self.lock_pending().push_as_is(record);
+        }
+    }
+
+    /// Appends bytes of another server's stream as they are. They leave that database selected.
+    pub fn append_foreign(&self, bytes: &[u8], db: usize) -> u64 {
+        if !self.is_enabled() {
+            return 0;
+        }
+        let mut pending = self.lock_pending();
+        pending.push_as_is(bytes);
+        (pending.db, pending.foreign) = (Some(db), true);
+        pending.appended
+    }
+
+    /// Makes the next record start with a `SELECT`: from now on, the records are those of this server.
+    pub fn unselect(&self) {
+        let mut pending = self.lock_pending();
+        (pending.db, pending.foreign) = (None, false);
+    }
+
+    /// Writes a line about the log into it, which is not part of the stream. The function gets the LSN that
+    /// precedes the line, and returns the line, whose first byte is `#`. It is called with the log locked;
+    /// the line is lost if the log cannot be written, or if there is none.
+    pub fn annotate(&self, line: impl FnOnce(u64) -> Vec<u8>) {
+        let mut files = self.lock_files();
+        let (_, lsn) = self.write_pending(&mut files);
+        let line = line(lsn);
+        if files.file.is_none() {
+            return;
+        }
+        let written = files.write(&line);
+        self.note_write(&written);
+        files.annotated(line.len() as u64);
+        let mut pending = self.lock_pending();
+        pending.size += line.len() as u64;
+        let position = pending.size_at(lsn);
+        drop(pending);
+        files.stream.go_on_behind(lsn, position);
+        self.readers.segments_changed();
+        self.flush_locked(&mut files).unwrap_or_default(); // a reply needs a flush, which returns the error
     }
 
     /// Appends a record (one or more encoded commands) about a database. The caller still holds the lock
@@ -180,6 +265,7 @@ impl Aof {
         }
         if written.is_ok() {
             self.flushed.store(lsn, SeqCst);
+            self.readers.wake();
             self.failure.flush_succeeded();
         }
         written
@@ -377,9 +463,19 @@ impl Aof {
         lock(&self.pending)
     }
 
-    fn lock_files(&self) -> MutexGuard<'_, Files> {
+    pub(super) fn lock_files(&self) -> MutexGuard<'_, Files> {
         lock(&self.files)
     }
+}
+
+/// Where the log ends at some moment.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mark {
+    pub(super) lsn: u64,
+    /// The length of the file once everything appended is written.
+    pub(super) length: u64,
+    /// The database that is selected there, if the next record relies on it.
+    pub(super) db: Option<usize>,
 }
 
 /// Why a rewrite cannot go on without a log.
@@ -389,26 +485,33 @@ pub(super) fn was_turned_off() -> io::Error {
 
 /// The steps of a rewrite that concern the files; see [`super::rewrite`].
 impl Aof {
-    /// Flushes, with all shards locked. Returns the length of the file.
-    pub(super) fn flush_all(&self) -> io::Result<u64> {
+    /// Flushes, with all shards locked.
+    pub(super) fn flush_all(&self) -> io::Result<()> {
         let mut files = self.lock_files();
         self.flush_locked(&mut files)?;
-        self.verify_length(&files)?;
-        Ok(self.lock_pending().size)
+        self.verify_length(&files)
     }
 
-    /// Makes the next record start with a `SELECT`.
-    pub(super) fn unselect(&self) {
-        self.lock_pending().db = None;
+    /// Calls a function with the place where the log ends; no annotation comes in between. What is appended
+    /// next will follow a snapshot: it begins with a `SELECT` if it can.
+    pub(super) fn mark(&self, act: impl FnOnce(Mark)) {
+        let files = self.lock_files();
+        let mut pending = self.lock_pending();
+        pending.db = pending.db.filter(|_| pending.foreign);
+        let Pending { appended: lsn, size: length, db, .. } = *pending;
+        drop(pending);
+        act(Mark { lsn, length, db });
+        drop(files);
     }
 
     /// Flushes, calls `copy`, which completes the new file, and from then on writes everything to both files.
     /// `copy` gets the length of the old file and returns the length of the new one. That one will be renamed
-    /// to `path`.
+    /// to `path`. `copied` says where it has the stream.
     pub(super) fn tee(
         &self,
         next: Box<dyn LogFile>,
         path: &Path,
+        copied: Copied,
         copy: impl FnOnce(u64) -> io::Result<u64>,
     ) -> io::Result<()> {
         let output = Output::new(next, path)?;
@@ -419,7 +522,7 @@ impl Aof {
         self.verify_length(&files)?;
         let old_size = self.lock_pending().size_at(lsn);
         let size = copy(old_size)?;
-        files.tee(output, (lsn, size));
+        files.tee(output, (lsn, size), copied);
         Ok(())
     }
 
@@ -432,7 +535,9 @@ impl Aof {
         let mut pending = self.lock_pending();
         let size = teed_size + (pending.appended - teed_lsn);
         pending.start_file(size);
+        self.readers.segments_changed();
         self.flushed.store(flushed, SeqCst);
+        self.readers.wake();
         self.group.advance(teed_lsn);
         self.failure.clear();
         Ok(())

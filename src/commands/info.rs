@@ -18,6 +18,7 @@ use super::spec::{Command, Context, Family, Flags, Outcome, session};
 use crate::config::{MachineMemory, kilobytes};
 use crate::net::pause::Paused;
 use crate::rdb::progress::Current;
+use crate::replication::identity::Ids;
 use crate::resp::{Args, Reply};
 use crate::session::Server;
 use crate::stats::denials::Reason;
@@ -356,11 +357,16 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// The server is a master without replicas. Its run names the history of its data, as there is no other.
+/// The server is a master without replicas.
 fn replication_section(context: &mut Context, text: &mut String) -> fmt::Result {
+    let Context { server, .. } = context;
     write!(text, "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\n")?;
-    write!(text, "master_replid:{}\r\nmaster_replid2:{:040}\r\n", context.server.run_id, 0)?;
-    write!(text, "master_repl_offset:0\r\nsecond_repl_offset:-1\r\n")?;
+    let Ids { id, old } = server.replication.identity.ids();
+    // As in Redis, this is the first offset that the id before does not cover.
+    let (old, end) = old.map_or((format!("{:040}", 0), -1), |(old, end)| (old, end as i64 + 1));
+    write!(text, "master_replid:{id}\r\nmaster_replid2:{old}\r\n")?;
+    let offset = server.replication.offset(&server.aof);
+    write!(text, "master_repl_offset:{offset}\r\nsecond_repl_offset:{end}\r\n")?;
     zeros(text, "repl_backlog_active repl_backlog_first_byte_offset repl_backlog_histlen")
 }
 

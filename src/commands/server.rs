@@ -180,11 +180,11 @@ fn config_rewrite(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome 
     Ok(())
 }
 
-/// The server is a master at offset 0, without replicas.
-fn role(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+/// The server is a master without replicas.
+fn role(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     reply.array(3);
     reply.bulk(b"master");
-    reply.integer(0);
+    reply.integer(context.server.replication.offset(&context.server.aof) as i64);
     reply.array(0);
     Ok(())
 }

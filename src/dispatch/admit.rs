@@ -93,6 +93,18 @@ const SAVE_FAILED: CommandError = CommandError::new(
      Redis logs for details about the RDB error.",
 );
 
+/// Checks the rare states in which writes are refused.
+///
+/// # Errors
+/// Why they are.
+#[cold]
+fn expect_writable(server: &Server) -> Outcome {
+    if server.refuses_unsaved() {
+        return Err(SAVE_FAILED);
+    }
+    Ok(())
+}
+
 /// Checks the state of the server and of the connection.
 ///
 /// # Errors
@@ -108,9 +120,9 @@ fn expect_ready(server: &Server, session: &Session, command: &Command) -> Outcom
         return Err(format!("MISCONF Errors writing to the AOF file: {why}").into());
     }
     if matches!(command.handler, Handler::Write(_) | Handler::WriteAll(_))
-        && server.refuses_writes()
+        && server.may_refuse_writes()
     {
-        return Err(SAVE_FAILED);
+        expect_writable(server)?;
     }
     if session.client.outbox.listening.subscribes()
         && session.client.outbox.protocol() == Protocol::Resp2

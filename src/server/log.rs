@@ -85,7 +85,10 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
             "The AOF '{shown}' ended in the middle of a record: {what}"
         );
     }
-    server.aof.set_base(replayed.valid_bytes);
+    let identity = &server.replication.identity;
+    let places = identity.load(&replayed.annotations, replayed.valid_bytes);
+    server.aof.start(replayed.valid_bytes, &places);
+    identity.start_as_master(server.aof.appended_lsn());
     drop(log); // its lock would be in the way of a log that is switched off and on
     server.loading.store(false, SeqCst);
     let (records, bytes) = (replayed.records, replayed.valid_bytes);

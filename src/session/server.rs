@@ -16,6 +16,8 @@ use crate::net::poll::PollPermit;
 use crate::rdb::progress::Current;
 use crate::rdb::read::Loaded;
 use crate::rdb::{Saves, save};
+use crate::replication::Replication;
+use crate::replication::identity::random_id;
 use crate::stats::{Stats, unix_seconds};
 use crate::store::{Garbage, Keyspace};
 use crate::watchers::pubsub::PubSub;
@@ -53,6 +55,10 @@ pub struct Server {
     pub run_id: String,
     /// How saves of the RDB file are going.
     pub saves: Saves,
+    /// The log as a stream for replicas.
+    pub replication: Replication,
+    /// Writes may have to be refused. Set by [`Server::note_write_limits`].
+    write_limits: AtomicBool,
     /// What everything but the data takes, in bytes, as of the last [`Server::measure_memory`].
     overhead_bytes: AtomicUsize,
     /// The most memory that was ever used, as far as it was measured.
@@ -101,11 +107,13 @@ impl Server {
             port: AtomicU16::new(0),
             relisten: OnceLock::new(),
             started: Instant::now(),
-            run_id: run_id(),
+            run_id: random_id(),
             overhead_bytes: AtomicUsize::new(fixed_bytes),
             peak_bytes: AtomicUsize::new(0),
             garbage,
             saves,
+            replication: Replication::default(),
+            write_limits: AtomicBool::new(false),
             snapshots,
         }
     }
@@ -161,7 +169,8 @@ impl Server {
     /// The old log is still in use, or there still is none.
     pub fn rewrite(&self) -> io::Result<()> {
         let (before, _) = self.aof.size();
-        self.aof.rewrite(&self.keyspace, &self.config.log_path())?;
+        let annotations = |lsn| self.replication.identity.annotations(lsn);
+        self.aof.rewrite(&self.keyspace, &self.config.log_path(), &annotations)?;
         let (after, _) = self.aof.size();
         log_line!(self.config, Notice, "The AOF was rewritten: {before} bytes became {after}");
         if !self.config.appendonly.load(Relaxed) {
@@ -186,6 +195,7 @@ impl Server {
         let mark = || changes = self.stats.meters.changes();
         let result = save::save(&self.keyspace, &self.config, &self.saves, mark);
         self.saves.end(result.is_ok(), changes, unix_seconds());
+        self.note_write_limits();
         let path = self.config.dump_path();
         let (path, seconds) = (path.display(), started.elapsed().as_secs_f64());
         match result {
@@ -210,8 +220,21 @@ impl Server {
         }
     }
 
+    /// Whether a state may ask for the refusal of writes: then each of them is to be
+    /// looked at.
+    /// One flag for all such states, because every write reads it.
+    #[inline]
+    pub fn may_refuse_writes(&self) -> bool {
+        self.write_limits.load(Relaxed)
+    }
+
+    /// Sets that flag. To be called when one of the states may have changed.
+    pub fn note_write_limits(&self) {
+        self.write_limits.store(self.saves.has_failed(), Relaxed);
+    }
+
     /// Whether writes are refused because the last save has failed.
-    pub fn refuses_writes(&self) -> bool {
+    pub fn refuses_unsaved(&self) -> bool {
         self.saves.has_failed()
             && self.config.stop_writes_on_bgsave_error.load(Relaxed)
             && !self.config.save.is_empty()
@@ -222,6 +245,7 @@ impl Server {
         if let Err(error) = self.aof.close() {
             log_line!(self.config, Warning, "The AOF could not be closed: {error}");
         }
+        self.replication.identity.renew();
     }
 
     /// When the log is synced now: with `no-appendfsync-on-rewrite`, a rewrite suspends `appendfsync`.
@@ -277,11 +301,4 @@ impl Server {
     pub fn wants_password(&self) -> bool {
         !self.users.default_user().nopass
     }
-}
-
-/// 160 random bits, from the seeds that the standard library draws for its hash maps.
-fn run_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let random = || RandomState::new().hash_one(0u8);
-    format!("{:016x}{:016x}{:08x}", random(), random(), random() as u32)
 }

@@ -62,6 +62,18 @@ impl<W: Write, E: Encoding> SnapshotWriter<W, E> {
         output.file.write_all(bytes)
     }
 
+    /// Selects this database, if another one is.
+    ///
+    /// # Errors
+    /// The file does not take it.
+    pub fn select(&self, db: usize) -> io::Result<()> {
+        let mut output = lock(&self.output);
+        if std::mem::replace(&mut output.db, db) != db {
+            output.file.write_all(&self.encoding.select(db))?;
+        }
+        Ok(())
+    }
+
     /// Calls a function with the file.
     pub fn with_file<T>(&self, act: impl FnOnce(&mut W) -> T) -> T {
         act(&mut lock(&self.output).file)
