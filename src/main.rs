@@ -129,6 +129,7 @@ fn help() -> String {
     }
     text.push_str(
         "  --include FILE              read another configuration file; may have wildcards\n\
+         \x20 --rename-command NAME NEW   let clients call a command by another name, or \"\" for none\n\
          \n  --trace                     print what each command does on its way through the server\n  \
          --check-aof FILE [--fix]    look for damage in a log, and repair it\n  \
          --help                      print this text\n  \

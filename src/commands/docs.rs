@@ -17,8 +17,8 @@
 //!
 //! The command is described at <https://redis.io/docs/latest/commands/command/>.
 
-use super::all;
-use super::lookup::{by_name, find, find_row, rows, subcommand_name};
+use super::lookup::{by_called_name, callable_rows, find_row, subcommand_name};
+use super::names::{callable, find};
 use super::options::is;
 use super::spec::{
     Command, Context, Family, Find, Flags, Handler, Keys, Outcome, command, is_key_name, session,
@@ -90,13 +90,13 @@ pub(super) fn explain_subcommands(title: &str, rows: &[Command], reply: &mut Rep
 }
 
 fn count(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.count(all().count());
+    reply.count(callable().count());
     Ok(())
 }
 
 fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let names: Vec<&str> = match args.len() {
-        2 => rows().map(|(_, row)| row.name).collect(),
+        2 => callable_rows().map(|(_, row)| row.name).collect(),
         5 if is(&args[2], "FILTERBY") => {
             let wanted = &args[4];
             if is(&args[3], "MODULE") {
@@ -105,9 +105,12 @@ fn list(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
                 let is_in = |group: &str, row: &Command| {
                     row.categories(group).iter().any(|category| is(wanted, &category[1..]))
                 };
-                rows().filter(|(group, row)| is_in(group, row)).map(|(_, row)| row.name).collect()
+                callable_rows()
+                    .filter(|(group, row)| is_in(group, row))
+                    .map(|(_, row)| row.name)
+                    .collect()
             } else if is(&args[3], "PATTERN") {
-                let names = rows().map(|(_, row)| row.name);
+                let names = callable_rows().map(|(_, row)| row.name);
                 names.filter(|name| glob::matches_ignoring_case(wanted, name.as_bytes())).collect()
             } else {
                 return Err(CommandError::SYNTAX);
@@ -177,8 +180,8 @@ fn find_with_keys(inner: Args) -> Result<&'static Command, CommandError> {
 }
 
 fn info_all(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    reply.array(all().count());
-    all().for_each(|(group, row)| describe(group, row, reply));
+    reply.array(callable().count());
+    callable().for_each(|(group, row)| describe(group, row, reply));
     Ok(())
 }
 
@@ -188,7 +191,7 @@ fn info(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     }
     reply.array(args.len() - 2);
     for name in args.from(2) {
-        match by_name(name) {
+        match by_called_name(name) {
             Some((group, row)) => describe(group, row, reply),
             None => reply.null(),
         }
@@ -286,8 +289,8 @@ fn describe_part(
 
 fn docs(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let rows: Vec<(&str, &Command)> = match args.len() {
-        2 => all().collect(),
-        _ => args.from(2).filter_map(by_name).collect(),
+        2 => callable().collect(),
+        _ => args.from(2).filter_map(by_called_name).collect(),
     };
     reply.map(rows.len());
     rows.iter().for_each(|(group, row)| explain(group, row, reply));

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::docs::help;
 use super::info::called;
-use super::options::is;
+use super::lookup::by_called_name;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, Reply};
 use crate::stats::latency::Event;
@@ -49,11 +49,13 @@ const COMMANDS: &[Command] = &[
 
 /// The histogram of each command, or of those that are named. A container's name stands for its subcommands.
 fn histogram(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    let named: Vec<&Command> =
+        args.from(2).filter_map(by_called_name).map(|(_, row)| row).collect();
     let is_named = |row: &Command| {
-        let container = row.name.split_once('|').map(|(container, _)| container);
-        let names =
-            |arg| is(arg, row.name) || container.is_some_and(|container| is(arg, container));
-        args.len() == 2 || args.from(2).any(names)
+        let names = |named: &&Command| {
+            named.id == row.id || named.subcommands().iter().any(|sub| sub.id == row.id)
+        };
+        args.len() == 2 || named.iter().any(names)
     };
     let stats = &context.server.stats;
     let tracked: Vec<_> = called(context.server)

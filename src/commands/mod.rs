@@ -34,6 +34,7 @@ pub mod lookup;
 pub mod memory;
 pub mod modules;
 pub mod monitor;
+pub mod names;
 pub mod options;
 pub mod permission;
 pub mod pubsub;
@@ -46,7 +47,8 @@ pub mod strings;
 mod tracking;
 pub mod transactions;
 
-pub use lookup::{find, subcommand_name};
+pub use lookup::subcommand_name;
+pub use names::find;
 use std::sync::LazyLock;
 
 pub use spec::{Command, Context, Family, Handler, Propagate};

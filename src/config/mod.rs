@@ -118,6 +118,15 @@ impl OutputLimits {
     }
 }
 
+/// A `rename-command`: the name of a command, and the one that clients shall use; if that is empty, they
+/// cannot call it any more.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Rename {
+    pub from: Vec<u8>,
+    pub to: Vec<u8>,
+}
+
 /// The current values of all settings. The rows of [`SETTINGS`] say what they mean.
 #[derive(Default)]
 #[allow(missing_docs)]
@@ -126,6 +135,7 @@ pub struct Config {
     file: OnceLock<PathBuf>,
     unused: UnusedValues,
     users: Mutex<Vec<Vec<Vec<u8>>>>,
+    renames: Mutex<Vec<Rename>>,
     pub port: AtomicI64,
     pub maxmemory: AtomicI64,
     pub maxmemory_policy: AtomicUsize,
@@ -325,6 +335,11 @@ impl Config {
     /// The configuration file that the server was started with, if any.
     pub fn file(&self) -> Option<&Path> {
         self.file.get().map(PathBuf::as_path)
+    }
+
+    /// What `rename-command` asks for, in its order.
+    pub fn renames(&self) -> Vec<Rename> {
+        self.renames.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The users that the command line and the configuration file define: each has a name and then rules.

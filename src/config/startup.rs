@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::setting::{Setting, SettingKind};
 use super::unused::{REFUSED, UNUSED};
-use super::{Config, MachineMemory, SETTINGS};
+use super::{Config, MachineMemory, Rename, SETTINGS};
 use crate::files::expect_input;
 use crate::text::{glob, split_quoted};
 
@@ -84,8 +84,10 @@ impl Config {
 
     fn load_line(&self, line: &[u8], depth: usize, errors: &mut Vec<String>) -> Result<(), String> {
         let words = split_quoted(line).ok_or("unbalanced quotes")?;
-        if words.first().is_some_and(|name| is_user(name)) {
-            return self.add_user(&words[1..]);
+        if let Some((keyword, rest)) = words.split_first()
+            && let Some(done) = self.add_line(keyword, rest)
+        {
+            return done;
         }
         let words: Result<Vec<String>, _> = words.into_iter().map(String::from_utf8).collect();
         let words = words.map_err(|_| "not UTF-8")?;
@@ -102,9 +104,9 @@ impl Config {
         depth: usize,
         errors: &mut Vec<String>,
     ) -> Result<(), String> {
-        if is_user(name.as_bytes()) {
-            let words: Vec<Vec<u8>> = values.iter().map(|word| word.as_bytes().to_vec()).collect();
-            return self.add_user(&words);
+        let words: Vec<Vec<u8>> = values.iter().map(|word| word.as_bytes().to_vec()).collect();
+        if let Some(done) = self.add_line(name.as_bytes(), &words) {
+            return done;
         }
         if !name.eq_ignore_ascii_case("include") {
             return self.set_by_name(name, values);
@@ -136,6 +138,19 @@ impl Config {
         }
         setting.store(self, setting.parse(&value)?);
         Ok(())
+    }
+
+    /// Keeps a line that is no setting but defines a user or renames a command.
+    fn add_line(&self, keyword: &[u8], words: &[Vec<u8>]) -> Option<Result<(), String>> {
+        if is_user(keyword) {
+            return Some(self.add_user(words));
+        }
+        keyword.eq_ignore_ascii_case(b"rename-command").then(|| {
+            let [from, to] = words else { return Err("wrong number of arguments".into()) };
+            let rename = Rename { from: from.clone(), to: to.clone() };
+            self.renames.lock().unwrap_or_else(PoisonError::into_inner).push(rename);
+            Ok(())
+        })
     }
 
     /// Keeps what defines a user, until the server makes the user of it.

@@ -30,7 +30,6 @@ const NO_MODULES: &str = "there are no modules here: remove the line";
 pub(super) const REFUSED: &[(&str, &str)] = &[
     ("loadmodule", NO_MODULES),
     ("loadmodule-ex", NO_MODULES),
-    ("rename-command", "commands cannot be renamed here: remove the line"),
     ("sentinel", "there is no Sentinel mode here: remove the line"),
 ];
 

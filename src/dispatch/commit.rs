@@ -23,7 +23,7 @@
 use super::call::{Call, Locked};
 use crate::aof::Block;
 use crate::commands::spec::{Change, Flags, Outcome};
-use crate::commands::{Propagate, monitor};
+use crate::commands::{Propagate, monitor, names};
 use crate::config::trace::trace;
 use crate::resp::request;
 use crate::session::{Origin, Server};
@@ -84,7 +84,7 @@ impl Call<'_> {
             Propagate::Verbatim => {
                 let mut record = self.session.scratch.take();
                 record.clear();
-                request::encode_args(&mut record, self.args);
+                self.encode_call(&mut record);
                 let lsn = self.append(
                     |block| block.push(db, &record),
                     |server| server.aof.append(db, &record),
@@ -103,6 +103,19 @@ impl Call<'_> {
         };
         self.session.write_lsn = lsn;
         lsn
+    }
+
+    /// The arguments of the call, after the name that the table has for the command.
+    #[inline(always)]
+    fn encode_call(&self, record: &mut Vec<u8>) {
+        if names::are_changed() {
+            let name = self.command.name.split('|').next().unwrap_or_default();
+            let words: Vec<&[u8]> =
+                std::iter::once(name.as_bytes()).chain(self.args.from(1)).collect();
+            request::encode(record, &words);
+        } else {
+            request::encode_args(record, self.args);
+        }
     }
 
     /// Appends the record of something that has expired. Returns its LSN.

@@ -24,7 +24,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::aof::Aof;
-use crate::commands::aclfile;
+use crate::commands::{aclfile, names};
 use crate::config::{Config, logger};
 use crate::session::Server;
 
@@ -38,6 +38,7 @@ pub use check::check_aof;
 pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
     logger::start()?;
     let config: Arc<Config> = config.into();
+    names::rename(&config.renames())?;
     // The lock on the file comes first: a second server must not touch the socket of the first one.
     let import = import::find(&config)?;
     let has_log = config.appendonly.load(Relaxed) && import.is_none();

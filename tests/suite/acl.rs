@@ -1090,9 +1090,9 @@ fn words_in_a_selector_may_be_quoted_and_are_shown_without_quotes() {
         8.2> ACL SETUSER u "(~\"a\\x00\")"
         -ERR Error in ACL SETUSER modifier '(~"a\x00")': Syntax error
         // A bracket inside a word does not end the selector.
-        redis> ACL SETUSER u reset resetchannels "(~a)b ~c))"
+        8.2> ACL SETUSER u reset resetchannels "(~a)b ~c))"
         +OK
-        redis> ACL LIST
+        8.2> ACL LIST
         ["user default on nopass sanitize-payload ~* &* +@all", "user u off sanitize-payload resetchannels -@all (~a)b ~c) resetchannels -@all)"]
         "#,
     );

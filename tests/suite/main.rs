@@ -46,6 +46,7 @@ mod protocol;
 mod pubsub;
 mod random;
 mod rdb;
+mod rename;
 #[path = "../support/rng.rs"]
 mod rng;
 mod server;
