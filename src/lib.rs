@@ -37,6 +37,7 @@
 //! |---|---|
 //! | a command's row, and everything derived from it | [`commands::spec`] |
 //! | expiry | commands that meet expired keys and the sweeper remove them: [`store::view`], [`server`] |
+//! | a replica's link to its master | `link` in [`server`], `follow` in [`dispatch`], [`replication`] |
 //! | eviction | before a command that may use memory: `evict` in [`dispatch`], `eviction` in [`store`] |
 //! | `WATCH` | flags that a shard raises when a key changes: [`store::watch`] |
 //! | what others hear of a change, and in which order | `commit` in [`dispatch`]; [`watchers`] |
@@ -51,21 +52,22 @@
 //!
 //! A few threads that accept, one thread per connection, and a writer thread for each client that others
 //! send messages to. In the background: the syncer (log and idle connections, once a second), the sweeper
-//! (expired keys), the rewriter, one that frees large values, one that writes log lines. Stopping needs no
-//! ceremony: everything that a client was told of is in the log.
+//! (expired keys), the link to the master, the rewriter, one that frees large values, one that writes log
+//! lines. Stopping needs no ceremony: everything that a client was told of is in the log.
 //!
 //! # Lock order
 //!
 //! A thread that holds one of these locks may take locks further down the list, never further up:
 //!
 //! 1. Shards, in ascending index: only [`store`] takes them.
-//! 2. A snapshot's output and the queue in front of it ([`store::snapshot`]).
-//! 3. Group commit, the log's files, pending records ([`aof`]). No lock is held during a sync, and
+//! 2. The term of the master ([`replication::upstream`]).
+//! 3. A snapshot's output and the queue in front of it ([`store::snapshot`]).
+//! 4. Group commit, the log's files, pending records ([`aof`]). No lock is held during a sync, and
 //!    the lock on pending records is not held during a write either.
-//! 4. The table of users, the registry of clients, one client's state ([`session`]).
-//! 5. The table of tracked keys, then the clients that track ([`watchers::tracking`]).
-//! 6. Subscriptions or monitors ([`watchers::pubsub`]), then one client's queue ([`net::outbox`]).
-//! 7. Statistics ([`stats`]), then the queue of log lines ([`config::logger`]).
+//! 5. The table of users, the registry of clients, one client's state ([`session`]).
+//! 6. The table of tracked keys, then the clients that track ([`watchers::tracking`]).
+//! 7. Subscriptions or monitors ([`watchers::pubsub`]), then one client's queue ([`net::outbox`]).
+//! 8. Statistics ([`stats`]), then the queue of log lines ([`config::logger`]).
 //!
 //! # Glossary
 //!

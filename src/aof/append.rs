@@ -19,8 +19,8 @@ pub(super) struct Pending {
     pub(super) appended: u64,
     /// The database that is selected after the last record; `None` if the next record needs a `SELECT`.
     pub(super) db: Option<usize>,
-    /// The records are those of another server's stream, into which no `SELECT` can be put.
-    pub(super) foreign: bool,
+    /// The log is a copy of a master's stream: it takes no records of our own.
+    pub(super) follows: bool,
     /// The size of the file in bytes once everything appended is written.
     pub(super) size: u64,
     /// The same size after the last rewrite, or at the start.
@@ -58,7 +58,7 @@ impl Pending {
         self.db = Some(last);
     }
 
-    fn count(&mut self, bytes: usize) {
+    pub(super) fn count(&mut self, bytes: usize) {
         self.appended += bytes as u64;
         self.size += bytes as u64;
     }

@@ -8,6 +8,7 @@
 //! | `group_commit` | syncs that threads share |
 //! | `failure` | whether the log can be relied on |
 //! | [`block`] | the records of a transaction |
+//! | [`follow`] | the log of a replica |
 //! | [`replay`] | reading the log at the start, and cutting off a torn tail |
 //! | [`rewrite`], `snapshot`, [`progress`] | replacing the log by a shorter one while the server goes on |
 //! | [`stream`] | reading what was appended, for replicas |
@@ -58,6 +59,7 @@ pub mod block;
 mod failure;
 pub mod file;
 mod flush;
+pub mod follow;
 mod group_commit;
 pub mod progress;
 pub mod replay;

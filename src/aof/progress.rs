@@ -69,7 +69,7 @@ impl Rewrites {
     }
 
     /// Records how a rewrite ended, and gives the right to rewrite back.
-    pub(super) fn end(&self, ok: bool, took: Duration) {
+    pub fn end(&self, ok: bool, took: Duration) {
         self.completed.add(u64::from(ok));
         *lock(&self.last) = Some(Last { ok, took, ended: Instant::now() });
         *lock(&self.started) = None;

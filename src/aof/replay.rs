@@ -31,6 +31,8 @@ pub struct Replayed {
     pub valid_bytes: u64,
     /// Bytes of the torn tail.
     pub torn_bytes: u64,
+    /// The database that is selected at the end.
+    pub db: usize,
     /// The annotations about replication: each line, and the position in the file behind it.
     pub annotations: Vec<(Vec<u8>, u64)>,
 }
@@ -310,6 +312,7 @@ mod tests {
                 records: records as u64,
                 valid_bytes: valid as u64,
                 torn_bytes: (length - valid) as u64,
+                db: 0,
                 annotations: Vec::new(),
             };
             assert_eq!(result.ok(), Some(expected), "cut at {length}");

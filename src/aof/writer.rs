@@ -86,13 +86,16 @@ impl Aof {
         let mut files = self.lock_files();
         let mut pending = self.lock_pending();
         // What waits here is in memory, but replicas can read it nowhere: the stream begins anew. Nobody may
-        // go on where it ended, so there is an LSN between.
-        pending.appended += u64::from(files.file.is_some());
+        // go on where it ended, so there is an LSN between. The offsets of a master's stream are not ours to
+        // change.
+        pending.appended += u64::from(files.file.is_some() && !pending.follows);
         files.stream.begin(pending.appended, size, output.handle.clone());
         self.readers.segments_changed();
         files.replace(Some(output));
         pending.records.clear();
-        pending.db = (size == 0).then_some(0); // a replay begins in database 0
+        if !pending.follows {
+            pending.db = (size == 0).then_some(0); // a replay begins in database 0
+        }
         pending.start_file(size);
         self.enabled.store(true, SeqCst);
         Ok(())
@@ -111,7 +114,9 @@ impl Aof {
         files.stream.clear();
         self.readers.segments_changed();
         // What changes from now on is not in the stream, so nobody may go on where it ends.
-        self.lock_pending().appended += 1;
+        let mut pending = self.lock_pending();
+        pending.appended += u64::from(!pending.follows);
+        drop(pending);
         self.enabled.store(false, SeqCst);
         self.failure.clear();
         drop(files);
@@ -153,28 +158,17 @@ impl Aof {
         self.flushed.load(SeqCst)
     }
 
+    /// The disk has the log up to this LSN.
+    pub fn synced_lsn(&self) -> u64 {
+        self.group.synced_lsn()
+    }
+
     /// Appends a record that means the same in every database.
     pub fn append_anywhere(&self, record: &[u8]) {
-        if self.is_enabled() {
-            self.lock_pending().push_as_is(record);
-        }
-    }
-
-    /// Appends bytes of another server's stream as they are. They leave that database selected.
-    pub fn append_foreign(&self, bytes: &[u8], db: usize) -> u64 {
-        if !self.is_enabled() {
-            return 0;
-        }
         let mut pending = self.lock_pending();
-        pending.push_as_is(bytes);
-        (pending.db, pending.foreign) = (Some(db), true);
-        pending.appended
-    }
-
-    /// Makes the next record start with a `SELECT`: from now on, the records are those of this server.
-    pub fn unselect(&self) {
-        let mut pending = self.lock_pending();
-        (pending.db, pending.foreign) = (None, false);
+        if self.is_enabled() && !pending.follows {
+            pending.push_as_is(record);
+        }
     }
 
     /// Writes a line about the log into it, which is not part of the stream. The function gets the LSN that
@@ -212,6 +206,9 @@ impl Aof {
         }
         if record.len() < BUFFER_BYTES {
             let mut pending = self.lock_pending();
+            if pending.follows {
+                return 0;
+            }
             pending.push(databases, record);
             let lsn = pending.appended;
             drop(pending);
@@ -220,6 +217,9 @@ impl Aof {
         }
         let mut files = self.lock_files();
         let mut pending = self.lock_pending();
+        if pending.follows {
+            return 0;
+        }
         let before = pending.push_uncopied(databases, record);
         let lsn = pending.appended;
         drop(pending);
@@ -363,6 +363,11 @@ impl Aof {
         self.failure.file_lost(error);
     }
 
+    /// Records that a new file has taken the place of the log.
+    pub(super) fn heal(&self) {
+        self.failure.clear();
+    }
+
     /// Finds out whether another program has removed, replaced or changed the file. If so, the file is lost.
     /// A file that is lost already is not looked at.
     ///
@@ -459,7 +464,7 @@ impl Aof {
         checks.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, broken)| Err(broken))
     }
 
-    fn lock_pending(&self) -> MutexGuard<'_, Pending> {
+    pub(super) fn lock_pending(&self) -> MutexGuard<'_, Pending> {
         lock(&self.pending)
     }
 
@@ -497,7 +502,7 @@ impl Aof {
     pub(super) fn mark(&self, act: impl FnOnce(Mark)) {
         let files = self.lock_files();
         let mut pending = self.lock_pending();
-        pending.db = pending.db.filter(|_| pending.foreign);
+        pending.db = pending.db.filter(|_| pending.follows);
         let Pending { appended: lsn, size: length, db, .. } = *pending;
         drop(pending);
         act(Mark { lsn, length, db });

@@ -172,8 +172,8 @@ enum Wanted<'a> {
     Ip(&'a [u8]),
     /// All of these letters.
     Letters(&'a [u8]),
-    /// A class of clients: whether they subscribe. Masters and replicas, `None`, do not exist.
-    Subscribes(Option<bool>),
+    /// A class of clients: the letter that only these have, or `N` for all others.
+    Class(u8),
     AtLeast(i64),
 }
 
@@ -187,7 +187,10 @@ impl Wanted<'_> {
                 value[..port] == **ip
             }
             Wanted::Letters(letters) => letters.iter().all(|letter| value.contains(letter)),
-            Wanted::Subscribes(wanted) => *wanted == Some(value.contains(&b'P')),
+            Wanted::Class(wanted) => {
+                let of_class = b"MSP".iter().find(|letter| value.contains(letter));
+                of_class.unwrap_or(&b'N') == wanted
+            }
             Wanted::AtLeast(least) => parse_i64(value).is_some_and(|number| number >= *least),
         }
     }
@@ -354,9 +357,10 @@ fn parse_value<'a>(
         Syntax::User if server.users.get(value).is_some() => Ok(Wanted::Text(value)),
         Syntax::User => Err([b"ERR No such user '", value, b"'"].concat().into()),
         Syntax::Class => match value.to_ascii_lowercase().as_slice() {
-            b"normal" => Ok(Wanted::Subscribes(Some(false))),
-            b"pubsub" => Ok(Wanted::Subscribes(Some(true))),
-            b"master" | b"primary" | b"slave" | b"replica" => Ok(Wanted::Subscribes(None)),
+            b"normal" => Ok(Wanted::Class(b'N')),
+            b"pubsub" => Ok(Wanted::Class(b'P')),
+            b"master" | b"primary" => Ok(Wanted::Class(b'M')),
+            b"slave" | b"replica" => Ok(Wanted::Class(b'S')),
             _ => Err([b"ERR Unknown client type '", value, b"'"].concat().into()),
         },
         Syntax::Letters(known) => {

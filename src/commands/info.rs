@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::connection::REDIS_VERSION;
 use super::lookup::rows;
 use super::options::is;
+use super::replicaof;
 use super::spec::{Command, Context, Family, Flags, Outcome, session};
 use crate::config::{MachineMemory, kilobytes};
 use crate::net::pause::Paused;
@@ -360,7 +361,12 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
 /// The server is a master without replicas.
 fn replication_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let Context { server, .. } = context;
-    write!(text, "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\n")?;
+    let master = server.upstream.master();
+    write!(text, "role:{}\r\n", if master.is_some() { "slave" } else { "master" })?;
+    if let Some(master) = master {
+        replicaof::info(server, &master, text)?;
+    }
+    write!(text, "connected_slaves:0\r\nmaster_failover_state:no-failover\r\n")?;
     let Ids { id, old } = server.replication.identity.ids();
     // As in Redis, this is the first offset that the id before does not cover.
     let (old, end) = old.map_or((format!("{:040}", 0), -1), |(old, end)| (old, end as i64 + 1));

@@ -38,6 +38,7 @@ pub mod names;
 pub mod options;
 pub mod permission;
 pub mod pubsub;
+pub mod replicaof;
 pub mod rules;
 pub mod server;
 pub mod slowlog;
@@ -73,6 +74,7 @@ pub static FAMILIES: &[&Family] = &[
     &pubsub::FAMILY,
     &server::GENERIC,
     &server::FAMILY,
+    &replicaof::FAMILY,
     &snapshots::FAMILY,
     &inspect::MEMORY,
     &debug::FAMILY,

@@ -13,12 +13,13 @@ use super::spec::{
     ChannelUse, Command, Context, Family, Flags, Handler, Outcome, command, session,
 };
 use crate::resp::{Args, CommandError, Reply};
+use crate::session::Origin;
 use crate::watchers::pubsub::{Kind, SubscriptionCounts};
 
 const SHOWN: Flags = Flags::PUBSUB.or(Flags::ALWAYS);
 /// The flags of commands that subscribe and unsubscribe.
 const LISTENER: Flags = SHOWN.or(Flags::NOSCRIPT).or(Flags::CONFIRMS).or(Flags::SUBSCRIBED);
-const PUBLISHER: Flags = SHOWN.or(Flags::FAST).or(Flags::MAY_REPLICATE);
+const PUBLISHER: Flags = SHOWN.or(Flags::FAST).or(Flags::MAY_REPLICATE).or(Flags::IN_LOG);
 
 /// The publish/subscribe commands.
 #[rustfmt::skip]
@@ -155,13 +156,20 @@ fn confirm(
 
 /// A message may reveal what the connection has read. So no subscriber gets it before the log has those
 /// changes: no client may know of a change that a crash could undo.
+/// A master's stream, and so a log, may have messages. In a replay they are old.
 fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if matches!(context.session.origin, Origin::Replay) {
+        return Ok(());
+    }
     let visible_at = context.session.visible_at(context.session.read_lsn);
     reply.count(context.server.pubsub.publish(&args[1], &args[2], &visible_at));
     Ok(())
 }
 
 fn spublish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    if matches!(context.session.origin, Origin::Replay) {
+        return Ok(());
+    }
     let visible_at = context.session.visible_at(context.session.read_lsn);
     reply.count(context.server.pubsub.publish_to_shard(&args[1], &args[2], &visible_at));
     Ok(())

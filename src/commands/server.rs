@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::aclfile;
 use super::docs::help;
 use super::options::{integer, is};
+use super::replicaof;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::config::logger::{self, log_line};
 use crate::config::{Consequence, Setting};
@@ -182,6 +183,10 @@ fn config_rewrite(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome 
 
 /// The server is a master without replicas.
 fn role(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
+    if let Some(master) = context.server.upstream.master() {
+        replicaof::role(context.server, &master, reply);
+        return Ok(());
+    }
     reply.array(3);
     reply.bulk(b"master");
     reply.integer(context.server.replication.offset(&context.server.aof) as i64);

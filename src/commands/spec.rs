@@ -670,6 +670,11 @@ impl Command {
         }
     }
 
+    /// Whether clients see it as a write.
+    pub fn is_write(&self) -> bool {
+        self.is_shown_as().1
+    }
+
     /// Whether clients may cache its reply: it is shown as a read, it has keys that a notification can name,
     /// and it is not for administrators (`DEBUG`).
     pub fn is_cacheable(&self) -> bool {

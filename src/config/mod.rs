@@ -53,7 +53,8 @@ impl Text {
         self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    fn set(&self, text: String) {
+    /// Replaces the text.
+    pub fn set(&self, text: String) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = text;
     }
 }
@@ -195,6 +196,17 @@ pub struct Config {
     pub commandlog_large_request_max_len: AtomicI64,
     pub commandlog_reply_larger_than: AtomicI64,
     pub commandlog_large_reply_max_len: AtomicI64,
+    pub replicaof: Text,
+    pub masteruser: Text,
+    pub masterauth: Text,
+    pub replica_serve_stale_data: AtomicBool,
+    pub replica_read_only: AtomicBool,
+    pub replica_priority: AtomicI64,
+    pub replica_announced: AtomicBool,
+    pub replica_announce_ip: Text,
+    pub replica_announce_port: AtomicI64,
+    pub replica_ignore_maxmemory: AtomicBool,
+    pub repl_timeout: AtomicI64,
     pub import_mode: AtomicBool,
     pub acllog_max_len: AtomicI64,
     pub latency_monitor_threshold: AtomicI64,

@@ -31,6 +31,8 @@ pub(super) enum SettingKind {
     FileName(fn(&Config) -> &Text),
     /// A directory, which is shown as an absolute path.
     Directory(fn(&Config) -> &Text),
+    /// A host and a port, or nothing.
+    Master(fn(&Config) -> &Text),
     /// Any number of `class hard soft seconds`; other classes keep their limits.
     OutputLimits(fn(&Config) -> &OutputLimits),
     /// Percentages, separated by spaces.
@@ -265,6 +267,7 @@ impl Setting {
                 classes.ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".into())
             }
             SettingKind::Schedule(_) => parse_schedule(text).map(Parsed::Text),
+            SettingKind::Master(_) => parse_master(text).map(Parsed::Text),
             SettingKind::Unused(shape) => {
                 let value = shape.normal(text)?;
                 let is_allowed = self.only_default.is_empty()
@@ -291,6 +294,7 @@ impl Setting {
                 | SettingKind::FileName(at)
                 | SettingKind::Directory(at)
                 | SettingKind::Percentiles(at)
+                | SettingKind::Master(at)
                 | SettingKind::Schedule(at),
                 Parsed::Text(value),
             ) => at(config).set(value),
@@ -318,6 +322,7 @@ impl Setting {
             SettingKind::Text(at)
             | SettingKind::FileName(at)
             | SettingKind::Percentiles(at)
+            | SettingKind::Master(at)
             | SettingKind::Schedule(at) => at(config).get(),
             SettingKind::Unused(shape) => {
                 let normal = || shape.normal(self.default).unwrap_or_default();
@@ -408,6 +413,20 @@ fn parse_choice(text: &str, words: &[&str]) -> Result<usize, String> {
         .iter()
         .position(is)
         .ok_or_else(|| format!("argument(s) must be one of the following: {}", words.join(", ")))
+}
+
+/// A host and a port, separated by a space, or nothing.
+fn parse_master(text: &str) -> Result<String, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words[..] {
+        [] => Ok(String::new()),
+        [no, one] if no.eq_ignore_ascii_case("no") && one.eq_ignore_ascii_case("one") => {
+            Ok(String::new())
+        }
+        [host, port] if port.parse::<u16>().is_ok() => Ok(format!("{host} {port}")),
+        [_, _] => Err("Invalid master port".into()),
+        _ => Err("wrong number of arguments".into()),
+    }
 }
 
 /// Checks pairs of seconds and changes.

@@ -5,7 +5,7 @@ use super::logger::{LOG_FORMATS, TIMESTAMPS};
 use super::memory::POLICIES;
 use super::setting::Mutability::{AtStart, Live, Protected};
 use super::setting::SettingKind::{
-    Choice, Directory, Events, FileName, Integer, Memory, MemoryOrPercent, MemoryOrShare,
+    Choice, Directory, Events, FileName, Integer, Master, Memory, MemoryOrPercent, MemoryOrShare,
     OutputLimits, Percentiles, Permissions, Schedule, Text, YesNo,
 };
 use super::setting::{Setting, row, signed, unsigned};
@@ -173,6 +173,33 @@ pub static SETTINGS: &[Setting] = &[
     row("commandlog-large-reply-max-len", "128", Live,
         Integer(|c| &c.commandlog_large_reply_max_len, signed(0, i64::MAX)),
         "maximum number of large replies in `COMMANDLOG`"),
+    row("replicaof", "", AtStart, Master(|c| &c.replicaof),
+        "master to copy: host and port; empty, or `no one`, for none. `REPLICAOF` changes it")
+        .or("slaveof").several_words(),
+    row("masteruser", "", Live, Text(|c| &c.masteruser),
+        "user to log in as on the master; empty for the default user").or("primaryuser").secret(),
+    row("masterauth", "", Live, Text(|c| &c.masterauth),
+        "password for the master; empty for none").or("primaryauth").secret(),
+    row("replica-serve-stale-data", "yes", Live, YesNo(|c| &c.replica_serve_stale_data),
+        "let a replica answer while its link to the master is down").or("slave-serve-stale-data"),
+    row("replica-read-only", "yes", Live, YesNo(|c| &c.replica_read_only),
+        "let a replica refuse writes; what clients write on one that does not is not logged")
+        .or("slave-read-only"),
+    row("replica-priority", "100", Live, Integer(|c| &c.replica_priority, signed(0, INT_MAX)),
+        "the lower, the sooner Sentinel promotes this replica; 0 for never").or("slave-priority"),
+    row("replica-announced", "yes", Live, YesNo(|c| &c.replica_announced),
+        "let Sentinel tell clients of this replica"),
+    row("replica-announce-ip", "", Live, Text(|c| &c.replica_announce_ip),
+        "address under which the master lists this replica; empty for the one that it sees")
+        .or("slave-announce-ip"),
+    row("replica-announce-port", "0", Live,
+        Integer(|c| &c.replica_announce_port, signed(0, 65535)),
+        "port under which the master lists this replica; 0 for `port`").or("slave-announce-port"),
+    row("replica-ignore-maxmemory", "yes", Live, YesNo(|c| &c.replica_ignore_maxmemory),
+        "let a replica evict nothing of its own: evictions come from the master")
+        .or("slave-ignore-maxmemory"),
+    row("repl-timeout", "60", Live, Integer(|c| &c.repl_timeout, signed(1, INT_MAX)),
+        "seconds without a word from the other side after which a link of replication is closed"),
     row("import-mode", "no", Live, YesNo(|c| &c.import_mode),
         "remove no expired keys in the background, and let none expire for a `CLIENT IMPORT-SOURCE`"),
     row("acllog-max-len", "128", Live, Integer(|c| &c.acllog_max_len, signed(0, i64::MAX)),

@@ -1,5 +1,7 @@
 //! Whether a connection may run a command now. The checks and their order are Redis's.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::commands::permission::{self, Lacking};
 use crate::commands::spec::Outcome;
 use crate::commands::{Command, Handler, spec::Flags};
@@ -124,6 +126,9 @@ fn expect_ready(server: &Server, session: &Session, command: &Command) -> Outcom
     {
         expect_writable(server)?;
     }
+    if server.upstream.follows() {
+        expect_master(server, command)?;
+    }
     if session.client.outbox.listening.subscribes()
         && session.client.outbox.protocol() == Protocol::Resp2
         && !command.has(Flags::SUBSCRIBED)
@@ -135,6 +140,9 @@ fn expect_ready(server: &Server, session: &Session, command: &Command) -> Outcom
         );
         return Err(text.into());
     }
+    if server.upstream.follows() && !server.upstream.is_up() {
+        expect_stale_allowed(server, command)?;
+    }
     // To Redis, a monitor is a kind of replica.
     if session.client.outbox.listening.monitors()
         && (command.uses_keyspace() || command.has(Flags::MAY_REPLICATE))
@@ -142,4 +150,30 @@ fn expect_ready(server: &Server, session: &Session, command: &Command) -> Outcom
         return Err(CommandError::new("ERR Replica can't interact with the keyspace"));
     }
     Ok(())
+}
+
+/// Checks that the command does not write on a replica.
+///
+/// # Errors
+/// It does, and the server is a replica that clients may not write on.
+#[cold]
+pub(super) fn expect_master(server: &Server, command: &Command) -> Outcome {
+    if command.is_write() && server.config.replica_read_only.load(Relaxed) {
+        return Err(CommandError::new("READONLY You can't write against a read only replica."));
+    }
+    Ok(())
+}
+
+/// Checks that the command may use data that could be out of date.
+///
+/// # Errors
+/// It may not.
+#[cold]
+fn expect_stale_allowed(server: &Server, command: &Command) -> Outcome {
+    if server.config.replica_serve_stale_data.load(Relaxed) || command.has(Flags::STALE) {
+        return Ok(());
+    }
+    Err(CommandError::new(
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    ))
 }

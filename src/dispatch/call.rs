@@ -14,7 +14,7 @@ use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Origin, Server, Session};
 use crate::store::{Aftermath, ReadAll, ReadView, Shards, WriteAll, WriteView};
 
-use super::admit::admit_any_user;
+use super::admit::{admit_any_user, expect_master};
 use super::commit::commit_removals;
 
 /// A command that was found and admitted, with its arguments.
@@ -30,7 +30,7 @@ impl<'a> Call<'a> {
     pub(super) fn run(self, shards: &mut impl Shards, reply: &mut Reply) -> Outcome {
         let (command, args, db) = (self.command, self.args, self.session.db);
         let touches = !self.session.client_flags.no_touch || command.has(Flags::ALWAYS_A_USE);
-        let replaying = matches!(self.session.origin, Origin::Replay)
+        let replaying = matches!(self.session.origin, Origin::Replay | Origin::Master(_))
             || (self.session.client_flags.import_source
                 && self.server.config.import_mode.load(Relaxed));
         match command.handler {
@@ -51,6 +51,7 @@ impl<'a> Call<'a> {
             Handler::Write(handler) => {
                 let view = shards.write(db, command.keys_of(args));
                 let mut view = view.touching(touches).replaying(replaying);
+                self.expect_still_writable()?;
                 let change = handler(&mut view, args, reply);
                 self.commit(view, change)
             }
@@ -67,6 +68,7 @@ impl<'a> Call<'a> {
             }
             Handler::WriteAll(handler) => {
                 let mut view = shards.write_all(db);
+                self.expect_still_writable()?;
                 let change = handler(&mut view, args, reply);
                 self.commit(view, change)
             }
@@ -86,12 +88,26 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Checks once more, now that the shards are locked, that clients may write: since the command was
+    /// admitted, the server may have become a replica.
+    ///
+    /// # Errors
+    /// It has.
+    #[inline(always)]
+    fn expect_still_writable(&self) -> Outcome {
+        if self.server.upstream.follows() && matches!(self.session.origin, Origin::Client) {
+            return expect_master(self.server, self.command);
+        }
+        Ok(())
+    }
+
     /// Whether the expired keys that the command finds, although it only reads, are removed, as in Redis. The
     /// shards of a transaction are locked for its own commands only.
     fn removes_expired(&self) -> bool {
         let Server { pause, config, .. } = self.server;
         let is_paused = || pause.is_likely() && pause.paused().is_some();
         matches!(self.session.origin, Origin::Client)
+            && !self.server.upstream.follows()
             && !config.import_mode.load(Relaxed)
             && !is_paused()
     }

@@ -13,8 +13,8 @@
 //! 6. the shards are unlocked, and values that take long to free go to the thread that frees them.
 //!
 //! `WATCH` comes before all of this: the store raises the flags of watching connections when it changes a
-//! key or, for a value that it lent to be changed in place, when the view gives up its aftermath. A replica
-//! would be fed in step 2.
+//! key or, for a value that it lent to be changed in place, when the view gives up its aftermath. What comes
+//! from a master is logged as it came, by [`follow`](super::follow).
 //!
 //! Keyspace events and `MONITOR` lines carry the LSN up to which the log must be flushed before they are
 //! sent; within a transaction that is the end of its block, which is not known yet
@@ -145,7 +145,7 @@ impl Call<'_> {
                 to_block(&mut exec.block);
                 0
             }
-            Origin::Replay => 0,
+            Origin::Replay | Origin::Master(_) => 0,
         }
     }
 
@@ -167,7 +167,7 @@ impl Call<'_> {
         changes.found_expired.iter().for_each(|(_, key)| tracking.notify_readers(pubsub, key, by));
         match &mut self.session.origin {
             // This client, and those that track by prefix, are notified at the end of the transaction.
-            Origin::Transaction(exec) => {
+            Origin::Transaction(exec) | Origin::Master(exec) => {
                 for key in &changes.modified {
                     if tracking.notify_others(pubsub, key, by) {
                         exec.own.push(key.clone());

@@ -29,7 +29,7 @@ const OUT_OF_MEMORY: CommandError =
 /// Memory is full, and there is no key that may be evicted.
 #[inline(always)]
 pub(super) fn make_room(server: &Server, session: &Session, command: &Command) -> Outcome {
-    if !server.is_full() || !may_use_memory(session, command) {
+    if !server.is_full() || server.evicts_nothing() || !may_use_memory(session, command) {
         return Ok(());
     }
     let tenacity = server.config.maxmemory_eviction_tenacity.load(Relaxed);

@@ -10,6 +10,7 @@ mod admit;
 mod call;
 mod commit;
 pub mod evict;
+pub mod follow;
 pub mod measure;
 mod migrate;
 mod reload;
@@ -138,6 +139,9 @@ pub fn apply(
     args: Args,
     reply: &mut Reply,
 ) -> Result<(), String> {
+    if follow::is_passed_over(args) {
+        return Ok(());
+    }
     let result = resolve_record(args).and_then(|command| {
         Call { server, session, command, args }.run(&mut &server.keyspace, reply)
     });
@@ -150,5 +154,8 @@ pub fn apply(
 /// # Errors
 /// It does not belong in a log, or it has the wrong number of arguments.
 pub fn check(args: Args) -> Result<(), String> {
+    if follow::is_passed_over(args) {
+        return Ok(());
+    }
     resolve_record(args).map(drop).map_err(|error| describe_failure(args, &error))
 }

@@ -24,5 +24,6 @@ pub fn load(
     let mut session = Session::for_replay();
     let mut ignored = Reply::new(Protocol::Resp2);
     let apply = |args: Args| apply(server, &mut session, args, &mut ignored);
-    replay::replay(log, preamble.bytes, replay::ANY_LENGTH, apply, progress)
+    let replayed = replay::replay(log, preamble.bytes, replay::ANY_LENGTH, apply, progress)?;
+    Ok(Replayed { db: session.db, ..replayed })
 }

@@ -15,7 +15,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::admit::admit_any_user;
+use super::admit::{admit_any_user, expect_master};
 use super::call::Call;
 use super::measure::{measured, rejected};
 use crate::commands::lookup::{find_hidden, resolve};
@@ -112,6 +112,13 @@ fn carry_out(
     locks.read(watched.iter().map(|(_, key)| key.as_slice()));
     let mut transaction = server.keyspace.transact(locks);
     session.read_lsn = session.read_lsn.max(transaction.last_lsn());
+    if server.upstream.follows() {
+        // It may have become a replica since.
+        let mut commands = commands.iter();
+        commands
+            .try_for_each(|command| expect_master(server, command))
+            .map_err(|e| discarded(&e))?;
+    }
     if transaction.finds_changed(watched, &session.client.watcher) {
         reply.null_array();
         return Ok(());
@@ -144,14 +151,20 @@ fn carry_out(
             session.write_lsn = lsn;
             session.read_lsn = session.read_lsn.max(lsn);
         }
-        exec.lsn = session.read_lsn;
-        let (id, outbox) = (session.client.id, &session.client.outbox);
-        for key in &exec.own {
-            server.tracking.notify_self(&server.pubsub, key, id, outbox);
-        }
-        server.tracking.broadcast(&server.pubsub, &exec.modified, id);
+        announce(server, session, exec);
     }
     Ok(())
+}
+
+/// Sends the messages of a transaction that had to wait for its end. The session has read up to the LSN of
+/// its block.
+pub(super) fn announce(server: &Server, session: &Session, mut exec: Exec) {
+    exec.lsn = session.read_lsn;
+    let (id, outbox) = (session.client.id, &session.client.outbox);
+    for key in &exec.own {
+        server.tracking.notify_self(&server.pubsub, key, id, outbox);
+    }
+    server.tracking.broadcast(&server.pubsub, &exec.modified, id);
 }
 
 /// Checks whether the user may still run a queued command. The rights may have changed since it was queued;
@@ -175,7 +188,7 @@ fn still_permitted(
 }
 
 /// Adds the shards that a command uses to those that its transaction locks.
-fn add_locks(locks: &mut LockSet, command: &Command, args: Args) {
+pub(super) fn add_locks(locks: &mut LockSet, command: &Command, args: Args) {
     match command.handler {
         Handler::Read(_) => locks.read(command.keys_of(args)),
         Handler::Write(_) => locks.write(command.keys_of(args)),

@@ -70,7 +70,7 @@ impl Socket {
     }
 
     /// Sets how long a read waits for bytes before it fails with `WouldBlock`; `None` for ever.
-    fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+    pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.set_read_timeout(limit),
             Socket::Unix(stream) => stream.set_read_timeout(limit),

@@ -10,6 +10,7 @@ use super::input::Input;
 use super::{Error, is_readable, opcode, value};
 use crate::config::Config;
 use crate::store::{Access, Keyspace, PackedLimits, Value};
+use crate::text::integer::parse_i64;
 
 const READ_BYTES: usize = 256 << 10;
 /// Progress is reported once per this many bytes.
@@ -89,6 +90,9 @@ pub struct Loaded {
     pub libraries: u64,
     /// The size of the snapshot in bytes.
     pub bytes: u64,
+    /// The database in which the stream of the server that made the snapshot goes on; 0 if the file does not
+    /// say.
+    pub stream_db: usize,
 }
 
 /// Whether bytes begin like an RDB file.
@@ -188,8 +192,11 @@ where
                 opcode::RESIZEDB => self.lengths(2)?,
                 opcode::SLOT_INFO => self.lengths(3)?,
                 opcode::AUX => {
-                    self.input.string()?;
-                    self.input.string()?;
+                    let (name, value) = (self.input.string()?, self.input.string()?);
+                    if name == b"repl-stream-db" {
+                        let db = parse_i64(&value).and_then(|db| usize::try_from(db).ok());
+                        self.loaded.stream_db = db.unwrap_or(0);
+                    }
                 }
                 opcode::EXPIRETIME => {
                     let seconds = i32::from_le_bytes(self.input.array()?);

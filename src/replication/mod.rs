@@ -3,15 +3,13 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`identity`] | which history of changes the log holds, and the offset of each LSN |
+//! | [`upstream`] | the master that this server copies, and the link to it |
 //!
 //! Whoever has the same id and the same offset has the same data: that is what a replica that comes back
 //! relies on.
 
 pub mod identity;
-
-use std::fs::File;
-use std::io;
-use std::path::Path;
+pub mod upstream;
 
 use crate::aof::Aof;
 use identity::{Id, Identity};
@@ -44,17 +42,5 @@ impl Replication {
     /// Closes files that rewrites have replaced and that nobody needs any more. To be called once a second.
     pub fn forget(&self, aof: &Aof) {
         aof.forget_before(u64::MAX);
-    }
-
-    /// Begins another history: that of a master whose data was taken over. The file is the whole log, and
-    /// will be at that path; at its end, the stream of the master has that offset. The caller has locked
-    /// all shards.
-    ///
-    /// # Errors
-    /// The file cannot be used.
-    pub fn adopt(&self, aof: &Aof, file: File, path: &Path, id: Id, offset: u64) -> io::Result<()> {
-        aof.open(Box::new(file), path)?;
-        self.identity.begin(id, offset, aof.appended_lsn());
-        Ok(())
     }
 }

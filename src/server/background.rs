@@ -162,7 +162,7 @@ fn keep_memory_limits(server: &Server) {
     if has_limit || server.config.maxmemory_clients() > 0 {
         evict::evict_clients(server);
         server.measure_memory();
-        if server.is_full() {
+        if server.is_full() && !server.evicts_nothing() {
             // If there is nothing to evict, commands get the error.
             evict::evict_for(server, Some(EVICTION_SLICE)).unwrap_or_default();
         }

@@ -88,7 +88,11 @@ pub(super) fn load(server: &Server, mut log: File) -> Result<(), String> {
     let identity = &server.replication.identity;
     let places = identity.load(&replayed.annotations, replayed.valid_bytes);
     server.aof.start(replayed.valid_bytes, &places);
-    identity.start_as_master(server.aof.appended_lsn());
+    if server.upstream.follows() {
+        server.aof.begin_foreign(replayed.db);
+    } else {
+        identity.start_as_master(server.aof.appended_lsn());
+    }
     drop(log); // its lock would be in the way of a log that is switched off and on
     server.loading.store(false, SeqCst);
     let (records, bytes) = (replayed.records, replayed.valid_bytes);

@@ -15,6 +15,7 @@ mod connection;
 #[cfg(test)]
 mod fuzz;
 mod import;
+mod link;
 mod listen;
 mod log;
 
@@ -26,6 +27,7 @@ use std::thread;
 use crate::aof::Aof;
 use crate::commands::{aclfile, names};
 use crate::config::{Config, logger};
+use crate::replication::upstream::Address;
 use crate::session::Server;
 
 pub use check::check_aof;
@@ -57,6 +59,9 @@ pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
     server.port.store(listeners.port, SeqCst);
     server.loading.store(log.is_some() || import.is_some(), SeqCst);
     spawn("dropper", move || background::drop_garbage(&dropped))?;
+    if let Some(master) = Address::parse(&server.config.replicaof.get()) {
+        server.follow(master);
+    }
     listeners.serve(&server)?;
     if let Some(log) = log {
         log::load(&server, log)?;
@@ -64,6 +69,8 @@ pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
     if let Some(import) = import {
         import::load(&server, &import)?;
     }
+    let replica = server.clone();
+    spawn("supervisor", move || link::supervise(&replica))?;
     let saving = server.clone();
     spawn("snapshots", move || background::take_snapshots(&saving, &requested))?;
     for (name, work) in

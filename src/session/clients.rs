@@ -30,6 +30,8 @@ pub struct ClientFlags {
     pub no_touch: bool,
     /// `CLIENT CAPA REDIRECT`: it understands redirections to another server. There are none here.
     pub redirect: bool,
+    /// It is the master that this server copies.
+    pub master: bool,
     /// `CLIENT IMPORT-SOURCE`: it copies data here, so keys do not expire for it while `import-mode` is on.
     pub import_source: bool,
 }
@@ -147,7 +149,9 @@ impl Client {
     pub fn is_idle(&self, seconds: u64) -> bool {
         let state = self.state();
         let listening = &self.outbox.listening;
-        let is_busy = listening.subscribes() || listening.monitors() || state.client_flags.blocked;
+        let flags = state.client_flags;
+        let is_busy =
+            listening.subscribes() || listening.monitors() || flags.blocked || flags.master;
         !is_busy && state.last_active.elapsed().as_secs() >= seconds
     }
 
@@ -163,7 +167,8 @@ impl Client {
 
     /// Whether `maxmemory-clients` spares it (`CLIENT NO-EVICT`).
     pub fn is_spared(&self) -> bool {
-        self.state().client_flags.no_evict
+        let flags = self.state().client_flags;
+        flags.no_evict || flags.master
     }
 
     /// Whether it watches keys.
@@ -220,7 +225,10 @@ impl Client {
             ("tot-mem", count(state.memory_bytes() + waiting_bytes)),
             ("events", if waiting_bytes > 0 { "rw".into() } else { "r".into() }),
             ("cmd", state.last_command.into()),
-            ("user", state.user.to_vec()),
+            (
+                "user",
+                if state.client_flags.master { b"(superuser)".into() } else { state.user.to_vec() },
+            ),
             ("redir", number(tracking.map_or(-1, |tracking| tracking.mode.redirect as i64))),
             ("resp", number(if self.outbox.protocol() == Protocol::Resp2 { 2 } else { 3 })),
             ("lib-name", state.lib_name.clone()),
@@ -241,6 +249,7 @@ impl Client {
     ) -> String {
         let flags = state.client_flags;
         let letters = [
+            ('M', flags.master),
             ('O', self.outbox.listening.monitors()),
             ('P', subscriptions.total() > 0),
             ('x', state.queued.is_some()),

@@ -79,6 +79,8 @@ pub enum Origin {
     Client,
     /// A client's `EXEC`. Records go into the block of the transaction.
     Transaction(Exec),
+    /// The master that this server copies. Its bytes are logged as they come, and nothing expires by itself.
+    Master(Exec),
     /// The log itself. Records go nowhere, nothing expires by itself, and no watcher is notified.
     Replay,
 }
@@ -174,7 +176,7 @@ impl Session {
     pub fn visible_at(&self, lsn: u64) -> VisibleAt {
         match &self.origin {
             Origin::Client | Origin::Replay => VisibleAt::Lsn(lsn),
-            Origin::Transaction(exec) => {
+            Origin::Transaction(exec) | Origin::Master(exec) => {
                 VisibleAt::Promised(exec.promise.get_or_init(Promise::default).clone())
             }
         }

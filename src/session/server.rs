@@ -18,6 +18,7 @@ use crate::rdb::read::Loaded;
 use crate::rdb::{Saves, save};
 use crate::replication::Replication;
 use crate::replication::identity::random_id;
+use crate::replication::upstream::{Address, Upstream};
 use crate::stats::{Stats, unix_seconds};
 use crate::store::{Garbage, Keyspace};
 use crate::watchers::pubsub::PubSub;
@@ -55,6 +56,8 @@ pub struct Server {
     pub run_id: String,
     /// How saves of the RDB file are going.
     pub saves: Saves,
+    /// The master that this server copies, if it is a replica.
+    pub upstream: Upstream,
     /// The log as a stream for replicas.
     pub replication: Replication,
     /// Writes may have to be refused. Set by [`Server::note_write_limits`].
@@ -93,6 +96,7 @@ impl Server {
         let fixed_bytes = keyspace.fixed_bytes();
         Server {
             tracking: Tracking::new(config.clone(), keyspace.tracked().clone()),
+            upstream: Upstream::new(keyspace.follows().clone()),
             keyspace,
             users: Users::new(&config.requirepass.get()),
             pubsub: PubSub::new(config.clone()),
@@ -245,7 +249,37 @@ impl Server {
         if let Err(error) = self.aof.close() {
             log_line!(self.config, Warning, "The AOF could not be closed: {error}");
         }
-        self.replication.identity.renew();
+        if !self.upstream.follows() {
+            self.replication.identity.renew();
+        }
+    }
+
+    /// Makes this server a replica of that one.
+    pub fn follow(&self, master: Address) {
+        self.config.replicaof.set(format!("{} {}", master.host, master.port));
+        self.upstream.begin(master);
+    }
+
+    /// Makes this server a master. The next record of the log is its own. Returns false if it was one.
+    pub fn promote(&self) -> bool {
+        let was_replica = self.upstream.end(|| {
+            self.replication.change_id(&self.aof, None);
+            self.aof.lead();
+        });
+        if was_replica {
+            self.config.replicaof.set(String::new());
+        }
+        was_replica
+    }
+
+    /// The offset of the stream at the end of the log.
+    pub fn replication_offset(&self) -> u64 {
+        self.replication.offset(&self.aof)
+    }
+
+    /// Whether evictions are left to the master.
+    pub fn evicts_nothing(&self) -> bool {
+        self.upstream.follows() && self.config.replica_ignore_maxmemory.load(Relaxed)
     }
 
     /// When the log is synced now: with `no-appendfsync-on-rewrite`, a rewrite suspends `appendfsync`.

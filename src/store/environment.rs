@@ -21,6 +21,9 @@ pub(super) struct Environment {
     /// Whether any client caches what it reads, and views must collect which keys they modify. Set before the
     /// first tracked read; the shard lock makes it visible to later writers.
     pub(super) tracked: Arc<AtomicBool>,
+    /// Whether the data is a copy of a master's, which alone decides what expires. Set before all shards are
+    /// locked once, so that a thread that locks one later sees it.
+    pub(super) follows: Arc<AtomicBool>,
     /// For each shard a Unix time in milliseconds before which nothing in it expires. Outside the locks, so
     /// that the sweeper sees what is due without taking any.
     earliest_ms: Box<[AtomicI64]>,
@@ -36,6 +39,7 @@ impl Environment {
             config,
             clock: super::now_ms,
             tracked: Arc::default(),
+            follows: Arc::default(),
             earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
             started: Instant::now(),
             ticks: AtomicU32::new(FIRST_TICK),
@@ -90,6 +94,12 @@ impl Environment {
     #[inline(always)]
     pub(super) fn is_tracked(&self) -> bool {
         self.tracked.load(Relaxed)
+    }
+
+    /// Whether the data is a copy of a master's.
+    #[inline(always)]
+    pub(super) fn follows(&self) -> bool {
+        self.follows.load(Relaxed)
     }
 
     /// A time before which nothing in the shard expires.

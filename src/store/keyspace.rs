@@ -193,6 +193,11 @@ impl Keyspace {
         &self.env.tracked
     }
 
+    /// The flag that says that the data is a copy of a master's: expired keys are hidden, but not removed.
+    pub fn follows(&self) -> &Arc<AtomicBool> {
+        &self.env.follows
+    }
+
     /// Advances the coarse clock by which keys are marked as used. Call it several times a second.
     pub fn tick(&self) {
         self.env.tick();
@@ -321,6 +326,9 @@ impl Keyspace {
         for index in 0..shards {
             while self.env.earliest_expiry_ms(index) < now_ms {
                 let mut shard = self.exclusive(index);
+                if self.env.follows() {
+                    return;
+                }
                 let (expired, removed, earliest_ms) = shard.take_expired(now_ms, SWEPT_FIELDS);
                 self.env.set_earliest_expiry(index, earliest_ms);
                 if !expired.is_empty() {
@@ -342,6 +350,9 @@ impl Keyspace {
         for (db, key) in keys {
             let hashed = HashedKey::new(key);
             let mut shard = self.exclusive(hashed.shard());
+            if self.env.follows() {
+                return;
+            }
             let removed = shard.remove_if_expired(*db, hashed, self.env.now_ms());
             if removed.is_some() {
                 let expired = Removal { db: *db, key: key.clone(), cause: Cause::Expired };

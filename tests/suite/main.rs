@@ -47,6 +47,7 @@ mod pubsub;
 mod random;
 mod rdb;
 mod rename;
+mod replica;
 #[path = "../support/rng.rs"]
 mod rng;
 mod server;

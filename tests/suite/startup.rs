@@ -262,7 +262,7 @@ fn one_message_names_every_line_that_must_change() {
     let home = TempDir::new();
     let file = home.path().join("redis.conf");
     let text = "timeout 5\nrename-command FLUSHALL\nmaxmemory 1gigabyte\nloadmodule x.so\nhz 10\n\
-                sentinel monitor x\nreplicaof 10.0.0.1 6379\ncluster-enabled yes\ntls-port 6380\nport x\n";
+                sentinel monitor x\nreplicaof 10.0.0.1 x\ncluster-enabled yes\ntls-port 6380\nport x\n";
     fs::write(&file, text).expect("write the file");
     let ended =
         Server::fail_to_start(&home, &[file.to_str().expect("a path of UTF-8"), "--nosuch", "1"]);
@@ -277,7 +277,7 @@ fn one_message_names_every_line_that_must_change() {
         (3, "memory value"),
         (4, "modules"),
         (6, "Sentinel"),
-        (7, "replication"),
+        (7, "master port"),
         (8, "cluster"),
         (9, "stunnel"),
         (10, "integer"),

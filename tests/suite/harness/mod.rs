@@ -191,6 +191,7 @@ impl SharedRedis {
 impl Drop for SharedRedis {
     fn drop(&mut self) {
         let keeper = self.keeper.get_mut().unwrap_or_else(|e| e.into_inner());
+        keeper.call(&["REPLICAOF", "NO", "ONE"]);
         for user in keeper.reply("ACL USERS").into_items() {
             keeper.call(&[b"ACL".to_vec(), b"DELUSER".to_vec(), user.into_bytes()]);
         }

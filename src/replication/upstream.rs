@@ -1,0 +1,287 @@
+//! The master that this server copies, if it copies one, and how the link to it is doing.
+//!
+//! Each change of the master begins a *term*. The thread that links this server to a master works for one
+//! term, and what it does to the data it does with the term locked ([`Upstream::in_term`]). So a client that
+//! ends the term, by `REPLICAOF`, knows that nothing of the old master comes after that.
+//!
+//! The lock is below the shards and above the log. It is held for as long as one command or transaction of
+//! the master takes.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::net::socket::Socket;
+use crate::stats::lock;
+
+/// Where a master is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+}
+
+impl Address {
+    /// From the text of the setting `replicaof`: `None` if that names no master.
+    pub fn parse(text: &str) -> Option<Address> {
+        let (host, port) = text.split_once(' ')?;
+        Some(Address { host: host.into(), port: port.parse().ok()? })
+    }
+}
+
+/// How far the link has come.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// It waits to be established again.
+    #[default]
+    Down,
+    Connecting,
+    /// The two servers introduce themselves.
+    Handshake,
+    /// The master's data is on its way.
+    Sync,
+    Up,
+}
+
+impl Stage {
+    /// The name in the reply of `ROLE`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Down => "connect",
+            Stage::Connecting => "connecting",
+            Stage::Handshake => "handshake",
+            Stage::Sync => "sync",
+            Stage::Up => "connected",
+        }
+    }
+}
+
+/// How much of the master's data has arrived.
+#[derive(Clone, Copy, Default)]
+pub struct Transfer {
+    /// 0 if the master does not say.
+    pub total_bytes: u64,
+    pub read_bytes: u64,
+}
+
+/// What is known of the link. Times are `None` before they were.
+#[derive(Clone, Default)]
+pub struct Link {
+    pub stage: Stage,
+    /// When something last came from the master.
+    pub heard: Option<Instant>,
+    /// When the link came up.
+    pub up_since: Option<Instant>,
+    /// When it went down after it had been up.
+    pub down_since: Option<Instant>,
+    /// How long it has been down between times when it was up.
+    pub down_for: Duration,
+    /// Attempts to synchronise since the link was last up, and since the server started.
+    pub attempts: (u64, u64),
+    pub transfer: Transfer,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+pub struct State {
+    master: Option<Address>,
+    term: u64,
+    pub link: Link,
+    /// The connection, so that the end of the term can close it.
+    socket: Option<Arc<Socket>>,
+}
+
+/// See the module documentation.
+#[derive(Default)]
+pub struct Upstream {
+    /// Whether there is a master. Shared with the keyspace, whose commands ask without a lock.
+    follows: Arc<AtomicBool>,
+    /// Whether the link is up.
+    is_up: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Upstream {
+    /// Without a master. The flag is the keyspace's.
+    pub fn new(follows: Arc<AtomicBool>) -> Upstream {
+        Upstream { follows, ..Upstream::default() }
+    }
+
+    /// Whether this server is a replica.
+    #[inline(always)]
+    pub fn follows(&self) -> bool {
+        self.follows.load(Relaxed)
+    }
+
+    /// Whether the link is up: the data is that of the master, a moment ago.
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(SeqCst)
+    }
+
+    /// The master.
+    pub fn master(&self) -> Option<Address> {
+        self.lock().master.clone()
+    }
+
+    /// The state of the link.
+    pub fn link(&self) -> Link {
+        self.lock().link.clone()
+    }
+
+    /// Begins a term with that master. Clients cannot write any more, except for what they have begun.
+    pub fn begin(&self, master: Address) {
+        let mut state = self.lock();
+        state.end_term();
+        state.master = Some(master);
+        self.is_up.store(false, SeqCst);
+        self.follows.store(true, SeqCst);
+        self.changed.notify_all();
+    }
+
+    /// Ends the term: this server is a master. `act` is called with the term locked. Returns false if it was
+    /// a master already.
+    pub fn end(&self, act: impl FnOnce()) -> bool {
+        let mut state = self.lock();
+        if state.master.is_none() {
+            return false;
+        }
+        state.end_term();
+        act();
+        self.is_up.store(false, SeqCst);
+        self.follows.store(false, SeqCst);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Waits until the term is another one than `known`. Returns it, and the master if there is one.
+    pub fn wait_for_change(&self, known: u64) -> (u64, Option<Address>) {
+        let waited = self.changed.wait_while(self.lock(), |state| state.term == known);
+        let state = waited.unwrap_or_else(PoisonError::into_inner);
+        (state.term, state.master.clone())
+    }
+
+    /// Waits for that long, or until the term ends. Returns whether it goes on.
+    pub fn pause(&self, term: u64, limit: Duration) -> bool {
+        let waited =
+            self.changed.wait_timeout_while(self.lock(), limit, |state| state.term == term);
+        waited.unwrap_or_else(PoisonError::into_inner).0.term == term
+    }
+
+    /// Locks the term. `None` if it has ended.
+    pub fn in_term(&self, term: u64) -> Option<MutexGuard<'_, State>> {
+        Some(self.lock()).filter(|state| state.term == term)
+    }
+
+    /// Whether the term goes on.
+    pub fn is_current(&self, term: u64) -> bool {
+        self.in_term(term).is_some()
+    }
+
+    /// Records how far the link has come. Returns false if the term has ended.
+    pub fn enter(&self, term: u64, stage: Stage) -> bool {
+        let Some(mut state) = self.in_term(term) else { return false };
+        let link = &mut state.link;
+        let (was_up, is_up) = (link.stage == Stage::Up, stage == Stage::Up);
+        if was_up && !is_up {
+            link.down_since = Some(Instant::now());
+        }
+        if stage == Stage::Connecting {
+            link.attempts = (link.attempts.0 + 1, link.attempts.1 + 1);
+        }
+        if is_up && !was_up {
+            link.up_since = Some(Instant::now());
+            link.down_for += link.down_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        }
+        if stage == Stage::Down && was_up {
+            link.attempts.0 = 0;
+        }
+        link.stage = stage;
+        if stage == Stage::Down {
+            state.socket = None;
+        }
+        self.is_up.store(is_up, SeqCst);
+        true
+    }
+
+    /// Records that something has come from the master.
+    pub fn hear(&self, term: u64) {
+        if let Some(mut state) = self.in_term(term) {
+            state.link.heard = Some(Instant::now());
+        }
+    }
+
+    /// Records how much of the master's data has arrived.
+    pub fn transferred(&self, term: u64, transfer: Transfer) {
+        if let Some(mut state) = self.in_term(term) {
+            state.link.transfer = transfer;
+            state.link.heard = Some(Instant::now());
+        }
+    }
+
+    /// Leaves the connection where the end of the term closes it. Returns false if it has ended.
+    pub fn connected(&self, term: u64, socket: &Arc<Socket>) -> bool {
+        let Some(mut state) = self.in_term(term) else { return false };
+        state.socket = Some(socket.clone());
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl State {
+    fn end_term(&mut self) {
+        self.term += 1;
+        self.master = None;
+        self.link = Link { attempts: (0, self.link.attempts.1), ..Link::default() };
+        if let Some(socket) = self.socket.take() {
+            socket.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn somewhere() -> Address {
+        Address { host: "somewhere".into(), port: 1 }
+    }
+
+    #[test]
+    fn what_works_for_a_term_finds_out_that_it_has_ended() {
+        let upstream = Upstream::default();
+        assert!(!upstream.follows() && upstream.master().is_none());
+        upstream.begin(somewhere());
+        let (term, master) = upstream.wait_for_change(0);
+        assert_eq!((term, master), (1, Some(somewhere())));
+        assert!(upstream.enter(term, Stage::Up) && upstream.is_up() && upstream.follows());
+        upstream.begin(somewhere());
+        assert!(!upstream.is_up() && !upstream.is_current(term));
+        assert!(!upstream.enter(term, Stage::Up) && !upstream.is_up());
+        assert!(!upstream.pause(term, Duration::from_secs(100)));
+        let mut ended = false;
+        assert!(upstream.end(|| ended = true) && ended);
+        assert!(!upstream.end(|| unreachable!()) && !upstream.follows());
+        assert_eq!(upstream.wait_for_change(2), (3, None));
+    }
+
+    #[test]
+    fn attempts_are_counted_since_the_link_was_last_up() {
+        let upstream = Upstream::default();
+        upstream.begin(somewhere());
+        for stage in
+            [Stage::Connecting, Stage::Down, Stage::Connecting, Stage::Handshake, Stage::Up]
+        {
+            assert!(upstream.enter(1, stage));
+        }
+        let link = upstream.link();
+        assert_eq!((link.attempts, link.down_since), ((2, 2), None));
+        assert!(link.up_since.is_some());
+        assert!(upstream.enter(1, Stage::Down) && upstream.enter(1, Stage::Connecting));
+        let link = upstream.link();
+        assert_eq!((link.attempts, link.down_since.is_some()), ((1, 3), true));
+    }
+}
