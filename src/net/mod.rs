@@ -2,6 +2,7 @@
 //! output, `CLIENT PAUSE`, and how many connections there can be.
 
 pub mod descriptors;
+pub mod input;
 pub mod outbox;
 pub mod pause;
 pub mod poll;

@@ -14,12 +14,12 @@
 //! then, which saves blocking and being woken. Fifty clients get 20 to 40 % more throughput; in return, the
 //! highest latencies rise.
 
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::socket::Incoming;
+use crate::net::input::Input;
 
 /// How long a thread polls before it blocks.
 const POLL_TIME: Duration = Duration::from_micros(50);
@@ -67,7 +67,8 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Waits for bytes from the client. Returns how many there are: 0 at the end of the stream.
+    /// Waits for bytes from the client. Returns how many there are: 0 at the end of the stream. If the client
+    /// is silent for a moment, the error is `WouldBlock`.
     ///
     /// While the thread polls, the socket is non-blocking, so no other thread may write to it. The guard
     /// that `exclusive` returns ensures this; if it returns `None`, the thread does not poll.
@@ -76,7 +77,7 @@ impl Wait {
     /// Those of the socket.
     pub fn receive<G>(
         &mut self,
-        input: &mut BufReader<Incoming>,
+        input: &mut Input,
         permit: &PollPermit,
         exclusive: impl FnOnce() -> Option<G>,
     ) -> io::Result<usize> {
@@ -96,19 +97,19 @@ impl Wait {
             }
         }
         thread::yield_now();
-        Ok(input.fill_buf()?.len())
+        input.fill()
     }
 }
 
 /// Returns the number of bytes that arrive within [`POLL_TIME`], if any.
-fn poll(input: &mut BufReader<Incoming>) -> io::Result<Option<usize>> {
-    let socket = input.get_ref().socket;
+fn poll(input: &mut Input) -> io::Result<Option<usize>> {
+    let socket = input.socket();
     socket.set_nonblocking(true)?;
     let started = Instant::now();
     let found = loop {
-        match input.fill_buf() {
+        match input.fill() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            result => break result.map(|bytes| Some(bytes.len())),
+            result => break result.map(Some),
         }
         if started.elapsed() > POLL_TIME {
             break Ok(None);
@@ -141,7 +142,7 @@ mod tests {
     fn after_useless_polls_a_thread_polls_rarely_until_a_poll_is_useful() {
         let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
         let socket = Socket::Unix(server);
-        let mut input = BufReader::new(Incoming::new(&socket));
+        let mut input = Input::new(&socket).expect("a socket with a time limit");
         let (mut wait, permit) = (Wait::default(), PollPermit::default());
         for _ in 0..USELESS_POLLS {
             // The client sends only after the poll.
@@ -166,7 +167,7 @@ mod tests {
     fn the_socket_blocks_again_after_a_poll() {
         let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
         let socket = Socket::Unix(server);
-        let mut input = BufReader::new(Incoming::new(&socket));
+        let mut input = Input::new(&socket).expect("a socket with a time limit");
         let arrived = thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(10 * POLL_TIME);

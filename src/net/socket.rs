@@ -70,6 +70,9 @@ impl Socket {
     }
 
     /// Sets how long a read waits for bytes before it fails with `WouldBlock`; `None` for ever.
+    ///
+    /// # Errors
+    /// Those of the operating system.
     pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.set_read_timeout(limit),
@@ -118,7 +121,7 @@ impl<'a> Incoming<'a> {
         Incoming { socket, ahead: VecDeque::new() }
     }
 
-    /// Reads ahead what has arrived, if that makes at most so many bytes.
+    /// Reads ahead what has arrived, if that makes at most so many bytes. Changes how long a read waits.
     ///
     /// # Errors
     /// [`ErrorKind::UnexpectedEof`]: the client has hung up. [`ErrorKind::FileTooLarge`]: it has sent more.
@@ -128,7 +131,7 @@ impl<'a> Incoming<'a> {
         self.socket.set_read_timeout(Some(READ_AHEAD_TIME))?;
         let mut buffer = [0; 16 << 10];
         let mut socket = self.socket;
-        let ended = loop {
+        loop {
             match socket.read(&mut buffer) {
                 Ok(0) => break Err(ErrorKind::UnexpectedEof.into()),
                 Ok(got) => self.ahead.extend(&buffer[..got]),
@@ -139,9 +142,7 @@ impl<'a> Incoming<'a> {
             if self.ahead.len() > most_bytes {
                 break Err(ErrorKind::FileTooLarge.into());
             }
-        };
-        self.socket.set_read_timeout(None)?;
-        ended
+        }
     }
 }
 

@@ -266,6 +266,13 @@ impl Request {
         self.ends.shrink_to(KEPT_BYTES / size_of::<usize>());
     }
 
+    /// Gives the buffers back, unless a part of a command is in them.
+    pub fn release(&mut self) {
+        if !self.is_partial() {
+            (self.bytes, self.ends, self.line) = Default::default();
+        }
+    }
+
     /// Takes bytes until a command is complete or the bytes are used up.
     ///
     /// # Errors

@@ -16,6 +16,9 @@ use crate::store::{Garbage, now_ms};
 const EVICTION_SLICE: Duration = Duration::from_millis(50);
 /// How often samples are taken for the rates in INFO.
 const SAMPLE_PERIOD: Duration = Duration::from_millis(100);
+/// A sample visits all connections. With many thousands, samples are so rare that they take this part of the
+/// time.
+const SAMPLE_SHARE: u32 = 500;
 /// After a failed rewrite, growth of the log starts another one only after this time.
 const REWRITE_PAUSE: Duration = Duration::from_secs(60);
 /// How often the log is synced and idle connections are closed.
@@ -133,14 +136,15 @@ fn close_slow(server: &Server) {
 /// Removes what has expired. The same thread advances the keyspace's coarse clock and takes the samples for
 /// the rates in INFO.
 pub(super) fn sweep(server: &Server) {
-    let mut sampled = Instant::now();
+    let (mut sampled, mut cost) = (Instant::now(), Duration::ZERO);
     loop {
         thread::sleep(Duration::from_secs(1) / server.config.hz.load(Relaxed) as u32);
         server.keyspace.tick();
         keep_memory_limits(server);
-        if sampled.elapsed() >= SAMPLE_PERIOD {
+        if sampled.elapsed() >= SAMPLE_PERIOD.max(SAMPLE_SHARE * cost) {
             sampled = Instant::now();
             server.stats.sample();
+            cost = sampled.elapsed();
         }
         if server.pause.is_likely() && server.pause.paused().is_some() {
             continue; // removing a key is a write

@@ -8,7 +8,7 @@
 //! While other threads may send messages to the client, or while it does not read, a writer thread writes to
 //! its socket, and the replies go through that thread too ([`crate::net::outbox`]).
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -20,14 +20,13 @@ use crate::config::FsyncPolicy;
 use crate::config::logger::log_line;
 use crate::config::trace::{self, quoted, trace};
 use crate::dispatch;
+use crate::net::input::Input;
 use crate::net::outbox::{Outbox, TryWrite};
 use crate::net::poll::Wait;
-use crate::net::socket::{Incoming, Socket};
+use crate::net::socket::Socket;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Access, BufferSizes, Client, Login, Server, Session};
 
-/// The most that one read takes from the socket.
-const READ_BYTES: usize = 16 << 10;
 /// A writer thread only waits and writes.
 const WRITER_STACK_BYTES: usize = 128 << 10;
 /// How often it is checked whether a client has hung up that a pause holds back.
@@ -108,7 +107,7 @@ impl Drop for Connection<'_> {
 impl Connection<'_> {
     fn run(&mut self) -> io::Result<()> {
         self.socket.send_at_once()?;
-        let mut input = BufReader::with_capacity(READ_BYTES, Incoming::new(self.socket));
+        let mut input = Input::new(self.socket)?;
         let mut request = Request::new(0);
         let mut wait = Wait::default();
         // How many of the next commands have their keys prefetched.
@@ -116,7 +115,7 @@ impl Connection<'_> {
         loop {
             request.bulk_limit = self.server.config.proto_max_bulk_len.load(Relaxed);
             request.unauthenticated = self.session.login.access() == Access::LoginFirst;
-            let progress = match request.feed(input.buffer()) {
+            let progress = match request.feed(input.bytes()) {
                 Ok(progress) => progress,
                 Err(error) => {
                     let error = CommandError::from(format!("ERR Protocol error: {error}"));
@@ -128,18 +127,18 @@ impl Connection<'_> {
             input.consume(progress.used);
             if progress.complete {
                 if self.session.client.outbox.is_closed() {
-                    return Err(io::ErrorKind::ConnectionAborted.into()); // it was killed
+                    return Err(ErrorKind::ConnectionAborted.into()); // it was killed
                 }
                 let shown = || request.args().from(0).map(quoted).collect::<Vec<_>>().join(" ");
                 trace!("Request::feed", "arguments: {}", shown());
                 prefetched = prefetched.saturating_sub(1);
-                let rest = input.buffer();
+                let rest = input.bytes();
                 if prefetched == 0 && !rest.is_empty() && !request.unauthenticated {
                     let keys = request::keys_ahead(rest);
                     prefetched = self.server.keyspace.prefetch(self.session.db, keys);
                 }
                 if self.server.pause.is_likely() {
-                    self.wait_for_pause(request.args(), input.get_mut())?;
+                    self.wait_for_pause(request.args(), &mut input)?;
                 }
                 let before = self.reply.len();
                 dispatch::execute(self.server, &mut self.session, request.args(), &mut self.reply);
@@ -166,19 +165,25 @@ impl Connection<'_> {
             }
             // A writer thread must not meet a socket in non-blocking mode.
             let exclusive = || self.session.client.outbox.try_exclusive_write();
-            let arrived = wait.receive(&mut input, &self.server.poll_permit, exclusive)?;
+            let arrived = match wait.receive(&mut input, &self.server.poll_permit, exclusive) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.release_buffers(&mut input, &mut request);
+                    input.fill_after_silence()?
+                }
+                arrived => arrived?,
+            };
             if arrived == 0 {
                 return Ok(());
             }
             self.session.client.meter.received.add(arrived as u64);
             self.note_buffers(&input, &request);
-            trace!("Connection::run", "reads {arrived} bytes: {}", quoted(input.buffer()));
+            trace!("Connection::run", "reads {arrived} bytes: {}", quoted(input.bytes()));
         }
     }
 
-    fn note_buffers(&mut self, input: &BufReader<Incoming>, request: &Request) {
+    fn note_buffers(&mut self, input: &Input, request: &Request) {
         self.session.buffers = BufferSizes {
-            unread: input.buffer().len(),
+            unread: input.bytes().len(),
             input: input.capacity(),
             args: request.used_bytes(),
             args_room: request.memory_bytes(),
@@ -186,9 +191,20 @@ impl Connection<'_> {
         };
     }
 
+    /// Gives back the memory that a burst has left, once the client is silent.
+    #[cold]
+    fn release_buffers(&mut self, input: &mut Input, request: &mut Request) {
+        input.release();
+        request.release();
+        self.reply.clear(0);
+        self.session.scratch.take();
+        self.note_buffers(input, request);
+        self.session.sync_buffers();
+    }
+
     /// Waits as long as `CLIENT PAUSE` holds the command back, after sending the replies to earlier commands.
     /// A client that hangs up meanwhile is gone, and its command does not run.
-    fn wait_for_pause(&mut self, args: Args, input: &mut Incoming) -> io::Result<()> {
+    fn wait_for_pause(&mut self, args: Args, input: &mut Input) -> io::Result<()> {
         let must_wait = |session: &Session, what| {
             dispatch::waits_for(what, self.server, session, args)
                 && !session.client.outbox.is_closed()
@@ -206,7 +222,7 @@ impl Connection<'_> {
             let limit = self.server.config.client_query_buffer_limit.load(Relaxed);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             input.read_ahead(limit).inspect_err(|error| {
-                if error.kind() == io::ErrorKind::FileTooLarge {
+                if error.kind() == ErrorKind::FileTooLarge {
                     self.server.stats.query_limit_cut_offs.add(1);
                     let text = "Closed a paused client that exceeded client-query-buffer-limit";
                     log_line!(self.server.config, Warning, "{text}");
@@ -215,7 +231,7 @@ impl Connection<'_> {
         }
         self.session.client_flags.blocked = false;
         if self.session.client.outbox.is_closed() {
-            return Err(io::ErrorKind::ConnectionAborted.into()); // it was killed
+            return Err(ErrorKind::ConnectionAborted.into()); // it was killed
         }
         Ok(())
     }

@@ -234,6 +234,11 @@ impl Session {
         }
     }
 
+    /// Updates what other connections see of its buffers.
+    pub fn sync_buffers(&self) {
+        self.client.state().buffers = self.buffers;
+    }
+
     /// Updates what other connections see of this one, and marks it as active at `now`.
     pub fn sync_client_state(&self, now: Instant) {
         let mut state = self.client.state();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::harness::{Client, Reply, connect, eventually, transcript};
+use crate::harness::{Client, Reply, connect, eventually, skipped_on_redis, transcript};
 
 #[test]
 fn ping_and_echo_answer() {
@@ -847,4 +847,34 @@ fn client_list_shows_the_memory_of_each_clients_buffers() {
     other.expect("MULTI", "+OK");
     other.expect(&format!("ECHO {}", "x".repeat(5000)), "+QUEUED");
     eventually("what is queued is counted", || shown("multi-mem") >= 5000);
+}
+
+#[test]
+fn a_silent_client_gives_its_buffers_back_and_nothing_else() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect();
+    let (mut burst, mut partial, mut queue) = (c.another(), c.another(), c.another());
+    let mut shown = |id: i64, name: &str| -> usize {
+        let line = c.text(&format!("CLIENT LIST ID {id}"));
+        field(&line, name).parse().expect("it is a number")
+    };
+    let id = burst.integer("CLIENT ID");
+    let idle = shown(id, "tot-mem");
+    let value = "x".repeat(50_000);
+    assert_eq!(burst.call(&["ECHO", &value]).into_text(), value);
+    assert!(shown(id, "tot-mem") > idle + 50_000);
+
+    let partial_id = partial.integer("CLIENT ID");
+    partial.send_raw("*2\r\n$4\r\nECHO\r\n$6\r\nabc");
+    queue.expect("MULTI", "+OK");
+    queue.expect(&format!("SET k {value}"), "+QUEUED");
+
+    eventually("the burst is forgotten", || shown(id, "tot-mem") <= idle);
+    eventually("half a command has waited longer than that", || shown(partial_id, "idle") >= 2);
+    partial.send_raw("def\r\n");
+    assert_eq!(partial.read_reply().into_text(), "abcdef");
+    queue.expect("EXEC", "[+OK]");
+    assert_eq!(burst.call(&["ECHO", &value]).into_text(), value);
 }
