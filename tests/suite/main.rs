@@ -42,6 +42,7 @@ mod memory;
 mod notify;
 mod output;
 mod persistence;
+mod powerloss;
 mod protocol;
 mod pubsub;
 mod random;
