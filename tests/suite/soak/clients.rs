@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::SOON;
-use crate::harness::{Client, FAR, Reply, encode};
+use crate::harness::{Client, Reply, encode};
 use crate::rng::Rng;
 
 const ACCOUNTS: usize = 8;
@@ -21,6 +21,8 @@ const SLOTS: usize = 6;
 const TWINS: usize = 10;
 /// A string that is long enough to fill buffers.
 const BIG: usize = 100_000;
+/// How many keys the cache may have: more than fit.
+const CACHED: usize = 20_000;
 /// A string that grows by `APPEND` starts again beyond this length.
 const LONGEST_APPENDED: u64 = 20_000;
 
@@ -102,7 +104,7 @@ pub(super) fn set_up(c: &mut Client) {
         c.expect(&format!("SET account:{account} {BALANCE}"), "+OK");
     }
     for token in 0..TOKENS {
-        c.expect(&format!("SET token:{token}:0 {token} PXAT {FAR}"), "+OK");
+        c.expect(&format!("SET token:{token}:0 {token}"), "+OK");
     }
     assert_eq!(c.call(&["SET", "big", &"x".repeat(BIG)]).to_string(), "+OK");
     c.transcript(
@@ -306,6 +308,7 @@ pub(super) const WRITERS: &[(Work, usize)] = &[
     (swap_databases, 1),
     (publish, 1),
     (vanish, 3),
+    (fill_cache, 2),
     (administer, 1),
 ];
 pub(super) const WATCHERS: &[(Work, usize)] = &[(subscribe, 2), (track, 2), (monitor, 1)];
@@ -392,6 +395,29 @@ fn flush_database(load: &Load, mut random: Rng) {
         answered(c.reply(["FLUSHDB SYNC", "FLUSHDB ASYNC"][random.below(2)]))?;
         assert_eq!(integer(c.reply("DBSIZE"))?, 0);
         thread::sleep(SOON); // each flush empties all caches
+        Some(())
+    });
+}
+
+/// Fills a cache of which most is evicted, and reads what is left. Nothing else has a time to live and is
+/// missed when it is evicted before its time.
+fn fill_cache(load: &Load, mut random: Rng) {
+    load.mortal("mortal", |c| {
+        let numbers: Vec<usize> = (0..50).map(|_| random.below(CACHED)).collect();
+        let value = |number: usize| format!("{number}:").repeat(2000);
+        send_all(c, &[&["SELECT", "8"]]);
+        for number in &numbers {
+            let (key, value) = (format!("cache:{number}"), value(*number));
+            send_all(c, &[&["SET", &key, &value, "EX", "1000"], &["GET", &key]]);
+        }
+        answered(c.read_reply())?;
+        for number in &numbers {
+            answered(c.read_reply())?;
+            match answered(c.read_reply())? {
+                Reply::NullBulk => {}
+                read => assert!(read.into_text() == value(*number), "cache:{number} is another"),
+            }
+        }
         Some(())
     });
 }

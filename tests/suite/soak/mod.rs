@@ -6,6 +6,8 @@
 //! `kill -9`, in every second phase under load: what was acknowledged is then a lower bound of what the
 //! server must have, and what was sent an upper bound.
 //!
+//! While there is load, memory is limited, so that a cache is evicted all the time.
+//!
 //! [`clients`] describes what each client does and what it checks on its way.
 
 mod clients;
@@ -22,6 +24,8 @@ use crate::rng::Rng;
 use clients::{Counter, Ledger, Load, Swapped};
 
 const DEFAULT_SECONDS: u64 = 6;
+/// What the data and the clients may take beyond what there is at first.
+const ROOM_BYTES: u64 = 12 << 20;
 /// What has a time to live has at most this.
 const SOON: Duration = Duration::from_millis(40);
 
@@ -44,12 +48,22 @@ fn soak_of_everything_at_once_keeps_exact_sums_and_grows_in_nothing() {
     let total = Duration::from_secs(seconds.unwrap_or(DEFAULT_SECONDS));
     let phase = (total / 8).clamp(Duration::from_millis(500), Duration::from_secs(10));
     let limits = "normal 4mb 0 0 pubsub 1mb 0 0";
-    let args = ["--enable-debug-command", "yes", "--client-output-buffer-limit", limits];
+    let policy = "volatile-lru"; // only the cache and what expires anyway has a time to live
+    let args = [
+        "--enable-debug-command",
+        "yes",
+        "--client-output-buffer-limit",
+        limits,
+        "--maxmemory-policy",
+        policy,
+    ];
     let server = Server::start(&args);
     let mut control = server.client();
     clients::set_up(&mut control);
     let mut soak = Soak {
         held: held(&server),
+        limit_bytes: number(&mut control, "used_memory") + ROOM_BYTES,
+        evicted: 0,
         control,
         server,
         random: Rng::of_run(),
@@ -80,7 +94,9 @@ fn soak_of_everything_at_once_keeps_exact_sums_and_grows_in_nothing() {
     let (is_good, report) = check_aof(&soak.server.log_path(), &[]);
     assert!(is_good, "{report}");
     let steps: u64 = soak.counters.iter().map(Counter::total).sum();
-    eprintln!("{phases} phases, {steps} steps of the counters");
+    let evicted = soak.evicted;
+    assert!(evicted > 0 || total < Duration::from_secs(30), "nothing was evicted");
+    eprintln!("{phases} phases, {steps} steps of the counters, {evicted} keys evicted");
 }
 
 struct Soak {
@@ -89,6 +105,10 @@ struct Soak {
     control: Client,
     /// The threads and files of this process at rest.
     held: (usize, usize),
+    /// The limit of memory under load.
+    limit_bytes: u64,
+    /// How many keys were evicted, as far as that is known.
+    evicted: u64,
     random: Rng,
     counters: Vec<Counter>,
     ledgers: Vec<Ledger>,
@@ -109,6 +129,9 @@ impl Soak {
                 now_threads <= threads && now_files <= files
             });
             await_rewrite(&mut self.control);
+            self.control.expect("CONFIG SET maxmemory 0", "+OK");
+            self.evicted += number(&mut self.control, "evicted_keys");
+            self.control.expect("CONFIG RESETSTAT", "+OK");
         }
         self.check();
         if end == End::KilledAtRest {
@@ -129,6 +152,8 @@ impl Soak {
     }
 
     fn load(&mut self, length: Duration, end: End) {
+        let limit = format!("CONFIG SET maxmemory {}", self.limit_bytes);
+        self.control.expect(&limit, "+OK");
         let load = &Load {
             address: self.server.address(),
             running: AtomicBool::new(true),
@@ -198,6 +223,13 @@ impl Drop for Ended<'_> {
         self.0.running.store(false, SeqCst);
         self.0.is_quiet.store(true, SeqCst);
     }
+}
+
+/// A number in INFO.
+fn number(c: &mut Client, field: &str) -> u64 {
+    let text = c.text("INFO");
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.and_then(|value| value.parse().ok()).expect("a number")
 }
 
 /// How many threads and open files the server has (Linux; elsewhere it does not show).
