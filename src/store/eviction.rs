@@ -47,6 +47,12 @@ impl Keyspace {
             }
             let hashed = HashedKey::new(&key);
             let mut shard = self.exclusive(hashed.shard());
+            // Since it was sampled, it may have been set anew, without a time to live.
+            let entry = shard.table(db).and_then(|table| table.get(hashed));
+            let may_go = |entry: &Entry| !policy.volatile || entry.is_volatile();
+            if !entry.is_some_and(may_go) {
+                continue;
+            }
             let Some(old) = shard.remove(db, hashed) else { continue };
             shard.signal_modified(db, hashed);
             let lsn = log(&[Removal { db, key: key.clone(), cause: Cause::Evicted }]);
@@ -111,5 +117,40 @@ fn score(order: EvictionOrder, usage: Usage, entry: &Entry) -> u64 {
         EvictionOrder::Random => (random() * 2f64.powi(53)) as u64,
         // The sooner it expires, the higher. A key that does not expire is not a candidate.
         EvictionOrder::Ttl => entry.expires_at_ms().map_or(0, |ms| u64::MAX - (ms.max(0) as u64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_key_that_lost_its_time_to_live_since_it_was_sampled_is_not_evicted() {
+        let keyspace = Keyspace::new(Arc::new(Config::new()));
+        let set = |value: &[u8], expires_at_ms| {
+            let key = b"key".as_slice();
+            keyspace.write(0, std::iter::once(key)).insert_string(key, value, expires_at_ms);
+        };
+        let policy = EvictionPolicy { volatile: true, order: EvictionOrder::Lru };
+        let evicted = Cell::new(0);
+        let log = |removals: &[Removal]| {
+            evicted.set(evicted.get() + removals.len());
+            0
+        };
+        set(b"old", Some(i64::MAX));
+        let is_full = || {
+            set(b"new", None); // after the sample, and before the key is removed
+            true
+        };
+        assert!(keyspace.evict(policy, 64, is_full, log, drop));
+        assert_eq!(evicted.get(), 0);
+        set(b"old", Some(i64::MAX));
+        assert!(keyspace.evict(policy, 64, || true, log, drop));
+        assert_eq!(evicted.get(), 1);
+        assert!(!keyspace.evict(policy, 64, || true, log, drop));
     }
 }

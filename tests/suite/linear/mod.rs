@@ -3,8 +3,9 @@
 //!
 //! A round is a history: each client records what it sent, when, and what it got when. [`model`] says what a
 //! command does, and [`checker`] looks for the order. Keys are cut into partitions that are checked
-//! separately: a command uses the keys of one, or those of all (`FLUSHALL`, `SWAPDB`). Each round has keys of
-//! its own, so a command of a killed client that takes effect late disturbs no later round.
+//! separately: a command uses the keys of one, or those of all (`FLUSHALL`, `SWAPDB`). In every third round,
+//! keys with a time to live are evicted. Each round has keys of its own, so a command of a killed client that
+//! takes effect late disturbs no later round.
 //!
 //! `LINEAR_ROUNDS` sets the number of rounds. `RANDOM_SEED` repeats the commands, but not their timing.
 
@@ -35,12 +36,17 @@ fn replies_to_many_clients_are_explained_by_one_order() {
     }
     let rounds = std::env::var("LINEAR_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     let mut random = Rng::of_run();
-    let mut server = Server::start(&["--enable-debug-command", "yes"]);
+    let args = ["--enable-debug-command", "yes", "--maxmemory-policy", "volatile-lru"];
+    let mut server = Server::start(&args);
+    let mut evicted = 0;
     let (mut commands, mut lost, mut histories, mut undecided) = (0, 0, 0, 0);
     for number in 0..rounds.unwrap_or(DEFAULT_ROUNDS) {
         let is_killed = number % 4 == 3;
         let round = Round::run(&mut server, number, is_killed, &mut random);
-        server.client().expect("DEBUG CHECK", "+OK");
+        let mut c = server.client();
+        c.expect("CONFIG SET maxmemory 0", "+OK");
+        c.expect("DEBUG CHECK", "+OK");
+        evicted += usize::from(!c.text("INFO stats").contains("\nevicted_keys:0\r"));
         for history in round.histories {
             commands += history.len();
             lost += history.iter().filter(|op| op.reply.is_none()).count();
@@ -56,6 +62,7 @@ fn replies_to_many_clients_are_explained_by_one_order() {
         "{commands} commands, {lost} without a reply; {histories} histories, {undecided} undecided"
     );
     assert!(lost > 0, "no client was killed");
+    assert!(evicted > 0, "no key was evicted");
     assert!(undecided * 20 <= histories, "{undecided} of {histories} histories are undecided");
 }
 
@@ -69,6 +76,8 @@ struct Place {
 /// What the clients of a round share.
 struct Round {
     number: usize,
+    /// Whether there is a limit of memory now and then.
+    evicts: bool,
     started: Instant,
     place: Mutex<Place>,
     /// How many commands have been replied to or lost.
@@ -83,6 +92,7 @@ impl Round {
         let place = Place { address: server.address(), is_second: false };
         let mut round = Round {
             number,
+            evicts: number % 3 == 1,
             started: Instant::now(),
             place: Mutex::new(place),
             ended: AtomicUsize::new(0),
@@ -202,6 +212,8 @@ impl<'r> Recorder<'r> {
                 }
                 13..16 => drop(self.ask(&["DEBUG", "CHECK"])),
                 16..19 => drop(self.kill_one()),
+                19..25 if self.round.evicts => drop(self.ask(&["CONFIG", "SET", "maxmemory", "1"])),
+                25..37 if self.round.evicts => drop(self.ask(&["CONFIG", "SET", "maxmemory", "0"])),
                 _ => {}
             }
             thread::sleep(Duration::from_micros(self.random.below(2000) as u64));
@@ -232,6 +244,7 @@ impl<'r> Recorder<'r> {
     }
 
     fn command(&mut self) -> Command {
+        let evicts = self.round.evicts;
         let random = &mut self.random;
         let (key, other) = (random.below(STRINGS), random.below(STRINGS));
         let mut hash = || STRINGS + random.below(KEYS - STRINGS);
@@ -241,6 +254,7 @@ impl<'r> Recorder<'r> {
         match random.below(16) {
             0..3 => Command::Get(key),
             3 => Command::Set(key, value, None),
+            4 if evicts => Command::Cache(key, value),
             4 => Command::Set(key, value, Some(1 + random.below(20) as u64)),
             5 | 6 => Command::Incr(key),
             7 | 8 => Command::Append(key, value),
@@ -296,6 +310,11 @@ impl<'r> Recorder<'r> {
         let reply = (reply != Reply::Closed).then_some(reply);
         if reply.is_none() {
             self.connection = None;
+        }
+        // A command for which there was no memory has done nothing, and tells nothing.
+        let is_refusal = |text: &String| text.starts_with("OOM ") || text.starts_with("EXECABORT ");
+        if matches!(&reply, Some(Reply::Error(text)) if is_refusal(text)) {
+            return None;
         }
         let end = if reply.is_none() { u64::MAX } else { end };
         let op = Op { client, db, command, call, end, reply: reply.clone() };

@@ -21,6 +21,8 @@ pub(super) enum Command {
     Get(usize),
     /// With a time to live in milliseconds, if any.
     Set(usize, String, Option<u64>),
+    /// With a time to live that is longer than the test, so that the key may be evicted at any time.
+    Cache(usize, String),
     Incr(usize),
     Append(usize, String),
     GetDel(usize),
@@ -46,6 +48,9 @@ impl Command {
             Set(k, value, None) => vec!["SET".into(), key(k), value.clone()],
             Set(k, value, Some(ms)) => {
                 vec!["SET".into(), key(k), value.clone(), "PX".into(), ms.to_string()]
+            }
+            Cache(k, value) => {
+                vec!["SET".into(), key(k), value.clone(), "EX".into(), "1000".into()]
             }
             Incr(k) => vec!["INCR".into(), key(k)],
             Append(k, value) => vec!["APPEND".into(), key(k), value.clone()],
@@ -73,7 +78,7 @@ impl Command {
     /// The keys that it reads or changes.
     fn keys(&self) -> Vec<usize> {
         match self {
-            Get(k) | Set(k, ..) | Incr(k) | Append(k, _) | GetDel(k) => vec![*k],
+            Get(k) | Set(k, ..) | Cache(k, _) | Incr(k) | Append(k, _) | GetDel(k) => vec![*k],
             HGet(k, _) | HSet(k, ..) | HIncrBy(k, ..) => vec![*k],
             Rename(from, to) => vec![*from, *to],
             MSet(pairs) => pairs.iter().map(|(k, _)| *k).collect(),
@@ -171,6 +176,11 @@ impl State {
                     let earliest = (span.call + ttl).saturating_sub(CLOCK_SLACK);
                     (earliest, span.end.saturating_add(ttl + CLOCK_SLACK))
                 });
+                keys.insert(*k, Item { value: Value::String(value.clone()), expires });
+                ok()
+            }
+            Cache(k, value) => {
+                let expires = Some((span.call, u64::MAX));
                 keys.insert(*k, Item { value: Value::String(value.clone()), expires });
                 ok()
             }
