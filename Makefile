@@ -1,6 +1,6 @@
 # `make run` and `make test` need only Rust. Each other target says what else it needs.
 
-.PHONY: run test check bench conformance clients crash soak fuzz
+.PHONY: run test check bench conformance clients crash soak fuzz replication
 
 # The server, optimised.
 run:
@@ -45,3 +45,8 @@ soak:
 # Ten million mutated requests, logs and configuration files. `make test` takes some thousands.
 fuzz:
 	FUZZ_CASES=$${FUZZ_CASES:-10000000} cargo test fuzz -- --nocapture
+
+# Redis 7.0, Redis 8.2 and Valkey 9.1 as replicas, under writes, with cut links, restarts and rewrites.
+# REPLICATION_SECONDS=600 takes longer.
+replication:
+	.ci/replication

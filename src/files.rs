@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The path with a suffix.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -75,4 +76,14 @@ pub fn remove(path: &Path) {
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Creates a file in the directory of this path that has no name any more: it ends with its last handle.
+pub fn nameless(path: &Path) -> io::Result<File> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Relaxed);
+    let path = with_suffix(path, &format!(".{}-{number}", std::process::id()));
+    let file = create(&path)?;
+    remove(&path);
+    Ok(file)
 }

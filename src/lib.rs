@@ -46,14 +46,16 @@
 //! | the rewrite of the log without a fork | [`aof::rewrite`], with [`store::Keyspace::snapshot`] |
 //! | what a failing disk leads to | `failure` in [`aof`] |
 //! | the order of replies and messages to one client | [`net::outbox`] |
+//! | what replicas get | [`replication`], [`aof::stream`] |
 //! | who may do what | [`session::users`]; [`commands::rules`], [`commands::permission`] |
 //!
 //! # Threads
 //!
 //! A few threads that accept, one thread per connection, and a writer thread for each client that others
-//! send messages to. In the background: the syncer (log and idle connections, once a second), the sweeper
-//! (expired keys), the link to the master, the rewriter, one that frees large values, one that writes log
-//! lines. Stopping needs no ceremony: everything that a client was told of is in the log.
+//! send messages to and for each replica. In the background: the syncer (log and idle connections, once a
+//! second), the sweeper (expired keys), the link to the master, the rewriter, one that frees large values,
+//! one that writes log lines. Stopping needs no ceremony: everything that a client was told of is in the
+//! log.
 //!
 //! # Lock order
 //!
@@ -64,10 +66,11 @@
 //! 3. A snapshot's output and the queue in front of it ([`store::snapshot`]).
 //! 4. Group commit, the log's files, pending records ([`aof`]). No lock is held during a sync, and
 //!    the lock on pending records is not held during a write either.
-//! 5. The table of users, the registry of clients, one client's state ([`session`]).
-//! 6. The table of tracked keys, then the clients that track ([`watchers::tracking`]).
-//! 7. Subscriptions or monitors ([`watchers::pubsub`]), then one client's queue ([`net::outbox`]).
-//! 8. Statistics ([`stats`]), then the queue of log lines ([`config::logger`]).
+//! 5. Spools of snapshots, the registry of replicas, the ids of the stream ([`replication`]).
+//! 6. The table of users, the registry of clients, one client's state ([`session`]).
+//! 7. The table of tracked keys, then the clients that track ([`watchers::tracking`]).
+//! 8. Subscriptions or monitors ([`watchers::pubsub`]), then one client's queue ([`net::outbox`]).
+//! 9. Statistics ([`stats`]), then the queue of log lines ([`config::logger`]).
 //!
 //! # Glossary
 //!
@@ -115,7 +118,6 @@
 //! panic ends its connection only, unless a shard was locked for writing: then it ends the process, because
 //! the log is right and memory may not be.
 
-#[allow(dead_code, unused_imports)] // until replicas are fed
 mod aof;
 pub mod commands;
 pub mod config;
@@ -123,7 +125,6 @@ mod dispatch;
 mod files;
 mod net;
 mod rdb;
-#[allow(dead_code)] // until replicas are fed
 mod replication;
 mod resp;
 pub mod server;

@@ -24,6 +24,9 @@ pub trait LogFile: Write + Send + Sync {
     /// Whether the file still has this name. A file that was removed is gone when the process ends.
     fn is_at(&self, path: &Path) -> bool;
 
+    /// Lets other servers have the file: it is not a log any more.
+    fn release(&self) {}
+
     /// How many bytes the file has.
     ///
     /// # Errors
@@ -52,11 +55,50 @@ impl LogFile for File {
         self.metadata().map(identity).is_ok_and(|own| named.is_ok_and(|named| named == own))
     }
 
+    fn release(&self) {
+        self.unlock().unwrap_or_default(); // then it is locked as long as replicas read it
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
+    }
+}
+
+/// A file that has no name and no use after the process ends: it stands in for a log while replicas read.
+pub(super) struct StandIn(pub(super) File);
+
+impl Write for StandIn {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LogFile for StandIn {
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn second_handle(&self) -> io::Result<Box<dyn LogFile>> {
+        Ok(Box::new(StandIn(self.0.try_clone()?)))
+    }
+
+    fn is_at(&self, _: &Path) -> bool {
+        true
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        LogFile::read_at(&self.0, buffer, offset)
     }
 }

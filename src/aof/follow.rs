@@ -39,7 +39,7 @@ impl Aof {
     /// if there is no file.
     pub fn append_foreign(&self, bytes: &[u8], db: usize) -> u64 {
         let mut pending = self.lock_pending();
-        if self.is_enabled() {
+        if self.keeps_records() {
             pending.push_as_is(bytes);
         } else {
             pending.count(bytes.len());
@@ -53,6 +53,11 @@ impl Aof {
         let mut pending = self.lock_pending();
         pending.db = Some(db);
         pending.appended
+    }
+
+    /// Whether the log is a copy of a master's stream.
+    pub fn follows(&self) -> bool {
+        self.lock_pending().follows
     }
 
     /// The database that is selected at the end of the log, if it is known.

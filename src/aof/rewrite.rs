@@ -38,7 +38,7 @@ use super::file::LogFile;
 use super::snapshot::Records;
 use super::stream::Copied;
 use super::writer::{Aof, Mark, was_turned_off};
-use crate::files::{create, expect_file, remove, sync_directory, with_suffix};
+use crate::files::{create, expect_file, nameless, remove, sync_directory, with_suffix};
 use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
 use crate::store::snapshot::SnapshotWriter;
@@ -75,6 +75,7 @@ impl Aof {
     ) -> io::Result<()> {
         let started = Instant::now();
         let was_enabled = self.is_enabled();
+        let had_stand_in = self.has_stand_in();
         // A log that cannot be relied on counts as none. This is decided once for all attempts, because
         // the first one puts the tail in its place.
         let has_log = was_enabled && self.verify_file().is_ok() && !self.needs_rewrite();
@@ -84,12 +85,22 @@ impl Aof {
             self.untee();
             remove(&temporary(path));
             if !was_enabled {
-                self.close().unwrap_or_default();
+                self.give_up_tail(path, had_stand_in);
             }
         }
         remove(&tail(path));
         self.rewrites.end(result.is_ok(), started.elapsed());
         result
+    }
+}
+
+impl Aof {
+    /// Goes back to having no log, after a rewrite has failed that would have been the first.
+    fn give_up_tail(&self, path: &Path, had_stand_in: bool) {
+        let goes_on = had_stand_in && nameless(path).is_ok_and(|file| self.stand_in(file).is_ok());
+        if !goes_on {
+            self.close().unwrap_or_default();
+        }
     }
 }
 
@@ -175,7 +186,7 @@ impl Rewrite<'_> {
         let begin = |_: &[&Shard]| {
             match tail.take() {
                 None => self.aof.flush_all()?,
-                Some(tail) => self.aof.open(Box::new(tail), &tail_path)?,
+                Some(tail) => self.aof.open_tail(Box::new(tail), &tail_path)?,
             }
             old = self.aof.handle();
             self.aof.mark(|mark| (level, annotations) = (mark, (self.annotations)(mark.lsn)));

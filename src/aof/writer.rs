@@ -22,6 +22,7 @@
 //! Group commit, then `files`, then `pending`, all below the shards. Writes happen under `files`; syncs
 //! happen under no lock.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -30,12 +31,13 @@ use std::time::{Duration, Instant};
 
 use super::append::Pending;
 use super::failure::Failure;
-use super::file::LogFile;
+use super::file::{LogFile, StandIn};
 use super::flush::{BUFFER_BYTES, Files, Output};
 use super::group_commit::{GroupCommit, Synced, copy_of};
 use super::progress::Rewrites;
 use super::stream::{Copied, Readers};
 use crate::config::trace::trace;
+use crate::config::{Level, logger};
 use crate::stats::{Counter, lock};
 
 /// A sync that takes longer than this is counted as delayed.
@@ -46,8 +48,12 @@ const SLOW_SYNC: Duration = Duration::from_secs(1);
 pub struct Aof {
     pending: Mutex<Pending>,
     files: Mutex<Files>,
-    /// Whether there is a file. Set with `files` locked, and read without.
+    /// Whether records are kept: there is a log, or replicas read. Set with `files` locked, and read without.
     enabled: AtomicBool,
+    /// Whether there is a log. Set and read in the same way.
+    is_log: AtomicBool,
+    /// The file that stands in for a log could not be written. Set with `files` locked.
+    stand_in_failed: AtomicBool,
     /// The kernel has the log up to this LSN. Set with `files` locked, and read without.
     flushed: AtomicU64,
     group: GroupCommit,
@@ -76,7 +82,7 @@ impl Aof {
     }
 
     /// Goes on at the end of this file, which is at that path or will be. Drops the old file with everything
-    /// that was not written to it.
+    /// that was not written to it: this is another history.
     ///
     /// # Errors
     /// The file's handle could not be duplicated, or its length cannot be read.
@@ -85,9 +91,8 @@ impl Aof {
         let output = Output::new(file, path)?;
         let mut files = self.lock_files();
         let mut pending = self.lock_pending();
-        // What waits here is in memory, but replicas can read it nowhere: the stream begins anew. Nobody may
-        // go on where it ended, so there is an LSN between. The offsets of a master's stream are not ours to
-        // change.
+        // Nobody may go on where the stream ended, so there is an LSN between. The offsets of a master's
+        // stream are not ours to change.
         pending.appended += u64::from(files.file.is_some() && !pending.follows);
         files.stream.begin(pending.appended, size, output.handle.clone());
         self.readers.segments_changed();
@@ -98,10 +103,78 @@ impl Aof {
         }
         pending.start_file(size);
         self.enabled.store(true, SeqCst);
+        self.is_log.store(true, SeqCst);
         Ok(())
     }
 
-    /// Syncs the log and closes its file. From now on there is none.
+    /// Goes on in this empty file, which takes the place of the log for some time. Replicas read on, unless
+    /// what they must read cannot be written: it is in memory only.
+    pub(super) fn open_tail(&self, file: Box<dyn LogFile>, path: &Path) -> io::Result<()> {
+        let mut files = self.lock_files();
+        let is_whole = files.file.is_some() && self.flush_locked(&mut files).is_ok();
+        if is_whole && files.file.is_some() {
+            self.go_on_in(&mut files, Output::new(file, path)?, 0);
+            self.is_log.store(true, SeqCst);
+            return Ok(());
+        }
+        drop(files);
+        self.open(file, path)
+    }
+
+    /// Goes on in another file of this size, once everything flushed is in the old one. Replicas read on.
+    fn go_on_in(&self, files: &mut Files, output: Output, size: u64) {
+        let mut pending = self.lock_pending();
+        let queued = pending.records.len() as u64;
+        files.stream.go_on(pending.appended - queued, size, output.handle.clone());
+        self.readers.segments_changed();
+        files.replace(Some(output));
+        pending.db = pending.db.filter(|_| pending.follows);
+        pending.start_file(size);
+        pending.size += queued;
+    }
+
+    /// Keeps records for replicas in this file, which nobody else knows, if there is no log or that ends.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn stand_in(&self, file: File) -> io::Result<()> {
+        let output = Output::new(Box::new(StandIn(file)), Path::new(""))?;
+        let mut files = self.lock_files();
+        let [old, _] = files.handles();
+        match &files.file {
+            Some(_) => {
+                self.flush_locked(&mut files)?;
+                self.go_on_in(&mut files, output, 0);
+            }
+            None => {
+                let mut pending = self.lock_pending();
+                files.stream.begin(pending.appended, 0, output.handle.clone());
+                self.readers.segments_changed();
+                files.replace(Some(output));
+                pending.db = pending.db.filter(|_| pending.follows);
+                pending.start_file(0);
+            }
+        }
+        self.is_log.store(false, SeqCst);
+        self.enabled.store(true, SeqCst);
+        drop(files);
+        old.map_or(Ok(()), |file| {
+            file.release();
+            file.sync()
+        })
+    }
+
+    /// Whether records are kept for replicas only.
+    pub fn has_stand_in(&self) -> bool {
+        self.keeps_records() && !self.is_enabled()
+    }
+
+    /// Whether records are kept, for whatever purpose.
+    pub fn keeps_records(&self) -> bool {
+        self.enabled.load(SeqCst)
+    }
+
+    /// Syncs the log and closes its file. From now on there is none, and records are not kept.
     ///
     /// # Errors
     /// The disk may not have all of it.
@@ -110,23 +183,29 @@ impl Aof {
         let mut files = self.lock_files();
         let flushed = self.flush_locked(&mut files);
         let [handle, _] = files.handles();
-        files.replace(None);
-        files.stream.clear();
-        self.readers.segments_changed();
-        // What changes from now on is not in the stream, so nobody may go on where it ends.
-        let mut pending = self.lock_pending();
-        pending.appended += u64::from(!pending.follows);
-        drop(pending);
-        self.enabled.store(false, SeqCst);
-        self.failure.clear();
+        self.drop_file(&mut files);
         drop(files);
         synced.and(flushed)?;
         handle.map_or(Ok(()), |file| file.sync())
     }
 
-    /// Whether there is a file.
+    /// Keeps records no longer. What changes from now on is not in the stream, so nobody may go on where it
+    /// ends.
+    fn drop_file(&self, files: &mut Files) {
+        files.replace(None);
+        files.stream.clear();
+        self.readers.segments_changed();
+        let mut pending = self.lock_pending();
+        pending.appended += u64::from(!pending.follows);
+        drop(pending);
+        self.enabled.store(false, SeqCst);
+        self.is_log.store(false, SeqCst);
+        self.failure.clear();
+    }
+
+    /// Whether there is a log.
     pub fn is_enabled(&self) -> bool {
-        self.enabled.load(SeqCst)
+        self.is_log.load(SeqCst)
     }
 
     /// Goes on at the end of the file, once it has been replayed and is that long. `marks` are the places
@@ -166,7 +245,7 @@ impl Aof {
     /// Appends a record that means the same in every database.
     pub fn append_anywhere(&self, record: &[u8]) {
         let mut pending = self.lock_pending();
-        if self.is_enabled() && !pending.follows {
+        if self.keeps_records() && !pending.follows {
             pending.push_as_is(record);
         }
     }
@@ -201,7 +280,7 @@ impl Aof {
 
     /// Like [`Aof::append`], for a record that begins in one database and ends in another.
     pub(super) fn append_across(&self, databases: (usize, usize), record: &[u8]) -> u64 {
-        if !self.is_enabled() {
+        if !self.keeps_records() {
             return 0;
         }
         if record.len() < BUFFER_BYTES {
@@ -259,6 +338,14 @@ impl Aof {
 
     fn flush_locked(&self, files: &mut Files) -> io::Result<()> {
         let (written, lsn) = self.write_pending(files);
+        if self.stand_in_failed.load(SeqCst) {
+            self.stand_in_failed.store(false, SeqCst);
+            // Replicas must begin anew. That is no reason to refuse writes.
+            let text = "What replicas read cannot be written, so they will be synchronized again";
+            logger::log(Level::Warning, format_args!("{text}"));
+            self.drop_file(files);
+            return Ok(());
+        }
         if self.needs_rewrite() {
             // Whatever the file takes now proves nothing, so the flushed LSN stays where it was.
             return Err(self.failure.error());
@@ -284,8 +371,10 @@ impl Aof {
     }
 
     fn note_write(&self, written: &io::Result<()>) {
-        if let Err(error) = written {
-            self.failure.write_failed(error);
+        match written {
+            Err(_) if self.has_stand_in() => self.stand_in_failed.store(true, SeqCst),
+            Err(error) => self.failure.write_failed(error),
+            Ok(()) => {}
         }
     }
 
@@ -407,7 +496,7 @@ impl Aof {
     /// Whether the log, or the new file of a rewrite, still has this name.
     pub fn is_at(&self, path: &Path) -> bool {
         let handles = self.lock_files().handles();
-        handles.iter().flatten().any(|file| file.is_at(path))
+        self.is_enabled() && handles.iter().flatten().any(|file| file.is_at(path))
     }
 
     /// The file's size in bytes once everything appended is written, and the same size after the last rewrite
@@ -445,8 +534,8 @@ impl Aof {
             ),
             (base_size <= size, format!("the log had {base_size} bytes and has only {size}")),
             (
-                files.file.is_some() == self.is_enabled(),
-                "the log is enabled without a file, or has one and is not".into(),
+                files.file.is_some() == self.keeps_records(),
+                "records are kept without a file, or there is one and they are not".into(),
             ),
             (
                 !files.has_refused() || self.failure().is_some(),
@@ -475,12 +564,13 @@ impl Aof {
 
 /// Where the log ends at some moment.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Mark {
-    pub(super) lsn: u64,
+pub struct Mark {
+    /// Everything up to here was appended.
+    pub lsn: u64,
     /// The length of the file once everything appended is written.
-    pub(super) length: u64,
+    pub length: u64,
     /// The database that is selected there, if the next record relies on it.
-    pub(super) db: Option<usize>,
+    pub db: Option<usize>,
 }
 
 /// Why a rewrite cannot go on without a log.
@@ -499,7 +589,7 @@ impl Aof {
 
     /// Calls a function with the place where the log ends; no annotation comes in between. What is appended
     /// next will follow a snapshot: it begins with a `SELECT` if it can.
-    pub(super) fn mark(&self, act: impl FnOnce(Mark)) {
+    pub fn mark(&self, act: impl FnOnce(Mark)) {
         let files = self.lock_files();
         let mut pending = self.lock_pending();
         pending.db = pending.db.filter(|_| pending.follows);

@@ -12,7 +12,7 @@ use super::spec::{Command, Context, Flags, Outcome, session};
 use super::tracking;
 use crate::net::pause::Paused;
 use crate::resp::{Args, CommandError, Reply};
-use crate::session::{Client, Replies, Server};
+use crate::session::{Client, Replies, Server, Unblocked};
 use crate::store::now_ms;
 use crate::text::integer::parse_i64;
 
@@ -501,9 +501,8 @@ fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
     if on || is(word, "OFF") { Ok(on) } else { Err(CommandError::SYNTAX) }
 }
 
-/// No command blocks a connection here, so there is nothing to unblock. As in Redis, a command that a pause
-/// suspends is not unblocked.
-fn unblock(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+/// Ends a wait for replicas. As in Redis, a command that a pause suspends is not unblocked.
+fn unblock(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     if args.len() > 4 {
         return Err(wrong_subcommand_args(args));
     }
@@ -511,7 +510,13 @@ fn unblock(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         let text = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
         return Err(CommandError::new(text));
     }
-    integer(&args[2])?;
-    reply.integer(0);
+    let id = integer(&args[2])?;
+    let is_error = args.get(3).is_some_and(|reason| is(reason, "ERROR"));
+    let how = if is_error { Unblocked::Error } else { Unblocked::Timeout };
+    let Context { server, .. } = context;
+    let client = u64::try_from(id).ok().and_then(|id| server.clients.get(id));
+    let unblocked = client.is_some_and(|client| client.unblocking.unblock(how));
+    server.replication.replicas.wake();
+    reply.integer(i64::from(unblocked));
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::permission;
 use super::spec::{Context, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Protocol, Reply};
 use crate::session::users::DEFAULT;
-use crate::session::{Access, Login, Replies};
+use crate::session::{Access, Login, Replies, Then};
 use crate::stats::denials::Reason;
 
 /// The version of Redis that the server reports, because some clients choose features by it.
@@ -34,7 +34,7 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
         .arguments(&["protover-auth-clientname=arguments"])
         .history(&[("6.2.0", "`protover` became optional.")])
         .doc("6.0.0", "O(1)", "Switches the protocol version and returns properties of the server."),
-    session("ping", "[message]", ping).fast().flags(Flags::SUBSCRIBED)
+    session("ping", "[message]", ping).fast().flags(Flags::SUBSCRIBED.or(Flags::IN_LOG))
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .doc("1.0.0", "O(1)", "Returns PONG or the given message, which shows that the server responds."),
     session("quit", "[argument ...]", quit).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
@@ -134,7 +134,11 @@ fn authenticate(context: &mut Context, command: &[u8], name: &[u8], password: &[
     match server.users.log_in(&session.client, name, password) {
         Some(user) => session.login = Login::of(user, &server.users),
         None => {
-            session.failed_logins += 1;
+            let before = match session.then {
+                Some(Then::Delay(failures)) => failures,
+                _ => 0,
+            };
+            session.then = Some(Then::Delay(before + 1));
             permission::note(server, session, Reason::Auth, command, name);
             return Err(WRONG_PASSWORD);
         }

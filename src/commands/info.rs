@@ -1,6 +1,6 @@
 //! `INFO`: the server's state and statistics, in sections.
 //!
-//! Every field is true. Redis's fields about things that do not exist here (forks, scripts, replicas) are
+//! Every field is true. Redis's fields about things that do not exist here (forks, scripts) are
 //! zero where tools read them; what is not measured is left out.
 //!
 //! `used_memory` is computed, because the standard library does not say how much the allocator has handed
@@ -15,11 +15,11 @@ use super::connection::REDIS_VERSION;
 use super::lookup::rows;
 use super::options::is;
 use super::replicaof;
+use super::replication;
 use super::spec::{Command, Context, Family, Flags, Outcome, session};
 use crate::config::{MachineMemory, kilobytes};
 use crate::net::pause::Paused;
 use crate::rdb::progress::Current;
-use crate::replication::identity::Ids;
 use crate::resp::{Args, Reply};
 use crate::session::Server;
 use crate::stats::denials::Reason;
@@ -336,14 +336,18 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "instantaneous_input_repl_kbps:0.00\r\ninstantaneous_output_repl_kbps:0.00\r\n")?;
     zeros(
         text,
-        "total_net_repl_input_bytes total_net_repl_output_bytes sync_full sync_partial_ok \
-         sync_partial_err evicted_scripts \
+        "total_net_repl_input_bytes evicted_scripts \
          latest_fork_usec total_forks migrate_cached_sockets \
          slave_expires_tracked_keys active_defrag_hits active_defrag_misses active_defrag_key_hits \
          active_defrag_key_misses total_active_defrag_time current_active_defrag_time \
          unexpected_error_replies dump_payload_sanitizations io_threaded_reads_processed \
          io_threaded_writes_processed",
     )?;
+    let replication = &context.server.replication;
+    write!(text, "total_net_repl_output_bytes:{}\r\n", replication.sent.get())?;
+    write!(text, "sync_full:{}\r\n", replication.full_syncs.get())?;
+    write!(text, "sync_partial_ok:{}\r\n", replication.partial_syncs.get())?;
+    write!(text, "sync_partial_err:{}\r\n", replication.refused_syncs.get())?;
     let [_, keys, entries, prefixes] = context.server.tracking.counts();
     write!(text, "tracking_total_keys:{keys}\r\ntracking_total_items:{entries}\r\n")?;
     write!(text, "tracking_total_prefixes:{prefixes}\r\n")?;
@@ -358,7 +362,6 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// The server is a master without replicas.
 fn replication_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let Context { server, .. } = context;
     let master = server.upstream.master();
@@ -366,14 +369,7 @@ fn replication_section(context: &mut Context, text: &mut String) -> fmt::Result 
     if let Some(master) = master {
         replicaof::info(server, &master, text)?;
     }
-    write!(text, "connected_slaves:0\r\nmaster_failover_state:no-failover\r\n")?;
-    let Ids { id, old } = server.replication.identity.ids();
-    // As in Redis, this is the first offset that the id before does not cover.
-    let (old, end) = old.map_or((format!("{:040}", 0), -1), |(old, end)| (old, end as i64 + 1));
-    write!(text, "master_replid:{id}\r\nmaster_replid2:{old}\r\n")?;
-    let offset = server.replication.offset(&server.aof);
-    write!(text, "master_repl_offset:{offset}\r\nsecond_repl_offset:{end}\r\n")?;
-    zeros(text, "repl_backlog_active repl_backlog_first_byte_offset repl_backlog_histlen")
+    replication::info_lines(server, text)
 }
 
 /// The process's user and system time. Known only on Linux, which counts it in hundredths of a second.

@@ -39,6 +39,7 @@ pub mod options;
 pub mod permission;
 pub mod pubsub;
 pub mod replicaof;
+pub mod replication;
 pub mod rules;
 pub mod server;
 pub mod slowlog;
@@ -72,9 +73,10 @@ pub static FAMILIES: &[&Family] = &[
     &transactions::FAMILY,
     &connection::FAMILY,
     &pubsub::FAMILY,
-    &server::GENERIC,
+    &replication::GENERIC,
     &server::FAMILY,
     &replicaof::FAMILY,
+    &replication::FAMILY,
     &snapshots::FAMILY,
     &inspect::MEMORY,
     &debug::FAMILY,

@@ -12,7 +12,7 @@ use super::options::wrong_subcommand_args;
 use super::spec::{
     ChannelUse, Command, Context, Family, Flags, Handler, Outcome, command, session,
 };
-use crate::resp::{Args, CommandError, Reply};
+use crate::resp::{Args, CommandError, Reply, request};
 use crate::session::Origin;
 use crate::watchers::pubsub::{Kind, SubscriptionCounts};
 
@@ -154,11 +154,29 @@ fn confirm(
     reply.count(counts.confirmed(kind));
 }
 
+/// Puts a message into the log for replicas, if there are any. Returns whether it is to be delivered here:
+/// not when it comes from the log.
+fn propagates(context: &mut Context, args: Args) -> bool {
+    let Context { server, session, .. } = context;
+    if matches!(session.origin, Origin::Replay) {
+        return false;
+    }
+    if server.replication.replicas.any() {
+        let mut record = Vec::new();
+        request::encode_args(&mut record, args);
+        match &mut session.origin {
+            Origin::Transaction(exec) => exec.block.push(session.db, &record),
+            _ => server.aof.append_anywhere(&record),
+        }
+    }
+    true
+}
+
 /// A message may reveal what the connection has read. So no subscriber gets it before the log has those
 /// changes: no client may know of a change that a crash could undo.
 /// A master's stream, and so a log, may have messages. In a replay they are old.
 fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    if matches!(context.session.origin, Origin::Replay) {
+    if !propagates(context, args) {
         return Ok(());
     }
     let visible_at = context.session.visible_at(context.session.read_lsn);
@@ -167,7 +185,7 @@ fn publish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 fn spublish(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    if matches!(context.session.origin, Origin::Replay) {
+    if !propagates(context, args) {
         return Ok(());
     }
     let visible_at = context.session.visible_at(context.session.read_lsn);

@@ -1,18 +1,18 @@
-//! The server: settings, rewrites of the log, replication (there are no replicas), the time and shutdown.
+//! The server: settings, rewrites of the log, the time and shutdown.
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=server>.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::aclfile;
 use super::docs::help;
-use super::options::{integer, is};
-use super::replicaof;
+use super::options::is;
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
 use crate::config::logger::{self, log_line};
 use crate::config::{Consequence, Setting};
 use crate::net::descriptors;
+use crate::net::pause::Paused;
 use crate::rdb::progress::Current;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Server;
@@ -27,9 +27,6 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("1.0.0", "O(1)", "Rewrites the append-only file in the background."),
     command("config", "subcommand [argument ...]", Handler::Container(CONFIG_COMMANDS, None))
         .doc("2.0.0", "depends on the subcommand", "A container for commands about settings."),
-    session("role", "", role).fast().flags(Flags::NOSCRIPT.or(Flags::ALWAYS))
-        .flags(Flags::ADMIN_CATEGORY.or(Flags::DANGEROUS))
-        .doc("2.8.12", "O(1)", "Returns the role of the server in replication: always master."),
     session("shutdown", "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]", shutdown)
         .flags(ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY))
         .arguments(&["nosave-save=save-selector", "now@7.0.0", "force@7.0.0", "abort@7.0.0"])
@@ -37,18 +34,6 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
         .doc("1.0.0", "O(1)", "Saves the RDB file if asked to, syncs the log, and stops the server."),
     session("time", "", time).fast().flags(Flags::ALWAYS).tips(&["nondeterministic_output"])
         .doc("2.6.0", "O(1)", "Returns the Unix time in seconds and microseconds."),
-] };
-
-/// WAIT and WAITAOF, which Redis lists under the generic commands.
-#[rustfmt::skip]
-pub static GENERIC: Family = Family { group: "generic", commands: &[
-    session("wait", "numreplicas timeout", wait).flags(Flags::BLOCKING.or(Flags::CONNECTION))
-        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
-        .doc("3.0.0", "O(1)", "Returns how many replicas have the writes of the connection: always 0."),
-    session("waitaof", "numlocal numreplicas timeout", waitaof)
-        .flags(Flags::BLOCKING.or(Flags::CONNECTION))
-        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
-        .doc("7.2.0", "O(1)", "Waits until the writes of the connection are synced to disk."),
 ] };
 
 #[rustfmt::skip]
@@ -121,6 +106,7 @@ fn config_set(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         log.shorten(kept.load(Relaxed) as usize);
     }
     server.tracking.shrink(&server.pubsub);
+    server.note_write_limits();
     reply.ok();
     Ok(())
 }
@@ -181,19 +167,6 @@ fn config_rewrite(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome 
     Ok(())
 }
 
-/// The server is a master without replicas.
-fn role(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
-    if let Some(master) = context.server.upstream.master() {
-        replicaof::role(context.server, &master, reply);
-        return Ok(());
-    }
-    reply.array(3);
-    reply.bulk(b"master");
-    reply.integer(context.server.replication.offset(&context.server.aof) as i64);
-    reply.array(0);
-    Ok(())
-}
-
 fn bgrewriteaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     if !context.server.start_rewrite() {
         let text = "ERR Background append only file rewriting already in progress";
@@ -204,55 +177,6 @@ fn bgrewriteaof(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     reply.simple(&format!("Background append only file rewriting {state}"));
     Ok(())
 }
-
-/// Syncs the log up to this connection's last write, without waiting for the syncing thread. The sync serves
-/// every other waiting client too. No replica can appear while a client waits, so a call that asks for
-/// replicas returns 0 at once.
-fn waitaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    let local = integer(&args[1])?;
-    if !(0..=1).contains(&local) {
-        return Err(CommandError::new("ERR value is out of range, value must between 0 and 1"));
-    }
-    if !integer(&args[2]).is_ok_and(|replicas| replicas >= 0) {
-        return Err(CommandError::new("ERR value is out of range, must be positive"));
-    }
-    let timeout_ms = integer(&args[3]).map_err(|_| TIMEOUT_NOT_AN_INTEGER)?;
-    if timeout_ms < 0 {
-        return Err(CommandError::new("ERR timeout is negative"));
-    }
-    let server = context.server;
-    if local == 1 && !server.aof.is_enabled() {
-        return Err(CommandError::new(
-            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
-        ));
-    }
-    let written = context.session.write_lsn;
-    // A transaction holds locks, so it must not wait for the disk.
-    let synced = match context.transaction {
-        Some(_) => server.aof.is_synced(written),
-        None => server.aof.flush_to(written).and_then(|()| server.aof.sync_to(written)).is_ok(),
-    };
-    // While the log is being turned on, a restart would not find the synced file yet.
-    let in_log = server.aof.is_enabled() && server.aof.is_at(&server.config.log_path());
-    reply.array(2);
-    reply.integer(i64::from(synced && in_log));
-    reply.integer(0);
-    Ok(())
-}
-
-/// Returns 0 at once instead of after the timeout: no replica can appear in the meantime.
-fn wait(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
-    integer(&args[1])?;
-    let timeout_ms = integer(&args[2]).map_err(|_| TIMEOUT_NOT_AN_INTEGER)?;
-    if timeout_ms < 0 {
-        return Err(CommandError::new("ERR timeout is negative"));
-    }
-    reply.integer(0);
-    Ok(())
-}
-
-const TIMEOUT_NOT_AN_INTEGER: CommandError =
-    CommandError::new("ERR timeout is not an integer or out of range");
 
 const NOT_SHUT_DOWN: CommandError = CommandError::new("ERR Errors trying to SHUTDOWN. Check logs.");
 
@@ -265,7 +189,32 @@ fn save_now(server: &Server) -> bool {
     server.save().is_ok()
 }
 
-fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
+/// Waits until replicas have all of the stream, for `shutdown-timeout` seconds at most; writes are paused
+/// meanwhile. Returns false if another client has stopped the shutdown.
+fn wait_for_replicas(server: &Server) -> bool {
+    let timeout = server.config.shutdown_timeout.load(Relaxed).unsigned_abs();
+    let replication = &server.replication;
+    if !replication.replicas.any() || timeout == 0 {
+        return true;
+    }
+    let until = Instant::now() + Duration::from_secs(timeout);
+    // The pause ends by itself only after the process has.
+    server.pause.start(Paused::Writes, until + Duration::from_secs(timeout));
+    let went_on = replication.wait_for_shutdown(&server.aof, until);
+    if went_on {
+        let lagging = replication.lagging(&server.aof);
+        if lagging > 0 {
+            let text = "replicas lag behind as the server shuts down";
+            log_line!(server.config, Warning, "{lagging} {text}");
+        }
+    } else {
+        server.pause.end();
+        log_line!(server.config, Warning, "A client has stopped the shutdown");
+    }
+    went_on
+}
+
+fn shutdown(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     const OPTIONS: [&str; 6] = ["SAVE", "NOSAVE", "NOW", "FORCE", "SAFE", "ABORT"];
     if args.from(1).any(|arg| !OPTIONS.iter().any(|option| is(arg, option))) {
         return Err(CommandError::SYNTAX);
@@ -276,10 +225,17 @@ fn shutdown(context: &mut Context, args: Args, _: &mut Reply) -> Outcome {
     if (save && nosave) || (abort && (save || nosave || force || now || safe)) {
         return Err(CommandError::SYNTAX);
     }
-    if abort {
-        return Err(CommandError::new("ERR No shutdown in progress."));
-    }
     let server = context.server;
+    if abort {
+        if !server.replication.abort_shutdown() {
+            return Err(CommandError::new("ERR No shutdown in progress."));
+        }
+        reply.ok();
+        return Ok(());
+    }
+    if !now && !wait_for_replicas(server) {
+        return Err(NOT_SHUT_DOWN);
+    }
     if (save || (!nosave && !server.config.save.is_empty())) && !save_now(server) && !force {
         return Err(NOT_SHUT_DOWN);
     }

@@ -107,7 +107,7 @@ impl OutputLimit {
 pub struct OutputLimits {
     /// Clients that get only replies, or invalidations of what they cache.
     pub normal: OutputLimit,
-    /// Replicas. We have none, so the value is only stored and shown.
+    /// Replicas. They are fed from files, so the value is only stored and shown.
     pub replica: OutputLimit,
     /// Subscribers, and unlike in Redis also monitors.
     pub pubsub: OutputLimit,
@@ -165,6 +165,14 @@ pub struct Config {
     pub rdbcompression: AtomicBool,
     pub rdbchecksum: AtomicBool,
     pub rdb_field_expiry: AtomicUsize,
+    pub repl_timeout: AtomicI64,
+    pub repl_ping_replica_period: AtomicI64,
+    pub repl_diskless_sync: AtomicBool,
+    pub repl_backlog_size: AtomicI64,
+    pub repl_backlog_ttl: AtomicI64,
+    pub min_replicas_to_write: AtomicI64,
+    pub min_replicas_max_lag: AtomicI64,
+    pub shutdown_timeout: AtomicI64,
     pub requirepass: Text,
     pub aclfile: Text,
     pub acl_pubsub_default: AtomicUsize,
@@ -206,7 +214,6 @@ pub struct Config {
     pub replica_announce_ip: Text,
     pub replica_announce_port: AtomicI64,
     pub replica_ignore_maxmemory: AtomicBool,
-    pub repl_timeout: AtomicI64,
     pub import_mode: AtomicBool,
     pub acllog_max_len: AtomicI64,
     pub latency_monitor_threshold: AtomicI64,

@@ -15,7 +15,6 @@ const INT_MAX: i64 = i32::MAX as i64;
 const UINT_MAX: i64 = u32::MAX as i64;
 
 const NO_CLUSTER: &str = "there is no cluster mode here: remove the line";
-const NO_REPLICAS: &str = "there is no replication here: remove the line";
 const NO_TLS: &str = "there is no TLS here: remove the line, and let a proxy (stunnel) encrypt";
 const NO_GROUP: &str = "the group of a socket cannot be set here: remove the line, and give the socket's \
                         directory that group";
@@ -111,9 +110,6 @@ pub static UNUSED: &[Setting] = &[
     unused("locale-collate", "", Live, Text),
     unused("max-new-connections-per-cycle", "10", Live, Integer(unsigned(1, 1000))),
     unused("max-new-tls-connections-per-cycle", "1", Live, Integer(unsigned(1, 1000))),
-    unused("min-replicas-max-lag", "10", Live, Integer(signed(0, INT_MAX))).or("min-slaves-max-lag"),
-    unused("min-replicas-to-write", "0", Live, Integer(signed(0, INT_MAX)))
-        .or("min-slaves-to-write").only_default(NO_REPLICAS),
     unused("mptcp", "no", AtStart, YesNo),
     unused("oom-score-adj", "no", Live, Choice(&["no", "yes", "relative", "absolute"]))
         .only_default(NO_OOM_SCORE),
@@ -124,16 +120,11 @@ pub static UNUSED: &[Setting] = &[
     unused("rdb-del-sync-files", "no", Live, YesNo),
     unused("rdb-save-incremental-fsync", "yes", Live, YesNo),
     unused("rdb-version-check", "strict", Live, Choice(&["strict", "relaxed"])),
-    unused("repl-backlog-size", "1mb", Live, Memory(signed(1, i64::MAX))),
-    unused("repl-backlog-ttl", "3600", Live, Integer(signed(0, i64::MAX))),
     unused("repl-disable-tcp-nodelay", "no", Live, YesNo),
     unused("repl-diskless-load", "disabled", Live, Choice(&["disabled", "on-empty-db", "swapdb"])),
-    unused("repl-diskless-sync", "yes", Live, YesNo),
     unused("repl-diskless-sync-delay", "5", Live, Integer(signed(0, INT_MAX))),
     unused("repl-diskless-sync-max-replicas", "0", Live, Integer(signed(0, INT_MAX))),
     unused("repl-mptcp", "no", Live, YesNo),
-    unused("repl-ping-replica-period", "10", Live, Integer(signed(1, INT_MAX)))
-        .or("repl-ping-slave-period"),
     unused("replica-full-sync-buffer-limit", "0", Live, Memory(unsigned(0, i64::MAX))),
     unused("replica-ignore-disk-write-errors", "no", Live, YesNo),
     unused("replica-lazy-flush", "no", Live, YesNo).or("slave-lazy-flush"),
@@ -145,7 +136,6 @@ pub static UNUSED: &[Setting] = &[
     unused("set-proc-title", "yes", AtStart, YesNo),
     unused("shutdown-on-sigint", "default", Live, Choice(&["default", "save", "nosave", "now", "force"])),
     unused("shutdown-on-sigterm", "default", Live, Choice(&["default", "save", "nosave", "now", "force"])),
-    unused("shutdown-timeout", "10", Live, Integer(signed(0, INT_MAX))),
     unused("slot-migration-max-failover-repl-bytes", "0", Live, Memory(signed(-1, i64::MAX))),
     unused("socket-mark-id", "0", AtStart, Integer(unsigned(0, UINT_MAX))),
     unused("stream-node-max-bytes", "4096", Live, Memory(unsigned(0, i64::MAX))),

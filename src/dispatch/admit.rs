@@ -104,6 +104,9 @@ fn expect_writable(server: &Server) -> Outcome {
     if server.refuses_unsaved() {
         return Err(SAVE_FAILED);
     }
+    if server.replication.lacks_replicas(&server.config) {
+        return Err(CommandError::new("NOREPLICAS Not enough good replicas to write."));
+    }
     Ok(())
 }
 

@@ -435,6 +435,26 @@ impl Outbox {
         }
     }
 
+    /// Runs a writer that gets the socket for itself, and has nothing to do with the queue; then the
+    /// connection ends. The caller has claimed the writer.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_with(&self, write: impl FnOnce(&Socket) -> io::Result<()>) -> io::Result<()> {
+        let _guard = Writing(self);
+        self.set_patience(None);
+        let unfinished = std::mem::take(&mut *self.lock_socket());
+        let written = match self.socket() {
+            Some(mut socket) => socket.write_all(&unfinished).and_then(|()| {
+                let _counted = self.lock_socket();
+                write(socket)
+            }),
+            None => Ok(()),
+        };
+        self.close();
+        written
+    }
+
     /// Waits for something to write: pieces or an unfinished write. `None` if the writer must end.
     fn next(&self) -> Option<Vec<Piece>> {
         let mut queue = self.lock();

@@ -125,7 +125,7 @@ impl Encoder {
     }
 
     /// The header of a file and a few facts. `timed` says whether there may be expiring fields.
-    pub(super) fn header(&mut self, timed: bool, created: u64) {
+    pub(super) fn header(&mut self, timed: bool, created: u64, more: &[(&str, String)]) {
         let version = self.dialect.version(timed);
         let name = if version == VALKEY_VERSION { "VALKEY" } else { "REDIS" };
         let digits = 9 - name.len();
@@ -136,7 +136,8 @@ impl Encoder {
             ("redis-bits", "64"),
             ("ctime", created.as_str()),
         ];
-        for (name, value) in facts {
+        let more = more.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in facts.into_iter().chain(more) {
             self.out.push(opcode::AUX);
             self.string(name.as_bytes());
             self.string(value.as_bytes());

@@ -8,7 +8,6 @@
 //! FLUSHALL, FLUSHDB and SWAPDB change every shard at once and would have to save them all first. Instead
 //! they end the snapshot, and the save starts again.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,40 +72,88 @@ fn attempt_save(
 ) -> Result<u64, SnapshotError> {
     let temporary = temporary(path);
     let file = create(&temporary)?;
-    let dialect = Dialect::of(config);
-    let compresses = config.rdbcompression.load(Relaxed);
-    let checked = config.rdbchecksum.load(Relaxed);
-    let output = Output { file: file.try_clone()?, checked, crc: 0, bytes: 0 };
-    let writer = Arc::new(SnapshotWriter::new(output, Keys { dialect, compresses }));
-    let shards = writer.clone();
-    let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| shards.save(shard));
-    let begin = |shards: &[&Shard]| {
+    let form = Form::of(config, Dialect::of(config));
+    let begin = || {
         mark();
-        let (header, db) = header(shards, dialect);
-        writer.write(&header, db)
+        Vec::new()
     };
     let mut unsynced = 0;
-    keyspace.snapshot(may_yield, &save, begin, |_| {
+    let bytes = write_snapshot(keyspace, form, file.try_clone()?, may_yield, begin, |written| {
         if saves.is_cancelled() {
             return Err(io::Error::other("it was cancelled"));
         }
-        unsynced += writer.write_if_more_than(WRITE_BYTES)?;
+        unsynced += written;
         if unsynced > SYNC_BYTES {
             file.sync_data()?;
             unsynced = 0;
         }
         Ok(())
     })?;
-    writer.write_if_more_than(0)?;
-    let bytes = writer.with_file(Output::finish)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     sync_directory(path)?;
     Ok(bytes)
 }
 
+/// How a snapshot is written.
+#[derive(Clone, Copy)]
+pub struct Form {
+    dialect: Dialect,
+    compresses: bool,
+    checked: bool,
+}
+
+impl Form {
+    /// The one that the settings ask for, in this dialect.
+    pub fn of(config: &Config, dialect: Dialect) -> Form {
+        let compresses = config.rdbcompression.load(Relaxed);
+        Form { dialect, compresses, checked: config.rdbchecksum.load(Relaxed) }
+    }
+}
+
+/// A fact about a snapshot, in its header.
+pub type Fact = (&'static str, String);
+
+/// Writes a snapshot of the keyspace as an RDB file. `begin` is called at the point in time that it shows,
+/// with all shards locked, and returns facts for the header. `progress` gets the number of bytes that were
+/// written since the last call, and may stop the snapshot with an error. Returns the number of all bytes.
+///
+/// # Errors
+/// The file does not take them, `progress` has stopped it, or it yielded to FLUSHALL or a similar command.
+pub fn write_snapshot<W: Write + Send + 'static>(
+    keyspace: &Keyspace,
+    form: Form,
+    file: W,
+    may_yield: bool,
+    begin: impl FnOnce() -> Vec<Fact>,
+    mut progress: impl FnMut(usize) -> io::Result<()>,
+) -> Result<u64, SnapshotError> {
+    let output = Output { file, checked: form.checked, crc: 0, bytes: 0 };
+    let writer = Arc::new(SnapshotWriter::new(output, Keys(form)));
+    let shards = writer.clone();
+    let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| shards.save(shard));
+    let begin = |shards: &[&Shard]| {
+        let (header, db) = header(shards, form.dialect, &begin());
+        writer.write(&header, db)
+    };
+    keyspace
+        .snapshot(may_yield, &save, begin, |_| progress(writer.write_if_more_than(WRITE_BYTES)?))?;
+    writer.write_if_more_than(0)?;
+    Ok(writer.with_file(Output::finish)?)
+}
+
+/// Writes an RDB file without keys.
+///
+/// # Errors
+/// The file does not take it.
+pub fn write_empty(form: Form, file: impl Write, facts: &[Fact]) -> io::Result<u64> {
+    let mut output = Output { file, checked: form.checked, crc: 0, bytes: 0 };
+    output.write_all(&header(&[], form.dialect, facts).0)?;
+    output.finish()
+}
+
 /// The header of the file, and how many keys each database has. The last database is selected.
-fn header(shards: &[&Shard], dialect: Dialect) -> (Vec<u8>, usize) {
+fn header(shards: &[&Shard], dialect: Dialect, facts: &[Fact]) -> (Vec<u8>, usize) {
     let mut sizes: Vec<(u64, u64)> = Vec::new();
     let mut timed = false;
     for shard in shards {
@@ -120,7 +167,7 @@ fn header(shards: &[&Shard], dialect: Dialect) -> (Vec<u8>, usize) {
         }
     }
     let mut encoder = Encoder::new(dialect, false);
-    encoder.header(timed, unix_seconds());
+    encoder.header(timed, unix_seconds(), facts);
     let mut last = 0;
     for (db, (keys, volatile)) in sizes.into_iter().enumerate().filter(|(_, size)| size.0 > 0) {
         encoder.select(db);
@@ -131,44 +178,42 @@ fn header(shards: &[&Shard], dialect: Dialect) -> (Vec<u8>, usize) {
 }
 
 /// A snapshot in the form of an RDB file.
-struct Keys {
-    dialect: Dialect,
-    compresses: bool,
-}
+struct Keys(Form);
 
 impl Encoding for Keys {
     fn table(&self, table: &Table) -> Vec<u8> {
-        let mut encoder = Encoder::new(self.dialect, self.compresses);
+        let mut encoder = Encoder::new(self.0.dialect, self.0.compresses);
         table.iter().for_each(|(key, entry)| encoder.entry(key, entry));
         encoder.out
     }
 
     fn select(&self, db: usize) -> Vec<u8> {
-        let mut encoder = Encoder::new(self.dialect, false);
+        let mut encoder = Encoder::new(self.0.dialect, false);
         encoder.select(db);
         encoder.out
     }
 }
 
 /// The file, and the checksum of what was written to it.
-struct Output {
-    file: File,
+struct Output<W> {
+    file: W,
     checked: bool,
     crc: u64,
     bytes: u64,
 }
 
-impl Output {
+impl<W: Write> Output<W> {
     /// Writes the end of the file. Returns the size of the file.
     fn finish(&mut self) -> io::Result<u64> {
         self.write_all(&[opcode::EOF])?;
         let crc = self.crc.to_le_bytes();
         self.write_all(&crc)?;
+        self.flush()?;
         Ok(self.bytes)
     }
 }
 
-impl Write for Output {
+impl<W: Write> Write for Output<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         if self.checked {

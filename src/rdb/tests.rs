@@ -81,7 +81,7 @@ fn sample(dialect: Dialect) -> (Vec<u8>, Keys) {
     let large: Vec<(&[u8], &[u8], Option<i64>)> =
         large.iter().map(|(name, expiry)| (&name[..], &b"value"[..], *expiry)).collect();
     let mut encoder = Encoder::new(dialect, true);
-    encoder.header(true, 1_900_000_000);
+    encoder.header(true, 1_900_000_000, &[]);
     let mut keys = Keys::new();
     for (db, values) in [
         (0, vec![string(b""), string(b"-128"), string(b"127"), string(b"-129"), string(b"32767")]),
@@ -123,7 +123,7 @@ fn a_file_says_which_version_is_needed() {
         (Dialect::Valkey, true, "VALKEY080"),
     ] {
         let mut encoder = Encoder::new(dialect, false);
-        encoder.header(timed, 0);
+        encoder.header(timed, 0, &[]);
         assert!(encoder.out.starts_with(start.as_bytes()));
     }
 }

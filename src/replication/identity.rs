@@ -108,7 +108,7 @@ impl Identity {
     pub fn announce(&self, lsn: u64) -> Vec<u8> {
         let mut state = lock(&self.state);
         if !self.counts.swap(true, SeqCst) {
-            self.shift.store(0u64.wrapping_sub(lsn), SeqCst);
+            self.shift.store(1u64.wrapping_sub(lsn), SeqCst); // as in Redis, the first is 1
         }
         state.announced = true;
         line(&state.id, self.offset(lsn))
@@ -243,8 +243,8 @@ mod tests {
     fn a_server_without_replicas_counts_from_0_and_annotates_nothing() {
         let identity = Identity::default();
         assert_eq!((identity.offset(700), identity.annotations(700)), (0, Vec::new()));
-        assert_eq!(identity.announce(700), line(&identity.id(), 0));
-        assert_eq!((identity.offset(700), identity.offset(712), identity.lsn(12)), (0, 12, 712));
+        assert_eq!(identity.announce(700), line(&identity.id(), 1));
+        assert_eq!((identity.offset(700), identity.offset(712), identity.lsn(13)), (1, 13, 712));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn sync(server: &Server) {
         close_slow(server);
         rewrite_if_due(server);
         save_if_due(server);
-        server.replication.forget(&server.aof);
+        server.replication.tick(&server.aof, &server.config);
         let result = match server.fsync_policy() {
             FsyncPolicy::EverySecond => server.aof.sync(),
             FsyncPolicy::Always | FsyncPolicy::No => server.aof.flush(),

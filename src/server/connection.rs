@@ -24,8 +24,11 @@ use crate::net::input::Input;
 use crate::net::outbox::{Outbox, TryWrite};
 use crate::net::poll::Wait;
 use crate::net::socket::Socket;
+use crate::replication::feed::{Start, feed};
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
-use crate::session::{Access, BufferSizes, Client, Login, Server, Session};
+use crate::session::{
+    Access, BufferSizes, Client, Login, Server, Session, Then, Unblocked, Waiting,
+};
 
 /// A writer thread only waits and writes.
 const WRITER_STACK_BYTES: usize = 128 << 10;
@@ -54,7 +57,7 @@ pub(super) fn serve(server: &Arc<Server>, socket: &Socket, client: Arc<Client>) 
     };
     // An error means that the client is gone, so it cannot be reported.
     let ended = connection.run();
-    if ended.is_ok() {
+    if ended.is_ok() && connection.session.replica.is_none() {
         // A client that sends no more may still read. Until it has, it is listed and can be killed.
         connection.session.client.outbox.drain_before_close();
     }
@@ -145,8 +148,8 @@ impl Connection<'_> {
                 self.worked = true;
                 self.answered += u64::from(self.reply.len() > before);
                 request.clear();
-                if self.session.failed_logins > 0 {
-                    self.wait_after_failed_logins();
+                if self.session.then.is_some() {
+                    self.complete(&mut input)?;
                 }
                 if self.session.closing {
                     return self.send_last();
@@ -176,6 +179,9 @@ impl Connection<'_> {
                 return Ok(());
             }
             self.session.client.meter.received.add(arrived as u64);
+            if let Some(replica) = &self.session.replica {
+                replica.heard();
+            }
             self.note_buffers(&input, &request);
             trace!("Connection::run", "reads {arrived} bytes: {}", quoted(input.bytes()));
         }
@@ -219,15 +225,7 @@ impl Connection<'_> {
         let paused =
             || self.server.pause.wait_while(HANG_UP_CHECK, |what| must_wait(&self.session, what));
         while paused() {
-            let limit = self.server.config.client_query_buffer_limit.load(Relaxed);
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            input.read_ahead(limit).inspect_err(|error| {
-                if error.kind() == ErrorKind::FileTooLarge {
-                    self.server.stats.query_limit_cut_offs.add(1);
-                    let text = "Closed a paused client that exceeded client-query-buffer-limit";
-                    log_line!(self.server.config, Warning, "{text}");
-                }
-            })?;
+            self.read_ahead(input)?;
         }
         self.session.client_flags.blocked = false;
         if self.session.client.outbox.is_closed() {
@@ -236,10 +234,94 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Makes it slow to guess passwords.
+    /// Reads what a client sends whose command waits, to learn whether it has hung up.
+    fn read_ahead(&self, input: &mut Input) -> io::Result<()> {
+        let limit = self.server.config.client_query_buffer_limit.load(Relaxed);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        input.read_ahead(limit).inspect_err(|error| {
+            if error.kind() == ErrorKind::FileTooLarge {
+                self.server.stats.query_limit_cut_offs.add(1);
+                let text = "Closed a client whose command waits: client-query-buffer-limit";
+                log_line!(self.server.config, Warning, "{text}");
+            }
+        })
+    }
+
+    /// Waits until enough replicas have what the client has seen, and replies. Sends the replies to earlier
+    /// commands before. A client that hangs up meanwhile is gone.
+    fn wait_for_replicas(&mut self, waiting: &Waiting, input: &mut Input) -> io::Result<()> {
+        self.send()?;
+        let client = self.session.client.clone();
+        let replicas = &self.server.replication.replicas;
+        client.unblocking.begin();
+        self.session.client_flags.blocked = true;
+        self.session.sync_client_state(Instant::now());
+        let count = loop {
+            let now = Instant::now();
+            let left = waiting.until.map(|until| until.saturating_duration_since(now));
+            let slice = left.map_or(HANG_UP_CHECK, |left| left.min(HANG_UP_CHECK));
+            let count = replicas.wait(waiting.replicas, slice, |replica| {
+                waiting.is_met_by(replica) || client.unblocking.is_ended()
+            });
+            if count >= waiting.replicas
+                || left.is_some_and(|left| left.is_zero())
+                || client.unblocking.is_ended()
+            {
+                break replicas.count(|replica| waiting.is_met_by(replica));
+            }
+            if client.outbox.is_closed() {
+                return Err(ErrorKind::ConnectionAborted.into()); // it was killed
+            }
+            self.read_ahead(input)?;
+        };
+        self.session.client_flags.blocked = false;
+        let unblocked = client.unblocking.end();
+        if waiting.silent {
+            return Ok(());
+        }
+        if unblocked == Some(Unblocked::Error) {
+            let text = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+            self.reply.error(&CommandError::new(text));
+        } else {
+            waiting.reply(count, &mut self.reply);
+        }
+        (self.worked, self.answered) = (true, 1);
+        Ok(())
+    }
+
+    /// Starts the thread that feeds the replica that the client has become.
+    fn start_feeding(&mut self, start: Start) -> io::Result<()> {
+        self.send()?;
+        self.session.sync_client_state(Instant::now());
+        let Some(replica) = self.session.replica.clone() else { return Ok(()) };
+        if !replica.outbox.claim_writer() {
+            return Err(ErrorKind::ConnectionAborted.into()); // it has not read earlier replies
+        }
+        let server = self.server.clone();
+        let feed = move || {
+            let data = (&server.aof, &server.keyspace, &*server.config);
+            feed(&server.replication, data, &replica, start);
+        };
+        thread::Builder::new().name("feeder".into()).spawn(feed).map(drop)
+    }
+
+    /// Does what a command has left to this thread.
     #[cold]
-    fn wait_after_failed_logins(&mut self) {
-        for _ in 0..std::mem::take(&mut self.session.failed_logins) {
+    fn complete(&mut self, input: &mut Input) -> io::Result<()> {
+        match self.session.then.take() {
+            Some(Then::Wait(waiting)) => self.wait_for_replicas(&waiting, input),
+            Some(Then::Feed(start)) => self.start_feeding(start),
+            Some(Then::Delay(failures)) => {
+                self.wait_after_failed_logins(failures);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes it slow to guess passwords.
+    fn wait_after_failed_logins(&self, failures: u32) {
+        for _ in 0..failures {
             if self.session.client.outbox.is_closed() {
                 break;
             }
@@ -261,12 +343,19 @@ impl Connection<'_> {
         if self.reply.is_empty() && !worked {
             return Ok(());
         }
+        // The stream of a replica has no place for replies, so there must be none.
+        if self.session.replica.is_some() {
+            self.session.sync_client_state(ended.unwrap_or_else(Instant::now));
+            let none = self.reply.is_empty();
+            return if none { Ok(()) } else { Err(ErrorKind::InvalidInput.into()) };
+        }
         self.session.sync_client_state(ended.unwrap_or_else(Instant::now));
         let answered = std::mem::take(&mut self.answered);
         if self.reply.is_empty() {
             return self.put();
         }
         let durable = self.flush_shown();
+        self.session.seen_lsn = self.session.seen_lsn.max(self.session.read_lsn);
         self.session.read_lsn = 0; // these replies are sent or withdrawn now
         if let Err(error) = durable {
             // None of these replies may be sent: each command gets the error instead. What the commands

@@ -6,7 +6,7 @@
 //! only the watchers' and the statistics' locks.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,10 +22,12 @@ use crate::watchers::tracking::{Tracked, TrackingState};
 /// States of a client that `CLIENT LIST` shows as single letters.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct ClientFlags {
-    /// Its command waits for the end of a pause.
+    /// Its command waits: for the end of a pause, or for replicas.
     pub blocked: bool,
     /// `CLIENT NO-EVICT`.
     pub no_evict: bool,
+    /// It is a replica.
+    pub replica: bool,
     /// `CLIENT NO-TOUCH`: its reads do not count as uses of the keys.
     pub no_touch: bool,
     /// `CLIENT CAPA REDIRECT`: it understands redirections to another server. There are none here.
@@ -61,8 +63,57 @@ pub struct Client {
     pub outbox: Arc<Outbox>,
     /// What it counts for the statistics.
     pub meter: Arc<Meter>,
+    /// Its wait for replicas, which other clients may end.
+    pub unblocking: Unblocking,
     connected: Instant,
     state: Mutex<ClientState>,
+}
+
+/// Whether a client waits for replicas, and how another one has ended that (`CLIENT UNBLOCK`).
+#[derive(Default)]
+pub struct Unblocking(AtomicU8);
+
+/// How a wait ends before its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unblocked {
+    /// As if its time was up.
+    Timeout,
+    /// With an error.
+    Error,
+}
+
+impl Unblocking {
+    const WAITS: u8 = 1;
+    const TIMEOUT: u8 = 2;
+    const ERROR: u8 = 3;
+
+    /// The client waits from now on.
+    pub fn begin(&self) {
+        self.0.store(Unblocking::WAITS, SeqCst);
+    }
+
+    /// The client waits no longer.
+    pub fn end(&self) -> Option<Unblocked> {
+        match self.0.swap(0, SeqCst) {
+            Unblocking::TIMEOUT => Some(Unblocked::Timeout),
+            Unblocking::ERROR => Some(Unblocked::Error),
+            _ => None,
+        }
+    }
+
+    /// Whether the client was unblocked.
+    pub fn is_ended(&self) -> bool {
+        self.0.load(SeqCst) > Unblocking::WAITS
+    }
+
+    /// Ends the wait, if the client waits.
+    pub fn unblock(&self, how: Unblocked) -> bool {
+        let how = match how {
+            Unblocked::Timeout => Unblocking::TIMEOUT,
+            Unblocked::Error => Unblocking::ERROR,
+        };
+        self.0.compare_exchange(Unblocking::WAITS, how, SeqCst, SeqCst).is_ok()
+    }
 }
 
 /// The part of [`Client`] that changes.
@@ -119,6 +170,7 @@ impl Client {
             watcher: Arc::default(),
             meter: Arc::new(Meter::new(outbox.sent.clone())),
             outbox,
+            unblocking: Unblocking::default(),
             connected: now,
             state: Mutex::new(state),
         }
@@ -144,14 +196,15 @@ impl Client {
         self.connected.elapsed().as_secs()
     }
 
-    /// Whether it has sent nothing for that long. A subscriber, a monitor and a client that a pause holds
-    /// back are not idle.
+    /// Whether it has sent nothing for that long. A subscriber, a monitor, a replica and a client whose
+    /// command waits are not idle.
     pub fn is_idle(&self, seconds: u64) -> bool {
         let state = self.state();
         let listening = &self.outbox.listening;
         let flags = state.client_flags;
+        let is_connection = flags.master || flags.replica;
         let is_busy =
-            listening.subscribes() || listening.monitors() || flags.blocked || flags.master;
+            listening.subscribes() || listening.monitors() || flags.blocked || is_connection;
         !is_busy && state.last_active.elapsed().as_secs() >= seconds
     }
 
@@ -165,10 +218,10 @@ impl Client {
         self.state().client_flags.blocked
     }
 
-    /// Whether `maxmemory-clients` spares it (`CLIENT NO-EVICT`).
+    /// Whether `maxmemory-clients` spares it: `CLIENT NO-EVICT`, or a replica.
     pub fn is_spared(&self) -> bool {
         let flags = self.state().client_flags;
-        flags.no_evict || flags.master
+        flags.no_evict || flags.master || flags.replica
     }
 
     /// Whether it watches keys.
@@ -251,6 +304,7 @@ impl Client {
         let letters = [
             ('M', flags.master),
             ('O', self.outbox.listening.monitors()),
+            ('S', flags.replica),
             ('P', subscriptions.total() > 0),
             ('x', state.queued.is_some()),
             ('b', flags.blocked),

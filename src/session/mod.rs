@@ -7,6 +7,7 @@ mod clients;
 mod login;
 mod server;
 pub mod users;
+mod waiting;
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
@@ -14,13 +15,16 @@ use std::time::Instant;
 
 use crate::aof::Block;
 use crate::net::outbox::{Outbox, Promise, VisibleAt};
+use crate::replication::feed::Start;
+use crate::replication::replicas::{Profile, Replica};
 use crate::resp::{Queue, Reply};
 use crate::stats::CommandTimer;
 use crate::store::Keyspace;
 
-pub use clients::{BufferSizes, Client, ClientFlags, Clients};
+pub use clients::{BufferSizes, Client, ClientFlags, Clients, Unblocked};
 pub use login::{Access, Login};
 pub use server::{Server, Snapshot};
+pub use waiting::{Waiting, Wanted};
 
 /// The state of one connection.
 pub struct Session {
@@ -30,12 +34,12 @@ pub struct Session {
     pub db: usize,
     /// The user that it has logged in as.
     pub login: Login,
-    /// How often it has failed to log in since its thread last looked.
-    pub failed_logins: u32,
     /// The connection is closed once its replies are sent.
     pub closing: bool,
     /// The highest LSN of the changes that its unsent replies may show.
     pub read_lsn: u64,
+    /// The same of the replies that were sent.
+    pub seen_lsn: u64,
     /// The LSN of its own last change.
     pub write_lsn: u64,
     /// Its last command, as `CLIENT LIST` shows it.
@@ -58,6 +62,22 @@ pub struct Session {
     pub watched: Vec<(usize, Vec<u8>)>,
     /// Where its commands come from.
     pub origin: Origin,
+    /// What it has said of itself as a replica.
+    pub profile: Box<Profile>,
+    /// It is a replica.
+    pub replica: Option<Arc<Replica>>,
+    /// What its thread has to do before the next command.
+    pub then: Option<Then>,
+}
+
+/// What a command leaves to its connection's thread, because it takes long.
+pub enum Then {
+    /// To let time pass, because it has failed to log in so many times.
+    Delay(u32),
+    /// To wait for replicas, and then to reply.
+    Wait(Waiting),
+    /// To start feeding the replica that the client has become.
+    Feed(Start),
 }
 
 /// How replies and messages reach a client.
@@ -140,9 +160,9 @@ impl Session {
             client,
             db: 0,
             login,
-            failed_logins: 0,
             closing: false,
             read_lsn: 0,
+            seen_lsn: 0,
             write_lsn: 0,
             last_command: "NULL",
             delivery: Delivery::default(),
@@ -154,6 +174,9 @@ impl Session {
             multi: None,
             watched: Vec::new(),
             origin: Origin::Client,
+            profile: Box::default(),
+            replica: None,
+            then: None,
         }
     }
 
@@ -219,6 +242,9 @@ impl Session {
         if self.delivery.replies != Replies::On {
             if matches!(self.delivery.replies, Replies::Off | Replies::Skipped) && !confirms {
                 reply.truncate(start);
+                if let Some(Then::Wait(waiting)) = &mut self.then {
+                    waiting.silent = true;
+                }
             }
             self.delivery.replies = match self.delivery.replies {
                 Replies::SkipNext => Replies::Skipped,

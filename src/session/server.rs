@@ -11,6 +11,7 @@ use super::users::Users;
 use crate::aof::Aof;
 use crate::config::logger::log_line;
 use crate::config::{Config, FsyncPolicy};
+use crate::files::nameless;
 use crate::net::pause::Pause;
 use crate::net::poll::PollPermit;
 use crate::rdb::progress::Current;
@@ -224,9 +225,8 @@ impl Server {
         }
     }
 
-    /// Whether a state may ask for the refusal of writes: then each of them is to be
-    /// looked at.
-    /// One flag for all such states, because every write reads it.
+    /// Whether a state may ask for the refusal of writes: then each of them is to be looked at. One flag for
+    /// all such states, because every write reads it.
     #[inline]
     pub fn may_refuse_writes(&self) -> bool {
         self.write_limits.load(Relaxed)
@@ -234,7 +234,8 @@ impl Server {
 
     /// Sets that flag. To be called when one of the states may have changed.
     pub fn note_write_limits(&self) {
-        self.write_limits.store(self.saves.has_failed(), Relaxed);
+        let needs_replicas = self.config.min_replicas_to_write.load(Relaxed) > 0;
+        self.write_limits.store(self.saves.has_failed() || needs_replicas, Relaxed);
     }
 
     /// Whether writes are refused because the last save has failed.
@@ -246,10 +247,17 @@ impl Server {
 
     /// Closes the log. From now on there is none.
     pub fn close_log(&self) {
-        if let Err(error) = self.aof.close() {
+        // Replicas go on reading what is appended, and those that left may come back.
+        let goes_on = self.replication.is_in_use(&self.aof, &self.config);
+        let closed = if goes_on {
+            nameless(&self.config.log_path()).and_then(|file| self.aof.stand_in(file))
+        } else {
+            self.aof.close()
+        };
+        if let Err(error) = closed {
             log_line!(self.config, Warning, "The AOF could not be closed: {error}");
         }
-        if !self.upstream.follows() {
+        if !goes_on && !self.upstream.follows() {
             self.replication.identity.renew();
         }
     }
@@ -301,6 +309,7 @@ impl Server {
     /// Removes a connection from all registries.
     pub fn deregister(&self, id: u64) {
         self.stop_watching(id);
+        self.replication.replicas.deregister(id, &self.replication.identity);
         let client = self.clients.lock().remove(&id);
         drop(client); // not under the lock
     }
@@ -324,6 +333,7 @@ impl Server {
         if self.pause.is_likely() {
             self.pause.wake();
         }
+        self.replication.replicas.wake();
     }
 
     /// Whether the log is being replayed at startup.

@@ -49,6 +49,7 @@ mod random;
 mod rdb;
 mod rename;
 mod replica;
+mod replication;
 #[path = "../support/rng.rs"]
 mod rng;
 mod server;
