@@ -129,7 +129,8 @@ fn expect_ready(server: &Server, session: &Session, command: &Command) -> Outcom
     {
         expect_writable(server)?;
     }
-    if server.upstream.follows() {
+    let follows = server.upstream.follows();
+    if follows {
         expect_master(server, command)?;
     }
     if session.client.outbox.listening.subscribes()
@@ -143,7 +144,7 @@ fn expect_ready(server: &Server, session: &Session, command: &Command) -> Outcom
         );
         return Err(text.into());
     }
-    if server.upstream.follows() && !server.upstream.is_up() {
+    if follows && !server.upstream.is_up() {
         expect_stale_allowed(server, command)?;
     }
     // To Redis, a monitor is a kind of replica.
