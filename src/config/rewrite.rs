@@ -118,7 +118,9 @@ fn rewritten(old: &[u8], show: impl Fn(&Setting) -> String, users: &[UserLine]) 
         places.into_iter().for_each(|place| lines[place] = None);
         let old_value = lines[last].as_deref().and_then(parse_line).map(|(_, value)| value);
         if old_value.and_then(|value| setting.normal(&value)) != Some(value.clone()) {
-            lines[last] = Some(line_of(setting, &value));
+            // A line without a master would be an error to Redis.
+            let is_needed = !value.is_empty() || !matches!(setting.kind, SettingKind::Master(_));
+            lines[last] = is_needed.then(|| line_of(setting, &value));
         }
     }
     let mut new: Vec<Vec<u8>> = lines.into_iter().flatten().collect();

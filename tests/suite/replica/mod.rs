@@ -4,7 +4,7 @@ mod fake;
 mod real;
 
 use crate::harness::{
-    Client, Server, connect, connect_with, dump, eventually, skipped_on_redis, unix_now_ms,
+    Client, Server, TempDir, connect, connect_with, dump, eventually, skipped_on_redis, unix_now_ms,
 };
 use fake::{ID, Link, Master, rdb, rdb_with_list, stream};
 
@@ -232,6 +232,24 @@ fn a_command_that_does_not_exist_here_leads_to_a_new_full_synchronisation() {
     c.expect("GET a", "\"3\"");
 }
 
+#[test]
+fn a_silent_master_is_given_up_and_connected_again() {
+    let mut c = connect();
+    c.expect("CONFIG SET repl-timeout 1", "+OK");
+    let master = Master::start();
+    // It is silent during the handshake, while its data comes, and later.
+    master.take(&mut c);
+    let mut links = vec![master.accept()];
+    links.push(master.accept());
+    links[1].send(format!("+FULLRESYNC {ID} 5\r\n$1000\r\nREDIS0010"));
+    links.push(master.accept());
+    links[2].send_all(1000, &rdb(&[("a", "1")]));
+    await_info(&mut c, "master_link_status", "up");
+    links.push(master.accept());
+    assert_eq!(links[3].asked, (ID.into(), "1001".into()));
+    c.expect("GET a", "\"1\"");
+}
+
 // ---- What clients of a replica see -------------------------------------------------------------------
 
 #[test]
@@ -431,6 +449,31 @@ fn replicaof_checks_its_arguments_and_works_in_a_transaction() {
         ["replicaof", ""]
         "#
     ));
+}
+
+#[test]
+fn config_rewrite_keeps_the_master_that_replicaof_has_set() {
+    if skipped_on_redis() {
+        return;
+    }
+    let home = TempDir::new();
+    let path = home.path().join("redis.conf");
+    std::fs::write(&path, "timeout 5\nslaveof 127.0.0.1 1\n").expect("write the file");
+    let file = path.to_str().expect("a path in UTF-8").to_owned();
+    let server = Server::start_in(home, &[&file]);
+    let mut c = server.client();
+    assert_eq!(info(&mut c, "master_port"), "1");
+    for (command, line) in [
+        ("REPLICAOF 127.0.0.2 2", "replicaof 127.0.0.2 2\n"),
+        ("REPLICAOF NO ONE", ""),
+        ("REPLICAOF 127.0.0.3 3", "replicaof 127.0.0.3 3\n"),
+    ] {
+        c.expect(command, "+OK");
+        c.expect("CONFIG REWRITE", "+OK");
+        let text = std::fs::read_to_string(&path).expect("read the file");
+        assert!(text.starts_with(&format!("timeout 5\n{line}")) || text.contains(line), "{text}");
+        assert_eq!(text.contains("replicaof"), !line.is_empty(), "{text}");
+    }
 }
 
 // ---- Promotion and restarts --------------------------------------------------------------------------
