@@ -46,7 +46,8 @@ soak:
 fuzz:
 	FUZZ_CASES=$${FUZZ_CASES:-10000000} cargo test fuzz -- --nocapture
 
-# Redis 7.0, Redis 8.2 and Valkey 9.1 as replicas, under writes, with cut links, restarts and rewrites.
-# REPLICATION_SECONDS=600 takes longer.
+# Redis 7.0, Redis 8.2 and Valkey 9.1 as replicas and as masters, under writes, with cut links, restarts and
+# rewrites; failovers, and Sentinel. REPLICATION_SECONDS=600 takes longer.
 replication:
 	.ci/replication
+	ORACLES=$${ORACLES:-target/oracles} cargo test --quiet --test suite replica:: -- --nocapture

@@ -196,7 +196,8 @@ fn hello(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     reply.bulk(b"mode");
     reply.bulk(b"standalone");
     reply.bulk(b"role");
-    reply.bulk(b"master");
+    let role: &[u8] = if context.server.upstream.follows() { b"replica" } else { b"master" };
+    reply.bulk(role);
     reply.bulk(b"modules");
     reply.array(0);
     Ok(())

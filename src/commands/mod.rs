@@ -20,6 +20,7 @@ pub mod debug;
 pub mod docs;
 pub mod dump;
 pub mod expiry;
+pub mod failover;
 pub mod fields;
 pub mod hashes;
 pub mod hyperloglog;
@@ -77,6 +78,7 @@ pub static FAMILIES: &[&Family] = &[
     &server::FAMILY,
     &replicaof::FAMILY,
     &replication::FAMILY,
+    &failover::FAMILY,
     &snapshots::FAMILY,
     &inspect::MEMORY,
     &debug::FAMILY,

@@ -23,10 +23,12 @@ const CHANGES_ROLE: Flags =
 /// `REPLICAOF`, and its older name.
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
-    session("replicaof", "host port", replicaof).flags(CHANGES_ROLE)
+    session("replicaof", "<host port | NO ONE>", replicaof).flags(CHANGES_ROLE)
+        .arguments(&["host-port-no-one=args", "host:string"])
         .doc("5.0.0", "O(1)",
              "Makes the server a replica of another, or with `NO ONE` a master."),
-    session("slaveof", "host port", replicaof).flags(CHANGES_ROLE)
+    session("slaveof", "<host port | NO ONE>", replicaof).flags(CHANGES_ROLE)
+        .arguments(&["host-port-no-one=args", "host:string"])
         .doc("1.0.0", "O(1)",
              "Makes the server a replica of another, or with `NO ONE` a master.")
         .deprecated("5.0.0", "`REPLICAOF`"),
@@ -34,6 +36,9 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
 
 fn replicaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let server = context.server;
+    if server.upstream.failover().is_some() {
+        return Err(CommandError::new("ERR REPLICAOF not allowed while failing over."));
+    }
     if is(&args[1], "NO") && is(&args[2], "ONE") {
         if server.promote() {
             log_line!(server.config, Notice, "MASTER MODE enabled: a client asked for it");

@@ -18,6 +18,7 @@ use crate::rdb::Dialect;
 use crate::replication::feed::Start;
 use crate::replication::identity::Ids;
 use crate::replication::replicas::{Phase, Replica};
+use crate::replication::upstream::Failover;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Then, Waiting, Wanted};
 
@@ -63,6 +64,9 @@ pub static GENERIC: Family = Family { group: "generic", commands: &[
 fn psync(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let (server, id) = (context.server, &args[1]);
     let next = integer(&args[2])?;
+    if args.get(3).is_some_and(|word| is(word, "FAILOVER")) {
+        take_over(server, id)?;
+    }
     // The replica asks for the offset behind the last one that it has.
     let had = next.checked_sub(1).and_then(|had| u64::try_from(had).ok());
     let resumes = |had| server.replication.resumes_at(&server.aof, id, had);
@@ -88,6 +92,19 @@ fn psync(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     })
 }
 
+/// The master wants to be the replica of this server.
+fn take_over(server: &Server, id: &[u8]) -> Outcome {
+    if !server.upstream.follows() {
+        return Err(CommandError::new("ERR PSYNC FAILOVER can't be sent to a master."));
+    }
+    if server.replication.identity.id().as_bytes() != id {
+        return Err(CommandError::new("ERR PSYNC FAILOVER replid must match my replid."));
+    }
+    log_line!(server.config, Notice, "Failover request received: this server is the master now");
+    server.promote();
+    Ok(())
+}
+
 fn sync(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     become_replica(context, reply, None, |_| Start::Snapshot { announced: false })
 }
@@ -102,6 +119,13 @@ fn become_replica(
     let Context { server, session, .. } = context;
     if session.replica.is_some() {
         return Ok(()); // as in Redis, it is one already
+    }
+    if server.upstream.failover().is_some() {
+        return Err(CommandError::new("NOMASTERLINK Can't SYNC while failing over"));
+    }
+    if server.upstream.follows() && !server.upstream.is_up() {
+        let text = "NOMASTERLINK Can't SYNC while not connected with my master";
+        return Err(CommandError::new(text));
     }
     if !reply.is_empty() {
         return Err(CommandError::new("ERR SYNC and PSYNC are invalid with pending output"));
@@ -252,7 +276,8 @@ pub(super) fn info_lines(server: &Server, text: &mut String) -> fmt::Result {
             "slave{number}:ip={address},port={port},state={state},offset={offset},lag={lag}\r\n"
         )?;
     }
-    write!(text, "master_failover_state:no-failover\r\n")?;
+    let failover = Failover::name(server.upstream.failover().as_ref());
+    write!(text, "master_failover_state:{failover}\r\n")?;
     let Ids { id, old } = replication.identity.ids();
     // As in Redis, this is the first offset that the id before does not cover.
     let (old, end) = old.map_or((format!("{:040}", 0), -1), |(old, end)| (old, end as i64 + 1));

@@ -3,7 +3,7 @@
 //!
 //! A paused command is delayed, not refused: its connection's thread waits until the pause ends. Without a
 //! pause, this costs each command one atomic load. The lock here is held only briefly; threads wait on a
-//! condition variable.
+//! condition variable. A failover holds back writes too, until it ends.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,8 +23,16 @@ pub enum Paused {
 pub struct Pause {
     /// False only if there is no pause. Stays true after the end of a pause until the next check.
     maybe: AtomicBool,
-    state: Mutex<Option<(Paused, Instant)>>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// `CLIENT PAUSE`, and when that ends.
+    by_client: Option<(Paused, Instant)>,
+    /// A failover goes on.
+    by_failover: bool,
 }
 
 impl Pause {
@@ -35,26 +43,39 @@ impl Pause {
 
     /// Which commands are paused now, if any.
     pub fn paused(&self) -> Option<Paused> {
-        self.look(&mut self.lock()).map(|(what, _)| what)
+        self.look(&mut self.lock())
     }
 
-    /// Which commands are paused now, and for how long still.
+    /// Which commands `CLIENT PAUSE` holds back now, and for how long still.
     pub fn left(&self) -> Option<(Paused, Duration)> {
-        let paused = self.look(&mut self.lock());
-        paused.map(|(what, until)| (what, until.saturating_duration_since(Instant::now())))
+        let mut state = self.lock();
+        self.look(&mut state);
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        state.by_client.map(|(what, until)| (what, left(until)))
     }
 
     /// Starts a pause. If one is active already, the later end and the stricter mode win.
     pub fn start(&self, what: Paused, until: Instant) {
         let mut state = self.lock();
-        let (old_what, old_until) = self.look(&mut state).unwrap_or((what, until));
-        *state = Some((what.max(old_what), until.max(old_until)));
+        self.look(&mut state);
+        let (old_what, old_until) = state.by_client.unwrap_or((what, until));
+        state.by_client = Some((what.max(old_what), until.max(old_until)));
         self.maybe.store(true, SeqCst);
     }
 
     pub fn end(&self) {
-        *self.lock() = None;
-        self.maybe.store(false, SeqCst);
+        let mut state = self.lock();
+        state.by_client = None;
+        self.look(&mut state);
+        self.changed.notify_all();
+    }
+
+    /// Sets whether a failover holds back writes.
+    pub fn set_failover(&self, goes_on: bool) {
+        let mut state = self.lock();
+        state.by_failover = goes_on;
+        self.maybe.store(true, SeqCst);
+        self.look(&mut state);
         self.changed.notify_all();
     }
 
@@ -63,11 +84,12 @@ impl Pause {
     pub fn wait_while(&self, at_most: Duration, must_wait: impl Fn(Paused) -> bool) -> bool {
         let limit = Instant::now() + at_most;
         let mut state = self.lock();
-        while let Some((what, until)) = self.look(&mut state)
+        while let Some(what) = self.look(&mut state)
             && must_wait(what)
         {
-            let rest = until.min(limit).saturating_duration_since(Instant::now());
-            if rest.is_zero() {
+            let until = state.by_client.map_or(limit, |(_, until)| until.min(limit));
+            let rest = until.saturating_duration_since(Instant::now());
+            if limit <= Instant::now() {
                 return true;
             }
             let waited = self.changed.wait_timeout(state, rest);
@@ -82,18 +104,20 @@ impl Pause {
         self.changed.notify_all();
     }
 
-    /// The pause, after clearing it if it is over.
-    fn look(&self, state: &mut MutexGuard<Option<(Paused, Instant)>>) -> Option<(Paused, Instant)> {
-        if state.is_some_and(|(_, until)| until <= Instant::now()) {
-            **state = None;
+    /// Which commands are paused, after clearing what is over.
+    fn look(&self, state: &mut State) -> Option<Paused> {
+        if state.by_client.is_some_and(|(_, until)| until <= Instant::now()) {
+            state.by_client = None;
         }
-        if state.is_none() {
+        let by_failover = state.by_failover.then_some(Paused::Writes);
+        let paused = state.by_client.map(|(what, _)| what).max(by_failover);
+        if paused.is_none() {
             self.maybe.store(false, SeqCst);
         }
-        **state
+        paused
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<(Paused, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,6 +137,20 @@ mod tests {
         assert_eq!(pause.paused(), Some(Paused::Everything));
         pause.end();
         assert_eq!(pause.paused(), None);
+    }
+
+    #[test]
+    fn a_failover_holds_back_writes_until_it_ends_whatever_clients_ask_for() {
+        let pause = Pause::default();
+        pause.set_failover(true);
+        assert!(pause.is_likely() && pause.left().is_none());
+        pause.start(Paused::Everything, Instant::now() + Duration::from_secs(100));
+        assert_eq!(pause.paused(), Some(Paused::Everything));
+        pause.end();
+        assert_eq!(pause.paused(), Some(Paused::Writes));
+        assert!(pause.wait_while(Duration::from_millis(1), |what| what == Paused::Writes));
+        pause.set_failover(false);
+        assert!(!pause.is_likely() && pause.paused().is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::identity::Identity;
+use super::upstream::Address;
 use crate::net::outbox::Outbox;
 use crate::rdb::Dialect;
 use crate::stats::lock;
@@ -102,6 +103,17 @@ impl Replica {
             synced: AtomicU64::new(0),
             heard: Mutex::new((Instant::now(), false)),
         }
+    }
+
+    /// Where it says that it listens.
+    pub fn place(&self) -> Address {
+        let port = u16::try_from(self.profile.port).unwrap_or_default();
+        Address { host: self.address.clone(), port }
+    }
+
+    /// Whether that is where it listens.
+    pub fn is_at(&self, place: &Address) -> bool {
+        self.place() == *place
     }
 
     pub fn phase(&self) -> Phase {

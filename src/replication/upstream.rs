@@ -81,11 +81,46 @@ pub struct Link {
     pub transfer: Transfer,
 }
 
+/// A failover that a client has asked for: a replica of this server is to become its master.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failover {
+    /// The replica; `None` for whichever has caught up first.
+    pub target: Option<Address>,
+    /// When it is given up, or forced.
+    pub until: Option<Instant>,
+    /// Whether the replica becomes the master at that time even if it has not caught up.
+    pub is_forced: bool,
+    /// This server has become a replica of the target, which does not know it yet.
+    pub has_begun: bool,
+}
+
+impl Failover {
+    /// Redis's name of what it is doing.
+    pub fn name(failover: Option<&Failover>) -> &'static str {
+        match failover {
+            None => "no-failover",
+            Some(failover) if failover.has_begun => "failover-in-progress",
+            Some(_) => "waiting-for-sync",
+        }
+    }
+}
+
+/// What the thread has to do that waits for changes.
+pub enum Work {
+    /// A link to that master, in that term.
+    Link(u64, Address),
+    /// The failover.
+    Failover,
+}
+
 /// What the lock guards.
 #[derive(Default)]
 pub struct State {
     master: Option<Address>,
     term: u64,
+    failover: Option<Failover>,
+    /// Nobody carries the failover out yet.
+    failover_is_new: bool,
     pub link: Link,
     /// The connection, so that the end of the term can close it.
     socket: Option<Arc<Socket>>,
@@ -131,7 +166,10 @@ impl Upstream {
 
     /// Begins a term with that master. Clients cannot write any more, except for what they have begun.
     pub fn begin(&self, master: Address) {
-        let mut state = self.lock();
+        self.begin_locked(&mut self.lock(), master);
+    }
+
+    fn begin_locked(&self, state: &mut State, master: Address) {
         state.end_term();
         state.master = Some(master);
         self.is_up.store(false, SeqCst);
@@ -154,11 +192,52 @@ impl Upstream {
         true
     }
 
-    /// Waits until the term is another one than `known`. Returns it, and the master if there is one.
-    pub fn wait_for_change(&self, known: u64) -> (u64, Option<Address>) {
-        let waited = self.changed.wait_while(self.lock(), |state| state.term == known);
-        let state = waited.unwrap_or_else(PoisonError::into_inner);
-        (state.term, state.master.clone())
+    /// Waits for a term with a master after the one that is `known`, or for a failover.
+    pub fn wait_for_work(&self, known: u64) -> Work {
+        let is_idle = |state: &mut State| {
+            !state.failover_is_new && (state.term == known || state.master.is_none())
+        };
+        let waited = self.changed.wait_while(self.lock(), is_idle);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        match &state.master {
+            Some(master) if state.term != known => Work::Link(state.term, master.clone()),
+            _ => {
+                state.failover_is_new = false;
+                Work::Failover
+            }
+        }
+    }
+
+    /// The failover that goes on.
+    pub fn failover(&self) -> Option<Failover> {
+        self.lock().failover.clone()
+    }
+
+    /// Starts a failover. Returns false if one goes on.
+    pub fn start_failover(&self, failover: Failover) -> bool {
+        let mut state = self.lock();
+        if state.failover.is_some() {
+            return false;
+        }
+        (state.failover, state.failover_is_new) = (Some(failover), true);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Begins a term with the target of the failover as master. Returns false if the failover was aborted.
+    pub fn begin_failover(&self, target: Address) -> bool {
+        let mut state = self.lock();
+        let Some(failover) = &mut state.failover else { return false };
+        failover.has_begun = true;
+        self.begin_locked(&mut state, target);
+        true
+    }
+
+    /// Ends the failover. Returns what it was doing.
+    pub fn end_failover(&self) -> Option<Failover> {
+        let mut state = self.lock();
+        state.failover_is_new = false;
+        state.failover.take()
     }
 
     /// Waits for that long, or until the term ends. Returns whether it goes on.
@@ -255,8 +334,8 @@ mod tests {
         let upstream = Upstream::default();
         assert!(!upstream.follows() && upstream.master().is_none());
         upstream.begin(somewhere());
-        let (term, master) = upstream.wait_for_change(0);
-        assert_eq!((term, master), (1, Some(somewhere())));
+        let Work::Link(term, master) = upstream.wait_for_work(0) else { panic!("no link") };
+        assert_eq!((term, master), (1, somewhere()));
         assert!(upstream.enter(term, Stage::Up) && upstream.is_up() && upstream.follows());
         upstream.begin(somewhere());
         assert!(!upstream.is_up() && !upstream.is_current(term));
@@ -265,7 +344,6 @@ mod tests {
         let mut ended = false;
         assert!(upstream.end(|| ended = true) && ended);
         assert!(!upstream.end(|| unreachable!()) && !upstream.follows());
-        assert_eq!(upstream.wait_for_change(2), (3, None));
     }
 
     #[test]

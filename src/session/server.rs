@@ -19,7 +19,7 @@ use crate::rdb::read::Loaded;
 use crate::rdb::{Saves, save};
 use crate::replication::Replication;
 use crate::replication::identity::random_id;
-use crate::replication::upstream::{Address, Upstream};
+use crate::replication::upstream::{Address, Failover, Upstream};
 use crate::stats::{Stats, unix_seconds};
 use crate::store::{Garbage, Keyspace};
 use crate::watchers::pubsub::PubSub;
@@ -276,8 +276,46 @@ impl Server {
         });
         if was_replica {
             self.config.replicaof.set(String::new());
+            self.replication.replicas.disconnect(); // they ask again, and learn of the new id then
         }
         was_replica
+    }
+
+    /// Starts a failover: clients that write wait. Returns false if one goes on.
+    pub fn start_failover(&self, failover: Failover) -> bool {
+        let started = self.upstream.start_failover(failover);
+        if started {
+            self.pause.set_failover(true);
+        }
+        started
+    }
+
+    /// Makes this server a replica of the target of the failover, unless that was aborted.
+    pub fn follow_target(&self, target: Address) {
+        let setting = format!("{} {}", target.host, target.port);
+        if self.upstream.begin_failover(target) {
+            self.config.replicaof.set(setting);
+        }
+    }
+
+    /// Ends the failover, and lets clients go on. Returns what it was doing, if there was one.
+    pub fn end_failover(&self) -> Option<Failover> {
+        let ended = self.upstream.end_failover();
+        if ended.is_some() {
+            self.pause.set_failover(false);
+        }
+        ended
+    }
+
+    /// Gives the failover up: this server is a master. Returns false if there was none.
+    pub fn abort_failover(&self, why: &str) -> bool {
+        let Some(failover) = self.upstream.end_failover() else { return false };
+        log_line!(self.config, Notice, "The failover was aborted: {why}");
+        if failover.has_begun {
+            self.promote();
+        }
+        self.pause.set_failover(false);
+        true
     }
 
     /// The offset of the stream at the end of the log.

@@ -10,6 +10,7 @@
 //! this server is a replica, and what was written before is in the log: so the log ends at the offset that
 //! the link asks for.
 
+mod failover;
 mod stream;
 mod sync;
 mod wire;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use crate::config::logger::log_line;
 use crate::net::socket::Socket;
 use crate::rdb;
-use crate::replication::upstream::{Address, Stage};
+use crate::replication::upstream::{Address, Stage, Work};
 use crate::session::Server;
 use wire::{Granted, Wire};
 
@@ -37,8 +38,10 @@ const RETRY_REFUSED: Duration = Duration::from_secs(10);
 enum End {
     /// This server has another master, or none.
     Over,
-    /// The connection broke, or the master refused.
+    /// The connection broke.
     Broken(String),
+    /// The master refused.
+    Refused(String),
     /// A command of the master cannot be executed here.
     Diverged(String),
     /// The master has data that cannot be held here.
@@ -65,13 +68,17 @@ impl From<rdb::Error> for End {
 pub(super) fn supervise(server: &Arc<Server>) {
     let mut known = 0;
     loop {
-        let (term, master) = server.upstream.wait_for_change(known);
-        known = term;
-        let Some(master) = master else { continue };
-        let of_link = server.clone();
-        if let Err(why) = super::spawn("link", move || Link { server: of_link, term, master }.run())
-        {
-            log_line!(server.config, Warning, "The link to the master could not be started: {why}");
+        let work = server.upstream.wait_for_work(known);
+        let own = server.clone();
+        let started = match work {
+            Work::Link(term, master) => {
+                known = term;
+                super::spawn("link", move || Link { server: own, term, master }.run())
+            }
+            Work::Failover => super::spawn("failover", move || failover::carry_out(&own)),
+        };
+        if let Err(why) = started {
+            log_line!(server.config, Warning, "A change of the master was not carried out: {why}");
         }
     }
 }
@@ -88,6 +95,9 @@ impl Link {
         let server = &self.server;
         let Address { host, port } = &self.master;
         self.stop_writing();
+        if server.upstream.failover().is_none() {
+            server.replication.replicas.disconnect(); // they ask again, and learn of our id then
+        }
         // Whether the data is known to differ from the master's.
         let mut differs = false;
         loop {
@@ -98,7 +108,7 @@ impl Link {
             let mut pause = RETRY;
             match end {
                 End::Over => return,
-                End::Broken(why) => {
+                End::Broken(why) | End::Refused(why) => {
                     log_line!(
                         server.config,
                         Warning,
@@ -152,7 +162,8 @@ impl Link {
         enter(Stage::Handshake)?;
         let mut wire = Wire::new(server, *term, &socket)?;
         wire.introduce()?;
-        let db = match wire.ask_for_stream(*differs)? {
+        let granted = self.ask_for_stream(&mut wire, *differs)?;
+        let db = match granted {
             Granted::Rest(id) => {
                 self.go_on_as(id)?;
                 log_line!(server.config, Notice, "The master sends what has changed since");
@@ -170,6 +181,22 @@ impl Link {
         let ended = self.follow_stream(&mut wire, client.clone(), db);
         server.deregister(client.id);
         ended
+    }
+
+    /// Asks for what follows our history, or for all data. During a failover the master is told that it is
+    /// one now; its refusal ends that.
+    fn ask_for_stream(&self, wire: &mut Wire, for_all: bool) -> Result<Granted, End> {
+        let fails_over = self.hand_over()?;
+        let granted = wire.ask_for_stream(for_all, fails_over);
+        match &granted {
+            Ok(_) => self.end_failover(),
+            Err(End::Refused(why)) if fails_over => {
+                let text = format!("Failover target rejected psync request: {why}");
+                self.server.abort_failover(&text);
+            }
+            Err(_) => {}
+        }
+        granted
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -191,6 +218,7 @@ impl Link {
         let _in_term = server.upstream.in_term(self.term).ok_or(End::Over)?;
         if let Some(id) = id.filter(|id| *id != server.replication.identity.id()) {
             server.replication.change_id(&server.aof, Some(id));
+            server.replication.replicas.disconnect();
         }
         Ok(())
     }

@@ -123,6 +123,7 @@ impl Link {
         server.discard(server.tracking.notify_all(&server.pubsub));
         drop(in_term);
         drop(all);
+        server.replication.replicas.disconnect();
         server.discard(changes.garbage);
         sync_directory(&path)?;
         Ok(())

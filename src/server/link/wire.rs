@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::End;
-use crate::commands::connection::REDIS_VERSION;
 use crate::config::FsyncPolicy;
 use crate::config::logger::log_line;
 use crate::net::socket::Socket;
@@ -18,6 +17,9 @@ use crate::resp::request::encode;
 use crate::session::Server;
 
 const READ_BYTES: usize = 256 << 10;
+/// The newest Valkey whose data can be read here. A Valkey sends expiring fields only to one that is new
+/// enough; a Redis does not ask.
+const VALKEY_VERSION: &[u8] = b"9.1.0";
 /// How often the master gets a sign of life.
 const BEAT: Duration = Duration::from_secs(1);
 /// The longest line that a master sends.
@@ -103,27 +105,35 @@ impl<'a> Wire<'a> {
             facts.push(vec![b"ip-address", ip.as_bytes()]);
         }
         facts.push(vec![b"capa", b"eof", b"capa", b"psync2"]);
-        facts.push(vec![b"version", REDIS_VERSION.as_bytes()]);
+        facts.push(vec![b"version", VALKEY_VERSION]);
         for fact in facts {
             let words: Vec<&[u8]> = [&b"REPLCONF"[..]].into_iter().chain(fact).collect();
             let answer = self.call(&words)?;
             if answer.starts_with('-') {
                 let what = words[1].escape_ascii();
                 let text = format!("(Non critical) Master does not understand REPLCONF {what}");
-                log_line!(config, Notice, "{text}: {answer}");
+                log_line!(config, Verbose, "{text}: {answer}");
             }
         }
         Ok(())
     }
 
-    /// Asks for what follows our history, or for all data.
-    pub(super) fn ask_for_stream(&mut self, for_all: bool) -> Result<Granted, End> {
+    /// Asks for what follows our history, or for all data. `fails_over` makes the other server a master.
+    pub(super) fn ask_for_stream(
+        &mut self,
+        for_all: bool,
+        fails_over: bool,
+    ) -> Result<Granted, End> {
         let server = self.input.get_ref().server;
         let id = server.replication.identity.id();
         let next = (server.replication.offset(&server.aof) + 1).to_string();
         let (id, next) = if for_all { ("?".into(), "-1".into()) } else { (id, next) };
         log_line!(server.config, Notice, "Asking the master for {id}:{next}");
-        let answer = self.call(&[b"PSYNC", id.as_bytes(), next.as_bytes()])?;
+        let mut request: Vec<&[u8]> = vec![b"PSYNC", id.as_bytes(), next.as_bytes()];
+        if fails_over {
+            request.push(b"FAILOVER");
+        }
+        let answer = self.call(&request)?;
         let words: Vec<&str> = answer.split(' ').collect();
         match words[..] {
             ["+FULLRESYNC", id, offset] if is_id(id) => {
@@ -255,7 +265,7 @@ fn closed() -> io::Error {
 }
 
 fn unexpected(to: &str, answer: &str) -> End {
-    End::Broken(format!("it answers {to} with '{answer}'"))
+    End::Refused(format!("it answers {to} with '{answer}'"))
 }
 
 fn is_id(id: &str) -> bool {

@@ -1,7 +1,10 @@
-//! A server as a replica: of a master that the test plays ([`fake`]), and of real ones ([`real`]).
+//! A server as a replica: of a master that the test plays ([`fake`]), of real ones ([`real`]),
+//! and as one of several that take each other's place ([`failover`], [`sentinel`]).
 
+mod failover;
 mod fake;
 mod real;
+mod sentinel;
 
 use crate::harness::{
     Client, Server, TempDir, connect, connect_with, dump, eventually, skipped_on_redis, unix_now_ms,

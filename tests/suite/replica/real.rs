@@ -17,14 +17,14 @@ use crate::harness::{
 use crate::rng::Rng;
 
 /// A real server.
-struct Redis {
+pub(super) struct Redis {
     _process: KilledOnDrop,
     _home: TempDir,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Redis {
-    fn start(program: &Path) -> Redis {
+    pub(super) fn start(program: &Path) -> Redis {
         let (home, port) = (TempDir::new(), free_port());
         let process = Command::new(program)
             .args(["--port", &port.to_string(), "--save", ""])
@@ -40,13 +40,13 @@ impl Redis {
         redis
     }
 
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::to(([127, 0, 0, 1], self.port).into())
     }
 }
 
 /// The programs of real servers.
-fn programs() -> Vec<PathBuf> {
+pub(super) fn programs() -> Vec<PathBuf> {
     let mut found = Vec::new();
     if installed("redis-server") {
         found.push(PathBuf::from("redis-server"));
@@ -125,7 +125,7 @@ fn load(mut c: Client, mut rng: Rng, stop: &AtomicBool) {
 
 /// Waits until the replica has everything that the master has written, and compares all data.
 #[track_caller]
-fn assert_catches_up(master: &mut Client, replica: &mut Client) {
+pub(super) fn assert_catches_up(master: &mut Client, replica: &mut Client) {
     await_info(replica, "master_link_status", "up");
     eventually("the replica has caught up", || {
         info(master, "master_repl_offset") == info(replica, "slave_repl_offset")
@@ -159,9 +159,12 @@ fn a_replica_of_a_real_master_has_its_data_whatever_happens() {
         let redis = Redis::start(&program);
         let mut master = redis.client();
         let place = format!("127.0.0.1 {}", redis.port);
+        // Everything comes with the snapshot.
+        crate::harness::write_all(&mut master);
+        master.reply("HPEXPIRE h 10000000 FIELDS 1 a");
         let mut server = Server::start(&["--replicaof", &place, "--enable-debug-command", "yes"]);
         let mut replica = server.client();
-        await_info(&mut replica, "master_link_status", "up");
+        assert_catches_up(&mut master, &mut replica);
         let end = Instant::now() + Duration::from_secs(seconds());
         while Instant::now() < end {
             let stop = AtomicBool::new(false);
