@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::resp::request::encode;
-    use crate::store::{AllShards, ByteString, Hash, PackedLimits, Value};
+    use crate::store::{AllShards, Hash, PackedLimits, Value, ValueRef};
 
     const LIMITS: PackedLimits = PackedLimits { entries: 16, value_bytes: 64 };
 
@@ -315,8 +315,7 @@ mod tests {
         /// Sets keys as a command would, and logs that.
         fn set(&self, aof: &Aof, db: usize, keys: &[&[u8]], value: &[u8]) {
             let mut view = self.keyspace.write(db, keys.iter().copied());
-            keys.iter()
-                .for_each(|key| view.insert(key, Value::String(ByteString::new(value)), None));
+            keys.iter().for_each(|key| view.insert(key, Value::String(value.to_vec()), None));
             let pairs = keys.iter().flat_map(|key| [*key, value]);
             let record: Vec<&[u8]> = [&b"MSET"[..]].into_iter().chain(pairs).collect();
             let mut bytes = Vec::new();
@@ -382,7 +381,7 @@ mod tests {
             self.keyspace.visit(0, &mut |_, shard| {
                 for db in shard.databases() {
                     for (key, entry) in shard.table(db).iter().flat_map(|table| table.iter()) {
-                        let Value::String(value) = &entry.value else { continue };
+                        let ValueRef::String(value) = entry.value else { continue };
                         let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
                         all.insert((db, shown(key)), shown(value));
                     }
@@ -425,9 +424,9 @@ mod tests {
             for field in 0..fields {
                 hash.set(field.to_string().as_bytes(), value, LIMITS);
             }
-            Value::Hash(Box::new(hash))
+            Value::Hash(hash)
         };
-        let string = || Value::String(ByteString::new(b"\r\n\0"));
+        let string = || Value::String(b"\r\n\0".to_vec());
         put("string", string(), None);
         put("timed", string(), Some(33_177_117_420_123));
         put("one", hash(1, b"v"), None);
@@ -440,7 +439,7 @@ mod tests {
             timed.set_expires_at_ms(field.to_string().as_bytes(), Some(expires_at_ms));
         }
         timed.set_expires_at_ms(b"69", None);
-        put("fields", Value::Hash(Box::new(timed)), None);
+        put("fields", Value::Hash(timed), None);
         put("large", hash(5, &vec![b'v'; 40 << 10]), None);
         fixture.rewrite(&aof)?;
         let mut shapes: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use crate::resp::request::encode;
 use crate::store::snapshot::Encoding;
-use crate::store::{Entry, Field, Hash, Table, Value};
+use crate::store::{EntryRef, Field, HashRef, Table, ValueRef};
 
 /// An `HSET` record has at most this many fields …
 const RECORD_FIELDS: usize = 64;
@@ -27,15 +27,15 @@ impl Encoding for Records {
 }
 
 /// Encodes a key as the fewest records that recreate it.
-pub fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
+pub fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: EntryRef) {
     // No command accepts an expiry before 1970, but a log may have held one.
     let expiry = entry.expires_at_ms().map(|expiry| expiry.max(1).to_string());
-    match (&entry.value, &expiry) {
-        (Value::String(value), None) => encode(out, &[b"SET", key, value]),
-        (Value::String(value), Some(expiry)) => {
+    match (entry.value, &expiry) {
+        (ValueRef::String(value), None) => encode(out, &[b"SET", key, value]),
+        (ValueRef::String(value), Some(expiry)) => {
             encode(out, &[b"SET", key, value, b"PXAT", expiry.as_bytes()]);
         }
-        (Value::Hash(hash), _) => {
+        (ValueRef::Hash(hash), _) => {
             let mut record: Vec<&[u8]> = vec![b"HSET", key];
             let mut bytes = 0;
             for Field { name, value, .. } in hash.iter() {
@@ -59,7 +59,7 @@ pub fn encode_entry(out: &mut Vec<u8>, key: &[u8], entry: &Entry) {
 }
 
 /// Encodes when fields of a hash expire: fields that expire together share a record, up to its limit.
-fn encode_field_expiries(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
+fn encode_field_expiries(out: &mut Vec<u8>, key: &[u8], hash: HashRef) {
     if hash.earliest_ms().is_none() {
         return;
     }

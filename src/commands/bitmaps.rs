@@ -107,7 +107,7 @@ fn make_room<'a>(
 ) -> Result<(StringMut<'a>, bool), CommandError> {
     let old = view.string(key, Access::Use)?.map(<[u8]>::len);
     if old.is_none() {
-        view.insert(key, Value::String(zeros(length)?.into()), None);
+        view.insert(key, Value::String(zeros(length)?), None);
     }
     let mut value = view.string_mut(key)?.ok_or(CommandError::WRONG_TYPE)?;
     grow(value.in_place(), length)?;
@@ -292,7 +292,7 @@ fn bitop(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         }
         return Ok(Propagate::verbatim_if(removed));
     }
-    let mut result = Entry::new(Value::String(result.into()), None);
+    let mut result = Entry::new(Value::String(result), None);
     result.origin = StringOrigin::InPlace;
     view.insert_entry(&args[2], result);
     view.notify(EventClass::STRING, "set", &args[2]);

@@ -11,7 +11,7 @@ use super::options::OptionCursor;
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Access, ReadView, Value, WriteView};
+use crate::store::{Access, ReadView, ValueRef, WriteView};
 use crate::text::xxh3;
 
 /// The commands that compare strings.
@@ -136,9 +136,9 @@ fn delex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         return Err(CommandError::new("ERR wrong number of arguments for 'delex' command"));
     }
     // If the key is missing or holds no string, even an invalid condition is not looked at.
-    let condition = match (args.get(2), view.get(key, Access::Use).map(|entry| &entry.value)) {
+    let condition = match (args.get(2), view.get(key, Access::Use).map(|entry| entry.value)) {
         (None, _) | (_, None) => SetCondition::None,
-        (Some(_), Some(Value::String(_))) => comparison(args)?,
+        (Some(_), Some(ValueRef::String(_))) => comparison(args)?,
         (Some(_), Some(_)) => {
             let text = "ERR Key should be of string type if conditions are specified";
             return Err(CommandError::new(text));

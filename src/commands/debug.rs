@@ -21,8 +21,7 @@ use super::spec::{
 };
 use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Protocol, Reply};
-use crate::store::key::Key;
-use crate::store::{Access, Entry, ReadAll, ReadView, Value, WriteAll};
+use crate::store::{Access, EntryRef, ReadAll, ReadView, ValueRef, WriteAll};
 use crate::text::sha1::sha1;
 use crate::text::{glob, integer};
 
@@ -112,7 +111,7 @@ fn object(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 }
 
 /// The length of the value in an uncompressed RDB file. (A hash counts as if it were written field by field.)
-fn serialized_bytes(entry: &Entry) -> usize {
+fn serialized_bytes(entry: EntryRef) -> usize {
     let length_bytes = |length: usize| match length {
         0..64 => 1,
         64..16_384 => 2,
@@ -124,9 +123,9 @@ fn serialized_bytes(entry: &Entry) -> usize {
         Some(number) if i32::try_from(number).is_ok() => 5,
         _ => length_bytes(bytes.len()) + bytes.len(),
     };
-    match &entry.value {
-        Value::String(bytes) => string(bytes),
-        Value::Hash(hash) => {
+    match entry.value {
+        ValueRef::String(bytes) => string(bytes),
+        ValueRef::Hash(hash) => {
             let fields = hash.iter().map(|field| string(field.name) + string(field.value));
             length_bytes(hash.len()) + fields.sum::<usize>()
         }
@@ -153,14 +152,14 @@ impl Digest {
     }
 
     /// Mixes in a value as it is at this moment, and whether it expires, but not when.
-    fn mix_entry(&mut self, entry: &Entry, now_ms: i64) {
+    fn mix_entry(&mut self, entry: EntryRef, now_ms: i64) {
         // The numbers are Redis's for the types.
-        match &entry.value {
-            Value::String(bytes) => {
+        match entry.value {
+            ValueRef::String(bytes) => {
                 self.mix(&0u32.to_be_bytes());
                 self.mix(bytes);
             }
-            Value::Hash(hash) => {
+            ValueRef::Hash(hash) => {
                 self.mix(&4u32.to_be_bytes());
                 for field in hash.iter().filter(|field| !field.is_expired(now_ms)) {
                     let mut pair = Digest::default();
@@ -187,7 +186,7 @@ fn digest(all: &ReadAll, _: Args, reply: &mut Reply) -> Outcome {
     // One digest for each database that has keys.
     let mut databases = std::collections::BTreeMap::<u32, Digest>::new();
     all.visit_databases(|db, table| {
-        for (key, entry) in table.iter().filter(|(_, entry)| all.is_live(entry)) {
+        for (key, entry) in table.iter().filter(|(_, entry)| all.is_live(*entry)) {
             let mut digest = Digest::default();
             digest.mix(key);
             digest.mix_entry(entry, all.now_ms());
@@ -208,7 +207,7 @@ fn digest_value(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     for key in args.from(2) {
         let mut digest = Digest::default();
         view.get(key, Access::Silent)
-            .iter()
+            .into_iter()
             .for_each(|entry| digest.mix_entry(entry, view.now_ms()));
         reply.simple(&digest.to_hex());
     }
@@ -267,10 +266,11 @@ fn replybuffer(_: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
 
 fn sdslen(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let entry = view.get(&args[2], Access::Silent).ok_or(CommandError::NO_SUCH_KEY)?;
-    let Value::String(bytes) = &entry.value else {
+    let ValueRef::String(bytes) = entry.value else {
         return Err(CommandError::new("ERR Not an sds encoded string."));
     };
-    let (key_bytes, value_bytes) = (Key::heap_bytes_of(args[2].len()), bytes.heap_bytes());
+    // Both are parts of one record.
+    let (key_bytes, value_bytes) = (args[2].len(), bytes.len());
     reply.simple(&format!(
         "key_sds_len:{}, key_sds_avail:0, key_zmalloc: {key_bytes}, val_sds_len:{}, val_sds_avail:0, \
          val_zmalloc: {value_bytes}",

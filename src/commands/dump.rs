@@ -19,7 +19,7 @@ use crate::rdb::payload::{self, Refusal};
 use crate::rdb::{Dialect, Error};
 use crate::resp::request::encode;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Access, Entry, ReadView, Value, WriteView};
+use crate::store::{Access, Entry, EntryRef, ReadView, ValueRef, WriteView};
 
 /// The commands about serialized values.
 #[rustfmt::skip]
@@ -56,7 +56,7 @@ fn is_credential(args: Args, at: usize) -> bool {
 fn dump(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let config = view.config();
     let compresses = config.rdbcompression.load(Relaxed);
-    let dump = |entry: &Entry| payload::dump(&entry.value, Dialect::of(config), compresses);
+    let dump = |entry: EntryRef| payload::dump(entry.value, Dialect::of(config), compresses);
     let payload = view.get(&args[1], Access::Use).map(dump);
     reply.bulk_or_null(payload.as_deref());
     Ok(())
@@ -145,7 +145,7 @@ fn restore(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 fn record(view: &WriteView, key: &[u8], existed: bool) -> Propagate {
     let Some(entry) = view.get(key, Access::Silent) else { return Propagate::Nothing };
     let mut records = Vec::new();
-    if let Value::String(_) = entry.value {
+    if let ValueRef::String(_) = entry.value {
         encode_entry(&mut records, key, entry);
         return Propagate::Rewritten(records);
     }

@@ -11,7 +11,7 @@ use super::options::{
 use super::spec::{Change, Family, Outcome, Propagate, read, write};
 use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Access, Entry, ReadView, WriteView};
+use crate::store::{Access, EntryRef, ReadView, WriteView};
 
 /// The commands about expiry times.
 #[rustfmt::skip]
@@ -80,7 +80,7 @@ fn set_expiry_time(
     let expires_at_ms = unit.expires_at_ms(integer(&args[2])?, view.now_ms());
     let expires_at_ms = expires_at_ms.ok_or_else(|| invalid_expire_time(name))?;
     let key = &args[1];
-    let old = view.get(key, Access::Use).map(Entry::expires_at_ms);
+    let old = view.get(key, Access::Use).map(EntryRef::expires_at_ms);
     let changes = old.is_some_and(|old_ms| {
         conditions.iter().all(|condition| condition.holds(old_ms, expires_at_ms))
     });
@@ -126,7 +126,7 @@ fn unsupported(option: &[u8]) -> CommandError {
 
 fn persist(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
-    let expires = view.get(key, Access::Use).and_then(Entry::expires_at_ms).is_some();
+    let expires = view.get(key, Access::Use).and_then(EntryRef::expires_at_ms).is_some();
     if expires {
         view.set_expires_at_ms(key, None);
         view.notify(EventClass::GENERIC, "persist", key);
@@ -153,7 +153,7 @@ fn pexpiretime(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
 
 /// Replies with `shown` of the key's expiry time, -1 if it has none, and -2 for no key.
 fn answer(view: &ReadView, args: Args, reply: &mut Reply, shown: impl Fn(i64) -> i64) -> Outcome {
-    reply.integer(match view.get(&args[1], Access::NoTouch).map(Entry::expires_at_ms) {
+    reply.integer(match view.get(&args[1], Access::NoTouch).map(EntryRef::expires_at_ms) {
         None => -2,
         Some(None) => -1,
         Some(Some(expires_at_ms)) => shown(expires_at_ms),

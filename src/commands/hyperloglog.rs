@@ -188,7 +188,7 @@ fn pfselftest(_: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
 fn create_if_absent(view: &mut WriteView, key: &[u8]) -> bool {
     let absent = !view.contains(key);
     if absent {
-        view.insert(key, Value::String(hyperloglog::create().into()), None);
+        view.insert(key, Value::String(hyperloglog::create()), None);
     }
     absent
 }

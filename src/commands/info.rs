@@ -24,7 +24,7 @@ use crate::resp::{Args, Reply};
 use crate::session::Server;
 use crate::stats::denials::Reason;
 use crate::stats::{PerCommand, unix_seconds};
-use crate::store::{Table, Value, now_ms};
+use crate::store::{Table, ValueRef, now_ms};
 use crate::watchers::pubsub::Kind;
 
 /// `INFO`.
@@ -160,7 +160,7 @@ fn clients_section(context: &mut Context, text: &mut String) -> fmt::Result {
 
 fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
     let memory = Memory::measure(context);
-    let Memory { used, peak, overhead, dataset, free, resident, .. } = memory;
+    let Memory { used, peak, overhead, dataset, resident, .. } = memory;
     let server = context.server;
     let mut show = |name: &str, bytes| {
         write!(text, "{name}:{bytes}\r\n{name}_human:{}\r\n", human_bytes(bytes))
@@ -183,7 +183,7 @@ fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
         let (ratio, lost) = (resident as f64 / used.max(1) as f64, resident as i64 - used as i64);
         write!(text, "mem_fragmentation_ratio:{ratio:.2}\r\nmem_fragmentation_bytes:{lost}\r\n")?;
     }
-    write!(text, "mem_not_counted_for_evict:{free}\r\nmem_clients_normal:{}\r\n", memory.clients)?;
+    write!(text, "mem_clients_normal:{}\r\n", memory.clients)?;
     write!(
         text,
         "maxmemory_policy:{}\r\nmem_allocator:libc\r\n",
@@ -191,9 +191,9 @@ fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
     )?;
     zeros(
         text,
-        "used_memory_lua used_memory_vm_eval used_memory_scripts_eval number_of_cached_scripts \
-         number_of_functions number_of_libraries used_memory_vm_functions used_memory_vm_total \
-         used_memory_functions used_memory_scripts mem_replication_backlog \
+        "mem_not_counted_for_evict used_memory_lua used_memory_vm_eval used_memory_scripts_eval \
+         number_of_cached_scripts number_of_functions number_of_libraries used_memory_vm_functions \
+         used_memory_vm_total used_memory_functions used_memory_scripts mem_replication_backlog \
          mem_total_replication_buffers mem_replica_full_sync_buffer mem_clients_slaves \
          mem_cluster_links active_defrag_running",
     )
@@ -209,11 +209,11 @@ pub(super) struct Memory {
     pub(super) startup: u64,
     /// The buffers of all clients.
     pub(super) clients: u64,
-    /// The free places of the maps of keys.
+    /// What new keys can use before the data takes more.
     pub(super) free: u64,
     /// Everything but keys and values.
     pub(super) overhead: u64,
-    /// Keys and values.
+    /// Keys and values, with their indexes.
     pub(super) dataset: u64,
     /// What the kernel counts for the process. Known only on Linux.
     pub(super) resident: Option<u64>,
@@ -225,7 +225,7 @@ impl Memory {
         let server = context.server;
         server.measure_memory();
         let dataset = server.keyspace.data_bytes() as u64;
-        let used = (server.used_memory() + free) as u64;
+        let used = server.used_memory() as u64;
         Memory {
             used,
             peak: used.max(server.peak_memory() as u64),
@@ -465,9 +465,9 @@ fn keysizes_section(context: &mut Context, text: &mut String) -> fmt::Result {
     context.visit(|shard| {
         for db in shard.databases() {
             for (_, entry) in shard.table(db).into_iter().flat_map(Table::iter) {
-                let (is_hash, size) = match &entry.value {
-                    Value::String(bytes) => (false, bytes.len()),
-                    Value::Hash(hash) => (true, hash.len()),
+                let (is_hash, size) = match entry.value {
+                    ValueRef::String(bytes) => (false, bytes.len()),
+                    ValueRef::Hash(hash) => (true, hash.len()),
                 };
                 *counts.entry((db, is_hash, usize::BITS - size.leading_zeros())).or_default() += 1;
             }
@@ -507,7 +507,7 @@ pub(super) struct Totals {
     /// Hashes with fields that have an expiry time.
     pub(super) timed: usize,
     pub(super) table_bytes: usize,
-    /// The memory of the free places of the maps.
+    /// What new keys can use before the data takes more.
     pub(super) free_bytes: usize,
     /// Keys visited for [`Totals::average_ttl_ms`].
     visited: usize,
@@ -551,7 +551,7 @@ pub(super) fn keyspace_totals(context: &mut Context) -> Vec<Totals> {
             if let Some(table) = shard.table(db) {
                 totals.keys += table.len();
                 totals.volatile += table.volatile();
-                totals.table_bytes += table.reserved_bytes();
+                totals.table_bytes += table.index_bytes();
                 totals.free_bytes += table.free_bytes();
                 totals.sample(table, now_ms);
             }

@@ -13,8 +13,7 @@ use super::docs::help;
 use super::options::{OptionCursor, integer};
 use super::spec::{Command, Family, Flags, Handler, Outcome, command, read};
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::key::Key;
-use crate::store::{Access, Entry, ReadView, Usage};
+use crate::store::{Access, ReadView, Usage};
 
 /// `OBJECT`.
 #[rustfmt::skip]
@@ -116,15 +115,9 @@ fn usage(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
         let count = words.take_value("SAMPLES")?.ok_or(CommandError::SYNTAX)?;
         usize::try_from(integer(count)?).map_err(|_| CommandError::SYNTAX)?;
     }
-    match view.get(&args[2], Access::Silent) {
-        Some(entry) => reply.count(memory_bytes(&args[2], entry)),
+    match view.key_bytes(&args[2]) {
+        Some(bytes) => reply.count(bytes),
         None => reply.null(),
     }
     Ok(())
-}
-
-/// The bytes of the key's slot in the map with the map's control byte, of the key itself if it is too long
-/// for the slot, and of what the value reserves. Free slots of the map are not counted.
-fn memory_bytes(key: &[u8], entry: &Entry) -> usize {
-    size_of::<(Key, Entry)>() + 1 + Key::heap_bytes_of(key.len()) + entry.value.heap_bytes()
 }

@@ -16,7 +16,7 @@ use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::Table;
 use crate::store::key::{HashedKey, POSITION_BITS};
-use crate::store::{Access, Entry, ReadAll, ReadView, SHARDS, WriteAll, WriteView};
+use crate::store::{Access, Entry, EntryRef, ReadAll, ReadView, SHARDS, WriteAll, WriteView};
 use crate::text::glob;
 
 /// The commands about keys.
@@ -203,7 +203,7 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let is_taken = |view: &mut WriteView| view.contains(destination);
     let may = view.contains(source) && (!in_database(view, target, is_taken) || replace);
-    let copied = view.get(source, Access::Answer).filter(|_| may).map(Entry::copy);
+    let copied = view.get(source, Access::Answer).filter(|_| may).map(EntryRef::to_owned);
     reply.integer(i64::from(copied.is_some()));
     let Some(copied) = copied else {
         view.notify_if_missing(source);
@@ -273,7 +273,7 @@ fn choose(all: &ReadAll) -> Option<Vec<u8>> {
     let start = (random.hash_one(0u64) % SHARDS as u64) as usize;
     let (mut seen, mut chosen) = (0u64, None);
     let mut consider = |table: &Table| {
-        for (key, _) in table.iter().filter(|(_, entry)| all.is_live(entry)) {
+        for (key, _) in table.iter().filter(|(_, entry)| all.is_live(*entry)) {
             seen += 1;
             // Reservoir sampling: the n-th key replaces the chosen one with probability 1/n.
             if random.hash_one(seen).is_multiple_of(seen) {
@@ -321,7 +321,7 @@ fn scan(all: &ReadAll, args: Args, reply: &mut Reply) -> Outcome {
 /// A call costs about `count` plus the size of the last shard, whose keys are in no order. It passes over
 /// empty shards: all of them take less than a millisecond, and otherwise a small database would need
 /// thousands of calls.
-fn walk(all: &ReadAll, cursor: u64, count: usize, mut visitor: impl FnMut(&[u8], &Entry)) -> u64 {
+fn walk(all: &ReadAll, cursor: u64, count: usize, mut visitor: impl FnMut(&[u8], EntryRef)) -> u64 {
     let first = (cursor >> POSITION_BITS) as usize;
     let first_position = cursor & ((1 << POSITION_BITS) - 1);
     let (mut left, mut next) = (count, 0);
@@ -344,7 +344,7 @@ fn walk(all: &ReadAll, cursor: u64, count: usize, mut visitor: impl FnMut(&[u8],
             next = cursor_at(end);
         }
         for (_, key, entry) in keys.iter().filter(|(position, ..)| *position < end) {
-            visitor(key, entry);
+            visitor(key, *entry);
         }
         left = left.saturating_sub(keys.len());
         !ends_here
@@ -395,7 +395,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::{ByteString, Keyspace, Value};
+    use crate::store::{Keyspace, Value};
 
     fn keyspace() -> Keyspace {
         Keyspace::new(Arc::new(Config::new()))
@@ -404,7 +404,7 @@ mod tests {
     fn set(keyspace: &Keyspace, name: &str, expires_at_ms: Option<i64>) {
         let key = name.as_bytes();
         let mut view = keyspace.write(0, [key].into_iter());
-        view.insert(key, Value::String(ByteString::new(b"")), expires_at_ms);
+        view.insert(key, Value::String(Vec::new()), expires_at_ms);
     }
 
     fn remove(keyspace: &Keyspace, name: &str) {

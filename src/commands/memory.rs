@@ -93,7 +93,7 @@ const NONE: &[&str] = &[
 
 fn doctor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     let memory = Memory::measure(context);
-    let text = if memory.used - memory.free < LITTLE_BYTES {
+    let text = if memory.used < LITTLE_BYTES {
         "The server uses too little memory to say anything about it.\n".into()
     } else {
         let (used, peak) = (human_bytes(memory.used), human_bytes(memory.peak));
@@ -107,7 +107,7 @@ fn doctor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         }
         if memory.free > memory.used / 2 {
             text.push_str(
-                "Most of it are free places for keys: the maps of keys have just grown.\n",
+                "Most of it is free for new keys: many were removed, or the indexes have just grown.\n",
             );
         }
         text

@@ -9,7 +9,7 @@ use super::options::{
 use super::spec::{Change, Family, Flags, Outcome, Propagate, number_of_keys, read, write};
 use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Access, ByteString, ReadView, StringOrigin, Value, WriteView};
+use crate::store::{Access, ReadView, StringOrigin, Value, WriteView};
 use crate::text::integer::write_i64;
 use crate::text::long_double::LongDouble;
 
@@ -467,7 +467,7 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let end = offset.checked_add(part.len()).filter(|&end| end <= limit);
     let end = end.ok_or(CommandError::TOO_LONG)?;
     if old.is_none() {
-        view.insert(key, Value::String(zeros(end)?.into()), None);
+        view.insert(key, Value::String(zeros(end)?), None);
     }
     if let Some(mut value) = view.string_mut(key)? {
         let bytes = value.in_place();
@@ -543,11 +543,11 @@ fn add(view: &mut WriteView, args: Args, reply: &mut Reply, increment: i64) -> C
             .checked_add(increment)
             .ok_or(CommandError::new("ERR increment or decrement would overflow"))?;
         write_i64(&mut digits, sum);
-        value.replace(ByteString::new(&digits), StringOrigin::Whole);
+        value.replace(digits, StringOrigin::Whole);
         sum
     } else {
         write_i64(&mut digits, increment);
-        view.insert(key, Value::String(digits.into()), None);
+        view.insert(key, Value::String(digits), None);
         increment
     };
     view.notify(EventClass::STRING, "incrby", key);
@@ -570,10 +570,10 @@ fn incrbyfloat(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     // The log gets the sum, not the increment: a machine with another precision might add differently.
     let effect = Propagate::rewritten(&[b"SET", key, &digits, b"KEEPTTL"]);
     if !view.contains(key) {
-        view.insert(key, Value::String(ByteString::new(b"")), None);
+        view.insert(key, Value::String(Vec::new()), None);
     }
     if let Some(mut value) = view.string_mut(key)? {
-        value.replace(digits.into(), StringOrigin::AsText);
+        value.replace(digits, StringOrigin::AsText);
     }
     view.notify(EventClass::STRING, "incrbyfloat", key);
     Ok(effect)

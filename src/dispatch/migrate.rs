@@ -23,7 +23,7 @@ use crate::rdb::{Dialect, payload};
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Server, Session};
 use crate::store::transaction::Transaction;
-use crate::store::{Access, LockSet, Shards, Value, Watcher};
+use crate::store::{Access, LockSet, Shards, ValueRef, Watcher};
 
 /// Keys are sent together until they have this many bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -163,9 +163,9 @@ fn encode(
     let view = shards.read(session.db, std::iter::once(moving.key));
     let Some(entry) = view.get(moving.key, Access::Silent) else { return false };
     let compresses = server.config.rdbcompression.load(Relaxed);
-    let payload = payload::dump(&entry.value, dialect, compresses);
+    let payload = payload::dump(entry.value, dialect, compresses);
     let ttl = entry.expires_at_ms().map_or(0, |at| view.left_ms(at).max(1)).to_string();
-    moving.timed = matches!(&entry.value, Value::Hash(hash) if hash.earliest_ms().is_some());
+    moving.timed = matches!(entry.value, ValueRef::Hash(hash) if hash.earliest_ms().is_some());
     let mut words = vec![&b"RESTORE"[..], moving.key, ttl.as_bytes(), &payload];
     if options.replaces || moving.again {
         words.push(b"REPLACE");

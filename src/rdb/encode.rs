@@ -2,7 +2,7 @@
 
 use super::lzf::Compressor;
 use super::{Dialect, REDIS_VERSION, VALKEY_VERSION, kind, opcode};
-use crate::store::{Entry, Hash, Value};
+use crate::store::{EntryRef, HashRef, ValueRef};
 use crate::text::integer;
 
 /// Shorter strings are not worth compressing.
@@ -25,35 +25,35 @@ impl Encoder {
     }
 
     /// A key with its value and expiry.
-    pub fn entry(&mut self, key: &[u8], entry: &Entry) {
+    pub fn entry(&mut self, key: &[u8], entry: EntryRef) {
         if let Some(expires_at_ms) = entry.expires_at_ms() {
             self.out.push(opcode::EXPIRETIME_MS);
             self.out.extend(expires_at_ms.to_le_bytes());
         }
-        self.out.push(self.kind(&entry.value));
+        self.out.push(self.kind(entry.value));
         self.string(key);
-        self.value(&entry.value);
+        self.value(entry.value);
     }
 
     /// The type of a value in the encoding that [`Encoder::value`] writes.
-    pub fn kind(&self, value: &Value) -> u8 {
+    pub fn kind(&self, value: ValueRef) -> u8 {
         match (value, self.dialect) {
-            (Value::String(_), _) => kind::STRING,
-            (Value::Hash(hash), _) if hash.earliest_ms().is_none() => kind::HASH,
-            (Value::Hash(_), Dialect::Redis) => kind::HASH_TIMED,
-            (Value::Hash(_), Dialect::Valkey) => kind::HASH_VALKEY,
+            (ValueRef::String(_), _) => kind::STRING,
+            (ValueRef::Hash(hash), _) if hash.earliest_ms().is_none() => kind::HASH,
+            (ValueRef::Hash(_), Dialect::Redis) => kind::HASH_TIMED,
+            (ValueRef::Hash(_), Dialect::Valkey) => kind::HASH_VALKEY,
         }
     }
 
     /// A value without its type.
-    pub fn value(&mut self, value: &Value) {
+    pub fn value(&mut self, value: ValueRef) {
         match value {
-            Value::String(bytes) => self.string(bytes),
-            Value::Hash(hash) => self.hash(hash),
+            ValueRef::String(bytes) => self.string(bytes),
+            ValueRef::Hash(hash) => self.hash(hash),
         }
     }
 
-    fn hash(&mut self, hash: &Hash) {
+    fn hash(&mut self, hash: HashRef) {
         let earliest_ms = hash.earliest_ms();
         if let (Some(earliest_ms), Dialect::Redis) = (earliest_ms, self.dialect) {
             self.out.extend(earliest_ms.to_le_bytes());

@@ -5,7 +5,7 @@
 use super::encode::Encoder;
 use super::input::Input;
 use super::{Dialect, Error, crc64, is_readable, value};
-use crate::store::{PackedLimits, Value};
+use crate::store::{PackedLimits, Value, ValueRef};
 
 /// Why a payload is refused.
 pub enum Refusal {
@@ -16,11 +16,11 @@ pub enum Refusal {
 }
 
 /// The payload of a value.
-pub fn dump(value: &Value, dialect: Dialect, compresses: bool) -> Vec<u8> {
+pub fn dump(value: ValueRef, dialect: Dialect, compresses: bool) -> Vec<u8> {
     let mut encoder = Encoder::new(dialect, compresses);
     encoder.out.push(encoder.kind(value));
     encoder.value(value);
-    let timed = matches!(value, Value::Hash(hash) if hash.earliest_ms().is_some());
+    let timed = matches!(value, ValueRef::Hash(hash) if hash.earliest_ms().is_some());
     let mut payload = encoder.out;
     payload.extend(dialect.version(timed).to_le_bytes());
     payload.extend(crc64::update(0, &payload).to_le_bytes());

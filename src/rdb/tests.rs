@@ -8,7 +8,7 @@ use super::read::{Loaded, Record, Rules, read, read_from};
 use super::*;
 use crate::hostile::{Case, Hostile, cases};
 use crate::rng::Rng;
-use crate::store::{ByteString, Entry, Field, Hash, PackedLimits, Value};
+use crate::store::{Entry, Field, Hash, PackedLimits, Value};
 
 const LIMITS: PackedLimits = PackedLimits { entries: 8, value_bytes: 64 };
 const RULES: Rules = Rules { limits: LIMITS, databases: 16, now_ms: None, verify: true };
@@ -24,12 +24,12 @@ fn plain(value: &Value) -> Plain {
     let field = |field: Field| (field.name.to_vec(), (field.value.to_vec(), field.expires_at_ms()));
     match value {
         Value::String(bytes) => Plain::String(bytes.to_vec()),
-        Value::Hash(hash) => Plain::Hash(hash.iter().map(field).collect()),
+        Value::Hash(hash) => Plain::Hash(hash.view().iter().map(field).collect()),
     }
 }
 
 fn string(bytes: &[u8]) -> Value {
-    Value::String(ByteString::new(bytes))
+    Value::String(bytes.to_vec())
 }
 
 fn hash(fields: &[(&[u8], &[u8], Option<i64>)]) -> Value {
@@ -37,7 +37,7 @@ fn hash(fields: &[(&[u8], &[u8], Option<i64>)]) -> Value {
     for (name, value, expiry) in fields {
         hash.set_until(name, value, *expiry, LIMITS);
     }
-    Value::Hash(Box::new(hash))
+    Value::Hash(hash)
 }
 
 type Keys = BTreeMap<(usize, Vec<u8>), (Plain, Option<i64>)>;
@@ -97,7 +97,7 @@ fn sample(dialect: Dialect) -> (Vec<u8>, Keys) {
             let key = format!("key {number}").into_bytes();
             let expires_at_ms = Some(2_000_000_000_000).filter(|_| number % 2 == 1);
             keys.insert((db, key.clone()), (plain(&value), expires_at_ms));
-            encoder.entry(&key, &Entry::new(value, expires_at_ms));
+            encoder.entry(&key, Entry::new(value, expires_at_ms).view());
         }
     }
     encoder.out.push(opcode::EOF);
@@ -188,7 +188,7 @@ fn fuzz_a_mutated_file_or_payload_is_read_or_refused() {
         let _ = load_with(&whole, &unverified);
         let _ = load(&file(&items));
         if let Ok(value) = restore(&payload(version, &body), LIMITS) {
-            let again = restore(&dump(&value, Dialect::Redis, true), LIMITS);
+            let again = restore(&dump(value.view(), Dialect::Redis, true), LIMITS);
             assert_eq!(again.ok().map(|value| plain(&value)), Some(plain(&value)));
         }
     }
@@ -406,7 +406,7 @@ fn a_payload_is_read_again_whatever_it_holds() {
             }
         };
         for dialect in [Dialect::Redis, Dialect::Valkey] {
-            let payload = dump(&value, dialect, rng.below(2) == 0);
+            let payload = dump(value.view(), dialect, rng.below(2) == 0);
             let again = restore(&payload, LIMITS).ok().map(|value| plain(&value));
             assert_eq!(again, Some(plain(&value)));
         }

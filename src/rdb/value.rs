@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::input::Input;
 use super::{Error, VALKEY_VERSION, kind, packed};
-use crate::store::{ByteString, Hash, PackedLimits, Value};
+use crate::store::{Hash, PackedLimits, Value};
 use crate::text::integer;
 
 /// The latest time at which a field may expire, in Unix milliseconds: Redis keeps it in 48 bits.
@@ -58,7 +58,7 @@ pub(super) fn read(
 ) -> Result<Option<Value>, Error> {
     let mut hash = HashBuilder { hash: Hash::new(), limits };
     match kind {
-        kind::STRING => return Ok(Some(Value::String(ByteString::from(input.string()?)))),
+        kind::STRING => return Ok(Some(Value::String(input.string()?))),
         kind::HASH_ZIPMAP
         | kind::HASH_ZIPLIST
         | kind::HASH_LISTPACK
@@ -67,7 +67,7 @@ pub(super) fn read(
         _ => read_fields(kind, version, &mut hash, input)?,
     }
     let hash = hash.hash;
-    Ok((!hash.is_empty()).then(|| Value::Hash(Box::new(hash))))
+    Ok((!hash.is_empty()).then_some(Value::Hash(hash)))
 }
 
 /// Reads the fields of a packed hash.

@@ -123,8 +123,8 @@ impl Server {
         }
     }
 
-    /// The memory that the data, the clients and the tables take, in bytes. The free places of the maps and
-    /// what waits to be written into the log are not counted.
+    /// The memory that the data, the clients and the tables take, in bytes. What waits to be written into the
+    /// log is not counted.
     pub fn used_memory(&self) -> usize {
         self.keyspace.data_bytes() + self.overhead_bytes.load(Relaxed)
     }

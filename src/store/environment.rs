@@ -7,11 +7,8 @@ use std::time::Instant;
 
 use super::SHARDS;
 use super::hash::PackedLimits;
-use super::usage::{TICKS_PER_SECOND, Usage};
+use super::usage::Usage;
 use crate::config::Config;
-
-/// The coarse clock at the start. It leaves room for keys that were last used before, on another server.
-const FIRST_TICK: u32 = 1 << 31;
 
 /// See the module documentation.
 pub(super) struct Environment {
@@ -28,9 +25,8 @@ pub(super) struct Environment {
     /// that the sweeper sees what is due without taking any.
     earliest_ms: Box<[AtomicI64]>,
     started: Instant,
-    /// Tenths of a second since `started`, plus [`FIRST_TICK`], as of the last [`Environment::tick`]: a clock
-    /// that costs a command nothing.
-    ticks: AtomicU32,
+    /// Seconds since `started`, as of the last [`Environment::tick`]: a clock that costs a command nothing.
+    seconds: AtomicU32,
 }
 
 impl Environment {
@@ -42,7 +38,7 @@ impl Environment {
             follows: Arc::default(),
             earliest_ms: (0..SHARDS).map(|_| AtomicI64::new(i64::MAX)).collect(),
             started: Instant::now(),
-            ticks: AtomicU32::new(FIRST_TICK),
+            seconds: AtomicU32::new(0),
         }
     }
 
@@ -72,19 +68,18 @@ impl Environment {
 
     /// Advances the coarse clock. Called several times a second.
     pub(super) fn tick(&self) {
-        let ticks = self.started.elapsed().as_millis() as u64 * u64::from(TICKS_PER_SECOND) / 1000;
-        self.ticks.store(FIRST_TICK.wrapping_add(ticks as u32), Relaxed);
+        self.seconds.store(self.started.elapsed().as_secs() as u32, Relaxed);
     }
 
     /// What a use of a key is recorded as now.
     #[inline(always)]
     pub(super) fn usage(&self) -> Usage {
-        let now = self.ticks.load(Relaxed);
+        let seconds = self.seconds.load(Relaxed);
         if !self.config.counts_uses() {
-            return Usage::Time { now };
+            return Usage::at(seconds);
         }
         Usage::Frequency {
-            minute: (now.wrapping_sub(FIRST_TICK) / TICKS_PER_SECOND / 60) as u16,
+            minute: (seconds / 60) as u16,
             log_factor: self.config.lfu_log_factor.load(Relaxed),
             decay_minutes: self.config.lfu_decay_time.load(Relaxed),
         }

@@ -14,7 +14,8 @@ use super::key::HashedKey;
 use super::keyspace::Keyspace;
 use super::shard::{Cause, Removal, Shard};
 use super::usage::{Usage, random};
-use super::value::Entry;
+use super::value::EntryRef;
+use super::value::Value;
 use crate::config::{EvictionOrder, EvictionPolicy};
 
 /// One key is evicted for so many that were looked at: the best 1.6 percent.
@@ -49,7 +50,7 @@ impl Keyspace {
             let mut shard = self.exclusive(hashed.shard());
             // Since it was sampled, it may have been set anew, without a time to live.
             let entry = shard.table(db).and_then(|table| table.get(hashed));
-            let may_go = |entry: &Entry| !policy.volatile || entry.is_volatile();
+            let may_go = |entry: EntryRef| !policy.volatile || entry.is_volatile();
             if !entry.is_some_and(may_go) {
                 continue;
             }
@@ -58,8 +59,8 @@ impl Keyspace {
             let lsn = log(&[Removal { db, key: key.clone(), cause: Cause::Evicted }]);
             shard.logged(lsn);
             drop(shard);
-            if old.value.is_costly_to_drop() {
-                discard(Garbage::value(old.value));
+            if let Some(value) = old.large.filter(Value::is_costly_to_drop) {
+                discard(Garbage::value(value));
             }
         }
         found
@@ -105,14 +106,14 @@ fn sample(shard: &Shard, policy: EvictionPolicy, usage: Usage, best: &mut Vec<Ca
     best.extend(found.into_iter().take(victims).map(|(score, db, key)| Candidate {
         score,
         db,
-        key: (&**key).into(),
+        key: key.into(),
     }));
     sampled
 }
 
-fn score(order: EvictionOrder, usage: Usage, entry: &Entry) -> u64 {
+fn score(order: EvictionOrder, usage: Usage, entry: EntryRef) -> u64 {
     match order {
-        EvictionOrder::Lru => usage.idle_ticks(entry.usage()).into(),
+        EvictionOrder::Lru => usage.idle_seconds(entry.usage()).into(),
         EvictionOrder::Lfu => u64::from(u8::MAX - usage.frequency(entry.usage())),
         EvictionOrder::Random => (random() * 2f64.powi(53)) as u64,
         // The sooner it expires, the higher. A key that does not expire is not a candidate.

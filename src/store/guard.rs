@@ -44,21 +44,20 @@ pub enum Exclusive<'a> {
 /// A shard locked for writing. When it is unlocked, the total gets to know by how much it has grown.
 pub struct Metered<'a> {
     shard: RwLockWriteGuard<'a, Shard>,
-    bytes_before: usize,
     total: &'a AtomicI64,
 }
 
 impl<'a> Metered<'a> {
     pub(super) fn new(shard: RwLockWriteGuard<'a, Shard>, total: &'a AtomicI64) -> Metered<'a> {
-        Metered { bytes_before: shard.memory_bytes(), shard, total }
+        Metered { shard, total }
     }
 }
 
 impl Drop for Metered<'_> {
     fn drop(&mut self) {
-        let bytes = self.shard.memory_bytes();
-        if bytes != self.bytes_before {
-            self.total.fetch_add(bytes as i64 - self.bytes_before as i64, Relaxed);
+        let growth = self.shard.take_growth();
+        if growth != 0 {
+            self.total.fetch_add(growth, Relaxed);
         }
     }
 }

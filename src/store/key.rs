@@ -2,21 +2,25 @@
 //!
 //! The hash is SipHash with a secret of this process (`RandomState`), so that no client can choose keys that
 //! collide. It is the most expensive part of a lookup, so a command computes it once: [`HashedKey`] carries
-//! it along, and the maps use it as it is. The bits of a hash:
+//! it along. The bits of a hash:
 //!
 //! ```text
-//!  63    57 56        45 44  41 40                    0
-//! |  tag   |   shard    |      |       position        |     (the map itself uses the tag and the
-//! ```                                                         low bits: no bit is wasted)
+//!  63      48 47    41 40              24 23          0
+//! |   shard  |        |           position             |
+//!                                        |  fragment   |
+//! ```
 //!
-//! `position` orders the keys of a shard for `SCAN`. Together with the shard it makes a cursor of 53 bits,
-//! which survives even in clients that store numbers as doubles.
+//! The `fragment` finds the key in its shard. `position` orders the keys of a shard for `SCAN`; together with
+//! the shard it makes a cursor of 53 bits, which survives even in clients that store numbers as doubles.
+//!
+//! Shards are not equally large: the largest gets twice as many keys as the smallest, and the others all that
+//! is between. A map doubles when it is full, and then is half empty; shards of one size would all do so at
+//! the same number of keys, and a keyspace that has just passed it would take nearly twice the memory of one
+//! that has not. With sizes like these, the same part of the shards is half empty at any number of keys.
 
-use std::borrow::Borrow;
+use std::cell::RefCell;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::LazyLock;
-
-use super::inline::Inline;
 
 /// log2 of the number of shards.
 pub const SHARD_BITS: u32 = 12;
@@ -27,8 +31,68 @@ pub const POSITION_BITS: u32 = 41;
 
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// A key that a map owns. Up to 22 bytes are stored in place, which makes it three words.
-pub type Key = Inline<22, Box<[u8]>>;
+fn hash_of(bytes: &[u8]) -> u64 {
+    let mut hasher = SECRET.build_hasher();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// How many hashes are remembered.
+const AHEAD_KEYS: usize = 16;
+
+thread_local! {
+    static AHEAD: RefCell<Ahead> =
+        const { RefCell::new(Ahead { hashes: [(Exact::NONE, 0); AHEAD_KEYS], len: 0, taken: 0 }) };
+}
+
+/// Hashes that were computed ahead, in the order in which they will be wanted, with their keys.
+struct Ahead {
+    hashes: [(Exact, u64); AHEAD_KEYS],
+    len: usize,
+    taken: usize,
+}
+
+impl Ahead {
+    /// The hash of the key, if it is the next one, or the one behind it: a command need not use its key.
+    #[inline]
+    fn take(&mut self, key: &[u8]) -> Option<u64> {
+        let next = self.hashes[..self.len].get(self.taken..)?;
+        let key = Exact::of(key)?;
+        let step = next.iter().take(2).position(|(known, _)| *known == key)?;
+        self.taken += step + 1;
+        Some(next[step].1)
+    }
+
+    #[inline]
+    fn push(&mut self, key: HashedKey) {
+        if let (Some(place), Some(exact)) = (self.hashes.get_mut(self.len), Exact::of(key.bytes)) {
+            *place = (exact, key.hash);
+            self.len += 1;
+        }
+    }
+}
+
+/// A key of 8 to 32 bytes, in a form that is quickly compared: its first bytes, its last bytes, which may
+/// overlap, and its length.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Exact(u128, u128, usize);
+
+impl Exact {
+    const NONE: Exact = Exact(0, 0, 0);
+
+    #[inline]
+    fn of(key: &[u8]) -> Option<Exact> {
+        let short = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes).into();
+        match key.len() {
+            16..=32 => {
+                let (first, last) = (key.first_chunk()?, key.last_chunk()?);
+                Some(Exact(u128::from_ne_bytes(*first), u128::from_ne_bytes(*last), key.len()))
+            }
+            8..16 => Some(Exact(short(key.first_chunk()?), short(key.last_chunk()?), key.len())),
+            _ => None,
+        }
+    }
+}
 
 /// A key that a command names, with its hash.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,10 +102,30 @@ pub struct HashedKey<'a> {
 }
 
 impl<'a> HashedKey<'a> {
+    /// The key with its hash, which is remembered if it was computed ahead.
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> HashedKey<'a> {
-        let mut hasher = SECRET.build_hasher();
-        hasher.write(bytes);
-        HashedKey { hash: hasher.finish(), bytes }
+        let known = AHEAD.with_borrow_mut(|ahead| ahead.take(bytes));
+        HashedKey { hash: known.unwrap_or_else(|| hash_of(bytes)), bytes }
+    }
+
+    /// The keys with their hashes, which the next calls of [`HashedKey::new`] in this thread are likely to
+    /// want in this order. Hashing is a tenth of the work of a `GET`, and need not be done twice.
+    pub(super) fn ahead<const N: usize>(
+        keys: impl Iterator<Item = &'a [u8]>,
+        hashed: &mut [HashedKey<'a>; N],
+    ) -> usize {
+        AHEAD.with_borrow_mut(|ahead| {
+            ahead.len = 0;
+            ahead.taken = 0;
+            let mut count = 0;
+            for (place, bytes) in hashed.iter_mut().zip(keys) {
+                *place = HashedKey { hash: hash_of(bytes), bytes };
+                ahead.push(*place);
+                count += 1;
+            }
+            count
+        })
     }
 
     /// The same key in other memory: how a handler names the key of its one-key command. Comparing is far
@@ -71,7 +155,17 @@ impl<'a> HashedKey<'a> {
 
     /// The index of the key's shard, the same in every database.
     pub fn shard(&self) -> usize {
-        (self.hash >> (57 - SHARD_BITS)) as usize & ((1 << SHARD_BITS) - 1)
+        // A parabola through (0, 0) and (1, 1) whose slope, the inverse of a shard's size, doubles.
+        let part = self.hash >> 48;
+        let curved = part * ((2 << 16) + part) / 3;
+        (curved >> (32 - SHARD_BITS)) as usize
+    }
+
+    /// The bits by which a table finds the key.
+    #[inline]
+    pub(super) fn fragment(&self) -> Fragment {
+        let [low, middle, high, ..] = self.hash.to_le_bytes();
+        Fragment([low, middle, high])
     }
 
     /// The place of the key in the order in which `SCAN` visits its shard.
@@ -80,71 +174,41 @@ impl<'a> HashedKey<'a> {
     }
 }
 
-/// What a map looks up: an owned key, or a borrowed one whose hash is known. (`HashMap` wants the borrowed
-/// form to be a reference *into* the key; a key with a separate hash is not one. A trait object can stand for
-/// both.)
-pub trait Lookup {
-    fn hash(&self) -> u64;
-    fn bytes(&self) -> &[u8];
-}
+/// The part of a key's hash by which a table finds the key: 24 bits, in bytes, so that it needs no alignment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fragment([u8; 3]);
 
-impl Lookup for Key {
-    fn hash(&self) -> u64 {
-        HashedKey::new(self).hash
+impl Fragment {
+    fn to_u32(self) -> u32 {
+        let [low, middle, high] = self.0;
+        u32::from_le_bytes([low, middle, high, 0])
     }
 
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
-impl Lookup for HashedKey<'_> {
-    fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.bytes
+    /// The one behind it; behind the last, the first.
+    pub(super) fn next(self) -> Fragment {
+        let [low, middle, high, _] = self.to_u32().wrapping_add(1).to_le_bytes();
+        Fragment([low, middle, high])
     }
 }
 
-impl<'a> Borrow<dyn Lookup + 'a> for Key {
-    fn borrow(&self) -> &(dyn Lookup + 'a) {
-        self
-    }
-}
-
-impl Hash for Key {
+impl Hash for Fragment {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(Lookup::hash(self));
+        state.write_u32(self.to_u32());
     }
 }
 
-impl Hash for dyn Lookup + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(Lookup::hash(self));
-    }
-}
-
-impl PartialEq for dyn Lookup + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
-    }
-}
-
-impl Eq for dyn Lookup + '_ {}
-
-/// A hasher that returns the hash of a key unchanged.
+/// The hasher of fragments, which are hashes already. The map takes its tag from the high bits, and the slot
+/// from the low ones.
 #[derive(Default)]
 pub struct PassThrough(u64);
 
 impl Hasher for PassThrough {
     fn write(&mut self, _: &[u8]) {
-        unreachable!("keys hash themselves to one u64");
+        unreachable!("a fragment hashes itself to one u32");
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    fn write_u32(&mut self, fragment: u32) {
+        self.0 = u64::from(fragment) << 40 | u64::from(fragment);
     }
 
     fn finish(&self) -> u64 {
@@ -152,5 +216,36 @@ impl Hasher for PassThrough {
     }
 }
 
-/// The hasher of the maps of keys.
+/// What makes that hasher.
 pub type BuildPassThrough = BuildHasherDefault<PassThrough>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_that_was_computed_ahead_is_that_of_the_same_key() {
+        let names: Vec<Vec<u8>> = (0..20).map(|len| vec![b'k'; 2 * len]).collect();
+        let mut hashed = [HashedKey::default(); 20];
+        assert_eq!(HashedKey::ahead(names.iter().map(|name| &**name), &mut hashed), 20);
+        let other = HashedKey::new(b"another key").hash;
+        assert_eq!(other, hash_of(b"another key"));
+        for (name, ahead) in names.iter().zip(hashed) {
+            assert_eq!(HashedKey::new(name).hash, hash_of(name), "{}", name.len());
+            assert_eq!(ahead.hash, hash_of(name));
+        }
+    }
+
+    #[test]
+    fn the_largest_shard_has_twice_as_many_keys_as_the_smallest_and_none_is_out_of_range() {
+        let mut keys = vec![0u32; SHARDS];
+        for high in 0..1u64 << 16 {
+            keys[HashedKey { hash: high << 48, bytes: b"" }.shard()] += 1;
+        }
+        let sum = |range: std::ops::Range<usize>| keys[range].iter().sum::<u32>();
+        let (first, last) = (sum(0..SHARDS / 16), sum(SHARDS * 15 / 16..SHARDS));
+        let ratio = f64::from(first.max(last)) / f64::from(first.min(last));
+        assert!((1.85..2.15).contains(&ratio), "{ratio}");
+        assert!(keys.iter().all(|&keys| keys > 0));
+    }
+}

@@ -7,18 +7,19 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
-use super::hash::{Field, Hash};
+use super::field::Field;
+use super::hash::HashRef;
 
 /// A hash, as seen at one moment.
 #[derive(Clone, Copy)]
 pub struct LiveHash<'a> {
-    hash: &'a Hash,
+    hash: HashRef<'a>,
     now_ms: i64,
     expired: usize,
 }
 
 impl<'a> LiveHash<'a> {
-    pub(super) fn new(hash: &'a Hash, now_ms: i64) -> LiveHash<'a> {
+    pub(super) fn new(hash: HashRef<'a>, now_ms: i64) -> LiveHash<'a> {
         LiveHash { hash, now_ms, expired: hash.count_expired(now_ms) }
     }
 
@@ -54,12 +55,12 @@ impl<'a> LiveHash<'a> {
         self.expired > 0 && self.hash.get(name).is_some_and(|field| !self.is_live(&field))
     }
 
-    /// All fields, in the order of [`Hash::iter`].
+    /// All fields, in the order of [`HashRef::iter`].
     pub fn iter(self) -> impl Iterator<Item = Field<'a>> {
         self.hash.iter().filter(move |field| self.is_live(field))
     }
 
-    /// Visits about `count` fields, as [`Hash::scan`] does.
+    /// Visits about `count` fields, as [`HashRef::scan`] does.
     pub fn scan(self, cursor: u64, count: usize, mut visit: impl FnMut(Field)) -> u64 {
         self.hash.scan(cursor, count, |field| {
             if self.is_live(&field) {
@@ -158,7 +159,7 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PackedLimits;
+    use super::super::{Hash, PackedLimits};
     use super::*;
     use std::collections::BTreeMap;
 
@@ -180,7 +181,7 @@ mod tests {
     fn no_method_shows_an_expired_field() {
         for packed in [true, false] {
             let (hash, live) = third_expired(100, packed);
-            let view = LiveHash::new(&hash, 1000);
+            let view = LiveHash::new(hash.view(), 1000);
             assert_eq!(view.len(), live.len());
             let names = |fields: Vec<Field>| -> HashSet<Vec<u8>> {
                 fields.iter().map(|field| field.name.to_vec()).collect()
@@ -210,7 +211,7 @@ mod tests {
             (true, 1001, 9),
         ] {
             let (hash, _) = third_expired(99, packed);
-            let view = LiveHash::new(&hash, now_ms);
+            let view = LiveHash::new(hash.view(), now_ms);
             let live: HashSet<&[u8]> = view.iter().map(|field| field.name).collect();
             let mut met = BTreeMap::new();
             for _ in 0..200 {

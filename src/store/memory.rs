@@ -1,24 +1,33 @@
 //! How much memory the data takes.
 //!
 //! The standard library does not say what the allocator has handed out, so it is computed: each table knows
-//! the bytes of its keys and values, and a shard adds to the total, when it is unlocked after a change, by
-//! how much it has grown ([`Exclusive`](super::guard::Exclusive)). Reads pay nothing.
+//! what its index, its pages and its large values take, used or free, and a shard adds to the total, when it
+//! is unlocked after a change, by how much it has grown ([`Exclusive`](super::guard::Exclusive)). Reads pay
+//! nothing.
 //!
-//! A map grows by doubling, and a key that is removed leaves a free place. Free places are not counted here:
-//! evicting keys would not make them fewer, and new keys use them before anything grows. `INFO` shows them
-//! as `mem_not_counted_for_evict`.
-//!
-//! Invariant: when no shard is locked for writing, the total is the sum of [`Shard::memory_bytes`]
+//! Invariant: when no shard is locked for writing, the total is the sum of [`Shard::memory_units`]
 //! ([`Keyspace::check`](super::Keyspace::check)).
 //!
-//! [`Shard::memory_bytes`]: super::shard::Shard::memory_bytes
+//! [`Shard::memory_units`]: super::shard::Shard::memory_units
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// The memory that an allocation of this many bytes takes: glibc adds a header of eight bytes, rounds up to
 /// a multiple of 16, and hands out at least 32.
+#[inline]
 pub fn allocated(bytes: usize) -> usize {
-    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
+    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(UNIT_BYTES).max(2 * UNIT_BYTES) }
+}
+
+/// What the allocator hands out is a multiple of this.
+pub const UNIT_BYTES: usize = 16;
+
+/// Makes room for one more item, in steps from one on: most tables have few pages and large values, and a
+/// `Vec` by itself begins with room for four.
+pub fn grow_slowly<T>(items: &mut Vec<T>) {
+    if items.len() == items.capacity() {
+        items.reserve_exact(1 + items.len() / 2);
+    }
 }
 
 /// The total is split, so that threads that change different shards rarely write to the same cache line.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::key::HashedKey;
 use super::{
-    Access, ByteString, Cause, Entry, Hash, Keyspace, LockSet, ReadView, Removal, Shards, Value,
+    Access, Cause, EntryRef, Hash, Keyspace, LockSet, ReadView, Removal, Shards, Value, ValueRef,
     Watcher, WriteView, WrongType,
 };
 use crate::config::Config;
@@ -131,7 +131,7 @@ impl Model {
                 self.set(place, Item::new(Content::String(bytes), expires_at_ms));
             }
             2 => {
-                view.insert(key, Value::String(ByteString::new(&bytes)), expires_at_ms);
+                view.insert(key, Value::String(bytes.clone()), expires_at_ms);
                 self.set(place, Item::new(Content::String(bytes), expires_at_ms));
             }
             3 => {
@@ -143,7 +143,7 @@ impl Model {
                     hash.set_until(&name, &value, expires_at_ms, view.packed_limits());
                     fields.insert(name, (value, expires_at_ms));
                 }
-                view.insert(key, Value::Hash(hash.into()), expires_at_ms);
+                view.insert(key, Value::Hash(hash), expires_at_ms);
                 self.set(place, Item::new(Content::Hash(fields), expires_at_ms));
             }
             4 | 5 => self.append(view, &place, &bytes),
@@ -161,7 +161,7 @@ impl Model {
                 let target = (self.random.below(DATABASES), other.to_vec());
                 let moves = one_in(&mut self.random, 2);
                 if target != place {
-                    let entry = view.get(key, Access::Use).map(Entry::copy);
+                    let entry = view.get(key, Access::Use).map(EntryRef::to_owned);
                     let entry = if moves { view.take(key) } else { entry };
                     let copied = self.items.get(&place).cloned();
                     let item = if moves { self.remove(&place) } else { copied };
@@ -252,7 +252,7 @@ impl Model {
         let found = view.get(key, Access::NoTouch);
         assert_eq!(found.is_some(), item.is_some(), "{} in {}", key.escape_ascii(), view.db);
         let Some(item) = item else { return };
-        assert_eq!(found.and_then(Entry::expires_at_ms), item.expires_at_ms);
+        assert_eq!(found.and_then(EntryRef::expires_at_ms), item.expires_at_ms);
         match &item.content {
             Content::String(bytes) => {
                 assert_eq!(view.string(key, Access::Use), Ok(Some(bytes.as_slice())));
@@ -458,9 +458,9 @@ impl Run {
         let mut fields = BTreeMap::new();
         keyspace.read_all(0).visit_databases(|db, table| {
             for (key, entry) in table.iter() {
-                let count = match &entry.value {
-                    Value::String(_) => 1,
-                    Value::Hash(hash) => hash.len(),
+                let count = match entry.value {
+                    ValueRef::String(_) => 1,
+                    ValueRef::Hash(hash) => hash.len(),
                 };
                 fields.insert((db, key.to_vec()), count);
             }
@@ -482,7 +482,7 @@ impl Run {
         for db in 0..DATABASES {
             let all = self.keyspace.read_all(db);
             all.visit(0, |_, table| {
-                let live = table.iter().filter(|(_, entry)| all.is_live(entry));
+                let live = table.iter().filter(|(_, entry)| all.is_live(*entry));
                 found.extend(live.map(|(key, _)| (db, key.to_vec())));
                 true
             });

@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
+use super::key::HashedKey;
 use super::memory::allocated;
 use crate::text::ensure;
 
@@ -25,7 +25,7 @@ use crate::text::ensure;
 const STRIPES: usize = 1024;
 
 /// The keys of a stripe, each with the ids of its readers in ascending order.
-pub(super) type Stripe = HashMap<Key, Vec<u64>, BuildPassThrough>;
+pub(super) type Stripe = HashMap<Box<[u8]>, Vec<u64>>;
 
 /// The table of keys and their readers.
 pub struct Readers {
@@ -45,16 +45,14 @@ impl Readers {
     /// Adds the client to the readers of the key. The caller has locked the key's shard, so that the next
     /// writer of the key finds the client here.
     pub fn add(&self, key: &[u8], client: u64) {
-        let key = HashedKey::new(key);
-        let mut stripe = self.stripe(key.shard());
-        let found = stripe.get_mut(&key as &dyn Lookup);
-        if let Some(readers) = found {
+        let mut stripe = self.stripe(HashedKey::new(key).shard());
+        if let Some(readers) = stripe.get_mut(key) {
             if let Err(place) = readers.binary_search(&client) {
                 readers.insert(place, client);
                 self.entries.fetch_add(1, Relaxed);
             }
         } else {
-            stripe.insert(Key::new(key.bytes()), vec![client]);
+            stripe.insert(key.into(), vec![client]);
             self.keys.fetch_add(1, Relaxed);
             self.entries.fetch_add(1, Relaxed);
         }
@@ -62,8 +60,7 @@ impl Readers {
 
     /// Removes the key and returns its readers.
     pub fn take(&self, key: &[u8]) -> Vec<u64> {
-        let key = HashedKey::new(key);
-        let mut stripe = self.stripe(key.shard());
+        let mut stripe = self.stripe(HashedKey::new(key).shard());
         self.remove(&mut stripe, key).unwrap_or_default()
     }
 
@@ -74,7 +71,7 @@ impl Readers {
             let mut stripe = self.stripe(random.wrapping_add(step));
             let place = (random / STRIPES).checked_rem(stripe.len())?;
             let key = stripe.keys().nth(place)?.to_vec();
-            let readers = self.remove(&mut stripe, HashedKey::new(&key))?;
+            let readers = self.remove(&mut stripe, &key)?;
             Some((key, readers))
         })
     }
@@ -91,8 +88,8 @@ impl Readers {
     }
 
     /// Counts while the stripe is locked, as everything here does, so that [`Readers::check`] can compare.
-    fn remove(&self, stripe: &mut Stripe, key: HashedKey) -> Option<Vec<u64>> {
-        let readers = stripe.remove(&key as &dyn Lookup)?;
+    fn remove(&self, stripe: &mut Stripe, key: &[u8]) -> Option<Vec<u64>> {
+        let readers = stripe.remove(key)?;
         self.keys.fetch_sub(1, Relaxed);
         self.entries.fetch_sub(readers.len(), Relaxed);
         Some(readers)
@@ -110,7 +107,7 @@ impl Readers {
 
     /// The memory that the table takes, in bytes, estimated by the numbers of keys and of pairs.
     pub fn memory_bytes(&self) -> usize {
-        let key = size_of::<(Key, Vec<u64>)>() + 1 + allocated(size_of::<u64>());
+        let key = size_of::<(Box<[u8]>, Vec<u64>)>() + 1 + allocated(size_of::<u64>());
         self.keys() * key + self.entries() * size_of::<u64>() + STRIPES * size_of::<Mutex<Stripe>>()
     }
 

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicU32;
 
+use super::hash::Hash;
 use super::key::HashedKey;
-use super::table::Table;
+use super::memory::{UNIT_BYTES, allocated};
+use super::table::{Removed, Table};
 use super::usage::Usage;
-use super::value::{Entry, Value};
+use super::value::Entry;
 use super::watch::{Watcher, Watches};
 use crate::config::events::EventClass;
 use crate::config::trace::{quoted, trace};
@@ -67,19 +69,27 @@ pub struct Shard {
     /// The LSN of the last record about this shard. A client that has read the shard gets its reply once the
     /// log is flushed up to here.
     pub last_lsn: u64,
-    /// The databases but 0 that were ever used here, sorted by number: a shard of ten thousand databases of
-    /// which one is used has one.
-    others: Box<[(usize, Table)]>,
     /// The number of the last snapshot that has saved this shard. Atomic because the thread that saves
     /// the shard holds only a read lock.
-    pub(super) saved_epoch: AtomicU64,
-    /// Beside `saved_epoch`, which a writer reads anyway.
-    watches: Watches,
-    /// Those of the databases that ever had any, sorted by number.
-    timed_hashes: Box<[(usize, TimedHashes)]>,
+    pub(super) saved_epoch: AtomicU32,
+    /// The memory that the total has of this shard, in [`UNIT_BYTES`].
+    counted_units: u32,
+    /// What most shards do not have. Beside `saved_epoch`, which a writer reads anyway.
+    rest: Option<Box<Rest>>,
     /// No key expires before this moment by its own expiry. It saves searching the keys whenever a field
     /// expires.
     earliest_key_ms: i64,
+}
+
+/// The part of a shard that is there as soon as it is needed.
+#[derive(Default)]
+struct Rest {
+    /// The databases but 0 that were ever used here, sorted by number: a shard of ten thousand databases of
+    /// which one is used has one.
+    others: Vec<(usize, Table)>,
+    /// Those of the databases that ever had any, sorted by number.
+    timed_hashes: Vec<(usize, TimedHashes)>,
+    watches: Watches,
 }
 
 impl Default for Shard {
@@ -87,12 +97,24 @@ impl Default for Shard {
         Shard {
             first: Table::default(),
             last_lsn: 0,
-            others: Box::default(),
-            saved_epoch: AtomicU64::new(0),
-            watches: Watches::default(),
-            timed_hashes: Box::default(),
+            saved_epoch: AtomicU32::new(0),
+            counted_units: 0,
+            rest: None,
             earliest_key_ms: i64::MAX,
         }
+    }
+}
+
+impl Rest {
+    fn memory_units(&self) -> u32 {
+        let others = self.others.iter().map(|(_, table)| table.memory_units());
+        let listed: usize = self.timed_hashes.iter().map(|(_, listed)| listed.len()).sum();
+        let bytes = allocated(size_of::<Rest>())
+            + allocated(self.others.capacity() * size_of::<(usize, Table)>())
+            + allocated(self.timed_hashes.capacity() * size_of::<(usize, TimedHashes)>())
+            + listed * TIMED_HASH_BYTES
+            + self.watches.memory_bytes();
+        others.sum::<u32>() + bytes.div_ceil(UNIT_BYTES) as u32
     }
 }
 
@@ -106,7 +128,7 @@ impl Shard {
     pub fn table(&self, db: usize) -> Option<&Table> {
         match db {
             0 => Some(&self.first),
-            _ => place(&self.others, db).ok().map(|at| &self.others[at].1),
+            _ => place(self.others(), db).ok().map(|at| &self.others()[at].1),
         }
     }
 
@@ -120,32 +142,39 @@ impl Shard {
         if db == 0 {
             return &mut self.first;
         }
-        let at = place(&self.others, db).unwrap_or_else(|at| {
-            let mut others = std::mem::take(&mut self.others).into_vec();
+        let others = &mut self.rest.get_or_insert_default().others;
+        let at = place(others, db).unwrap_or_else(|at| {
             others.insert(at, (db, Table::default()));
-            self.others = others.into();
             at
         });
-        &mut self.others[at].1
+        &mut others[at].1
+    }
+
+    fn others(&self) -> &[(usize, Table)] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.others)
+    }
+
+    fn all_timed(&self) -> &[(usize, TimedHashes)] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.timed_hashes)
     }
 
     /// The databases that were ever used here, sorted.
     pub fn databases(&self) -> impl Iterator<Item = usize> {
-        std::iter::once(0).chain(self.others.iter().map(|(db, _)| *db))
+        std::iter::once(0).chain(self.others().iter().map(|(db, _)| *db))
     }
 
     fn timed(&self, db: usize) -> Option<&TimedHashes> {
-        place(&self.timed_hashes, db).ok().map(|at| &self.timed_hashes[at].1)
+        let all = self.all_timed();
+        place(all, db).ok().map(|at| &all[at].1)
     }
 
     fn timed_mut(&mut self, db: usize) -> &mut TimedHashes {
-        let at = place(&self.timed_hashes, db).unwrap_or_else(|at| {
-            let mut all = std::mem::take(&mut self.timed_hashes).into_vec();
+        let all = &mut self.rest.get_or_insert_default().timed_hashes;
+        let at = place(all, db).unwrap_or_else(|at| {
             all.insert(at, (db, TimedHashes::new()));
-            self.timed_hashes = all.into();
             at
         });
-        &mut self.timed_hashes[at].1
+        &mut all[at].1
     }
 
     /// The number of hashes in a database that have expiring fields.
@@ -153,23 +182,34 @@ impl Shard {
         self.timed(db).map_or(0, BTreeSet::len)
     }
 
-    /// The memory that its data takes, in bytes. The index of expiring fields is estimated.
-    pub(super) fn memory_bytes(&self) -> usize {
-        let bytes =
-            |(_, table): &(usize, Table)| size_of::<(usize, Table)>() + table.memory_bytes();
-        let others = self.others.iter().map(bytes);
-        let listed: usize = self.timed_hashes.iter().map(|(_, listed)| listed.len()).sum();
-        self.first.memory_bytes() + others.sum::<usize>() + listed * TIMED_HASH_BYTES
+    /// The memory that its data takes, in [`UNIT_BYTES`]. The index of expiring fields is estimated.
+    #[inline]
+    pub(super) fn memory_units(&self) -> u32 {
+        self.first.memory_units() + self.rest.as_ref().map_or(0, |rest| rest.memory_units())
+    }
+
+    /// By how many bytes the shard has grown since the last call.
+    #[inline]
+    pub(super) fn take_growth(&mut self) -> i64 {
+        let units = self.memory_units();
+        let counted = std::mem::replace(&mut self.counted_units, units);
+        (i64::from(units) - i64::from(counted)) * UNIT_BYTES as i64
     }
 
     // ---- Keys ----
 
-    /// Stores the entry and returns the one it replaces.
-    pub(super) fn insert(&mut self, db: usize, key: HashedKey, entry: Entry) -> Option<Entry> {
-        let earliest_field_ms = entry.earliest_field_ms();
+    /// Stores the entry, which counts as a use of the key. Returns what is left of the one it replaces.
+    pub(super) fn insert(
+        &mut self,
+        db: usize,
+        key: HashedKey,
+        entry: Entry,
+        usage: Usage,
+    ) -> Option<Removed> {
+        let earliest_field_ms = entry.view().earliest_field_ms();
         self.note_key_expiry(entry.expires_at_ms());
-        let old = self.table_mut(db).insert(key, entry);
-        let old_ms = old.as_ref().and_then(Entry::earliest_field_ms);
+        let old = self.table_mut(db).insert(key, entry, usage);
+        let old_ms = old.as_ref().and_then(|old| old.earliest_field_ms);
         self.relist(db, key.bytes(), old_ms, earliest_field_ms);
         old
     }
@@ -182,18 +222,25 @@ impl Shard {
         value: &[u8],
         expires_at_ms: Option<i64>,
         usage: Usage,
-    ) -> Option<Entry> {
+    ) -> Option<Removed> {
         self.note_key_expiry(expires_at_ms);
         let old = self.table_mut(db).insert_string(key, value, expires_at_ms, usage);
-        let old_ms = old.as_ref().and_then(Entry::earliest_field_ms);
+        let old_ms = old.as_ref().and_then(|old| old.earliest_field_ms);
         self.relist(db, key.bytes(), old_ms, None);
         old
     }
 
-    /// Removes the key and returns its entry.
-    pub(super) fn remove(&mut self, db: usize, key: HashedKey) -> Option<Entry> {
+    /// Removes the key.
+    pub(super) fn remove(&mut self, db: usize, key: HashedKey) -> Option<Removed> {
         let old = self.table_mut(db).remove(key)?;
-        self.relist(db, key.bytes(), old.earliest_field_ms(), None);
+        self.relist(db, key.bytes(), old.earliest_field_ms, None);
+        Some(old)
+    }
+
+    /// Removes the key and returns its entry.
+    pub(super) fn take(&mut self, db: usize, key: HashedKey) -> Option<Entry> {
+        let old = self.table_mut(db).take(key)?;
+        self.relist(db, key.bytes(), old.view().earliest_field_ms(), None);
         Some(old)
     }
 
@@ -234,15 +281,15 @@ impl Shard {
 
     // ---- Expiry ----
 
-    /// Removes expired keys, and at most `field_limit` expired fields in each database. Returns what the
-    /// log must record, the removed entries, and a moment before which nothing left in the shard expires.
+    /// Removes expired keys, and at most `field_limit` expired fields in each database. Returns what the log
+    /// must record, what is left of the entries, and a moment before which nothing left in the shard expires.
     pub(super) fn take_expired(
         &mut self,
         now_ms: i64,
         field_limit: usize,
-    ) -> (Vec<Removal>, Vec<Entry>, i64) {
+    ) -> (Vec<Removal>, Vec<Removed>, i64) {
         let (mut expired, mut removed) = (Vec::new(), Vec::new());
-        let timed: Vec<usize> = self.timed_hashes.iter().map(|(db, _)| *db).collect();
+        let timed: Vec<usize> = self.all_timed().iter().map(|(db, _)| *db).collect();
         for db in timed {
             self.take_expired_fields(db, now_ms, field_limit, &mut expired, &mut removed);
         }
@@ -251,25 +298,24 @@ impl Shard {
             for db in self.databases().collect::<Vec<_>>() {
                 let (entries, earliest_ms) = self.table_mut(db).take_expired(now_ms);
                 self.earliest_key_ms = self.earliest_key_ms.min(earliest_ms);
-                for (key, entry) in entries {
-                    let key: Box<[u8]> = (&*key).into();
+                for (key, old) in entries {
                     self.signal_modified(db, HashedKey::new(&key));
-                    self.relist(db, &key, entry.earliest_field_ms(), None);
+                    self.relist(db, &key, old.earliest_field_ms, None);
                     expired.push(Removal { db, key, cause: Cause::Expired });
-                    removed.push(entry);
+                    removed.push(old);
                 }
             }
         }
         (expired, removed, self.earliest_ms())
     }
 
-    /// Removes the key if it has expired, and returns its entry.
+    /// Removes the key if it has expired.
     pub(super) fn remove_if_expired(
         &mut self,
         db: usize,
         key: HashedKey,
         now_ms: i64,
-    ) -> Option<Entry> {
+    ) -> Option<Removed> {
         if !self.has_expired(db, key, now_ms) {
             return None;
         }
@@ -284,7 +330,7 @@ impl Shard {
         now_ms: i64,
         limit: usize,
         expired: &mut Vec<Removal>,
-        removed: &mut Vec<Entry>,
+        removed: &mut Vec<Removed>,
     ) {
         let mut left = limit;
         while left > 0
@@ -293,14 +339,18 @@ impl Shard {
         {
             let hashed = HashedKey::new(&key);
             let was_expired = self.has_expired(db, hashed, now_ms);
-            let mut entry = self.table_mut(db).get_mut(hashed);
-            let Some(Value::Hash(hash)) = entry.as_mut().map(|entry| &mut entry.value) else {
+            let take = |hash: &mut Hash| {
+                let fields = hash.take_expired(now_ms, left);
+                (fields, hash.earliest_ms(), hash.is_empty())
+            };
+            let table = self.table_mut(db);
+            let spot = table.locate(hashed).map(|(spot, _)| spot);
+            let Some(Ok((fields, now_earliest_ms, is_empty))) =
+                spot.map(|spot| table.edit_hash(spot, take))
+            else {
                 unreachable!("a listed key holds a hash");
             };
-            let fields = hash.take_expired(now_ms, left);
             left -= fields.len();
-            let (now_earliest_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
-            drop(entry);
             self.relist(db, &key, Some(earliest_ms), now_earliest_ms);
             let cause = if is_empty {
                 removed.extend(self.remove(db, hashed));
@@ -320,7 +370,7 @@ impl Shard {
     pub(super) fn earliest_ms(&self) -> i64 {
         let earliest_hash =
             |(_, listed): &(usize, TimedHashes)| listed.first().map(|(at_ms, _)| *at_ms);
-        let earliest_field_ms = self.timed_hashes.iter().filter_map(earliest_hash).min();
+        let earliest_field_ms = self.all_timed().iter().filter_map(earliest_hash).min();
         self.earliest_key_ms.min(earliest_field_ms.unwrap_or(i64::MAX))
     }
 
@@ -333,8 +383,7 @@ impl Shard {
     }
 
     fn take_database(&mut self, db: usize) -> (Table, TimedHashes) {
-        let timed =
-            place(&self.timed_hashes, db).map(|at| std::mem::take(&mut self.timed_hashes[at].1));
+        let timed = self.timed(db).is_some().then(|| std::mem::take(self.timed_mut(db)));
         let has_table = self.table(db).is_some();
         let table = if has_table { std::mem::take(self.table_mut(db)) } else { Table::default() };
         (table, timed.unwrap_or_default())
@@ -379,7 +428,7 @@ impl Shard {
     /// Whether any key of the shard is watched.
     #[inline(always)]
     pub(super) fn is_watched(&self) -> bool {
-        !self.watches.is_empty()
+        self.rest.as_ref().is_some_and(|rest| !rest.watches.is_empty())
     }
 
     /// Adds a watch of the key. Returns false if the watcher watches the key already.
@@ -391,12 +440,12 @@ impl Shard {
         now_ms: i64,
     ) -> bool {
         let was_expired = self.has_expired(db, key, now_ms);
-        self.watches.add(db, key, watcher, was_expired)
+        self.watches_mut().add(db, key, watcher, was_expired)
     }
 
     /// Ends a watch, if there is one.
     pub(super) fn unwatch(&mut self, db: usize, key: HashedKey, watcher: &Arc<Watcher>) {
-        self.watches.remove(db, key, watcher);
+        self.watches_mut().remove(db, key, watcher);
     }
 
     /// Whether a key has expired since the watcher began to watch it.
@@ -407,7 +456,9 @@ impl Shard {
         watcher: &Arc<Watcher>,
         now_ms: i64,
     ) -> bool {
-        self.watches.saw_unexpired(db, key, watcher) && self.has_expired(db, key, now_ms)
+        let watches = self.rest.as_ref().map(|rest| &rest.watches);
+        watches.is_some_and(|watches| watches.saw_unexpired(db, key, watcher))
+            && self.has_expired(db, key, now_ms)
     }
 
     /// Raises the flags of the key's watchers. Everything that changes a key calls it afterwards.
@@ -420,15 +471,21 @@ impl Shard {
         );
         if self.is_watched() {
             let is_gone = self.table(db).is_none_or(|table| table.get(key).is_none());
-            self.watches.signal_modified(db, key, is_gone);
+            self.watches_mut().signal_modified(db, key, is_gone);
         }
     }
 
     /// Lets the watches look at the tables before the tables change.
     fn signal(&mut self, look: impl FnOnce(&mut Watches, &Shard)) {
-        let mut watches = std::mem::take(&mut self.watches);
-        look(&mut watches, self);
-        self.watches = watches;
+        if self.is_watched() {
+            let mut watches = std::mem::take(self.watches_mut());
+            look(&mut watches, self);
+            *self.watches_mut() = watches;
+        }
+    }
+
+    fn watches_mut(&mut self) -> &mut Watches {
+        &mut self.rest.get_or_insert_default().watches
     }
 
     fn has_expired(&self, db: usize, key: HashedKey, now_ms: i64) -> bool {
@@ -444,11 +501,12 @@ impl Shard {
     /// # Errors
     /// A sentence about what is wrong.
     pub(super) fn check(&self, index: usize) -> Result<(), String> {
-        let timed = self.timed_hashes.iter().map(|(db, _)| *db);
+        let timed = self.all_timed().iter().map(|(db, _)| *db);
         for db in self.databases().chain(timed) {
             self.check_database(db, index).map_err(|fault| format!("database {db}: {fault}"))?;
         }
-        self.watches.check(|db, key| self.table(db).is_some_and(|table| table.get(key).is_some()))
+        let Some(rest) = &self.rest else { return Ok(()) };
+        rest.watches.check(|db, key| self.table(db).is_some_and(|table| table.get(key).is_some()))
     }
 
     fn check_database(&self, db: usize, index: usize) -> Result<(), String> {
@@ -459,7 +517,7 @@ impl Shard {
                 let earliest_ms = entry.expires_at_ms().unwrap_or(i64::MAX);
                 let (name, bound_ms) = (key.escape_ascii(), self.earliest_key_ms);
                 ensure!(earliest_ms >= bound_ms, "key {name} expires before {bound_ms}");
-                timed.extend(entry.earliest_field_ms().map(|ms| (ms, (&**key).into())));
+                timed.extend(entry.earliest_field_ms().map(|ms| (ms, key.into())));
             }
         }
         let listed = self.timed(db);
@@ -471,16 +529,18 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hash::{Hash, PackedLimits};
-    use super::super::value::ByteString;
+    use super::super::hash::PackedLimits;
+    use super::super::value::Value;
     use super::*;
+
+    const NOW: Usage = Usage::Time { now: 0 };
 
     #[test]
     fn keys_that_have_expired_are_removed_and_no_longer_counted() {
         let mut shard = Shard::default();
         for (name, expires_at_ms) in [("a", Some(1)), ("b", Some(9)), ("c", None), ("d", Some(2))] {
-            let entry = Entry::new(Value::String(ByteString::new(b"")), expires_at_ms);
-            shard.insert(0, HashedKey::new(name.as_bytes()), entry);
+            let entry = Entry::new(Value::String(Vec::new()), expires_at_ms);
+            shard.insert(0, HashedKey::new(name.as_bytes()), entry, NOW);
         }
         let (expired, _, earliest_ms) = shard.take_expired(5, usize::MAX);
         let table = shard.table(0).expect("it was used");
@@ -494,11 +554,11 @@ mod tests {
         hash.set(b"f", b"v", PackedLimits { entries: 16, value_bytes: 64 });
         hash.set_expires_at_ms(b"f", Some(5));
         for db in [9999, 7, 500] {
-            let entry = Entry::new(Value::Hash(Box::new(hash.clone())), None);
-            shard.insert(db, HashedKey::new(b"k"), entry);
+            let entry = Entry::new(Value::Hash(hash.clone()), None);
+            shard.insert(db, HashedKey::new(b"k"), entry, NOW);
         }
         let used = |shard: &Shard| shard.databases().collect::<Vec<_>>();
-        assert_eq!((used(&shard), shard.timed_hashes.len()), (vec![0, 7, 500, 9999], 3));
+        assert_eq!((used(&shard), shard.all_timed().len()), (vec![0, 7, 500, 9999], 3));
         shard.swap(7, 8, 0);
         assert!(shard.table(7).is_some_and(Table::is_empty) && shard.table(8).is_some());
         let taken = other.take_over(&mut shard);

@@ -215,7 +215,7 @@ mod tests {
     use super::super::keyspace::{SaveShard, SnapshotError};
     use super::*;
     use crate::config::Config;
-    use crate::store::{ByteString, Keyspace, Value};
+    use crate::store::{Keyspace, Value};
 
     fn locks(read: &[&str], exclusive: &[&str]) -> LockSet {
         let mut locks = LockSet::default();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn insert(view: &mut WriteView, key: &str) {
-        view.insert(key.as_bytes(), Value::String(ByteString::new(b"")), None);
+        view.insert(key.as_bytes(), Value::String(Vec::new()), None);
     }
 
     #[test]

@@ -1,29 +1,55 @@
-//! When or how often a key was used: one word per key, which `maxmemory-policy` gives its meaning.
+//! When or how often a key was used: 24 bits per key, which `maxmemory-policy` gives their meaning.
 //!
-//! - Normally the time of the last use, in tenths of a second since the server started (LRU).
+//! - Normally the time of the last use, in seconds since the server started (LRU). As in Redis, it wraps
+//!   around after 194 days: a key that is idle for longer looks younger.
 //! - With an LFU policy, a logarithmic counter of uses and the minute in which it was last decreased. The
 //!   rules are those of Redis (<https://redis.io/docs/latest/develop/reference/eviction/#lfu-eviction>): a
 //!   use increases the counter with a probability that falls with its value, and time decreases it.
 //!
-//! The word is atomic, because readers, which hold only a read lock, set it too. After a change of policy,
-//! the words of keys that are not used again keep the old meaning, as in Redis.
+//! They are atomic, because readers, which hold only a read lock, set them too. After a change of policy,
+//! those of keys that are not used again keep the old meaning, as in Redis.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// The counter of a new key: not so low that the key is evicted before it can be used again.
 const INITIAL_FREQUENCY: u8 = 5;
 
-/// Tenths of a second: the unit of the clock by which keys are marked as used.
-pub(super) const TICKS_PER_SECOND: u32 = 10;
+/// The 24 bits of a key. Three bytes need no alignment, so a slot of a table has no gap. Two readers who mark
+/// a key at the same moment may mix their bytes; that is off by as much as the two differ.
+#[derive(Default)]
+pub struct UsageWord([AtomicU8; 3]);
+
+/// What a word holds.
+const MASK: u32 = 0xff_ffff;
+
+impl UsageWord {
+    /// The bits.
+    pub(super) fn load(&self) -> u32 {
+        let [low, middle, high] = &self.0;
+        u32::from_le_bytes([low.load(Relaxed), middle.load(Relaxed), high.load(Relaxed), 0])
+    }
+
+    /// Sets the bits.
+    pub(super) fn store(&self, word: u32) {
+        self.0.iter().zip(word.to_le_bytes()).for_each(|(byte, new)| byte.store(new, Relaxed));
+    }
+}
+
+impl From<u32> for UsageWord {
+    fn from(word: u32) -> UsageWord {
+        let [low, middle, high, _] = word.to_le_bytes();
+        UsageWord([low, middle, high].map(AtomicU8::new))
+    }
+}
 
 /// What a use at this moment is recorded as.
 #[derive(Clone, Copy, Debug)]
 pub enum Usage {
     /// The time.
     Time {
-        /// In ticks since the server started.
+        /// In seconds since the server started, modulo 2^24.
         now: u32,
     },
     /// The counter.
@@ -38,6 +64,11 @@ pub enum Usage {
 }
 
 impl Usage {
+    /// A use at that time, in seconds since the server started.
+    pub(super) fn at(seconds: u32) -> Usage {
+        Usage::Time { now: seconds & MASK }
+    }
+
     /// The word of a key that is used for the first time.
     pub(super) fn first(self) -> u32 {
         match self {
@@ -49,14 +80,14 @@ impl Usage {
     /// Records a use. The time is stored only if it has changed, so that the cache line of a key that many
     /// clients read does not move from core to core.
     #[inline]
-    pub(super) fn mark(self, word: &AtomicU32) {
-        let old = word.load(Relaxed);
+    pub(super) fn mark(self, word: &UsageWord) {
+        let old = word.load();
         let new = match self {
             Usage::Time { now } => now,
             Usage::Frequency { .. } => self.increased(old),
         };
         if new != old {
-            word.store(new, Relaxed);
+            word.store(new);
         }
     }
 
@@ -81,19 +112,18 @@ impl Usage {
         }
     }
 
-    /// How long ago the last use was, in ticks.
-    pub(super) fn idle_ticks(self, word: u32) -> u32 {
+    /// How long ago the last use was, in seconds.
+    pub fn idle_seconds(self, word: u32) -> u32 {
         match self {
-            Usage::Time { now } => now.saturating_sub(word),
+            Usage::Time { now } => now.wrapping_sub(word) & MASK,
             Usage::Frequency { .. } => 0,
         }
     }
 
     /// The word of a key whose last use was so many seconds ago. With an LFU policy that says nothing.
     pub(super) fn idle_for(self, seconds: u64) -> u32 {
-        let ticks = seconds.saturating_mul(TICKS_PER_SECOND.into());
         match self {
-            Usage::Time { now } => now.saturating_sub(u32::try_from(ticks).unwrap_or(u32::MAX)),
+            Usage::Time { now } => now.wrapping_sub(seconds.min(MASK.into()) as u32) & MASK,
             Usage::Frequency { .. } => self.first(),
         }
     }
@@ -104,11 +134,6 @@ impl Usage {
             Usage::Time { .. } => self.first(),
             Usage::Frequency { minute, .. } => pack(minute, counter),
         }
-    }
-
-    /// How long ago the last use was, in seconds.
-    pub fn idle_seconds(self, word: u32) -> u32 {
-        self.idle_ticks(word) / TICKS_PER_SECOND
     }
 }
 
@@ -138,9 +163,9 @@ mod tests {
     const FREQUENCY: Usage = Usage::Frequency { minute: 10, log_factor: 10, decay_minutes: 1 };
 
     fn used(times: usize, usage: Usage) -> u8 {
-        let word = AtomicU32::new(usage.first());
+        let word = UsageWord::from(usage.first());
         (0..times).for_each(|_| usage.mark(&word));
-        usage.frequency(word.load(Relaxed))
+        usage.frequency(word.load())
     }
 
     #[test]
@@ -166,10 +191,13 @@ mod tests {
 
     #[test]
     fn the_time_is_what_was_last_marked() {
-        let word = AtomicU32::new(Usage::Time { now: 7 }.first());
-        Usage::Time { now: 20 }.mark(&word);
-        let usage = Usage::Time { now: 55 };
-        assert_eq!(usage.idle_ticks(word.load(Relaxed)), 35);
-        assert_eq!(usage.idle_seconds(word.load(Relaxed)), 3);
+        let word = UsageWord::from(Usage::Time { now: 7 }.first());
+        for (used, now, idle) in [(20, 55, 35), (0xff_fff0, 0xff_ffff, 15), (0xff_fff0, 4, 20)] {
+            Usage::Time { now: used }.mark(&word);
+            assert_eq!(Usage::Time { now }.idle_seconds(word.load()), idle);
+        }
+        let usage = Usage::Time { now: 3 };
+        assert_eq!(usage.idle_seconds(usage.idle_for(10)), 10);
+        assert_eq!(usage.idle_seconds(usage.idle_for(u64::MAX)), MASK);
     }
 }

@@ -25,15 +25,11 @@ use super::hash::{Hash, PackedLimits};
 use super::key::HashedKey;
 use super::live::LiveHash;
 use super::shard::{Cause, Removal, Shard};
-use super::table::{EntryMut, StringMut};
+use super::table::{Removed, Spot, StringMut};
 use super::usage::Usage;
-use super::value::{Entry, Value};
+use super::value::{Entry, EntryRef, Value, ValueRef, WrongType};
 use crate::config::Config;
 use crate::config::events::EventClass;
-
-/// The key holds a value of a type that the command does not work on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WrongType;
 
 /// What a lookup counts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,10 +133,10 @@ impl<'a, G: Guard> View<'a, G> {
     }
 
     /// The entry of the key, unless it has expired. `access` says what the lookup counts as.
-    pub fn get(&self, key: &[u8], access: Access) -> Option<&Entry> {
+    pub fn get(&self, key: &[u8], access: Access) -> Option<EntryRef<'_>> {
         let (shard, hashed) = self.locate(key);
         let held = shard.table(self.db).and_then(|table| table.get(hashed));
-        let found = held.filter(|entry| !self.is_expired(entry));
+        let found = held.filter(|entry| !self.is_expired(*entry));
         if access == Access::Answer || (G::READS_ONLY && access != Access::Silent) {
             let (hits, misses) = self.lookups.get();
             let hit = found.is_some();
@@ -156,6 +152,13 @@ impl<'a, G: Guard> View<'a, G> {
             found.inspect(|entry| entry.mark_used(self.env.usage()));
         }
         found
+    }
+
+    /// The memory that the key takes, in bytes; see [`Table::key_bytes`](super::table::Table::key_bytes).
+    pub fn key_bytes(&self, key: &[u8]) -> Option<usize> {
+        self.get(key, Access::Silent)?;
+        let (shard, hashed) = self.locate(key);
+        shard.table(self.db)?.key_bytes(hashed)
     }
 
     /// Records that a read did not find the key.
@@ -206,9 +209,9 @@ impl<'a, G: Guard> View<'a, G> {
     /// # Errors
     /// [`WrongType`] if it holds something else.
     pub fn string(&self, key: &[u8], access: Access) -> Result<Option<&[u8]>, WrongType> {
-        match self.get(key, access).map(|entry| &entry.value) {
+        match self.get(key, access).map(|entry| entry.value) {
             None => Ok(None),
-            Some(Value::String(bytes)) => Ok(Some(bytes)),
+            Some(ValueRef::String(bytes)) => Ok(Some(bytes)),
             Some(_) => Err(WrongType),
         }
     }
@@ -218,9 +221,9 @@ impl<'a, G: Guard> View<'a, G> {
     /// # Errors
     /// [`WrongType`] if it holds something else.
     pub fn hash(&self, key: &[u8]) -> Result<Option<LiveHash<'_>>, WrongType> {
-        match self.get(key, Access::Use).map(|entry| &entry.value) {
+        match self.get(key, Access::Use).map(|entry| entry.value) {
             None => Ok(None),
-            Some(Value::Hash(hash)) => {
+            Some(ValueRef::Hash(hash)) => {
                 let expires = hash.is_timed() && !self.replaying;
                 let now_ms = if expires { self.now_ms() } else { i64::MIN };
                 Ok(Some(LiveHash::new(hash, now_ms)))
@@ -237,7 +240,7 @@ impl<'a, G: Guard> View<'a, G> {
         self.env.config.proto_max_bulk_len.load(Relaxed) as usize
     }
 
-    fn is_expired(&self, entry: &Entry) -> bool {
+    fn is_expired(&self, entry: EntryRef) -> bool {
         entry.is_volatile() && !self.replaying && entry.is_expired(self.now_ms())
     }
 
@@ -269,11 +272,9 @@ impl WriteView<'_> {
     /// # Errors
     /// [`WrongType`] if it holds something else.
     pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<StringMut<'_>>, WrongType> {
-        if !self.is_live(key) {
-            return Ok(None);
-        }
-        let entry = self.entry_mut(key);
-        entry.map(|entry| StringMut::new(entry).ok_or(WrongType)).transpose()
+        let Some(spot) = self.lend(key) else { return Ok(None) };
+        let db = self.db;
+        self.locate_mut(key).0.table_mut(db).string_mut(spot).map(Some)
     }
 
     /// Calls `edit` with the hash at the key, if the key exists. If the hash is empty afterwards, the key is
@@ -286,23 +287,20 @@ impl WriteView<'_> {
         key: &[u8],
         edit: impl FnOnce(&mut Hash) -> T,
     ) -> Result<Option<T>, WrongType> {
-        if !self.is_live(key) {
-            return Ok(None);
-        }
-        let Some(mut entry) = self.entry_mut(key) else { return Ok(None) };
-        let Value::Hash(hash) = &mut entry.value else { return Err(WrongType) };
-        let old_ms = hash.earliest_ms();
-        let result = edit(hash);
-        let (new_ms, is_empty) = (hash.earliest_ms(), hash.is_empty());
-        drop(entry);
+        let Some(spot) = self.lend(key) else { return Ok(None) };
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
+        let (result, old_ms, new_ms, is_empty) = shard.table_mut(db).edit_hash(spot, |hash| {
+            let old_ms = hash.earliest_ms();
+            let result = edit(hash);
+            (result, old_ms, hash.earliest_ms(), hash.is_empty())
+        })?;
         shard.relist(db, key, old_ms, new_ms);
         self.env.note_expiry(hashed.shard(), new_ms);
         if is_empty {
             let (shard, hashed) = self.locate_mut(key);
             let old = shard.remove(db, hashed);
-            self.discard(old);
+            old.into_iter().for_each(|old| self.discard(old));
         }
         Ok(Some(result))
     }
@@ -316,10 +314,20 @@ impl WriteView<'_> {
         key: &[u8],
         edit: impl FnOnce(&mut Hash) -> T,
     ) -> Result<T, WrongType> {
-        if !self.contains(key) {
-            self.insert(key, Value::Hash(Box::default()), None);
+        if self.contains(key) {
+            return self.edit_hash(key, edit)?.ok_or(WrongType); // the key exists: never None
         }
-        self.edit_hash(key, edit)?.ok_or(WrongType) // the key exists, so this is never None
+        let mut hash = Hash::new();
+        let result = edit(&mut hash);
+        let is_empty = hash.is_empty();
+        self.insert(key, Value::Hash(hash), None);
+        if is_empty {
+            // It counts as made and deleted: its fields had expired when they were set.
+            let db = self.db;
+            let (shard, hashed) = self.locate_mut(key);
+            shard.remove(db, hashed);
+        }
+        Ok(result)
     }
 
     /// Removes those of these fields of the hash at the key that have expired. For a command that reads them
@@ -367,9 +375,8 @@ impl WriteView<'_> {
         let (db, expires_at_ms) = (self.db, entry.expires_at_ms());
         let usage = self.env.usage();
         let (shard, hashed) = self.locate_mut(key);
-        entry.mark_stored(usage, shard.table(db).and_then(|table| table.get(hashed)));
-        let earliest_field_ms = entry.earliest_field_ms();
-        let old = shard.insert(db, hashed, entry);
+        let earliest_field_ms = entry.view().earliest_field_ms();
+        let old = shard.insert(db, hashed, entry, usage);
         shard.signal_modified(db, hashed);
         self.note_change(key);
         self.env.note_expiry(hashed.shard(), earliest_field_ms);
@@ -388,9 +395,10 @@ impl WriteView<'_> {
     }
 
     /// Records what the key held before and when it expires now.
-    fn replaced(&mut self, key: HashedKey, old: Option<Entry>, expires_at_ms: Option<i64>) {
+    fn replaced(&mut self, key: HashedKey, old: Option<Removed>, expires_at_ms: Option<i64>) {
         self.env.note_expiry(key.shard(), expires_at_ms);
-        if old.as_ref().is_some_and(|old| self.is_expired(old)) {
+        let Some(old) = old else { return };
+        if old.expires_at_ms.is_some() && !self.replaying && old.is_expired(self.now_ms()) {
             self.note_removal_of_expired(key.bytes());
         }
         self.discard(old);
@@ -398,10 +406,15 @@ impl WriteView<'_> {
 
     /// Deletes the key. Returns whether it existed.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        let old = self.take(key);
-        let found = old.is_some();
-        self.discard(old);
-        found
+        if !self.is_live(key) {
+            return false;
+        }
+        let db = self.db;
+        let (shard, hashed) = self.locate_mut(key);
+        let old = shard.remove(db, hashed);
+        shard.signal_modified(db, hashed);
+        self.note_change(key);
+        old.map(|old| self.discard(old)).is_some()
     }
 
     /// Deletes the key and returns its entry.
@@ -411,7 +424,7 @@ impl WriteView<'_> {
         }
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
-        let entry = shard.remove(db, hashed);
+        let entry = shard.take(db, hashed);
         shard.signal_modified(db, hashed);
         self.note_change(key);
         entry
@@ -575,9 +588,9 @@ impl WriteView<'_> {
         self.changes.get_mut().get_or_insert_default()
     }
 
-    fn discard(&mut self, old: Option<Entry>) {
-        if let Some(old) = old.filter(|old| old.value.is_costly_to_drop()) {
-            self.changes().garbage.values.push(old.value);
+    fn discard(&mut self, old: Removed) {
+        if let Some(value) = old.large.filter(Value::is_costly_to_drop) {
+            self.changes().garbage.values.push(value);
         }
     }
 
@@ -594,7 +607,7 @@ impl WriteView<'_> {
         let (shard, hashed) = self.locate_mut(key);
         let old = shard.remove(db, hashed);
         shard.signal_modified(db, hashed);
-        self.discard(old);
+        old.into_iter().for_each(|old| self.discard(old));
         self.notify_expired(key, &Cause::Expired);
         self.note_removal_of_expired(key);
         false
@@ -608,18 +621,23 @@ impl WriteView<'_> {
         changes.expired.push(Removal { db, key: key.into(), cause: Cause::Expired });
     }
 
-    /// The entry, even if it has expired.
-    fn entry_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
-        let (db, touches, usage) = (self.db, self.touches, self.env.usage());
-        if self.locate(key).0.is_watched() || self.env.is_tracked() {
+    /// Prepares a change in place of what the key holds, which counts as a use. If it has expired, it is
+    /// removed. Returns where it is.
+    fn lend(&mut self, key: &[u8]) -> Option<Spot> {
+        let (shard, hashed) = self.locate(key);
+        let (spot, entry) = shard.table(self.db)?.locate(hashed)?;
+        if self.is_expired(entry) {
+            self.is_live(key);
+            return None;
+        }
+        if self.touches {
+            entry.mark_used(self.env.usage());
+        }
+        if shard.is_watched() || self.env.is_tracked() {
+            let db = self.db;
             self.changes().lent.push((db, key.to_vec()));
         }
-        let (shard, key) = self.locate_mut(key);
-        let entry = shard.table_mut(db).get_mut(key)?;
-        if touches {
-            entry.mark_used(usage);
-        }
-        Some(entry)
+        Some(spot)
     }
 
     fn locate_mut<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, HashedKey<'k>) {

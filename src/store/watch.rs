@@ -2,24 +2,23 @@
 //!
 //! A connection that watches owns a [`Watcher`], a flag that it shares with the shards of its keys. A
 //! command that changes a key holds the key's shard locked for writing, and raises the flags of the
-//! key's watchers there. A shard without watched keys has no map, so its writers only compare a pointer.
+//! key's watchers there.
 //!
 //! A change is what a client could notice. Setting a key to the value that it has is a change. A command that
 //! does nothing is not, and neither is the removal of a key that had already expired when it was watched. A
 //! key that expires after `WATCH` has changed, whether it is removed yet or not. The expiry of single fields
 //! is a change only when they are removed from the hash, as in Redis, even if they expired before `WATCH`.
 //!
-//! Invariants ([`Watches::check`]): no map and no list in it is empty; no connection watches a key
-//! twice; a key that had expired before it was watched is still there. The shard's lock guards its
-//! [`Watches`].
+//! Invariants ([`Watches::check`]): no list is empty; no connection watches a key twice; a key that had
+//! expired before it was watched is still there. The shard's lock guards its [`Watches`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use super::key::{BuildPassThrough, HashedKey, Key, Lookup};
+use super::key::HashedKey;
 use super::table::Table;
-use super::value::Entry;
+use super::value::EntryRef;
 use crate::text::ensure;
 
 /// A connection's flag: whether a key that it watches has changed.
@@ -46,8 +45,7 @@ impl Watcher {
 
 /// The watched keys of a shard.
 #[derive(Default)]
-#[expect(clippy::box_collection, reason = "every shard has one, nearly always empty: one word")]
-pub(super) struct Watches(Option<Box<HashMap<Key, Vec<Watch>, BuildPassThrough>>>);
+pub(super) struct Watches(HashMap<Box<[u8]>, Vec<Watch>>);
 
 /// One connection watches one key of one database.
 struct Watch {
@@ -73,7 +71,12 @@ impl Watches {
     /// Whether no key of the shard is watched.
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
+    }
+
+    /// The memory that the map takes, in bytes, without what its keys and lists point to.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.capacity() * (size_of::<(Box<[u8]>, Vec<Watch>)>() + 1)
     }
 
     /// Adds a watch. `was_expired` says whether the key has expired already. Returns false if the watcher
@@ -85,7 +88,7 @@ impl Watches {
         watcher: &Arc<Watcher>,
         was_expired: bool,
     ) -> bool {
-        let watches = self.0.get_or_insert_default().entry(Key::new(key.bytes())).or_default();
+        let watches = self.0.entry(key.bytes().into()).or_default();
         if watches.iter().any(|watch| watch.is_of(db, watcher)) {
             return false;
         }
@@ -100,8 +103,8 @@ impl Watches {
 
     /// Whether the watcher watches the key, and the key had not expired when the watch began.
     pub(super) fn saw_unexpired(&self, db: usize, key: HashedKey, watcher: &Arc<Watcher>) -> bool {
-        let watches = self.0.iter().filter_map(|keys| keys.get(&key as &dyn Lookup)).flatten();
-        watches.into_iter().any(|watch| watch.is_of(db, watcher) && !watch.was_expired)
+        let watches = self.0.get(key.bytes());
+        watches.into_iter().flatten().any(|watch| watch.is_of(db, watcher) && !watch.was_expired)
     }
 
     /// Raises the flags of the watchers of a key that has just changed. `is_gone` says whether it was
@@ -131,7 +134,7 @@ impl Watches {
         after: Option<&Table>,
         now_ms: i64,
     ) {
-        let expired = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.is_expired(now_ms));
+        let expired = |entry: Option<EntryRef>| entry.is_some_and(|entry| entry.is_expired(now_ms));
         self.retain(db, |key, watch| {
             let old = before.and_then(|table| table.get(key));
             let new = after.and_then(|table| table.get(key));
@@ -143,20 +146,18 @@ impl Watches {
 
     /// Keeps the watches of a key for which `keep` returns true.
     fn retain_of(&mut self, key: HashedKey, keep: impl FnMut(&mut Watch) -> bool) {
-        let Some(keys) = &mut self.0 else { return };
-        let Some(watches) = keys.get_mut(&key as &dyn Lookup) else { return };
+        let Some(watches) = self.0.get_mut(key.bytes()) else { return };
         watches.retain_mut(keep);
         if watches.is_empty() {
-            keys.remove(&key as &dyn Lookup);
+            self.0.remove(key.bytes());
         }
         self.drop_empty_map();
     }
 
     /// Keeps the watches of a database for which `keep` returns true, and raises the flags of the others.
     fn retain(&mut self, db: usize, mut keep: impl FnMut(HashedKey, &mut Watch) -> bool) {
-        let Some(keys) = &mut self.0 else { return };
-        keys.retain(|key, watches| {
-            let key = HashedKey::new(key.bytes());
+        self.0.retain(|key, watches| {
+            let key = HashedKey::new(key);
             watches.retain_mut(|watch| watch.db != db || keep(key, watch) || watch.raise());
             !watches.is_empty()
         });
@@ -164,8 +165,8 @@ impl Watches {
     }
 
     fn drop_empty_map(&mut self) {
-        if self.0.as_ref().is_some_and(|keys| keys.is_empty()) {
-            self.0 = None;
+        if self.0.is_empty() {
+            self.0 = HashMap::default();
         }
     }
 
@@ -174,9 +175,7 @@ impl Watches {
     /// # Errors
     /// A sentence about what is wrong.
     pub(super) fn check(&self, exists: impl Fn(usize, HashedKey) -> bool) -> Result<(), String> {
-        let Some(keys) = &self.0 else { return Ok(()) };
-        ensure!(!keys.is_empty(), "the map of watched keys is empty");
-        for (key, watches) in &**keys {
+        for (key, watches) in &self.0 {
             let (hashed, name) = (HashedKey::new(key), key.escape_ascii());
             ensure!(!watches.is_empty(), "{name} is listed as watched, but has no watch");
             for (index, watch) in watches.iter().enumerate() {
@@ -193,9 +192,12 @@ impl Watches {
 #[cfg(test)]
 mod tests {
     use super::super::shard::Shard;
-    use super::super::value::{ByteString, Value};
+    use super::super::usage::Usage;
+    use super::super::value::{Entry, Value};
     use super::super::{Hash, PackedLimits};
     use super::*;
+
+    const USED: Usage = Usage::Time { now: 0 };
 
     const NOW: i64 = 1000;
 
@@ -204,8 +206,8 @@ mod tests {
     }
 
     fn put(shard: &mut Shard, db: usize, expires_at_ms: Option<i64>) {
-        let entry = Entry::new(Value::String(ByteString::new(b"")), expires_at_ms);
-        shard.insert(db, key("k"), entry);
+        let entry = Entry::new(Value::String(Vec::new()), expires_at_ms);
+        shard.insert(db, key("k"), entry, USED);
         shard.signal_modified(db, key("k"));
     }
 
@@ -236,7 +238,7 @@ mod tests {
             hash.set_until(&[n as u8], b"", expires_at_ms, limits);
         }
         let (mut shard, watcher) = (Shard::default(), Arc::default());
-        shard.insert(0, key("k"), Entry::new(Value::Hash(hash.into()), expires_at_ms));
+        shard.insert(0, key("k"), Entry::new(Value::Hash(hash), expires_at_ms), USED);
         assert!(shard.watch(0, key("k"), &watcher, NOW));
         (shard, watcher)
     }

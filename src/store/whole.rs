@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::guard::Exclusive;
 use super::shard::Shard;
 use super::table::Table;
-use super::value::Entry;
+use super::value::EntryRef;
 
 /// Access to all shards: the keyspace locks them, a transaction has locked them already.
 pub trait AllShards {
@@ -71,12 +71,12 @@ impl<'a> ReadAll<'a> {
     }
 
     /// Whether the entry has not expired.
-    pub fn is_live(&self, entry: &Entry) -> bool {
+    pub fn is_live(&self, entry: EntryRef) -> bool {
         !entry.is_expired(self.now_ms)
     }
 
     /// Whether the entry of the key has not expired. If it has, the key is removed after the command.
-    pub fn is_live_or_noted(&self, key: &[u8], entry: &Entry) -> bool {
+    pub fn is_live_or_noted(&self, key: &[u8], entry: EntryRef) -> bool {
         let is_live = self.is_live(entry);
         if !is_live {
             self.found_expired.borrow_mut().push((self.db, key.into()));
