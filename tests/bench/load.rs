@@ -112,10 +112,34 @@ pub(crate) fn set(number: usize) -> Vec<u8> {
     encode(&["SET", &format!("key:{number:012}"), VALUE])
 }
 
-pub(crate) fn hset(number: usize) -> Vec<u8> {
+/// The same, with an expiry.
+pub(crate) fn set_that_expires(number: usize) -> Vec<u8> {
+    encode(&["SET", &format!("key:{number:012}"), VALUE, "EX", "100000"])
+}
+
+/// A `SET` to a number.
+pub(crate) fn set_digits(number: usize) -> Vec<u8> {
+    encode(&["SET", &format!("key:{number:012}"), &format!("{}", 10_000_000 + number)])
+}
+
+/// A `SET` of a key of 40 bytes to a value of 100.
+pub(crate) fn set_long(number: usize) -> Vec<u8> {
+    encode(&["SET", &format!("key:{number:036}"), &VALUE.repeat(4)[..100]])
+}
+
+/// An `HSET` of three fields, with names of 5 bytes and values of 20.
+pub(crate) fn hset_three(number: usize) -> Vec<u8> {
+    hset_of(number, &from_fn::<_, 3, _>(|field| format!("fld{field:02}")), &VALUE[..20])
+}
+
+/// An `HSET` of ten fields, with names and values of 10 bytes.
+pub(crate) fn hset_ten(number: usize) -> Vec<u8> {
+    hset_of(number, &from_fn::<_, 10, _>(|field| format!("field:{field:04}")), &VALUE[..10])
+}
+
+fn hset_of<const N: usize>(number: usize, fields: &[String; N], value: &str) -> Vec<u8> {
     let key = format!("hash:{number:011}");
-    let fields: [String; 10] = from_fn(|field| format!("field:{field:04}"));
-    let pairs = fields.iter().flat_map(|field| [field, &VALUE[..10]]);
+    let pairs = fields.iter().flat_map(|field| [field, value]);
     encode(&["HSET", &key].into_iter().chain(pairs).collect::<Vec<_>>())
 }
 

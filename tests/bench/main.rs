@@ -22,6 +22,9 @@
 //! this kind; the longest wait of its clients is due to the machine alone. It is a second process of this
 //! program, because CPU time is counted per process.
 //!
+//! A full run draws the memory per key as `tests/bench/memory.svg`. To compare with another version of Redis,
+//! put its directory first on the PATH.
+//!
 //! All servers are children of this process, each in its own directory below `target/tmp` (which is on a
 //! disk, while `/tmp` may be in memory). [`Server`] removes both, even after a panic.
 
@@ -29,6 +32,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod load;
+mod picture;
 #[path = "../support/rng.rs"]
 mod rng;
 mod servers;
@@ -40,9 +44,11 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use load::{VALUE, hset, longest_wait, set};
+use load::{
+    VALUE, hset_ten, hset_three, longest_wait, set, set_digits, set_long, set_that_expires,
+};
 use servers::{Kind, Server, floor, version};
-use tables::{Case, Facts, Rounds, Sample, print_cases};
+use tables::{Case, Facts, Rounds, Sample, median, print_cases};
 
 /// The runs of redis-benchmark: `appendfsync`, the name for `-t`, the pipeline length, the number of
 /// clients.
@@ -53,6 +59,17 @@ const CASES: &[(&str, &str, u64, u64)] = &[
     ("everysec", "SET", 16, 50), ("everysec", "SET", 100, 50), ("everysec", "INCR", 16, 50),
     ("everysec", "HSET", 16, 50), ("everysec", "MSET", 16, 50),
     ("always", "SET", 1, 5), ("always", "SET", 1, 50), ("always", "SET", 16, 50),
+];
+/// What the memory of is measured: a name, of how many keys one is stored, and the command that stores it.
+type Kept = (&'static str, usize, fn(usize) -> Vec<u8>);
+
+const KEPT: &[Kept] = &[
+    ("string (16 + 32 bytes)", 1, set),
+    ("string that expires (16 + 32)", 1, set_that_expires),
+    ("number (16 + 8 digits)", 1, set_digits),
+    ("string (40 + 100)", 1, set_long),
+    ("hash of 3 fields (5 + 20)", 1, hset_three),
+    ("hash of 10 fields (10 + 10)", 2, hset_ten),
 ];
 /// The number of keys from which redis-benchmark chooses.
 const KEYS: usize = 100_000;
@@ -68,7 +85,7 @@ struct Scale {
     run_seconds: f64,
     /// The pause before memory is read or the server is killed.
     settle_seconds: f64,
-    /// The number of strings in the memory measurement; there are a tenth as many hashes.
+    /// The number of keys in the memory measurement.
     strings: usize,
     /// The number of keys in the log measurements.
     logged: usize,
@@ -198,26 +215,30 @@ fn run(server: &Server, case: &Case, requests: u64) -> Option<Sample> {
 
 /// Memory per key: the growth of a new server.
 fn memory(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
-    let [mut empty, mut string, mut hash] = [(); 3].map(|()| Rounds::default());
-    for &kind in kinds.iter().filter(|&&kind| kind != Kind::Floor) {
-        eprintln!("memory: {}", kind.name());
-        // Each kind of key gets its own server: in a shared one, the second kind could double the key
-        // table.
-        let load = |count: usize, command: fn(usize) -> Vec<u8>| {
+    let mut empty = Rounds::default();
+    let mut bars = Vec::new();
+    for &(what, part, command) in KEPT {
+        let mut bytes = Rounds::default();
+        for &kind in kinds.iter().filter(|&&kind| kind != Kind::Floor) {
+            eprintln!("memory: {what}: {}", kind.name());
+            // Each kind of key gets its own server: in a shared one, the second kind could double the key
+            // table.
             let server = Server::start(kind, "everysec");
-            let at_first = server.resident_bytes();
+            let (at_first, count) = (server.resident_bytes(), scale.strings / part);
             server.connect().load(count, command);
             sleep(scale.settle_seconds);
-            (at_first / 1e6, (server.resident_bytes() - at_first) / count as f64)
-        };
-        let (at_first, per_string) = load(scale.strings, set);
-        empty[kind as usize].push(at_first);
-        string[kind as usize].push(per_string);
-        hash[kind as usize].push(load(scale.strings / 10, hset).1);
+            empty[kind as usize].push(at_first / 1e6);
+            bytes[kind as usize].push((server.resident_bytes() - at_first) / count as f64);
+        }
+        facts.add(&format!("bytes per {what}"), &bytes, 1);
+        let [respite, redis, _] = bytes;
+        bars.push((what, [median(respite), median(redis)]));
     }
     facts.add("MB resident when empty", &empty, 1);
-    facts.add("bytes per string of 16 + 32", &string, 0);
-    facts.add("bytes per hash of 16 + 10 × (10 + 10)", &hash, 0);
+    if scale.strings == FULL.strings {
+        let title = "Resident bytes per key, a million keys";
+        fs::write("tests/bench/memory.svg", picture::bars(title, &bars)).expect("a picture");
+    }
 }
 
 /// The log's costs: the speed of a replay, and the effect of a rewrite on clients and memory.

@@ -126,7 +126,7 @@ fn ratio(ones: &[f64], others: &[f64]) -> String {
 }
 
 /// The median, or not a number if there are no values.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,
