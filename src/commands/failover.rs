@@ -19,6 +19,7 @@ use crate::session::Server;
 pub static FAMILY: Family = Family { group: "server", commands: &[
     session("failover", "[TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds]", failover)
         .flags(Flags::ADMIN.or(Flags::NOSCRIPT).or(Flags::STALE))
+        .arguments(&["to=target", "port:integer"])
         .doc("6.2.0", "O(1)", "Makes a replica of this server the master, and this server its replica."),
 ] };
 

@@ -24,11 +24,11 @@ const CHANGES_ROLE: Flags =
 #[rustfmt::skip]
 pub static FAMILY: Family = Family { group: "server", commands: &[
     session("replicaof", "<host port | NO ONE>", replicaof).flags(CHANGES_ROLE)
-        .arguments(&["host-port-no-one=args", "host:string"])
+        .arguments(&["host-port-one=args", "port:integer"])
         .doc("5.0.0", "O(1)",
              "Makes the server a replica of another, or with `NO ONE` a master."),
     session("slaveof", "<host port | NO ONE>", replicaof).flags(CHANGES_ROLE)
-        .arguments(&["host-port-no-one=args", "host:string"])
+        .arguments(&["host-port-one=args", "port:integer"])
         .doc("1.0.0", "O(1)",
              "Makes the server a replica of another, or with `NO ONE` a master.")
         .deprecated("5.0.0", "`REPLICAOF`"),

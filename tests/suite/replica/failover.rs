@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use super::real::{Redis, assert_catches_up, programs};
+use super::real::{Redis, assert_catches_up, programs, stat};
 use super::{await_info, info};
-use crate::harness::{Client, Reply, Server, connect, eventually, skipped_on_redis, transcript};
+use crate::harness::{
+    Client, Reply, Server, connect, eventually, free_port, skipped_on_redis, transcript,
+};
 
 /// A server as a replica of ours, and a client of it.
 struct Replica {
@@ -158,6 +160,34 @@ fn a_failover_that_cannot_succeed_holds_writes_back_until_it_is_given_up() {
     c.expect("GET a", "\"3\"");
 }
 
+#[test]
+fn a_replica_of_a_replica_follows_it_through_a_crash_and_its_promotion() {
+    if skipped_on_redis() {
+        return;
+    }
+    for partner in partners() {
+        let top = Server::start(&[]);
+        let mut master = top.client();
+        let (place, port) = (format!("127.0.0.1 {}", top.port()), free_port().to_string());
+        let mut middle = Server::start(&["--port", &port, "--replicaof", &place]);
+        await_info(&mut middle.client(), "master_link_status", "up");
+        let mut leaf = Replica::of(&middle, partner.as_deref());
+        crate::harness::write_all(&mut master);
+        assert_catches_up(&mut master, &mut leaf.client);
+        middle.kill_9();
+        master.expect("SET meanwhile 1", "+OK");
+        middle.restart();
+        assert_catches_up(&mut master, &mut leaf.client);
+        let mut promoted = middle.client();
+        promoted.expect("REPLICAOF NO ONE", "+OK");
+        promoted.expect("SELECT 3", "+OK");
+        promoted.expect("SET own 1", "+OK");
+        assert_catches_up(&mut promoted, &mut leaf.client);
+        assert_eq!(info(&mut leaf.client, "master_replid"), info(&mut promoted, "master_replid"));
+        assert_eq!(stat(&mut promoted, "sync_full"), 0, "it went on after the crash");
+    }
+}
+
 /// The commands of the README's chapter on moving without a pause: ports and commands.
 fn move_of_the_readme() -> Vec<(u16, String)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
@@ -198,15 +228,19 @@ fn the_move_of_the_readme_from_redis_to_respite_to_valkey_loses_no_write() {
     let written = thread::scope(|scope| {
         let stop = &stop;
         let writer = scope.spawn(move || {
-            let mut written = 0;
+            let (mut written, mut here) = (0, 0);
             let mut clients = [6380, 6379, 6381].map(client_at).into_iter();
             let mut c = clients.next().expect("the first master");
             while !stop.load(Relaxed) {
                 match c.reply(&format!("SET key{written} {written}")) {
-                    Reply::Simple(_) => written += 1,
+                    Reply::Simple(_) => (written, here) = (written + 1, here + 1),
                     refusal => {
                         assert!(refusal.to_string().starts_with("-READONLY"), "{refusal}");
-                        c = clients.next().expect("another master");
+                        // The next one may not know for a moment that it is the master.
+                        if here > 0 {
+                            c = clients.next().expect("another master");
+                            here = 0;
+                        }
                     }
                 }
             }

@@ -143,7 +143,7 @@ pub(super) fn assert_catches_up(master: &mut Client, replica: &mut Client) {
     both.iter().for_each(|(ours, theirs)| assert_same(ours, theirs));
 }
 
-fn stat(c: &mut Client, field: &str) -> u64 {
+pub(super) fn stat(c: &mut Client, field: &str) -> u64 {
     let text = c.text("INFO stats");
     let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     value.and_then(|value| value.parse().ok()).expect("a number")
