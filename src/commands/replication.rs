@@ -139,7 +139,8 @@ fn become_replica(
         .map_err(|error| format!("ERR Replicas cannot be fed: {error}"))?;
     let needs = lsn.unwrap_or_else(|| server.aof.appended_lsn());
     let (client, profile) = (&session.client, (*session.profile).clone());
-    let replica = Arc::new(Replica::new(client.id, client.outbox.clone(), profile, needs));
+    let (id, outbox) = (client.id, client.outbox.clone());
+    let replica = Arc::new(Replica::new(id, outbox, profile, &replication.identity, needs));
     replication.replicas.register(replica.clone());
     let start = start(lsn);
     if matches!(start, Start::Snapshot { .. }) {

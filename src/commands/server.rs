@@ -156,6 +156,7 @@ fn config_resetstat(context: &mut Context, _: Args, reply: &mut Reply) -> Outcom
     server.aof.rewrites.completed.reset();
     server.aof.delayed_syncs.reset();
     server.aof.files_lost().reset();
+    server.replication.reset_counters();
     reply.ok();
     Ok(())
 }

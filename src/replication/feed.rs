@@ -35,6 +35,9 @@ use crate::store::keyspace::SnapshotError;
 const CHUNK_BYTES: usize = 128 << 10;
 /// How long the log may keep records to itself that no reply has made it flush.
 const FLUSH_PERIOD: Duration = Duration::from_millis(50);
+/// After something was sent, so long more is gathered, unless somebody waits for acknowledgements. Under load
+/// that makes one read and one write of many, and those who flush the log need not wake this thread.
+const GATHERING: Duration = Duration::from_micros(500);
 /// How often a replica that waits gets an empty line.
 const SIGN_PERIOD: Duration = Duration::from_secs(1);
 /// So many snapshots in a row yield to FLUSHALL and similar commands. The next one makes them wait.
@@ -99,9 +102,13 @@ impl Feeder<'_> {
         Ok(())
     }
 
+    /// Fails if the replica cannot go on.
     fn expect_open(&self) -> io::Result<()> {
         if self.replica.outbox.is_closed() {
             return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        if self.replication.identity.history() != self.replica.history {
+            return Err(io::Error::other("the data was replaced"));
         }
         Ok(())
     }
@@ -112,8 +119,9 @@ impl Feeder<'_> {
         let mut reader = StreamReader::new(lsn);
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
-            self.expect_open()?;
-            match reader.read(self.aof, &mut buffer)? {
+            let read = reader.read(self.aof, &mut buffer)?;
+            self.expect_open()?; // looked at after the read: then it is of the history that is expected
+            match read {
                 0 => {
                     self.aof.wait_flushed(reader.lsn(), FLUSH_PERIOD);
                     if self.aof.flushed_lsn() <= reader.lsn()
@@ -125,6 +133,9 @@ impl Feeder<'_> {
                 read => {
                     self.put(&buffer[..read])?;
                     self.replica.set_sent(reader.lsn());
+                    if read < buffer.len() {
+                        self.replication.replicas.wait_for_news(GATHERING);
+                    }
                 }
             }
         }
@@ -142,15 +153,17 @@ impl Feeder<'_> {
         let create = || nameless(&self.config.dump_path());
         let (spool, is_ours) =
             self.replication.spools.join(dialect, !profile.wants_no_keys, create)?;
-        let _reading = Reading(&spool);
+        let reading = Reading(&spool);
         let begin = thread::scope(|scope| {
+            // Ends before the thread that writes, which then may have nobody to write for.
+            let _reading = reading;
             if is_ours {
-                let make = || self.make(&spool);
-                thread::Builder::new().name("full sync".into()).spawn_scoped(scope, make)?;
+                let (make, thread) = (|| self.make(&spool), thread::Builder::new());
+                let started = thread.name("full sync".into()).spawn_scoped(scope, make);
+                started.inspect_err(|error| spool.end(Err(error.to_string())))?;
             }
             self.send(&spool, announced)
         })?;
-        drop(_reading);
         if profile.wants_snapshot_only {
             self.replica.enter(Phase::Done);
             loop {
@@ -159,7 +172,8 @@ impl Feeder<'_> {
             }
         }
         self.replica.enter(Phase::Online);
-        log_line!(self.config, Notice, "Replica {} has the snapshot", self.replica.address);
+        let Replica { address, profile, .. } = &*self.replica;
+        log_line!(self.config, Notice, "Replica {address}:{} has the snapshot", profile.port);
         self.stream(begin.lsn)
     }
 

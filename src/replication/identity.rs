@@ -43,6 +43,8 @@ pub struct Identity {
     shift: AtomicU64,
     /// Whether offsets are counted.
     counts: AtomicBool,
+    /// How many other histories there were before this one.
+    history: AtomicU64,
 }
 
 struct State {
@@ -68,6 +70,7 @@ impl Default for Identity {
             state: Mutex::new(state),
             shift: AtomicU64::new(0),
             counts: AtomicBool::new(false),
+            history: AtomicU64::new(0),
         }
     }
 }
@@ -92,6 +95,11 @@ impl Identity {
         offset.wrapping_sub(self.shift.load(SeqCst))
     }
 
+    /// The number of the history. With another one, nothing that was read before goes on.
+    pub fn history(&self) -> u64 {
+        self.history.load(SeqCst)
+    }
+
     /// Whether that id, up to that offset, is a part of this history.
     pub fn covers(&self, id: &[u8], offset: u64) -> bool {
         let state = lock(&self.state);
@@ -107,8 +115,9 @@ impl Identity {
     /// Returns the annotation with the id, for the end of the log at that LSN.
     pub fn announce(&self, lsn: u64) -> Vec<u8> {
         let mut state = lock(&self.state);
-        if !self.counts.swap(true, SeqCst) {
+        if !self.counts.load(SeqCst) {
             self.shift.store(1u64.wrapping_sub(lsn), SeqCst); // as in Redis, the first is 1
+            self.counts.store(true, SeqCst);
         }
         state.announced = true;
         line(&state.id, self.offset(lsn))
@@ -123,6 +132,7 @@ impl Identity {
     /// Begins another history, which has this id and this offset at that LSN.
     pub fn begin(&self, id: Id, offset: u64, lsn: u64) {
         let mut state = lock(&self.state);
+        self.history.fetch_add(1, SeqCst);
         *state = State { id, old: Vec::new(), announced: true };
         self.shift.store(offset.wrapping_sub(lsn), SeqCst);
         self.counts.store(true, SeqCst);
@@ -131,6 +141,7 @@ impl Identity {
     /// Begins a history of which nobody has a part: the log has missed changes.
     pub fn renew(&self) {
         let mut state = lock(&self.state);
+        self.history.fetch_add(1, SeqCst);
         *state = State { id: random_id(), old: Vec::new(), announced: false };
         self.counts.store(false, SeqCst);
     }

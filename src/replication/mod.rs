@@ -130,6 +130,7 @@ impl Replication {
             aof.append_anywhere(&record);
             self.asked.store(aof.appended_lsn(), SeqCst);
             aof.flush().unwrap_or_default(); // then they are not asked, and the wait ends with its time
+            self.replicas.wake();
         }
     }
 
@@ -231,6 +232,12 @@ impl Replication {
         let was = self.shutting_down.swap(false, SeqCst);
         self.replicas.wake();
         was
+    }
+
+    /// Counts from zero again: `CONFIG RESETSTAT`.
+    pub fn reset_counters(&self) {
+        let Replication { sent, full_syncs, partial_syncs, refused_syncs, .. } = self;
+        [sent, full_syncs, partial_syncs, refused_syncs].into_iter().for_each(Counter::reset);
     }
 
     /// The replicas as INFO and ROLE list them, and what each is doing.

@@ -73,6 +73,8 @@ pub struct Replica {
     pub profile: Profile,
     /// Its address, as INFO and ROLE show it.
     pub address: String,
+    /// The history that it follows.
+    pub(super) history: u64,
     phase: AtomicU8,
     /// The LSN up to which the stream was sent, or from which on it will be.
     sent: AtomicU64,
@@ -85,7 +87,13 @@ pub struct Replica {
 
 impl Replica {
     /// One that needs the stream from that LSN on.
-    pub fn new(id: u64, outbox: Arc<Outbox>, profile: Profile, lsn: u64) -> Replica {
+    pub fn new(
+        id: u64,
+        outbox: Arc<Outbox>,
+        profile: Profile,
+        identity: &Identity,
+        lsn: u64,
+    ) -> Replica {
         let mut address = profile.address.clone();
         if address.is_empty() {
             let peer = outbox.socket().map(|socket| socket.addresses().0).unwrap_or_default();
@@ -97,6 +105,7 @@ impl Replica {
             outbox,
             profile,
             address,
+            history: identity.history(),
             phase: AtomicU8::new(Phase::Waiting as u8),
             sent: AtomicU64::new(lsn),
             applied: AtomicU64::new(0),

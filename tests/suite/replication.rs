@@ -329,6 +329,48 @@ fn who_wants_only_a_snapshot_gets_no_stream_and_a_filter_leaves_no_keys() {
 }
 
 #[test]
+fn fields_that_expire_are_sent_in_the_form_of_the_server_that_asks() {
+    if skipped_on_redis() {
+        return; // a Redis has one form, and a Valkey another
+    }
+    let mut c = master();
+    c.expect("HSET h f v g w", ":2");
+    let form = |c: &Client, options: &[&str]| {
+        let snapshot = Replica::attach(c, options).snapshot();
+        String::from_utf8_lossy(&snapshot[..9]).into_owned()
+    };
+    // Without such fields the form is one that every server reads.
+    assert_eq!(form(&c, &["capa psync2", "version 9.1.2"]), "REDIS0010");
+    c.expect("HEXPIRE h 1000 FIELDS 1 f", "[:1]");
+    assert_eq!(form(&c, &["capa psync2", "version 9.1.2"]), "VALKEY080");
+    for options in [&["capa psync2"][..], &["capa psync2", "version 8.1.0"]] {
+        assert_eq!(form(&c, options), "REDIS0012");
+    }
+    // A backup has the form that the setting asks for.
+    c.expect("CONFIG SET rdb-field-expiry valkey", "+OK");
+    assert_eq!(form(&c, &["rdb-only 1"]), "VALKEY080");
+    assert_eq!(form(&c, &["capa psync2"]), "REDIS0012");
+}
+
+#[test]
+fn repl_diskless_sync_no_announces_the_length_of_a_snapshot() {
+    let mut c = master();
+    c.expect("CONFIG SET repl-diskless-sync no", "+OK");
+    let mut replica = Replica::attach(&c, &["capa eof capa psync2"]);
+    let frame = replica.line();
+    assert!(frame[1..].parse::<usize>().is_ok(), "{frame}");
+}
+
+#[test]
+fn config_resetstat_counts_synchronisations_from_zero() {
+    let mut c = master();
+    let _replica = Replica::online(&c);
+    assert!(number(&mut c, "sync_full") >= 1);
+    c.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!(number(&mut c, "sync_full"), 0);
+}
+
+#[test]
 fn a_replica_that_sends_something_with_a_reply_is_disconnected() {
     let mut c = master();
     for command in [&["GET", "key"][..], &["PING"], &["NOSUCHCOMMAND"]] {
