@@ -9,12 +9,13 @@
 use std::fs::File;
 use std::io::Read;
 
+use super::aclfile;
 use super::docs::help;
 use super::lookup::{find_row, resolve, rows};
 use super::options::{integer, is, wrong_subcommand_args};
+use super::permission::{self, Databases};
 use super::rules::{self, CATEGORIES, is_space};
 use super::spec::{Command, Context, Family, Flags, Handler, Outcome, command, session};
-use super::{aclfile, permission};
 use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::users::{DEFAULT, Selector, User};
@@ -105,7 +106,7 @@ fn getuser(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         return Ok(());
     };
     let flags = rules::flags(&user);
-    reply.map(6);
+    reply.map(6 + usize::from(user.root.databases.is_some()));
     reply.bulk(b"flags");
     reply.set(flags.len());
     flags.iter().for_each(|flag| reply.bulk(flag.as_bytes()));
@@ -116,7 +117,7 @@ fn getuser(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     reply.bulk(b"selectors");
     reply.array(user.selectors.len());
     for selector in &user.selectors {
-        reply.map(3);
+        reply.map(3 + usize::from(selector.databases.is_some()));
         show_selector(selector, reply);
     }
     Ok(())
@@ -130,6 +131,11 @@ fn show_selector(selector: &Selector, reply: &mut Reply) {
     ] {
         reply.bulk(title.as_bytes());
         reply.bulk(&rules);
+    }
+    // Redis has no such rights, so nothing is shown unless some are given.
+    if let Some(databases) = &selector.databases {
+        reply.bulk(b"databases");
+        reply.bulk(&rules::describe_databases(databases));
     }
 }
 
@@ -246,7 +252,8 @@ fn dryrun(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     let inner = args.skip(3);
     let unknown = |_| [b"ERR Command '".as_slice(), &inner[0], b"' not found"].concat();
     find_row(inner).map_err(unknown)?;
-    match permission::check(&user, resolve(inner)?, inner) {
+    let databases = Databases::of(context.server, context.session);
+    match permission::check(&user, resolve(inner)?, inner, &databases) {
         Ok(()) => reply.ok(),
         Err(lacking) => reply.bulk(&lacking.explain(&user)),
     }

@@ -5,7 +5,7 @@
 use super::clients;
 use super::options::{OptionCursor, database, integer_32, is, printable};
 use super::permission;
-use super::spec::{Context, Family, Flags, Handler, Outcome, command, session};
+use super::spec::{Context, DatabaseUse, Family, Flags, Handler, Outcome, command, session};
 use crate::resp::{Args, CommandError, Protocol, Reply};
 use crate::session::users::DEFAULT;
 use crate::session::{Access, Login, Replies, Then};
@@ -44,6 +44,7 @@ pub static FAMILY: Family = Family { group: "connection", commands: &[
     session("reset", "", reset).flags(NO_AUTH.or(Flags::SUBSCRIBED).or(Flags::NOT_QUEUED))
         .doc("6.2.0", "O(1)", "Resets the connection to the state of a new one."),
     session("select", "index", select).fast().flags(Flags::ALWAYS.or(Flags::IN_LOG))
+        .databases(DatabaseUse::Named(|_, at| at == 1))
         .doc("1.0.0", "O(1)", "Selects the database of the connection."),
 ] };
 

@@ -356,7 +356,11 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "client_query_buffer_limit_disconnections:{}\r\n", cut_off[0])?;
     write!(text, "client_output_buffer_limit_disconnections:{}\r\n", cut_off[1])?;
     for reason in Reason::ALL {
-        let name = if reason == Reason::Command { "cmd" } else { reason.name() };
+        let name = match reason {
+            Reason::Command => "cmd",
+            Reason::Database => "db",
+            _ => reason.name(),
+        };
         write!(text, "acl_access_denied_{name}:{}\r\n", stats.denials.count(reason))?;
     }
     Ok(())

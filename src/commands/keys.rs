@@ -11,7 +11,9 @@ use std::hash::{BuildHasher, RandomState};
 use super::options::{
     OptionCursor, ScanOptions, Scanned, cursor, database, integer_32, is, reply_page,
 };
-use super::spec::{Change, Family, Flags, Handler, Outcome, Propagate, command, read, write};
+use super::spec::{
+    Change, DatabaseUse, Family, Flags, Handler, Outcome, Propagate, command, read, write,
+};
 use crate::config::events::EventClass;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::Table;
@@ -24,6 +26,7 @@ use crate::text::glob;
 pub static FAMILY: Family = Family { group: "generic", commands: &[
     write("copy", "source destination [DB destination-db] [REPLACE]", copy)
         .keys(1, 1, 1, "RO access").keys(2, 2, 1, "OW update").flags(Flags::DENYOOM)
+        .databases(DatabaseUse::Named(|args, at| at > 3 && is(&args[at - 1], "DB")))
         .doc("6.2.0", "O(N) where N is the number of fields of a hash, O(1) for a string",
              "Copies the value of a key to another key."),
     write("del", "key [key ...]", del).every_key("RM delete")
@@ -38,6 +41,7 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
         .doc("1.0.0", "O(N) where N is the number of keys in the database",
              "Returns all keys that match a pattern."),
     write("move", "key db", r#move).key("RW access update").fast()
+        .databases(DatabaseUse::Named(|_, at| at == 2))
         .doc("1.0.0", "O(1)", "Moves a key to another database."),
     command("randomkey", "", Handler::ReadAll(randomkey))
         .tips(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"])
@@ -74,6 +78,7 @@ pub static WHOLE: Family = Family { group: "server", commands: &[
         .tips(&["request_policy:all_shards", "response_policy:agg_sum"])
         .doc("1.0.0", "O(1)", "Returns the number of keys in the database."),
     command("flushall", "[ASYNC | SYNC]", Handler::WriteAll(flushall))
+        .databases(DatabaseUse::All)
         .flags(Flags::KEYSPACE.or(Flags::DANGEROUS))
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .arguments(&["async-sync=flush-type", "async@4.0.0", "sync@6.2.0"])
@@ -88,6 +93,7 @@ pub static WHOLE: Family = Family { group: "server", commands: &[
         .doc("1.0.0", "O(1); a background thread frees the N keys of the database",
              "Deletes all keys of the database."),
     command("swapdb", "index1 index2", Handler::WriteAll(swapdb))
+        .databases(DatabaseUse::Named(|_, at| at == 1 || at == 2))
         .flags(Flags::KEYSPACE.or(Flags::DANGEROUS)).fast()
         .doc("4.0.0", "O(1)", "Swaps two databases."),
 ] };

@@ -154,6 +154,9 @@ fn apply_to_selector(selector: &mut Selector, rule: &[u8]) -> Result<(), Wrong> 
             selector.channels = ChannelRights { all: true, patterns: Vec::new() };
         }
         b"resetchannels" => selector.channels = ChannelRights::default(),
+        b"alldbs" => selector.databases = None,
+        b"resetdbs" => selector.databases = Some(Vec::new()),
+        [b'd', b'b', b'=', list @ ..] => selector.databases = Some(parse_databases(list)?),
         b"allcommands" | b"+@all" => selector.commands.set_all(true),
         b"nocommands" | b"-@all" => selector.commands.set_all(false),
         [b'+', b'@', category @ ..] => apply_category(&mut selector.commands, category, true)?,
@@ -167,6 +170,24 @@ fn apply_to_selector(selector: &mut Selector, rule: &[u8]) -> Result<(), Wrong> 
         },
     }
     Ok(())
+}
+
+/// The numbers after `db=`, in order.
+fn parse_databases(list: &[u8]) -> Result<Vec<usize>, Wrong> {
+    let parse = |number: &[u8]| {
+        let digits = number.strip_prefix(b"-").or(number.strip_prefix(b"+")).unwrap_or(number);
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(SYNTAX);
+        }
+        let number = str::from_utf8(number).ok().and_then(|number| number.parse::<i32>().ok());
+        let db = number.and_then(|number| usize::try_from(number).ok());
+        db.ok_or("The provided database ID is out of range")
+    };
+    let mut databases =
+        list.split(|byte| *byte == b',').map(parse).collect::<Result<Vec<_>, _>>()?;
+    databases.sort_unstable();
+    databases.dedup();
+    Ok(databases)
 }
 
 fn add_channel_pattern(channels: &mut ChannelRights, pattern: &[u8]) -> Result<(), Wrong> {
@@ -312,6 +333,13 @@ fn describe_selector(selector: &Selector) -> Vec<u8> {
         words.push(b"resetchannels".into());
     }
     words.push(describe_channels(&selector.channels));
+    if let Some(databases) = &selector.databases {
+        words.push(if databases.is_empty() {
+            b"resetdbs".into()
+        } else {
+            describe_databases(databases)
+        });
+    }
     words.push(describe_commands(&selector.commands));
     words.retain(|word| !word.is_empty());
     words.join(&b' ')
@@ -351,13 +379,21 @@ pub fn describe_channels(channels: &ChannelRights) -> Vec<u8> {
     channels.patterns.iter().map(describe).collect::<Vec<_>>().join(&b' ')
 }
 
+/// The rule about databases; empty if there is none that may be used.
+pub fn describe_databases(databases: &[usize]) -> Vec<u8> {
+    let numbers: Vec<String> = databases.iter().map(usize::to_string).collect();
+    if numbers.is_empty() { Vec::new() } else { format!("db={}", numbers.join(",")).into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rng::Rng;
 
     /// Parts of rules; random rules are made of some of them.
-    const PARTS: [&[u8]; 36] = [
+    const PARTS: [&[u8]; 38] = [
+        b"resetdbs",
+        b"db=1",
         b"+",
         b"-",
         b"@",

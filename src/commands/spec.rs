@@ -185,6 +185,16 @@ pub enum ChannelUse {
     SubscribeToPatterns,
 }
 
+/// Which databases a command uses, if that is not only the selected one.
+#[derive(Clone, Copy)]
+pub enum DatabaseUse {
+    /// All of them.
+    All,
+    /// Those that are named by the arguments for whose index the function returns `true`; and the selected
+    /// one, if the command has keys.
+    Named(fn(Args, usize) -> bool),
+}
+
 /// How keys are found among the arguments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Find {
@@ -314,6 +324,8 @@ pub struct Command {
     pub keys: [Option<Keys>; 2],
     /// What it does with channels.
     pub channels: Option<ChannelUse>,
+    /// Which databases it uses besides the selected one, or instead of it.
+    pub databases: Option<DatabaseUse>,
     flags: Flags,
     /// The first version of Redis that has it.
     pub since: &'static str,
@@ -346,6 +358,7 @@ pub const fn command(name: &'static str, syntax: &'static str, handler: Handler)
         handler,
         keys: [None; 2],
         channels: None,
+        databases: None,
         flags: Flags::NONE,
         since: "1.0.0",
         complexity: "O(1)",
@@ -452,6 +465,12 @@ impl Command {
     /// It publishes to channels or subscribes to them.
     pub const fn channels(mut self, channels: ChannelUse) -> Command {
         self.channels = Some(channels);
+        self
+    }
+
+    /// It uses other databases than the selected one.
+    pub const fn databases(mut self, databases: DatabaseUse) -> Command {
+        self.databases = Some(databases);
         self
     }
 
@@ -649,6 +668,13 @@ impl Command {
             Some(ChannelUse::Subscribe | ChannelUse::SubscribeToPatterns) => args.len() - 1,
         };
         (1..).zip(args.from(1).take(count))
+    }
+
+    /// Whether it uses the selected database.
+    pub fn uses_selected_database(&self) -> bool {
+        let has_keys = self.keys.iter().flatten().any(Keys::are_keys);
+        let uses_none_other = !matches!(self.databases, Some(DatabaseUse::Named(_)));
+        has_keys || uses_none_other && (self.uses_keyspace() || self.has(Flags::READ))
     }
 
     /// Whether only the arguments of a call tell where its keys are.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::commands::permission::{self, Lacking};
+use crate::commands::permission::{self, Databases, Lacking};
 use crate::commands::spec::Outcome;
 use crate::commands::{Command, Handler, spec::Flags};
 use crate::resp::{Args, CommandError, Protocol};
@@ -48,7 +48,9 @@ pub(super) fn admit(
 ) -> Result<(), Refusal> {
     expect_allowed(server, session, command)?;
     if session.login.access() == Access::Checked {
-        permission::check(session.login.user(), command, args).map_err(Refusal::Lacking)?;
+        let databases = Databases::of(server, session);
+        permission::check(session.login.user(), command, args, &databases)
+            .map_err(Refusal::Lacking)?;
     }
     expect_ready(server, session, command)?;
     Ok(())

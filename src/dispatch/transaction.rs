@@ -19,8 +19,9 @@ use super::admit::{admit_any_user, expect_master};
 use super::call::Call;
 use super::measure::{measured, rejected};
 use crate::commands::lookup::{find_hidden, resolve};
+use crate::commands::permission::{self, Databases};
 use crate::commands::spec::{Flags, Nested, Outcome};
-use crate::commands::{Command, Handler, permission, slowlog};
+use crate::commands::{Command, Handler, slowlog};
 use crate::config::logger::log_line;
 use crate::resp::{Args, CommandError, Queue, Reply};
 use crate::session::{Access, Exec, Origin, Server, Session};
@@ -179,7 +180,8 @@ fn still_permitted(
     if session.login.access() != Access::Checked {
         return Ok(());
     }
-    permission::check(session.login.user(), command, args).map_err(|lacking| {
+    let databases = Databases::of(server, session);
+    permission::check(session.login.user(), command, args, &databases).map_err(|lacking| {
         lacking.note(server, session);
         let error = lacking.error_in_transaction();
         rejected(server, session, Some(command), &error);

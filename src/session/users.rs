@@ -40,12 +40,14 @@ pub struct User {
     pub selectors: Vec<Selector>,
 }
 
-/// Rights to commands, keys and channels.
+/// Rights to commands, keys, channels and databases.
 #[derive(Clone, Default)]
 pub struct Selector {
     pub commands: CommandRights,
     pub keys: KeyRights,
     pub channels: ChannelRights,
+    /// The databases that may be used, in order; `None` for all of them.
+    pub databases: Option<Vec<usize>>,
 }
 
 /// What is done with a key.
@@ -125,7 +127,10 @@ impl User {
     /// Whether no command must be checked.
     pub fn may_do_everything(&self) -> bool {
         self.all_selectors().any(|selector| {
-            selector.commands.has_all() && selector.keys.all && selector.channels.all
+            selector.commands.has_all()
+                && selector.keys.all
+                && selector.channels.all
+                && selector.databases.is_none()
         })
     }
 

@@ -21,6 +21,8 @@ const OBJECT_BYTES: usize = 1024;
 /// Why something was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
+    /// It may not use the database.
+    Database,
     /// The user may not run the command.
     Command,
     /// It may not use the key in this way.
@@ -32,11 +34,13 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 4] = [Reason::Auth, Reason::Command, Reason::Key, Reason::Channel];
+    pub const ALL: [Reason; 5] =
+        [Reason::Auth, Reason::Command, Reason::Key, Reason::Channel, Reason::Database];
 
     /// Redis's name.
     pub fn name(self) -> &'static str {
         match self {
+            Reason::Database => "database",
             Reason::Command => "command",
             Reason::Key => "key",
             Reason::Channel => "channel",
@@ -100,7 +104,7 @@ impl Denial {
 #[derive(Default)]
 pub struct Denials {
     entries: Mutex<Entries>,
-    counts: [Counter; 4],
+    counts: [Counter; Reason::ALL.len()],
 }
 
 #[derive(Default)]

@@ -1121,6 +1121,140 @@ fn a_file_keeps_patterns_of_selectors_that_look_like_their_end() {
 }
 
 #[test]
+fn a_user_may_use_only_the_databases_that_it_is_granted() {
+    let mut c = connect();
+    if !c.redis_at_least("valkey") {
+        return;
+    }
+    c.transcript(
+        r#"
+        > ACL SETUSER u on nopass ~* +@all db=2,1,2
+        +OK
+        u> AUTH u any
+        +OK
+        u> GET k
+        -NOPERM No permissions to access database
+        u> DBSIZE
+        -NOPERM No permissions to access database
+        u> PING
+        +PONG
+        u> SELECT 3
+        -NOPERM No permissions to access database
+        u> SELECT 99
+        -ERR DB index is out of range
+        u> SELECT 1
+        +OK
+        u> SET k v
+        +OK
+        u> COPY k l DB 2
+        :1
+        u> COPY k l REPLACE DB 0
+        -NOPERM No permissions to access database
+        u> MOVE k 0
+        -NOPERM No permissions to access database
+        u> SWAPDB 1 2
+        +OK
+        u> SWAPDB 0 1
+        -NOPERM No permissions to access database
+        u> FLUSHDB
+        +OK
+        u> FLUSHALL
+        -NOPERM No permissions to access database
+        u> MULTI
+        +OK
+        u> SELECT 2
+        +QUEUED
+        u> GET k
+        +QUEUED
+        u> SELECT 0
+        -NOPERM No permissions to access database
+        u> EXEC
+        -EXECABORT Transaction discarded because of previous errors.
+        // The selected database counts, so an administrator sees what the user may do there.
+        > ACL DRYRUN u get k
+        "User u has no permissions to access database get"
+        > ACL DRYRUN u MOVE k 0
+        "User u has no permissions to access database 0"
+        > ACL DRYRUN u SWAPDB 1 3
+        "User u has no permissions to access database 3"
+        > ACL DRYRUN u PUBLISH a b
+        "User u has no permissions to access the 'a' channel"
+        > SELECT 1
+        +OK
+        > ACL DRYRUN u GET k
+        +OK
+        // A selector grants all of a command or nothing.
+        > ACL SETUSER u db=2 (+@all ~a db=1)
+        +OK
+        > ACL DRYRUN u GET k
+        "User u has no permissions to access the 'k' key"
+        > ACL DRYRUN u GET a
+        +OK
+        > ACL SETUSER u clearselectors (-@all ~k db=1)
+        +OK
+        > ACL DRYRUN u GET k
+        "User u has no permissions to run the 'get' command"
+        > ACL SETUSER u clearselectors resetdbs
+        +OK
+        > ACL DRYRUN u SELECT 1
+        "User u has no permissions to access database 1"
+        > ACL SETUSER u ALLDBS
+        +OK
+        > ACL DRYRUN u FLUSHALL
+        +OK
+        > ACL SETUSER u DB=1
+        +OK
+        > ACL SETUSER u reset on nopass ~* +@all
+        +OK
+        > ACL DRYRUN u FLUSHALL
+        +OK
+        > ACL SETUSER u db=
+        -ERR Error in ACL SETUSER modifier 'db=': Syntax error
+        > ACL SETUSER u db=1,
+        -ERR Error in ACL SETUSER modifier 'db=1,': Syntax error
+        > ACL SETUSER u db=x
+        -ERR Error in ACL SETUSER modifier 'db=x': Syntax error
+        > ACL SETUSER u db=1,-1
+        -ERR Error in ACL SETUSER modifier 'db=1,-1': The provided database ID is out of range
+        > ACL SETUSER u db=2147483648
+        -ERR Error in ACL SETUSER modifier 'db=2147483648': The provided database ID is out of range
+        > ACL SETUSER u db=2147483647
+        +OK
+        > SELECT 0
+        +OK
+        "#,
+    );
+    let log = c.reply("ACL LOG 1").to_string();
+    assert!(log.contains("\"reason\", \"database\""), "{log}");
+    let every: Vec<String> = (0..16).map(|db| db.to_string()).collect();
+    c.expect(&format!("ACL SETUSER u db={}", every.join(",")), "+OK");
+    c.expect("ACL DRYRUN u FLUSHALL", "+OK");
+}
+
+#[test]
+fn rights_to_databases_are_shown_only_if_some_are_given_and_survive_in_a_file() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = with_file("", &[]);
+    let mut c = server.client();
+    c.expect("ACL SETUSER u on nopass ~* +@all", "+OK");
+    assert!(!c.reply("ACL GETUSER u").to_string().contains("databases"));
+    c.expect("ACL SETUSER u db=3,1 (~a +get resetdbs)", "+OK");
+    let shown = c.reply("ACL GETUSER u").to_string();
+    assert!(shown.contains("\"databases\", \"db=1,3\", \"selectors\""), "{shown}");
+    assert!(shown.contains("\"databases\", \"\""), "{shown}");
+    let list = c.reply("ACL LIST").to_string();
+    let rules = "~* resetchannels db=1,3 +@all (~a resetchannels resetdbs -@all +get)";
+    assert!(list.contains(rules), "{list}");
+    assert!(c.text("INFO stats").contains("acl_access_denied_db:0"));
+    c.expect("ACL SAVE", "+OK");
+    server.kill_9();
+    server.restart();
+    assert_eq!(server.client().reply("ACL LIST").to_string(), list);
+}
+
+#[test]
 fn a_file_with_a_mistake_changes_nothing_and_every_mistake_is_named() {
     if skipped_on_redis() {
         return;
