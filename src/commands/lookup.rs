@@ -57,12 +57,14 @@ pub fn find_hidden(rows: &'static [Command], args: Args) -> Result<&'static Comm
     rows.iter().find(is_it).ok_or_else(|| wrong_subcommand_args(args))
 }
 
-/// Finds the row of a record in the log: a read or a write of keys, or `SELECT`.
+/// Finds the row of a record in the log: a read or a write of keys, or `SELECT`. A log that Redis left has
+/// the names that its clients used.
 ///
 /// # Errors
 /// Those of [`resolve`], or the command does not belong in a log.
 pub fn resolve_record(args: Args) -> Result<&'static Command, CommandError> {
-    let row = find_original(&args[0]).ok_or_else(|| unknown_command(args))?;
+    let row = find_original(&args[0]).or_else(|| find(&args[0]));
+    let row = row.ok_or_else(|| unknown_command(args))?;
     let row = with_arity(row, args)?;
     match row.handler {
         Handler::Read(_) | Handler::Write(_) | Handler::ReadAll(_) | Handler::WriteAll(_) => {

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use crate::harness::{Server, TempDir, assert_survives_kill_9, records, skipped_on_redis};
+use crate::harness::{Server, TempDir, assert_survives_kill_9, encode, records, skipped_on_redis};
 
 const RENAMED: &[&str] = &[
     "--rename-command",
@@ -150,6 +150,12 @@ fn the_log_has_the_old_names_so_that_it_can_be_replayed_under_any() {
     server.restart();
     server.client().expect("foo k", "\"vw\"");
     server.client().expect("foo l", "\"v\"");
+
+    // Redis logs the name that was called.
+    let home = TempDir::new();
+    let theirs = [encode(&["my set", "k", "v"]), encode(&["APPEND", "k", "w"])].concat();
+    fs::write(home.data().join("storage.aof"), theirs).expect("write a log");
+    Server::start_in(home, RENAMED).client().expect("foo k", "\"vw\"");
 
     let home = TempDir::new();
     fs::copy(server.log_path(), home.data().join("storage.aof")).expect("copy the log");
