@@ -51,3 +51,4 @@ fuzz:
 replication:
 	.ci/replication
 	ORACLES=$${ORACLES:-target/oracles} cargo test --quiet --test suite replica:: -- --nocapture
+	SENTINEL=1 cargo test --quiet --test suite replica::sentinel -- --nocapture

@@ -1,5 +1,8 @@
 //! Sentinel: three of them watch a Respite with two replicas, a Redis and a Respite. The master is killed
 //! under load, and each kind of replica is promoted once.
+//!
+//! A Sentinel judges by the clock: beside other tests, it would take a busy server for a dead one, and promote
+//! another. So this runs alone, in `make replication`, which sets `SENTINEL`.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -28,7 +31,7 @@ impl Sentinel {
         let dir = home.data();
         let text = format!(
             "port {port}\ndir {}\nsentinel monitor main 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n",
+             sentinel down-after-milliseconds main 3000\nsentinel failover-timeout main 6000\n",
             dir.display()
         );
         fs::write(&file, text).expect("write the configuration");
@@ -104,7 +107,7 @@ fn write_confirmed(mut c: Client, start: u64, wait: usize) -> u64 {
 
 #[test]
 fn sentinel_promotes_either_kind_of_replica_and_no_confirmed_write_is_lost() {
-    if skipped_on_redis() || !installed("redis-server") {
+    if std::env::var_os("SENTINEL").is_none() || skipped_on_redis() || !installed("redis-server") {
         return;
     }
     let mut first = Server::start(&["--port", &free_port().to_string()]);
