@@ -1,8 +1,8 @@
 //! Sentinel: three of them watch a Respite with two replicas, a Redis and a Respite. The master is killed
 //! under load, and each kind of replica is promoted once.
 //!
-//! A Sentinel judges by the clock: beside other tests, it would take a busy server for a dead one, and promote
-//! another. So this runs alone, in `make replication`, which sets `SENTINEL`.
+//! A Sentinel judges by the clock: beside other tests, it would take a busy server for a dead one, and
+//! promote another. So this runs alone, in `make replication`, which sets `SENTINEL`.
 
 use std::fs;
 use std::process::{Command, Stdio};
