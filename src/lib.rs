@@ -38,6 +38,7 @@
 //! | a command's row, and everything derived from it | [`commands::spec`] |
 //! | expiry | commands that meet expired keys and the sweeper remove them: [`store::view`], [`server`] |
 //! | a replica's link to its master | `link` in [`server`], `follow` in [`dispatch`], [`replication`] |
+//! | how keys lie in memory | `table`, `pages` and `record` in [`store`] |
 //! | eviction | before a command that may use memory: `evict` in [`dispatch`], `eviction` in [`store`] |
 //! | `WATCH` | flags that a shard raises when a key changes: [`store::watch`] |
 //! | what others hear of a change, and in which order | `commit` in [`dispatch`]; [`watchers`] |
@@ -75,7 +76,7 @@
 //! # Glossary
 //!
 //! * **row**: a line of the command table. **record**: what one change adds to the log: a command, or several
-//!   that are appended as one piece.
+//!   that are appended as one piece. (In [`store`], a record is a key with its value in a page.)
 //! * **LSN**: log sequence number, the count of bytes appended to the log up to the end of a record.
 //! * **shard**: the keys that one lock guards. **view**: what a handler sees of the shards it may use.
 //! * **propagation**: what the log gets of a write: the command as it was sent, or its result.
@@ -99,7 +100,7 @@
 //! | [`resp`] | the protocol: bytes to arguments, answers to bytes | all |
 //! | [`net`] | a client's socket, how its thread waits, the order of its output | `socket`, `poll` |
 //! | [`store`] | the keyspace: shards, locks, views, values, expiry | all but: |
-//! | | `hash` `live` `hyperloglog` `watch` `readers` `transaction` `whole` | |
+//! | | `hash` `packed` `indexed` `live` `hyperloglog` `watch` `readers` `transaction` `whole` | |
 //! | | `memory` `eviction` `usage` | |
 //! | [`rdb`] | the format in which data comes in and goes out: files, `DUMP` | |
 //! | [`aof`] | the log: append, flush, sync, replay, rewrite | all but: |

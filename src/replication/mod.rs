@@ -3,16 +3,16 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`identity`] | which history of changes the log holds, and the offset of each LSN |
-//! | [`replicas`] | the replicas of this server, and who waits for their acknowledgements |
+//! | [`replicas`] | the replicas of this server, and the clients that wait for them (`WAIT`) |
 //! | [`feed`] | sending one replica what it lacks |
 //! | [`spool`] | snapshots on their way to replicas |
 //! | [`upstream`] | the master that this server copies, and the link to it |
 //!
-//! Whoever has the same id and the same offset has the same data: that is what a replica that comes back
-//! relies on. Its offset is a place in the log, so it goes on from there as long as the log goes back that
-//! far, also after a restart of either side. A rewrite makes the log shorter: the file that it has replaced
-//! is kept while a replica needs it that is there, or that left less than `repl-backlog-ttl` seconds ago,
-//! and until the new one has `repl-backlog-size` bytes of the stream.
+//! Two servers with the same id and the same offset have the same data. A replica that comes back relies on
+//! that. Its offset is a place in the log, so it goes on from there if the log still has that place, also
+//! after a restart of either side. A rewrite makes the log shorter. So the old file is kept while a replica
+//! needs it that is connected, or that left less than `repl-backlog-ttl` seconds ago, and until the new file
+//! has `repl-backlog-size` bytes of the stream.
 //!
 //! With `appendonly no` a file without a name stands in for the log, as long as there are replicas, and for
 //! `repl-backlog-ttl` seconds more. It is exchanged for a new one as it grows.

@@ -1,4 +1,5 @@
-//! The replicas of this server: what each has told, how far it is, and who waits for that.
+//! The replicas of this server: what each has said of itself, which offset it has acknowledged, and the
+//! clients that wait for acknowledgements.
 //!
 //! A replica is a connection that has sent `PSYNC` or `SYNC`. Its own thread goes on reading, for the replica
 //! acknowledges offsets, and a second one feeds it ([`super::feed`]).

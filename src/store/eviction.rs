@@ -14,8 +14,7 @@ use super::key::HashedKey;
 use super::keyspace::Keyspace;
 use super::shard::{Cause, Removal, Shard};
 use super::usage::{Usage, random};
-use super::value::EntryRef;
-use super::value::Value;
+use super::value::{EntryRef, Value};
 use crate::config::{EvictionOrder, EvictionPolicy};
 
 /// One key is evicted for so many that were looked at: the best 1.6 percent.

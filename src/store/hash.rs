@@ -54,9 +54,9 @@ pub struct Hash {
 /// Fields and their values, to be read: those of a [`struct@Hash`], or of a record in a table.
 #[derive(Clone, Copy)]
 pub enum HashRef<'a> {
-    #[doc(hidden)]
+    /// All fields in one byte string.
     Packed(PackedRef<'a>),
-    #[doc(hidden)]
+    /// A record for each field, and an index.
     Indexed(&'a Indexed),
 }
 

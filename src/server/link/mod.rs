@@ -6,9 +6,9 @@
 //! ([`sync`](mod@sync)); then comes its stream ([`stream`]). When the connection breaks, the link begins
 //! again after a second.
 //!
-//! Before the first connection of a term the link locks all shards once. Whoever writes sees after that that
-//! this server is a replica, and what was written before is in the log: so the log ends at the offset that
-//! the link asks for.
+//! Before the first connection of a term the link locks all shards once. Every write before that is in the
+//! log by then, and every later one finds this server a replica, which logs nothing of its own. So the log
+//! ends at the offset that the link asks for.
 
 mod failover;
 mod stream;
