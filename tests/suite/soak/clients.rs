@@ -354,8 +354,8 @@ fn set_twins(load: &Load, mut random: Rng) {
 
 /// Sets keys and fields with a short time to live, and looks for them when it is over.
 fn expire(load: &Load, mut random: Rng) {
-    let id = random.next_u64(); // keys that no connection from before still writes
     load.mortal("mortal", |c| {
+        let id = random.next_u64(); // a connection that was killed may still write the keys that it named
         let ms = (1 + random.below(SOON.as_millis() as usize - 1)).to_string();
         let keys: Vec<[String; 4]> = (0..20)
             .map(|n| ["px", "pexpire", "hsetex", "hpexpire"].map(|how| format!("{how}:{id}:{n}")))
