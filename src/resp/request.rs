@@ -458,31 +458,38 @@ fn whole_command<'a>(input: &'a [u8], mut take: impl FnMut(&'a [u8])) -> Option<
     let (args, mut at) = short_length(input, 0, b'*')?;
     for _ in 0..args {
         let (length, start) = short_length(input, at, b'$')?;
-        let end = start + length;
-        let arg = input.get(start..end)?;
-        if input.get(end..end + 2)? != b"\r\n" {
+        let (arg, line_end) = input.get(start..start + length + 2)?.split_at(length);
+        if line_end != b"\r\n" {
             return None;
         }
         take(arg);
-        at = end + 2;
+        at = start + length + 2;
     }
     (args > 0).then_some(at)
 }
 
 /// The length of at most three digits in the line at `at`, such as `$12\r\n`, and the place after the line.
+/// At least two bytes come behind the line.
+#[inline(always)]
 fn short_length(input: &[u8], at: usize, sigil: u8) -> Option<(usize, usize)> {
-    let digit = |byte: u8| byte.is_ascii_digit().then(|| usize::from(byte - b'0'));
-    let (length, digits) = match *input.get(at..)? {
-        [first, a, b'\r', b'\n', ..] if first == sigil => (digit(a)?, 1),
-        [first, a, b, b'\r', b'\n', ..] if first == sigil && a != b'0' => {
-            (digit(a)? * 10 + digit(b)?, 2)
-        }
-        [first, a, b, c, b'\r', b'\n', ..] if first == sigil && a != b'0' => {
-            (digit(a)? * 100 + digit(b)? * 10 + digit(c)?, 3)
-        }
-        _ => return None,
-    };
-    Some((length, at + digits + 3))
+    let digit = |byte: u8| (byte.is_ascii_digit()).then(|| usize::from(byte - b'0'));
+    let &[first, a, b, c, d, e] = input.get(at..)?.first_chunk()?;
+    if first != sigil {
+        return None;
+    }
+    let length = digit(a)?;
+    if [b, c] == *b"\r\n" {
+        return Some((length, at + 4));
+    }
+    if length == 0 {
+        return None; // a zero in front
+    }
+    let length = length * 10 + digit(b)?;
+    if [c, d] == *b"\r\n" {
+        return Some((length, at + 5));
+    }
+    let length = length * 10 + digit(c)?;
+    ([d, e] == *b"\r\n").then_some((length, at + 6))
 }
 
 /// Appends a command as an array of bulk strings, the form that clients send and the log stores.

@@ -9,6 +9,7 @@
 //! its socket, and the replies go through that thread too ([`crate::net::outbox`]).
 
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -113,7 +114,7 @@ impl Connection<'_> {
         let mut input = Input::new(self.socket)?;
         let mut request = Request::new(0);
         let mut wait = Wait::default();
-        // How many of the next commands have their keys prefetched.
+        // How many commands, from the next on, have their keys prefetched.
         let mut prefetched: usize = 0;
         loop {
             request.bulk_limit = self.server.config.proto_max_bulk_len.load(Relaxed);
@@ -134,12 +135,13 @@ impl Connection<'_> {
                 }
                 let shown = || request.args().from(0).map(quoted).collect::<Vec<_>>().join(" ");
                 trace!("Request::feed", "arguments: {}", shown());
-                prefetched = prefetched.saturating_sub(1);
                 let rest = input.bytes();
                 if prefetched == 0 && !rest.is_empty() && !request.unauthenticated {
-                    let keys = request::keys_ahead(rest);
+                    let first = request.args().get(1).unwrap_or_default();
+                    let keys = iter::once(first).chain(request::keys_ahead(rest));
                     prefetched = self.server.keyspace.prefetch(self.session.db, keys);
                 }
+                prefetched = prefetched.saturating_sub(1);
                 if self.server.pause.is_likely() {
                     self.wait_for_pause(request.args(), &mut input)?;
                 }

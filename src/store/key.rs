@@ -75,22 +75,21 @@ impl Ahead {
 /// A key of 8 to 32 bytes, in a form that is quickly compared: its first bytes, its last bytes, which may
 /// overlap, and its length.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Exact(u128, u128, usize);
+struct Exact([u8; 16], [u8; 16], usize);
 
 impl Exact {
-    const NONE: Exact = Exact(0, 0, 0);
+    const NONE: Exact = Exact([0; 16], [0; 16], 0);
 
     #[inline]
     fn of(key: &[u8]) -> Option<Exact> {
-        let short = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes).into();
-        match key.len() {
-            16..=32 => {
-                let (first, last) = (key.first_chunk()?, key.last_chunk()?);
-                Some(Exact(u128::from_ne_bytes(*first), u128::from_ne_bytes(*last), key.len()))
-            }
-            8..16 => Some(Exact(short(key.first_chunk()?), short(key.last_chunk()?), key.len())),
-            _ => None,
+        let (mut first, mut last) = ([0; 16], [0; 16]);
+        if key.len() >= 16 {
+            (first, last) = (*key.first_chunk()?, *key.last_chunk()?);
+        } else {
+            first[..8].copy_from_slice(key.first_chunk::<8>()?);
+            last[..8].copy_from_slice(key.last_chunk::<8>()?);
         }
+        (key.len() <= 32).then_some(Exact(first, last, key.len()))
     }
 }
 
