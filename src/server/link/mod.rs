@@ -4,7 +4,7 @@
 //! ([`crate::replication::upstream`]). A link connects, introduces itself ([`wire`]) and asks with `PSYNC`
 //! for what follows its own end of the history. The master grants that, or sends all of its data first
 //! ([`sync`](mod@sync)); then comes its stream ([`stream`]). When the connection breaks, the link begins
-//! again after a second.
+//! again: almost at once if it had been up, or else after a second.
 //!
 //! Before the first connection of a term the link locks all shards once. Every write before that is in the
 //! log by then, and every later one finds this server a replica, which logs nothing of its own. So the log
@@ -31,8 +31,10 @@ use wire::{Granted, Wire};
 
 /// How long a link waits before it connects again …
 const RETRY: Duration = Duration::from_secs(1);
+/// … if it had been up: the master may keep only a second's worth of its stream …
+const RETRY_LOST: Duration = Duration::from_millis(50);
 /// … and before it asks again for data that cannot be held here.
-const RETRY_REFUSED: Duration = Duration::from_secs(10);
+const RETRY_UNSUPPORTED: Duration = Duration::from_secs(10);
 
 /// Why a link ended.
 enum End {
@@ -46,6 +48,17 @@ enum End {
     Diverged(String),
     /// The master has data that cannot be held here.
     Unsupported(String),
+}
+
+impl End {
+    /// How long the link waits before it begins again.
+    fn pause(&self, was_up: bool) -> Duration {
+        match self {
+            End::Broken(_) if was_up => RETRY_LOST,
+            End::Unsupported(_) => RETRY_UNSUPPORTED,
+            _ => RETRY,
+        }
+    }
 }
 
 impl From<io::Error> for End {
@@ -102,10 +115,11 @@ impl Link {
         let mut differs = false;
         loop {
             let Err(end) = self.attempt(&mut differs);
+            let was_up = server.upstream.is_up();
             if !server.upstream.enter(self.term, Stage::Down) {
                 return;
             }
-            let mut pause = RETRY;
+            let pause = end.pause(was_up);
             match end {
                 End::Over => return,
                 End::Broken(why) | End::Refused(why) => {
@@ -121,7 +135,6 @@ impl Link {
                     log_line!(server.config, Warning, "{text}: {why}");
                 }
                 End::Unsupported(why) => {
-                    pause = RETRY_REFUSED;
                     let text =
                         "The master has data that cannot be held here, so ours stays as it is";
                     log_line!(server.config, Warning, "{text}: {why}");
@@ -221,5 +234,20 @@ impl Link {
             server.replication.replicas.disconnect();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_was_up_begins_again_before_the_master_has_forgotten_where_it_was() {
+        let broken = || End::Broken(String::new());
+        assert!(broken().pause(true) <= Duration::from_millis(100));
+        assert_eq!(broken().pause(false), RETRY);
+        // What would only fail in the same way again takes its time.
+        assert_eq!(End::Diverged(String::new()).pause(true), RETRY);
+        assert!(End::Unsupported(String::new()).pause(false) > RETRY);
     }
 }
