@@ -89,7 +89,7 @@
 //! # Modules, lowest layer first
 //!
 //! A module uses only modules in earlier rows; a test checks that. The last column marks the core,
-//! about 6,000 lines of code: read that in an afternoon, and skip the rest.
+//! about 8,000 lines of code: read that in a day, and skip the rest.
 //!
 //! | module | what it owns | the core |
 //! |---|---|---|
@@ -101,16 +101,17 @@
 //! | [`net`] | a client's socket, how its thread waits, the order of its output | `socket`, `poll` |
 //! | [`store`] | the keyspace: shards, locks, views, values, expiry | all but: |
 //! | | `hash` `packed` `indexed` `live` `hyperloglog` `watch` `readers` `transaction` `whole` | |
-//! | | `memory` `eviction` `usage` | |
+//! | | `memory` `eviction` `usage` `environment` `field` `varint` | |
 //! | [`rdb`] | the format in which data comes in and goes out: files, `DUMP` | |
 //! | [`aof`] | the log: append, flush, sync, replay, rewrite | all but: |
-//! | | `rewrite` `snapshot` `progress` | |
+//! | | `rewrite` `snapshot` `progress` `stream` `follow` | |
 //! | [`replication`] | the log as a stream that replicas follow | |
 //! | [`watchers`] | subscribers and monitors; clients that cache what they read | |
 //! | [`session`] | one connection's state, the registry of all, what they share | all but `users` |
 //! | [`commands`] | the command table: a file per family | `lookup`, `spec`, `strings` |
 //! | [`dispatch`] | from arguments to effect: look up, admit, lock, run, commit | `mod`, `call`, `commit` |
-//! | [`server`] | listeners, the connection thread, the threads in the background | all |
+//! | [`server`] | listeners, the connection thread, the threads in the background | all but: |
+//! | | `link` `import` `check` | |
 //!
 //! # Errors
 //!

@@ -406,28 +406,28 @@ impl WriteView<'_> {
 
     /// Deletes the key. Returns whether it existed.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        if !self.is_live(key) {
-            return false;
-        }
-        let db = self.db;
-        let (shard, hashed) = self.locate_mut(key);
-        let old = shard.remove(db, hashed);
-        shard.signal_modified(db, hashed);
-        self.note_change(key);
-        old.map(|old| self.discard(old)).is_some()
+        self.remove_by(key, Shard::remove).map(|old| self.discard(old)).is_some()
     }
 
     /// Deletes the key and returns its entry.
     pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
+        self.remove_by(key, Shard::take)
+    }
+
+    fn remove_by<T>(
+        &mut self,
+        key: &[u8],
+        remove: impl FnOnce(&mut Shard, usize, HashedKey) -> Option<T>,
+    ) -> Option<T> {
         if !self.is_live(key) {
             return None;
         }
         let db = self.db;
         let (shard, hashed) = self.locate_mut(key);
-        let entry = shard.take(db, hashed);
+        let removed = remove(shard, db, hashed);
         shard.signal_modified(db, hashed);
         self.note_change(key);
-        entry
+        removed
     }
 
     /// Removes the key if it has expired. For a command that only reads this key but is logged verbatim: a
