@@ -18,13 +18,15 @@ pub enum EvictionOrder {
     Lru,
     /// Those that have been used least often.
     Lfu,
+    /// Those that have not been modified for the longest time.
+    Lrm,
     /// Any.
     Random,
     /// Those that expire soonest.
     Ttl,
 }
 
-/// The values of `maxmemory-policy`, in Redis's order.
+/// The values of `maxmemory-policy`: in the order of Redis 8.2, then those that Redis 8.6 added.
 pub(super) const POLICIES: &[&str] = &[
     "volatile-lru",
     "volatile-lfu",
@@ -34,6 +36,8 @@ pub(super) const POLICIES: &[&str] = &[
     "allkeys-lfu",
     "allkeys-random",
     "noeviction",
+    "volatile-lrm",
+    "allkeys-lrm",
 ];
 
 /// Whether the policy with that index counts the uses of keys (LFU). Asked at every lookup.
@@ -42,11 +46,22 @@ pub(super) fn counts_uses(index: usize) -> bool {
     matches!(index, 1 | 5)
 }
 
+/// Whether with the policy of that index only a change counts as a use (LRM). Asked by every command.
+#[inline(always)]
+pub(super) fn ignores_reads(index: usize) -> bool {
+    matches!(index, 8 | 9)
+}
+
 /// The policy with that index in [`POLICIES`]; `None` if no key is evicted.
 pub(super) fn policy(index: usize) -> Option<EvictionPolicy> {
-    use EvictionOrder::{Lfu, Lru, Random, Ttl};
-    let orders = [Lru, Lfu, Random, Ttl, Lru, Lfu, Random];
-    orders.get(index).map(|&order| EvictionPolicy { volatile: index < 4, order })
+    use EvictionOrder::{Lfu, Lrm, Lru, Random, Ttl};
+    let (volatile, order) = match index {
+        0..=3 => (true, [Lru, Lfu, Random, Ttl][index]),
+        4..=6 => (false, [Lru, Lfu, Random][index - 4]),
+        8 | 9 => (index == 8, Lrm),
+        _ => return None,
+    };
+    Some(EvictionPolicy { volatile, order })
 }
 
 /// The memory of the machine, and what the control group of the process may use of it, in bytes. Known only
@@ -97,6 +112,7 @@ mod tests {
             };
             let keys = if policy.volatile { "volatile" } else { "allkeys" };
             assert_eq!(counts_uses(index), policy.order == EvictionOrder::Lfu);
+            assert_eq!(ignores_reads(index), policy.order == EvictionOrder::Lrm);
             assert_eq!(*name, format!("{keys}-{:?}", policy.order).to_lowercase());
         }
     }

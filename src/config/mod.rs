@@ -392,6 +392,12 @@ impl Config {
         memory::counts_uses(self.maxmemory_policy.load(Relaxed))
     }
 
+    /// Whether with `maxmemory-policy` only a change counts as a use (LRM).
+    #[inline(always)]
+    pub fn ignores_reads(&self) -> bool {
+        memory::ignores_reads(self.maxmemory_policy.load(Relaxed))
+    }
+
     /// The value of `maxmemory-policy`.
     pub fn eviction_policy_name(&self) -> &'static str {
         memory::POLICIES[self.maxmemory_policy.load(Relaxed)]

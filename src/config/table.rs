@@ -111,7 +111,8 @@ pub static SETTINGS: &[Setting] = &[
          use; 0 for no limit"),
     row("maxmemory-policy", "noeviction", Live, Choice(|c| &c.maxmemory_policy, POLICIES),
         "which keys are evicted: of all keys or of those that expire (`volatile-`), the least recently used \
-         (`lru`), the least often used (`lfu`), any (`random`), those that expire soonest (`ttl`), or none"),
+         (`lru`) or modified (`lrm`), the least often used (`lfu`), any (`random`), those that expire \
+         soonest (`ttl`), or none"),
     row("maxmemory-samples", "5", Live, Integer(|c| &c.maxmemory_samples, signed(1, 64)),
         "how thoroughly keys to evict are searched: this many times 64 are looked at"),
     row("maxmemory-eviction-tenacity", "10", Live,

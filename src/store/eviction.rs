@@ -112,7 +112,7 @@ fn sample(shard: &Shard, policy: EvictionPolicy, usage: Usage, best: &mut Vec<Ca
 
 fn score(order: EvictionOrder, usage: Usage, entry: EntryRef) -> u64 {
     match order {
-        EvictionOrder::Lru => usage.idle_seconds(entry.usage()).into(),
+        EvictionOrder::Lru | EvictionOrder::Lrm => usage.idle_seconds(entry.usage()).into(),
         EvictionOrder::Lfu => u64::from(u8::MAX - usage.frequency(entry.usage())),
         EvictionOrder::Random => (random() * 2f64.powi(53)) as u64,
         // The sooner it expires, the higher. A key that does not expire is not a candidate.

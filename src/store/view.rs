@@ -86,10 +86,10 @@ impl<'a, G: Guard> View<'a, G> {
         self
     }
 
-    /// Sets whether a lookup may count as a use of the key.
+    /// Sets whether a lookup may count as a use of the key. With an LRM policy none does.
     #[inline(always)]
     pub fn touching(self, touches: bool) -> View<'a, G> {
-        View { touches, ..self }
+        View { touches: touches && !self.env.config.ignores_reads(), ..self }
     }
 
     /// Sets whether the log is being replayed.
@@ -457,6 +457,9 @@ impl WriteView<'_> {
         shard.signal_modified(db, hashed);
         self.note_change(key);
         self.env.note_expiry(hashed.shard(), expires_at_ms);
+        if self.env.config.ignores_reads() {
+            self.get(key, Access::Silent).inspect(|entry| entry.mark_used(self.env.usage()));
+        }
     }
 
     /// Up to which size a hash stays packed.
@@ -630,7 +633,7 @@ impl WriteView<'_> {
             self.is_live(key);
             return None;
         }
-        if self.touches {
+        if self.touches || self.env.config.ignores_reads() {
             entry.mark_used(self.env.usage());
         }
         if shard.is_watched() || self.env.is_tracked() {

@@ -132,8 +132,12 @@ fn the_least_frequently_used_keys_are_evicted_first() {
 
 #[test]
 fn volatile_policies_evict_only_keys_that_expire() {
-    for policy in ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"] {
+    let all = ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl", "volatile-lrm"];
+    for policy in all {
         let mut c = connect();
+        if matches!(c.reply(&format!("CONFIG SET maxmemory-policy {policy}")), Reply::Error(_)) {
+            continue; // Redis has LRM since 8.6
+        }
         fill(&mut c, names("stays", 200), "");
         fill(&mut c, names("soon", 200), "EX 1000");
         fill(&mut c, names("later", 200), "EX 100000");
@@ -196,6 +200,37 @@ fn an_eviction_is_published_counted_logged_and_changes_watched_keys() {
     watcher.expect("MULTI", "+OK");
     watcher.expect("PING", "+QUEUED");
     watcher.expect("EXEC", "nil*");
+}
+
+#[test]
+fn the_least_recently_modified_keys_are_evicted_first_however_often_they_are_read() {
+    let mut c = connect();
+    if matches!(c.reply("CONFIG SET maxmemory-policy allkeys-lrm"), Reply::Error(_)) {
+        return; // Redis has it since 8.6
+    }
+    c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+    fill(&mut c, names("read", 500), "");
+    c.expect("SET expired 1", "+OK");
+    c.expect("SET changed 1", "+OK");
+    c.expect("HSET hash field 1", ":1");
+    c.expect("CONFIG SET maxmemory-policy allkeys-lrm", "+OK");
+    eventually("they have been idle", || c.integer("OBJECT IDLETIME read:0") >= 2);
+    fill(&mut c, names("new", 500), "");
+    for command in ["EXPIRE expired 1000", "APPEND changed 2", "HINCRBY hash field 1"] {
+        c.reply(command);
+    }
+    names("read", 500).for_each(|name| _ = c.reply(&format!("GET {name}")));
+    c.reply("TOUCH read:0");
+    for name in ["expired", "changed", "hash", "new:499"] {
+        let idle = c.integer(&format!("OBJECT IDLETIME {name}"));
+        assert!(idle < c.integer("OBJECT IDLETIME read:0"), "{name}: {idle}");
+    }
+    limit(&mut c, "allkeys-lrm", 0);
+    fill(&mut c, names("more", 250), "");
+    let (read, new) = (keys(&mut c, "read:*").len(), keys(&mut c, "new:*").len());
+    assert!(read < 330 && new > 450, "{read} old and {new} new keys are left");
+    c.expect("CONFIG SET maxmemory 0", "+OK");
+    c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
 }
 
 #[test]
