@@ -96,7 +96,7 @@ pub fn write_log(
     file.try_lock().map_err(io::Error::from)?;
     let snapshot = Arc::new(SnapshotWriter::new(file.try_clone()?, Records));
     let writer = snapshot.clone();
-    let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| writer.save(shard));
+    let save: Arc<SaveShard> = Arc::new(move |shard: &Shard, now| writer.save(shard, now));
     let written = keyspace.snapshot(
         false,
         &save,

@@ -180,7 +180,7 @@ impl Rewrite<'_> {
         let mut tail = if self.has_log { None } else { Some(create(&tail_path)?) };
         let snapshot = Arc::new(SnapshotWriter::new(new.try_clone()?, Records));
         let writer = snapshot.clone();
-        let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| writer.save(shard));
+        let save: Arc<SaveShard> = Arc::new(move |shard: &Shard, now| writer.save(shard, now));
         let (mut level, mut annotations) = (Mark::default(), Vec::new());
         let mut old = None;
         let begin = |_: &[&Shard]| {

@@ -2,6 +2,7 @@
 
 use crate::resp::request::encode;
 use crate::store::snapshot::Encoding;
+use crate::store::usage::Usage;
 use crate::store::{EntryRef, Field, HashRef, Table, ValueRef};
 
 /// An `HSET` record has at most this many fields …
@@ -13,7 +14,7 @@ const RECORD_BYTES: usize = 64 << 10;
 pub(super) struct Records;
 
 impl Encoding for Records {
-    fn table(&self, table: &Table) -> Vec<u8> {
+    fn table(&self, table: &Table, _: Usage) -> Vec<u8> {
         let mut records = Vec::new();
         table.iter().for_each(|(key, entry)| encode_entry(&mut records, key, entry));
         records

@@ -23,7 +23,7 @@ use crate::rdb::progress::Current;
 use crate::resp::{Args, Reply};
 use crate::session::Server;
 use crate::stats::denials::Reason;
-use crate::stats::{PerCommand, unix_seconds};
+use crate::stats::{PerCommand, Rate, unix_seconds};
 use crate::store::{Table, ValueRef, now_ms};
 use crate::watchers::pubsub::Kind;
 
@@ -333,10 +333,12 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     ] {
         write!(text, "{name}:{}\r\n", context.server.pubsub.count(kind))?;
     }
-    write!(text, "instantaneous_input_repl_kbps:0.00\r\ninstantaneous_output_repl_kbps:0.00\r\n")?;
+    let Rate { from_master, to_replicas, .. } = rate.unwrap_or_default();
+    write!(text, "instantaneous_input_repl_kbps:{:.2}\r\n", from_master / 1024.0)?;
+    write!(text, "instantaneous_output_repl_kbps:{:.2}\r\n", to_replicas / 1024.0)?;
     zeros(
         text,
-        "total_net_repl_input_bytes evicted_scripts \
+        "evicted_scripts \
          latest_fork_usec total_forks migrate_cached_sockets \
          slave_expires_tracked_keys active_defrag_hits active_defrag_misses active_defrag_key_hits \
          active_defrag_key_misses total_active_defrag_time current_active_defrag_time \
@@ -344,6 +346,7 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
          io_threaded_writes_processed",
     )?;
     let replication = &context.server.replication;
+    write!(text, "total_net_repl_input_bytes:{}\r\n", replication.received.get())?;
     write!(text, "total_net_repl_output_bytes:{}\r\n", replication.sent.get())?;
     write!(text, "sync_full:{}\r\n", replication.full_syncs.get())?;
     write!(text, "sync_partial_ok:{}\r\n", replication.partial_syncs.get())?;

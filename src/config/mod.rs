@@ -168,6 +168,8 @@ pub struct Config {
     pub repl_timeout: AtomicI64,
     pub repl_ping_replica_period: AtomicI64,
     pub repl_diskless_sync: AtomicBool,
+    pub repl_diskless_sync_delay: AtomicI64,
+    pub repl_disable_tcp_nodelay: AtomicBool,
     pub repl_backlog_size: AtomicI64,
     pub repl_backlog_ttl: AtomicI64,
     pub min_replicas_to_write: AtomicI64,

@@ -71,6 +71,9 @@ impl Call<'_> {
         );
         drop(locked);
         if let Some(changes) = changes {
+            if changes.emptied && !matches!(self.session.origin, Origin::Replay) {
+                self.server.save_emptied();
+            }
             self.server.discard(changes.garbage);
         }
         outcome

@@ -46,14 +46,14 @@ impl Socket {
         }
     }
 
-    /// Disables Nagle's algorithm ([RFC 896](https://www.rfc-editor.org/rfc/rfc896)), so that every write is
-    /// sent at once.
+    /// Sets whether every write is sent at once. Otherwise small ones wait until the peer has confirmed what
+    /// was sent before (Nagle's algorithm, [RFC 896](https://www.rfc-editor.org/rfc/rfc896)).
     ///
     /// # Errors
     /// Those of the operating system.
-    pub fn send_at_once(&self) -> io::Result<()> {
+    pub fn send_at_once(&self, at_once: bool) -> io::Result<()> {
         match self {
-            Socket::Tcp(stream) => stream.set_nodelay(true),
+            Socket::Tcp(stream) => stream.set_nodelay(at_once),
             Socket::Unix(_) => Ok(()),
         }
     }
@@ -184,6 +184,24 @@ impl Write for &Socket {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn small_writes_are_sent_at_once_or_gathered_as_asked() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        let socket = Socket::Tcp(stream.try_clone()?);
+        for at_once in [true, false] {
+            socket.send_at_once(at_once)?;
+            assert_eq!(stream.nodelay()?, at_once);
+        }
         Ok(())
     }
 }

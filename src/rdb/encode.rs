@@ -2,6 +2,7 @@
 
 use super::lzf::Compressor;
 use super::{Dialect, REDIS_VERSION, VALKEY_VERSION, kind, opcode};
+use crate::store::usage::Usage;
 use crate::store::{EntryRef, HashRef, ValueRef};
 use crate::text::integer;
 
@@ -24,11 +25,22 @@ impl Encoder {
         Encoder { out: Vec::new(), dialect, compressor }
     }
 
-    /// A key with its value and expiry.
-    pub fn entry(&mut self, key: &[u8], entry: EntryRef) {
+    /// A key with its value and expiry and, given what a use is recorded as now, its last or its number of
+    /// uses.
+    pub fn entry(&mut self, key: &[u8], entry: EntryRef, now: Option<Usage>) {
         if let Some(expires_at_ms) = entry.expires_at_ms() {
             self.out.push(opcode::EXPIRETIME_MS);
             self.out.extend(expires_at_ms.to_le_bytes());
+        }
+        match now {
+            None => {}
+            Some(now @ Usage::Time { .. }) => {
+                self.out.push(opcode::IDLE);
+                self.length(now.idle_seconds(entry.usage()).into());
+            }
+            Some(now @ Usage::Frequency { .. }) => {
+                self.out.extend([opcode::FREQ, now.frequency(entry.usage())]);
+            }
         }
         self.out.push(self.kind(entry.value));
         self.string(key);

@@ -15,12 +15,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::encode::Encoder;
 use super::{Dialect, Saves, crc64, opcode};
-use crate::config::Config;
+use crate::config::{Config, EvictionOrder};
 use crate::files::{create, remove, sync_directory, with_suffix};
 use crate::stats::unix_seconds;
 use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
 use crate::store::snapshot::{Encoding, SnapshotWriter};
+use crate::store::usage::Usage;
 use crate::store::{Keyspace, Table};
 
 /// The saving thread writes queued shards once they have this many bytes.
@@ -101,13 +102,20 @@ pub struct Form {
     dialect: Dialect,
     compresses: bool,
     checked: bool,
+    /// With each key goes when or how often it was used, as far as that decides which keys are evicted.
+    has_usage: bool,
 }
 
 impl Form {
     /// The one that the settings ask for, in this dialect.
     pub fn of(config: &Config, dialect: Dialect) -> Form {
-        let compresses = config.rdbcompression.load(Relaxed);
-        Form { dialect, compresses, checked: config.rdbchecksum.load(Relaxed) }
+        let order = config.eviction_policy().map(|policy| policy.order);
+        Form {
+            dialect,
+            compresses: config.rdbcompression.load(Relaxed),
+            checked: config.rdbchecksum.load(Relaxed),
+            has_usage: matches!(order, Some(EvictionOrder::Lru | EvictionOrder::Lfu)),
+        }
     }
 }
 
@@ -131,7 +139,7 @@ pub fn write_snapshot<W: Write + Send + 'static>(
     let output = Output { file, checked: form.checked, crc: 0, bytes: 0 };
     let writer = Arc::new(SnapshotWriter::new(output, Keys(form)));
     let shards = writer.clone();
-    let save: Arc<SaveShard> = Arc::new(move |shard: &Shard| shards.save(shard));
+    let save: Arc<SaveShard> = Arc::new(move |shard: &Shard, now| shards.save(shard, now));
     let begin = |shards: &[&Shard]| {
         let (header, db) = header(shards, form.dialect, &begin());
         writer.write(&header, db)
@@ -181,9 +189,10 @@ fn header(shards: &[&Shard], dialect: Dialect, facts: &[Fact]) -> (Vec<u8>, usiz
 struct Keys(Form);
 
 impl Encoding for Keys {
-    fn table(&self, table: &Table) -> Vec<u8> {
+    fn table(&self, table: &Table, now: Usage) -> Vec<u8> {
         let mut encoder = Encoder::new(self.0.dialect, self.0.compresses);
-        table.iter().for_each(|(key, entry)| encoder.entry(key, entry));
+        let now = self.0.has_usage.then_some(now);
+        table.iter().for_each(|(key, entry)| encoder.entry(key, entry, now));
         encoder.out
     }
 

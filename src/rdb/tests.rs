@@ -97,7 +97,7 @@ fn sample(dialect: Dialect) -> (Vec<u8>, Keys) {
             let key = format!("key {number}").into_bytes();
             let expires_at_ms = Some(2_000_000_000_000).filter(|_| number % 2 == 1);
             keys.insert((db, key.clone()), (plain(&value), expires_at_ms));
-            encoder.entry(&key, Entry::new(value, expires_at_ms).view());
+            encoder.entry(&key, Entry::new(value, expires_at_ms).view(), None);
         }
     }
     encoder.out.push(opcode::EOF);

@@ -81,6 +81,7 @@ struct Feeder<'a> {
 
 impl Feeder<'_> {
     fn run(&self, start: Start) -> io::Result<()> {
+        self.socket.send_at_once(!self.config.repl_disable_tcp_nodelay.load(Relaxed))?;
         match start {
             Start::At(lsn) => {
                 let id = self.replication.identity.id();
@@ -234,8 +235,24 @@ impl Feeder<'_> {
         }
     }
 
+    /// Waits so that replicas that come soon share the snapshot.
+    fn wait_for_others(&self, spool: &Spool) {
+        let started = Instant::now();
+        loop {
+            let seconds = self.config.repl_diskless_sync_delay.load(Relaxed).unsigned_abs();
+            let left = Duration::from_secs(seconds).saturating_sub(started.elapsed());
+            if left.is_zero() || spool.is_abandoned() {
+                return;
+            }
+            self.replication.replicas.wait_for_news(left.min(SIGN_PERIOD));
+        }
+    }
+
     /// Writes a snapshot for all who read it.
     fn make(&self, spool: &Arc<Spool>) {
+        if self.config.repl_diskless_sync.load(Relaxed) {
+            self.wait_for_others(spool);
+        }
         let started = Instant::now();
         let result = self.write(spool).map_err(|error| match error {
             SnapshotError::Io(error) => error.to_string(),

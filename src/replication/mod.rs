@@ -65,8 +65,9 @@ pub struct Replication {
     good: AtomicUsize,
     /// A shutdown waits for replicas.
     shutting_down: AtomicBool,
-    /// Bytes sent to replicas.
+    /// Bytes sent to replicas, and received from a master.
     pub sent: Counter,
+    pub received: Counter,
     pub full_syncs: Counter,
     pub partial_syncs: Counter,
     /// Partial resynchronisations that were asked for, and were not possible.
@@ -236,8 +237,9 @@ impl Replication {
 
     /// Counts from zero again: `CONFIG RESETSTAT`.
     pub fn reset_counters(&self) {
-        let Replication { sent, full_syncs, partial_syncs, refused_syncs, .. } = self;
-        [sent, full_syncs, partial_syncs, refused_syncs].into_iter().for_each(Counter::reset);
+        let Replication { sent, received, full_syncs, partial_syncs, refused_syncs, .. } = self;
+        let all = [sent, received, full_syncs, partial_syncs, refused_syncs];
+        all.into_iter().for_each(Counter::reset);
     }
 
     /// The replicas as INFO and ROLE list them, and what each is doing.

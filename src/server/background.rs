@@ -143,7 +143,8 @@ pub(super) fn sweep(server: &Server) {
         keep_memory_limits(server);
         if sampled.elapsed() >= SAMPLE_PERIOD.max(SAMPLE_SHARE * cost) {
             sampled = Instant::now();
-            server.stats.sample();
+            let replication = &server.replication;
+            server.stats.sample(replication.received.get(), replication.sent.get());
             cost = sampled.elapsed();
         }
         if server.pause.is_likely() && server.pause.paused().is_some() {

@@ -110,7 +110,7 @@ impl Drop for Connection<'_> {
 
 impl Connection<'_> {
     fn run(&mut self) -> io::Result<()> {
-        self.socket.send_at_once()?;
+        self.socket.send_at_once(true)?;
         let mut input = Input::new(self.socket)?;
         let mut request = Request::new(0);
         let mut wait = Wait::default();

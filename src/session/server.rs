@@ -189,6 +189,15 @@ impl Server {
         self.saves.claim(Current::Scheduled) && self.snapshots.send(Snapshot::Save).is_ok()
     }
 
+    /// After FLUSHALL, replaces the RDB file by one without the data that was removed, if there are save
+    /// points. Redis holds up all clients for that; here it happens in the background. A save that is being
+    /// written has begun anew by itself.
+    pub fn save_emptied(&self) {
+        if !self.config.save.is_empty() {
+            self.start_save();
+        }
+    }
+
     /// Saves the RDB file. The caller has claimed the save.
     ///
     /// # Errors

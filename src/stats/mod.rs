@@ -154,14 +154,17 @@ impl Stats {
         self.rates.reset();
     }
 
-    /// Takes a sample for [`Rates`].
-    pub fn sample(&self) {
+    /// Takes a sample for [`Rates`]. The bytes are those that came from a master, and those that went to
+    /// replicas.
+    pub fn sample(&self, from_master: u64, to_replicas: u64) {
         let totals = self.meters.totals();
         self.rates.add(Sample {
             at: Instant::now(),
             calls: totals.calls(),
             input_bytes: totals.received,
             output_bytes: totals.sent,
+            from_master,
+            to_replicas,
         });
     }
 }
@@ -218,6 +221,8 @@ struct Sample {
     calls: u64,
     input_bytes: u64,
     output_bytes: u64,
+    from_master: u64,
+    to_replicas: u64,
 }
 
 /// How many samples are kept: the last second and a half, at ten samples per second.
@@ -233,6 +238,9 @@ pub struct Rate {
     pub calls: f64,
     pub input_bytes: f64,
     pub output_bytes: f64,
+    /// Bytes.
+    pub from_master: f64,
+    pub to_replicas: f64,
 }
 
 impl Rates {
@@ -258,6 +266,8 @@ impl Rates {
             calls: per_second(last.calls, first.calls),
             input_bytes: per_second(last.input_bytes, first.input_bytes),
             output_bytes: per_second(last.output_bytes, first.output_bytes),
+            from_master: per_second(last.from_master, first.from_master),
+            to_replicas: per_second(last.to_replicas, first.to_replicas),
         })
     }
 }
@@ -326,10 +336,13 @@ mod tests {
                 calls: if number == 0 { 0 } else { 1_000_000 + number * 10 },
                 input_bytes: number * 1000,
                 output_bytes: number * 2000,
+                from_master: number * 3000,
+                to_replicas: number * 4000,
             });
         }
         let rate = rates.get().unwrap_or_default();
         assert_eq!(rate.calls.round(), 100.0);
         assert_eq!((rate.input_bytes.round(), rate.output_bytes.round()), (10_000.0, 20_000.0));
+        assert_eq!((rate.from_master.round(), rate.to_replicas.round()), (30_000.0, 40_000.0));
     }
 }

@@ -31,6 +31,8 @@ pub struct Changes {
     pub found_expired: Vec<(usize, Box<[u8]>)>,
     /// Whole databases were emptied or exchanged: any key may have changed.
     pub replaced_all: bool,
+    /// All databases were emptied.
+    pub emptied: bool,
     /// Values to free after the locks are released, because that takes long.
     pub garbage: Garbage,
     /// Keys that are watched or tracked and whose value was lent to be changed in place. If the command has

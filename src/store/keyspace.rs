@@ -24,6 +24,7 @@ use super::memory::{DataBytes, UNIT_BYTES};
 use super::shard::{Cause, Removal, Shard};
 use super::shards::Shards;
 use super::transaction::{Held, LockPlan, LockSet, Transaction};
+use super::usage::Usage;
 use super::view::{ReadView, View, WriteView};
 use super::watch::Watcher;
 use super::whole::{AllShards, ReadAll, WriteAll};
@@ -92,9 +93,9 @@ impl From<io::Error> for SnapshotError {
     }
 }
 
-/// Saves a shard. Called with the shard locked, by the thread that takes the snapshot or by one that is
-/// about to change the shard.
-pub type SaveShard = dyn Fn(&Shard) + Send + Sync;
+/// Saves a shard; the second argument is what a use of a key is recorded as now. Called with the shard
+/// locked, by the thread that takes the snapshot or by one that is about to change the shard.
+pub type SaveShard = dyn Fn(&Shard, Usage) + Send + Sync;
 
 impl Keyspace {
     /// An empty keyspace.
@@ -151,7 +152,7 @@ impl Keyspace {
                 return Err(SnapshotError::Yielded);
             }
             if shard.saved_epoch.swap(epoch, Relaxed) < epoch {
-                save(&shard);
+                save(&shard, self.env.usage());
             }
             drop(shard);
             Ok(progress(index + 1)?)
@@ -167,7 +168,7 @@ impl Keyspace {
         if let Some(snapshot) = snapshot.as_ref()
             && shard.saved_epoch.swap(snapshot.epoch, Relaxed) < snapshot.epoch
         {
-            (snapshot.save)(shard);
+            (snapshot.save)(shard, self.env.usage());
         }
     }
 

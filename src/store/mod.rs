@@ -42,7 +42,7 @@ mod shards;
 pub mod snapshot;
 pub mod table;
 pub mod transaction;
-mod usage;
+pub mod usage;
 pub mod value;
 mod varint;
 pub mod view;

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use super::shard::Shard;
 use super::table::Table;
+use super::usage::Usage;
 use crate::stats::lock;
 
 /// When more bytes than this are queued, the thread that queues them writes.
@@ -17,8 +18,8 @@ const QUEUED_BYTES: usize = 4 << 20;
 
 /// The form in which a snapshot is written.
 pub trait Encoding: Send + Sync {
-    /// The keys of a table.
-    fn table(&self, table: &Table) -> Vec<u8>;
+    /// The keys of a table. `now` is what a use of a key is recorded as.
+    fn table(&self, table: &Table, now: Usage) -> Vec<u8>;
     /// What precedes the keys of a database.
     fn select(&self, db: usize) -> Vec<u8>;
 }
@@ -80,12 +81,12 @@ impl<W: Write, E: Encoding> SnapshotWriter<W, E> {
     }
 
     /// Encodes a shard, which the caller has locked, and queues it.
-    pub fn save(&self, shard: &Shard) {
+    pub fn save(&self, shard: &Shard, now: Usage) {
         // Encoded before the lock is taken, so that writers do not wait for one another's shards.
         let mut encoded = Vec::new();
         for db in shard.databases() {
             if let Some(table) = shard.table(db).filter(|table| !table.is_empty()) {
-                encoded.push((db, self.encoding.table(table)));
+                encoded.push((db, self.encoding.table(table, now)));
             }
         }
         let mut queue = lock(&self.queue);

@@ -287,7 +287,7 @@ mod tests {
                     }
                 });
             }
-            let save: Arc<SaveShard> = Arc::new(|_: &Shard| ());
+            let save: Arc<SaveShard> = Arc::new(|_: &Shard, _| ());
             for _ in 0..5 {
                 let result = keyspace.snapshot(true, &save, |_| Ok(()), |_| Ok(()));
                 assert!(matches!(result, Ok(()) | Err(SnapshotError::Yielded)));

@@ -146,7 +146,7 @@ impl<'a> WriteAll<'a> {
 
     /// Empties all databases.
     pub fn flush_all(&mut self) {
-        self.changes.replaced_all = true;
+        (self.changes.replaced_all, self.changes.emptied) = (true, true);
         self.lock();
         for shard in &mut self.shards {
             let databases: Vec<usize> = shard.databases().collect();

@@ -599,6 +599,80 @@ fn without_a_log_a_restart_goes_back_to_the_last_save() {
 }
 
 #[test]
+fn a_file_says_when_or_how_often_keys_were_used_if_that_decides_which_are_evicted() {
+    if skipped_on_redis() {
+        return;
+    }
+    let restore = |option| format!("RESTORE k 0 \"{STRING}\" {option}");
+    for (policy, option, question, kept) in [
+        ("allkeys-lru", "IDLETIME 1000", "OBJECT IDLETIME k", 1000..1100),
+        ("volatile-lfu", "FREQ 100", "OBJECT FREQ k", 95..101),
+        ("noeviction", "IDLETIME 1000", "OBJECT IDLETIME k", 0..100),
+    ] {
+        let mut server = Server::start(&[
+            "--appendonly",
+            "no",
+            "--save",
+            "3600 1",
+            "--maxmemory-policy",
+            policy,
+        ]);
+        let mut c = server.client();
+        c.expect(&restore(option), "+OK");
+        c.send(&["SHUTDOWN"]);
+        assert_eq!(server.wait_for_exit(), Some(0));
+        server.restart();
+        let found = server.client().integer(question);
+        assert!(kept.contains(&found), "{policy}: {found}");
+    }
+}
+
+#[test]
+fn flushall_replaces_the_file_if_there_is_a_schedule() {
+    let mut c = connect();
+    c.expect("CONFIG SET save ''", "+OK");
+    c.expect("SET a 1", "+OK");
+    c.expect("SAVE", "+OK");
+    c.expect("FLUSHALL", "+OK");
+    assert_eq!(info(&mut c, "rdb_changes_since_last_save").as_deref(), Some("1"));
+    c.expect("CONFIG SET save '3600 1000'", "+OK");
+    c.expect("SET a 2", "+OK");
+    c.expect("SAVE", "+OK");
+    c.expect("FLUSHALL", "+OK");
+    eventually("the file has no data", || {
+        info(&mut c, "rdb_changes_since_last_save").as_deref() == Some("0")
+    });
+}
+
+#[test]
+fn what_flushall_has_removed_does_not_come_back_after_a_crash() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--appendonly", "no", "--save", "3600 1000"]);
+    let mut c = server.client();
+    c.expect("SET a 1", "+OK");
+    c.expect("SAVE", "+OK");
+    // In a transaction too.
+    c.transcript(
+        "
+        > MULTI
+        +OK
+        > FLUSHALL
+        +QUEUED
+        > EXEC
+        [+OK]
+        ",
+    );
+    eventually("the file was replaced", || {
+        info(&mut c, "rdb_changes_since_last_save").as_deref() == Some("0")
+    });
+    server.kill_9();
+    server.restart();
+    assert_eq!(server.client().integer("DBSIZE"), 0);
+}
+
+#[test]
 fn a_schedule_saves_by_itself() {
     if skipped_on_redis() {
         return;

@@ -446,6 +446,52 @@ fn transactions_expiries_and_messages_are_in_the_stream() {
 }
 
 #[test]
+fn replicas_that_come_within_the_delay_share_a_snapshot() {
+    let mut c = master();
+    c.expect("CONFIG SET repl-diskless-sync-delay 3600", "+OK");
+    let ask = |port: &str| {
+        let mut client = c.another();
+        client.expect(&format!("REPLCONF listening-port {port} capa eof capa psync2"), "+OK");
+        client.send(&["PSYNC", "?", "-1"]);
+        Replica { client, id: String::new(), offset: 0 }
+    };
+    let mut replicas = [ask("7001"), ask("7002")];
+    let waits = |c: &mut Client| {
+        let listed = listed(c);
+        listed.iter().filter(|line| line.contains("state=wait_bgsave")).count()
+    };
+    eventually("both wait", || waits(&mut c) == 2);
+    c.expect("SET late 1", "+OK");
+    c.expect("CONFIG SET repl-diskless-sync-delay 0", "+OK");
+    for replica in &mut replicas {
+        let line = replica.line();
+        assert!(line.starts_with("+FULLRESYNC "), "{line}");
+        let late = replica.snapshot().windows(4).any(|bytes| bytes == b"late");
+        assert!(late, "the snapshot was taken before");
+    }
+}
+
+#[test]
+fn the_rate_of_what_replicas_get_is_measured() {
+    let mut c = master();
+    c.expect("CONFIG SET repl-disable-tcp-nodelay yes", "+OK");
+    let mut replica = Replica::online(&c);
+    await_online(&mut c, 1);
+    let rate = |c: &mut Client| {
+        let text = c.text("INFO stats");
+        let field = "instantaneous_output_repl_kbps:";
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no rate in {text}"))
+    };
+    let value = "x".repeat(10_000);
+    eventually("the rate is that of what was sent", || {
+        c.expect(&format!("SET key {value}"), "+OK");
+        while replica.command() != format!("SET key {value}") {}
+        rate(&mut c) > 1.0
+    });
+}
+
+#[test]
 fn a_master_pings_its_replicas() {
     let mut c = master();
     c.expect("CONFIG SET repl-ping-replica-period 1", "+OK");

@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::config::logger::log_line;
 use crate::net::socket::Socket;
 use crate::rdb;
+use crate::replication::identity::random_id;
 use crate::replication::upstream::{Address, Stage, Work};
 use crate::session::Server;
 use wire::{Granted, Wire};
@@ -182,13 +183,10 @@ impl Link {
                 log_line!(server.config, Notice, "The master sends what has changed since");
                 server.aof.selected_db().unwrap_or(0)
             }
-            Granted::Everything { id, offset } => {
-                enter(Stage::Sync)?;
-                let db = self.fetch_all(&mut wire, &id, offset)?;
-                *differs = false;
-                db
-            }
+            Granted::Everything { id, offset } => self.fetch_all(&mut wire, &id, offset)?,
+            Granted::Unnamed => self.fetch_all(&mut wire, &random_id(), 0)?,
         };
+        *differs = false;
         enter(Stage::Up)?;
         let client = server.clients.register(socket.clone());
         let ended = self.follow_stream(&mut wire, client.clone(), db);

@@ -15,7 +15,7 @@ use crate::config::logger::log_line;
 use crate::files::{remove, sync_directory};
 use crate::rdb::read::{Loaded, Record, Rules, read_from};
 use crate::replication::identity;
-use crate::replication::upstream::Transfer;
+use crate::replication::upstream::{Stage, Transfer};
 use crate::store::Keyspace;
 use std::fs::File;
 
@@ -32,6 +32,7 @@ impl Link {
     /// stream begins.
     pub(super) fn fetch_all(&self, wire: &mut Wire, id: &str, offset: u64) -> Result<usize, End> {
         let server = &self.server;
+        server.upstream.enter(self.term, Stage::Sync).then_some(()).ok_or(End::Over)?;
         log_line!(server.config, Notice, "The master sends all of its data, up to {id}:{offset}");
         wire.send_empty_lines();
         let started = Instant::now();

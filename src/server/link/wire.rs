@@ -31,6 +31,8 @@ pub(super) enum Granted {
     Rest(Option<String>),
     /// All of its data, which has this id and offset.
     Everything { id: String, offset: u64 },
+    /// All of its data, without an id: it knows `SYNC` only. Nothing can go on after a break.
+    Unnamed,
 }
 
 /// What the master gets as a sign of life.
@@ -52,6 +54,8 @@ struct Patient<'a> {
     socket: &'a Socket,
     term: u64,
     beat: Beat,
+    /// The master would answer signs of life with errors, in the middle of its stream.
+    is_silent: bool,
     last_beat: Instant,
     heard: Instant,
 }
@@ -62,12 +66,12 @@ impl<'a> Wire<'a> {
         term: u64,
         socket: &'a Arc<Socket>,
     ) -> io::Result<Wire<'a>> {
-        socket.send_at_once()?;
+        socket.send_at_once(true)?;
         socket.set_read_timeout(Some(BEAT))?;
         socket.set_write_timeout(Some(timeout(server)))?;
         let now = Instant::now();
-        let patient =
-            Patient { server, socket, term, beat: Beat::Nothing, last_beat: now, heard: now };
+        let (beat, is_silent) = (Beat::Nothing, false);
+        let patient = Patient { server, socket, term, beat, is_silent, last_beat: now, heard: now };
         Ok(Wire { input: BufReader::with_capacity(READ_BYTES, patient) })
     }
 
@@ -143,6 +147,12 @@ impl<'a> Wire<'a> {
             }
             ["+CONTINUE"] => Ok(Granted::Rest(None)),
             ["+CONTINUE", id] if is_id(id) => Ok(Granted::Rest(Some(id.into()))),
+            ["-ERR", "unknown", "command", ..] if !fails_over => {
+                log_line!(server.config, Notice, "The master does not know PSYNC, so it gets SYNC");
+                self.input.get_mut().is_silent = true;
+                self.input.get_ref().write(b"*1\r\n$4\r\nSYNC\r\n")?;
+                Ok(Granted::Unnamed)
+            }
             _ => Err(unexpected("PSYNC", &answer)),
         }
     }
@@ -205,6 +215,7 @@ impl Patient<'_> {
     fn give_sign(&mut self) -> io::Result<()> {
         self.last_beat = Instant::now();
         match self.beat {
+            _ if self.is_silent => Ok(()),
             Beat::Nothing => Ok(()),
             Beat::EmptyLine => self.write(b"\n"),
             Beat::Acknowledgement => self.acknowledge(),
@@ -247,6 +258,7 @@ impl Read for Patient<'_> {
                 Ok(0) => return Err(closed()),
                 Ok(read) => {
                     self.heard = Instant::now();
+                    self.server.replication.received.add(read as u64);
                     self.server.upstream.hear(self.term);
                     return Ok(read);
                 }

@@ -1,6 +1,6 @@
 //! A master that does what the test says: it takes connections of replicas, and sends bytes.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -111,6 +111,14 @@ impl Link {
         self.send(format!("+FULLRESYNC {ID} {offset}\r\n$EOF:{MARK}\r\n"));
         self.send(data);
         self.send(MARK);
+    }
+
+    /// Ends the connection, and returns what the replica has sent since its last command.
+    pub(super) fn rest(mut self) -> Vec<u8> {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("end the connection");
+        let mut rest = Vec::new();
+        self.input.read_to_end(&mut rest).expect("the rest of what the replica sent");
+        rest
     }
 
     /// Waits until the replica has confirmed that much of the stream.

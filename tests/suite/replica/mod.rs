@@ -138,6 +138,46 @@ fn after_a_break_a_replica_asks_for_the_rest_and_follows_a_new_id() {
 }
 
 #[test]
+fn a_master_that_does_not_know_psync_is_asked_for_everything_with_sync() {
+    let mut c = connect();
+    let master = Master::start();
+    master.take(&mut c);
+    for round in ["1", "2"] {
+        let mut link = master.accept();
+        link.send("-ERR unknown command 'PSYNC'\r\n");
+        assert_eq!(link.command(), ["SYNC"]);
+        let data = rdb(&[("round", round)]);
+        link.send(format!("${}\r\n", data.len()));
+        link.send(data);
+        link.commands(&["SELECT 0", "SET a 1", "INCR a", "PING"]);
+        await_info(&mut c, "master_link_status", "up");
+        eventually("the stream is executed", || c.text("GET a") == "2");
+        c.expect("GET round", &format!("\"{round}\""));
+        // It would answer acknowledgements, in the middle of its stream.
+        assert_eq!(link.rest(), b"");
+    }
+}
+
+#[test]
+fn the_rate_of_what_comes_from_the_master_is_measured() {
+    let mut c = connect();
+    let master = Master::start();
+    let mut link = replicate(&mut c, &master, &[]);
+    link.commands(&["SELECT 0"]);
+    let set = format!("SET a {}", "x".repeat(10_000));
+    let rate = |c: &mut Client| {
+        let text = c.text("INFO stats");
+        let field = "instantaneous_input_repl_kbps:";
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no rate in {text}"))
+    };
+    eventually("the rate is that of what was sent", || {
+        link.commands(&[&set]);
+        rate(&mut c) > 1.0
+    });
+}
+
+#[test]
 fn a_master_that_is_not_ready_is_asked_again() {
     let mut c = connect();
     let master = Master::start();
