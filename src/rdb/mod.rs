@@ -18,7 +18,7 @@
 //! ```text
 //! file    = header item* EOF checksum
 //! header  = "REDIS" and four digits, or "VALKEY" and three: the version
-//! item    = AUX string string             a fact about the file: all but one are skipped
+//! item    = AUX string string             a fact about the file: all but those on replication are skipped
 //!         | SELECTDB length               the database of the keys that follow
 //!         | RESIZEDB length length        how many keys it has, and how many of them expire
 //!         | attribute* type string value  a key

@@ -93,6 +93,8 @@ pub struct Loaded {
     /// The database in which the stream of the server that made the snapshot goes on; 0 if the file does not
     /// say.
     pub stream_db: usize,
+    /// The id and the offset of that stream at the point in time that the snapshot shows, as the file says.
+    pub stream: Option<(String, u64)>,
 }
 
 /// Whether bytes begin like an RDB file.
@@ -193,10 +195,7 @@ where
                 opcode::SLOT_INFO => self.lengths(3)?,
                 opcode::AUX => {
                     let (name, value) = (self.input.string()?, self.input.string()?);
-                    if name == b"repl-stream-db" {
-                        let db = parse_i64(&value).and_then(|db| usize::try_from(db).ok());
-                        self.loaded.stream_db = db.unwrap_or(0);
-                    }
+                    self.fact(&name, value);
                 }
                 opcode::EXPIRETIME => {
                     let seconds = i32::from_le_bytes(self.input.array()?);
@@ -212,6 +211,25 @@ where
                 opcode::MODULE_AUX => self.skip_module_aux()?,
                 kind => self.key(kind, offset, std::mem::take(&mut attributes))?,
             }
+        }
+    }
+
+    /// Takes note of a fact about the stream. The id comes before its offset.
+    fn fact(&mut self, name: &[u8], value: Vec<u8>) {
+        let number = parse_i64(&value).and_then(|number| u64::try_from(number).ok());
+        match name {
+            b"repl-stream-db" => {
+                let db = number.and_then(|db| usize::try_from(db).ok());
+                self.loaded.stream_db = db.filter(|db| *db < self.rules.databases).unwrap_or(0);
+            }
+            b"repl-id" => {
+                self.loaded.stream = String::from_utf8(value).ok().map(|id| (id, 0));
+            }
+            b"repl-offset" => {
+                let stream = self.loaded.stream.take();
+                self.loaded.stream = stream.zip(number).map(|((id, _), offset)| (id, offset));
+            }
+            _ => {}
         }
     }
 

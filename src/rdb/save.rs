@@ -37,7 +37,8 @@ pub fn temporary(path: &Path) -> PathBuf {
     with_suffix(path, ".tmp")
 }
 
-/// Saves the keyspace. `mark` is called at the point in time that the file shows. Returns the file's size.
+/// Saves the keyspace. `mark` is called at the point in time that the file shows, with all shards locked, and
+/// returns facts for the header. Returns the file's size.
 ///
 /// # Errors
 /// The file could not be written, or the save was cancelled; an older file is still there.
@@ -45,7 +46,7 @@ pub fn save(
     keyspace: &Keyspace,
     config: &Config,
     saves: &Saves,
-    mut mark: impl FnMut(),
+    mut mark: impl FnMut() -> Vec<Fact>,
 ) -> io::Result<u64> {
     let path = config.dump_path();
     let result = (1..=ATTEMPTS).find_map(|attempt| {
@@ -69,17 +70,13 @@ fn attempt_save(
     saves: &Saves,
     path: &Path,
     may_yield: bool,
-    mark: &mut impl FnMut(),
+    mark: &mut impl FnMut() -> Vec<Fact>,
 ) -> Result<u64, SnapshotError> {
     let temporary = temporary(path);
     let file = create(&temporary)?;
     let form = Form::of(config, Dialect::of(config));
-    let begin = || {
-        mark();
-        Vec::new()
-    };
     let mut unsynced = 0;
-    let bytes = write_snapshot(keyspace, form, file.try_clone()?, may_yield, begin, |written| {
+    let bytes = write_snapshot(keyspace, form, file.try_clone()?, may_yield, mark, |written| {
         if saves.is_cancelled() {
             return Err(io::Error::other("it was cancelled"));
         }
@@ -109,12 +106,13 @@ pub struct Form {
 impl Form {
     /// The one that the settings ask for, in this dialect.
     pub fn of(config: &Config, dialect: Dialect) -> Form {
+        use EvictionOrder::{Lfu, Lrm, Lru};
         let order = config.eviction_policy().map(|policy| policy.order);
         Form {
             dialect,
             compresses: config.rdbcompression.load(Relaxed),
             checked: config.rdbchecksum.load(Relaxed),
-            has_usage: matches!(order, Some(EvictionOrder::Lru | EvictionOrder::Lfu)),
+            has_usage: matches!(order, Some(Lru | Lrm | Lfu)),
         }
     }
 }

@@ -259,7 +259,7 @@ fn what_is_of_no_use_is_skipped() {
     let (keys, loaded) = load_with(&file(&items), &RULES).expect("a sound file");
     assert_eq!(keys.len(), 1);
     let size = file(&items).len() as u64;
-    assert_eq!(loaded, Loaded { keys: 1, expired: 0, libraries: 1, bytes: size, stream_db: 0 });
+    assert_eq!(loaded, Loaded { keys: 1, libraries: 1, bytes: size, ..Loaded::default() });
 }
 
 #[test]

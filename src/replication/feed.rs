@@ -27,7 +27,7 @@ use crate::config::logger::log_line;
 use crate::files::nameless;
 use crate::net::socket::Socket;
 use crate::rdb::Dialect;
-use crate::rdb::save::{Fact, Form, write_empty, write_snapshot};
+use crate::rdb::save::{Form, write_empty, write_snapshot};
 use crate::store::Keyspace;
 use crate::store::keyspace::SnapshotError;
 
@@ -277,11 +277,7 @@ impl Feeder<'_> {
             let mut facts = Vec::new();
             self.aof.mark(|mark| {
                 let (id, offset) = (identity.id(), identity.offset(mark.lsn));
-                facts.extend::<[Fact; 3]>([
-                    ("repl-stream-db", mark.db.unwrap_or(0).to_string()),
-                    ("repl-id", id.clone()),
-                    ("repl-offset", offset.to_string()),
-                ]);
+                facts.extend(self.replication.facts_at(&mark));
                 spool.begin(Begin { lsn: mark.lsn, id, offset });
             });
             facts

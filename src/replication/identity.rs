@@ -225,10 +225,14 @@ pub fn line(id: &str, offset: u64) -> Vec<u8> {
 fn parse(line: &[u8]) -> Option<(Id, u64)> {
     let text = std::str::from_utf8(line.strip_prefix(ANNOTATION)?).ok()?;
     let (id, offset) = text.trim_end().split_once(' ')?;
+    let offset = offset.parse().ok()?;
+    is_place(id, offset).then(|| (id.into(), offset))
+}
+
+/// Whether these are an id and an offset that can still grow.
+pub fn is_place(id: &str, offset: u64) -> bool {
     let is_id = id.len() == ID_DIGITS && id.bytes().all(|digit| digit.is_ascii_hexdigit());
-    // An offset that cannot grow any more is none.
-    let offset = offset.parse().ok().filter(|offset| *offset < 1 << 62)?;
-    is_id.then(|| (id.into(), offset))
+    is_id && offset < 1 << 62
 }
 
 #[cfg(test)]

@@ -32,8 +32,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, O
 use std::time::{Duration, Instant};
 
 use crate::aof::Aof;
+use crate::aof::writer::Mark;
 use crate::config::Config;
 use crate::files::nameless;
+use crate::rdb::save::Fact;
 use crate::resp::request::encode;
 use crate::stats::{Counter, lock};
 use identity::{Id, Identity};
@@ -112,6 +114,24 @@ impl Replication {
         // As far as offsets go back. (The LSN of the first one may be negative.)
         let first = self.identity.lsn(1).cast_signed().max(0).cast_unsigned();
         aof.stream_from().max(first)
+    }
+
+    /// What the header of a snapshot says of the stream at this point: where a replica that has the snapshot
+    /// goes on. Nothing if the stream was never asked for. The caller has locked all shards.
+    pub fn facts(&self, aof: &Aof) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        if self.identity.is_announced() {
+            aof.mark(|mark| facts.extend(self.facts_at(&mark)));
+        }
+        facts
+    }
+
+    fn facts_at(&self, mark: &Mark) -> [Fact; 3] {
+        [
+            ("repl-stream-db", mark.db.unwrap_or(0).to_string()),
+            ("repl-id", self.identity.id()),
+            ("repl-offset", self.identity.offset(mark.lsn).to_string()),
+        ]
     }
 
     /// The first offset that can be asked for, and how many bytes there are from it on.

@@ -28,6 +28,7 @@ use crate::dispatch;
 use crate::files::{expect_file, remove};
 use crate::rdb::read::{Loaded, Record, Rules, read};
 use crate::rdb::save;
+use crate::replication::identity::is_place;
 use crate::session::Server;
 use crate::store::now_ms;
 use crate::text::split_quoted;
@@ -118,11 +119,22 @@ fn load_dump(server: &Server, path: &Path, file: &File) -> Result<(), String> {
     let explain = |why: &dyn std::fmt::Display| format!("can't load '{}': {why}", path.display());
     let started = Instant::now();
     let total = file.metadata().map_err(|error| explain(&error))?.len();
-    let rules = Rules::of(&server.config, &server.keyspace, Some(now_ms()));
+    let follows = server.upstream.follows();
+    // What has expired is for the master of a replica to say.
+    let now_ms = (!follows).then(now_ms);
+    let rules = Rules::of(&server.config, &server.keyspace, now_ms);
     let store = |record: Record| record.store(&server.keyspace);
     let loaded = read(file, &rules, store, progress(server, path, total));
     let loaded = loaded.map_err(|error| explain(&error))?;
     server.note_loaded(&loaded);
+    if let (true, Some((id, offset))) = (follows, &loaded.stream)
+        && is_place(id, *offset)
+    {
+        // The data is the master's at that offset, so the link goes on there.
+        server.aof.follow();
+        let lsn = server.aof.begin_foreign(loaded.stream_db);
+        server.replication.identity.begin(id.clone(), *offset, lsn);
+    }
     let Loaded { keys, expired, bytes, .. } = loaded;
     let (shown, seconds) = (path.display(), started.elapsed().as_secs_f64());
     let text = format!("{keys} keys, {expired} expired, {bytes} bytes, {seconds:.3} s");

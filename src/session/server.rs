@@ -206,7 +206,10 @@ impl Server {
         let started = Instant::now();
         let mut changes = 0;
         // Read with all shards locked, so the file has exactly these changes.
-        let mark = || changes = self.stats.meters.changes();
+        let mark = || {
+            changes = self.stats.meters.changes();
+            self.replication.facts(&self.aof)
+        };
         let result = save::save(&self.keyspace, &self.config, &self.saves, mark);
         self.saves.end(result.is_ok(), changes, unix_seconds());
         self.note_write_limits();

@@ -599,6 +599,60 @@ fn a_replica_goes_on_after_a_crash_where_its_log_ends() {
 }
 
 #[test]
+fn a_replica_goes_on_where_the_file_ends_that_it_saved_when_it_was_shut_down() {
+    if skipped_on_redis() {
+        return;
+    }
+    let master = Master::start();
+    let place = format!("127.0.0.1 {}", master.port());
+    let mut server =
+        Server::start(&["--replicaof", &place, "--appendonly", "no", "--save", "3600 1"]);
+    let mut link = master.accept();
+    link.send_all(1000, &rdb(&[("a", "1")]));
+    let mut c = server.client();
+    await_info(&mut c, "master_link_status", "up");
+    let mut offset = 1000;
+    let mut send = |link: &mut Link, commands: &[&str]| {
+        let bytes = stream(commands);
+        link.send(&bytes);
+        offset += bytes.len();
+        link.await_acknowledgement(offset as u64);
+        offset
+    };
+    send(&mut link, &["SELECT 3", "SET n 1", "SET gone 1 PXAT 1"]);
+    for round in 2..5 {
+        let end = send(&mut link, &["INCR n"]);
+        c.send(&["SHUTDOWN"]);
+        assert_eq!(server.wait_for_exit(), Some(0));
+        server.restart();
+        link = master.accept();
+        assert_eq!(link.asked, (ID.into(), (end + 1).to_string()), "round {round}");
+        link.send("+CONTINUE\r\n");
+        // The database that is selected is remembered.
+        send(&mut link, &["INCR n", "INCRBY n -1"]);
+        c = server.client();
+        c.expect("SELECT 3", "+OK");
+        c.expect("GET n", &format!("\"{round}\""));
+        // The master decides what expires.
+        c.expect("DBSIZE", ":2");
+    }
+    // So does one that writes a log from now on.
+    let file = std::fs::read(server.dir().join("dump.rdb")).expect("the file");
+    c.send(&["SHUTDOWN"]);
+    assert_eq!(server.wait_for_exit(), Some(0));
+    let home = TempDir::new();
+    std::fs::write(home.data().join("dump.rdb"), file).expect("write the file");
+    let server = Server::start_in(home, &["--replicaof", &place]);
+    let mut link = master.accept();
+    assert_eq!(link.asked.0, ID);
+    link.send("+CONTINUE\r\n");
+    link.commands(&["INCR n"]);
+    let mut c = server.client();
+    c.expect("SELECT 3", "+OK");
+    eventually("the stream goes on", || c.text("GET n") == "5");
+}
+
+#[test]
 fn a_replica_without_a_log_counts_the_stream_all_the_same() {
     let mut c = connect_with(&["--appendonly", "no"]);
     let master = Master::start();
