@@ -16,11 +16,12 @@ const TIPS: &[&str] =
 /// With less memory than this there is nothing to diagnose.
 const LITTLE_BYTES: u64 = 5 << 20;
 
-pub(super) const DOCTOR: Command = session("memory|doctor", "", doctor).tips(TIPS).doc(
-    "4.0.0",
-    "O(1)",
-    "Explains the memory usage in plain words.",
-);
+pub(super) const DOCTOR: Command =
+    session("memory|doctor", "", doctor).flags(Flags::VISITS_KEYS).tips(TIPS).doc(
+        "4.0.0",
+        "O(N) where N is the number of shards",
+        "Explains the memory usage in plain words.",
+    );
 pub(super) const MALLOC_STATS: Command = session("memory|malloc-stats", "", malloc_stats)
     .tips(TIPS)
     .doc("4.0.0", "O(1)", "Returns that the allocator has no statistics.");

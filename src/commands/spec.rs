@@ -231,7 +231,7 @@ const FLAG_NAMES: [(Flags, &str); 13] = [
 impl Flags {
     /// No flags.
     pub const NONE: Flags = Flags(0);
-    /// Redis refuses it when memory is full. This server has no such limit, but shows the flag.
+    /// May use memory: refused when `maxmemory` is reached and no key may be evicted.
     pub const DENYOOM: Flags = Flags(1 << 0);
     /// For administrators.
     pub const ADMIN: Flags = Flags(1 << 1);

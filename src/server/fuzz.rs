@@ -167,6 +167,32 @@ fn fuzz_any_command_with_any_arguments_is_answered() {
     }
 }
 
+/// A transaction locks beforehand what the rows of its commands say. Nothing else is held when they run.
+#[test]
+fn every_command_runs_inside_a_transaction() {
+    let server = server();
+    let mut session = Session::new(Clients::detached(), Login::new(&server.users));
+    let rows = commands::all().flat_map(|(_, row)| std::iter::once(row).chain(row.subcommands()));
+    let mut random = Rng::of_run();
+    for row in rows.filter(|row| row.subcommands().is_empty() && !row.has(Flags::ADMIN)) {
+        let mut one = Hostile::new(random.fork(), std::iter::once((row.name, row.syntax)));
+        for _ in 0..20 {
+            for words in [vec![b"MULTI".to_vec()], one.command(), vec![b"EXEC".to_vec()]] {
+                let mut bytes = Vec::new();
+                let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+                request::encode(&mut bytes, &words);
+                let case = Case(&bytes);
+                let mut parsed = Request::new(1 << 20);
+                assert!(parsed.feed(&bytes).is_ok_and(|progress| progress.complete));
+                let mut reply = Reply::new(Protocol::Resp2);
+                dispatch::execute(&server, &mut session, parsed.args(), &mut reply);
+                drop(case);
+            }
+        }
+    }
+    assert_eq!(server.keyspace.check(), Ok(()));
+}
+
 #[test]
 fn fuzz_any_rules_make_a_user_whose_rules_in_a_file_make_it_again() {
     let hash = "#".to_owned() + &"0123456789abcdef".repeat(4);
