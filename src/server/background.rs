@@ -1,5 +1,6 @@
 //! Background work, a thread for each kind: syncing, sweeping, rewriting, freeing.
 
+use std::iter;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -174,7 +175,15 @@ fn keep_memory_limits(server: &Server) {
     }
 }
 
-/// Frees values that take long to free.
+/// Frees values that take long to free: what waits, each time in a thread of its own. A thread keeps a few of
+/// the pieces that it frees until it ends, and the allocator gives back only what lies behind the last piece
+/// in use: after `FLUSHALL` of 230 MB, this makes a difference of 50 to 100 MB.
 pub(super) fn drop_garbage(dropped: &Receiver<Garbage>) {
-    dropped.iter().for_each(drop);
+    while let Ok(first) = dropped.recv() {
+        let waiting: Vec<Garbage> = iter::once(first).chain(dropped.try_iter()).collect();
+        // If there can be no thread, it is freed in this one.
+        if let Ok(thread) = thread::Builder::new().spawn(|| drop(waiting)) {
+            let _ = thread.join();
+        }
+    }
 }
