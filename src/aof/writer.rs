@@ -164,6 +164,15 @@ impl Aof {
         })
     }
 
+    /// Ends what [`Aof::stand_in`] began: nobody can go on in what was recorded so far.
+    pub fn end_stand_in(&self) {
+        let mut files = self.lock_files();
+        if self.has_stand_in() {
+            self.flush_locked(&mut files).unwrap_or_default(); // nobody will read it
+            self.drop_file(&mut files);
+        }
+    }
+
     /// Whether records are kept for replicas only.
     pub fn has_stand_in(&self) -> bool {
         self.keeps_records() && !self.is_enabled()

@@ -77,21 +77,23 @@ pub static FAMILY: Family = Family { group: "hash", commands: &[
              "Returns the remaining time to live of hash fields, in seconds."),
 ] };
 
-/// The latest expiry time of a field. Redis stores it in fewer bits than that of a key.
+/// The latest expiry time that a client can give a field. Redis stores it in fewer bits than that of a key.
+/// What comes from a file or from a master may be later: Valkey knows no such limit.
 const LATEST_MS: i64 = (1 << 46) - 1;
 
 /// The expiry time that an argument gives.
 fn expires_at_ms(
     unit: TimeUnit,
     arg: &[u8],
-    now_ms: i64,
+    view: &WriteView,
     command: &str,
 ) -> Result<i64, CommandError> {
     let number = integer(arg)?;
     if number < 0 {
         return Err(CommandError::new("ERR invalid expire time, must be >= 0"));
     }
-    let expires_at_ms = unit.expires_at_ms(number, now_ms).filter(|ms| *ms <= LATEST_MS);
+    let latest_ms = if view.is_replaying() { i64::MAX } else { LATEST_MS };
+    let expires_at_ms = unit.expires_at_ms(number, view.now_ms()).filter(|ms| *ms <= latest_ms);
     expires_at_ms.ok_or_else(|| invalid_expire_time(command))
 }
 
@@ -238,7 +240,7 @@ fn set_expiry_times(
 ) -> Change {
     let key = &args[1];
     view.hash(key)?; // as in Redis, a wrong type is reported before wrong arguments
-    let expires_at_ms = expires_at_ms(unit, &args[2], view.now_ms(), command)?;
+    let expires_at_ms = expires_at_ms(unit, &args[2], view, command)?;
     let (mut condition, mut has_two, mut fields) = (None, false, None);
     let mut words = OptionCursor::new(args, 3);
     while let Some(option) = words.peek() {
@@ -396,7 +398,7 @@ impl<'a> FieldOptions<'a> {
     /// numfields`, every `step`-th word is a field. `take_own` takes an option that only this command has.
     fn parse(
         args: Args<'a>,
-        now_ms: i64,
+        view: &WriteView,
         (command, word, step): (&str, &str, usize),
         mut take_own: impl FnMut(&mut OptionCursor<'a>) -> Result<bool, CommandError>,
     ) -> Result<FieldOptions<'a>, CommandError> {
@@ -414,7 +416,7 @@ impl<'a> FieldOptions<'a> {
                 if let Some(unit) = unit {
                     let number = words.next();
                     let number = number.ok_or(CommandError::new("ERR missing expire time"))?;
-                    expiry = FieldExpiry::AtMs(expires_at_ms(unit, number, now_ms, command)?);
+                    expiry = FieldExpiry::AtMs(expires_at_ms(unit, number, view, command)?);
                 }
             } else if !take_own(&mut words)?
                 && !Fields::take(&mut fields, &mut words, step, GET_OR_SET)?
@@ -430,8 +432,7 @@ impl<'a> FieldOptions<'a> {
 fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let key = &args[1];
     let grammar = ("hgetex", "PERSIST", 1);
-    let FieldOptions { expiry, fields } =
-        FieldOptions::parse(args, view.now_ms(), grammar, |_| Ok(false))?;
+    let FieldOptions { expiry, fields } = FieldOptions::parse(args, view, grammar, |_| Ok(false))?;
     view.remove_expired_fields(key, fields.names())?;
     let new = match expiry {
         FieldExpiry::AtMs(ms) => Some(ms),
@@ -514,8 +515,7 @@ fn hsetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         Ok(true)
     };
     let grammar = ("hsetex", "KEEPTTL", 2);
-    let FieldOptions { expiry, fields } =
-        FieldOptions::parse(args, view.now_ms(), grammar, take_own)?;
+    let FieldOptions { expiry, fields } = FieldOptions::parse(args, view, grammar, take_own)?;
     if of_fields.is_some() {
         view.remove_expired_fields(key, fields.names())?;
     }

@@ -1,6 +1,7 @@
 //! Writing: numbers, strings, values, and the parts of a file.
 
 use super::lzf::Compressor;
+use super::value::LATEST_MS;
 use super::{Dialect, REDIS_VERSION, VALKEY_VERSION, kind, opcode};
 use crate::store::usage::Usage;
 use crate::store::{EntryRef, HashRef, ValueRef};
@@ -66,14 +67,16 @@ impl Encoder {
     }
 
     fn hash(&mut self, hash: HashRef) {
-        let earliest_ms = hash.earliest_ms();
+        let latest_ms = if self.dialect == Dialect::Redis { LATEST_MS } else { i64::MAX };
+        let within = |at_ms: i64| at_ms.min(latest_ms);
+        let earliest_ms = hash.earliest_ms().map(within);
         if let (Some(earliest_ms), Dialect::Redis) = (earliest_ms, self.dialect) {
             self.out.extend(earliest_ms.to_le_bytes());
         }
         self.length(hash.len() as u64);
         for field in hash.iter() {
             if let (Some(earliest_ms), Dialect::Redis) = (earliest_ms, self.dialect) {
-                let offset = field.expires_at_ms().map(|at| at.abs_diff(earliest_ms) + 1);
+                let offset = field.expires_at_ms().map(|at| within(at).abs_diff(earliest_ms) + 1);
                 self.length(offset.unwrap_or(0));
             }
             self.string(field.name);

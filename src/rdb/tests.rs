@@ -188,8 +188,10 @@ fn fuzz_a_mutated_file_or_payload_is_read_or_refused() {
         let _ = load_with(&whole, &unverified);
         let _ = load(&file(&items));
         if let Ok(value) = restore(&payload(version, &body), LIMITS) {
-            let again = restore(&dump(value.view(), Dialect::Redis, true), LIMITS);
+            // The forms of Redis have less room for expiries.
+            let again = restore(&dump(value.view(), Dialect::Valkey, true), LIMITS);
             assert_eq!(again.ok().map(|value| plain(&value)), Some(plain(&value)));
+            assert!(restore(&dump(value.view(), Dialect::Redis, true), LIMITS).is_ok());
         }
     }
 }

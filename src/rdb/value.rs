@@ -7,8 +7,8 @@ use super::{Error, VALKEY_VERSION, kind, packed};
 use crate::store::{Hash, PackedLimits, Value};
 use crate::text::integer;
 
-/// The latest time at which a field may expire, in Unix milliseconds: Redis keeps it in 48 bits.
-const LATEST_MS: i64 = (1 << 48) - 2;
+/// The latest time at which a field may expire in the forms of Redis, in Unix milliseconds: it has 48 bits.
+pub(super) const LATEST_MS: i64 = (1 << 48) - 2;
 
 /// Whether a byte is a type of values that exist here.
 pub(super) fn is_known(kind: u8) -> bool {
@@ -56,7 +56,9 @@ pub(super) fn read(
     limits: PackedLimits,
     input: &mut Input<impl Read>,
 ) -> Result<Option<Value>, Error> {
-    let mut hash = HashBuilder { hash: Hash::new(), limits };
+    let is_valkey = kind == kind::HASH_VALKEY && version >= VALKEY_VERSION;
+    let latest_ms = if is_valkey { i64::MAX } else { LATEST_MS };
+    let mut hash = HashBuilder { hash: Hash::new(), limits, latest_ms };
     match kind {
         kind::STRING => return Ok(Some(Value::String(input.string()?))),
         kind::HASH_ZIPMAP
@@ -64,7 +66,7 @@ pub(super) fn read(
         | kind::HASH_LISTPACK
         | kind::HASH_TIMED_LISTPACK
         | kind::HASH_TIMED_LISTPACK_PREVIEW => read_packed(kind, &mut hash, input)?,
-        _ => read_fields(kind, version, &mut hash, input)?,
+        _ => read_fields(kind, is_valkey, &mut hash, input)?,
     }
     let hash = hash.hash;
     Ok((!hash.is_empty()).then_some(Value::Hash(hash)))
@@ -104,11 +106,10 @@ fn read_packed(
 /// Reads the fields of a hash that is not packed.
 fn read_fields(
     kind: u8,
-    version: u16,
+    is_valkey: bool,
     hash: &mut HashBuilder,
     input: &mut Input<impl Read>,
 ) -> Result<(), Error> {
-    let is_valkey = kind == kind::HASH_VALKEY && version >= VALKEY_VERSION;
     let base = if kind == kind::HASH_TIMED { input.i64()? } else { 0 };
     for _ in 0..input.length()? {
         let offset = match kind {
@@ -132,11 +133,12 @@ fn read_fields(
 struct HashBuilder {
     hash: Hash,
     limits: PackedLimits,
+    latest_ms: i64,
 }
 
 impl HashBuilder {
     fn add(&mut self, name: &[u8], value: &[u8], expiry: Option<i64>) -> Result<(), &'static str> {
-        if expiry.is_some_and(|expiry| !(0..=LATEST_MS).contains(&expiry)) {
+        if expiry.is_some_and(|expiry| !(0..=self.latest_ms).contains(&expiry)) {
             return Err("a field has an impossible expiry");
         }
         let is_new = self.hash.set_until(name, value, expiry, self.limits);

@@ -148,7 +148,7 @@ pub(super) fn sweep(server: &Server) {
             server.stats.sample(replication.received.get(), replication.sent.get());
             cost = sampled.elapsed();
         }
-        if server.pause.is_likely() && server.pause.paused().is_some() {
+        if is_paused(server) {
             continue; // removing a key is a write
         }
         if server.config.import_mode.load(Relaxed) {
@@ -162,13 +162,18 @@ pub(super) fn sweep(server: &Server) {
     }
 }
 
+/// Whether `CLIENT PAUSE` holds writes back.
+fn is_paused(server: &Server) -> bool {
+    server.pause.is_likely() && server.pause.paused().is_some()
+}
+
 /// Evicts keys and clients if there are limits of memory. Commands evict too, but each only for a short time.
 fn keep_memory_limits(server: &Server) {
     let has_limit = server.config.maxmemory.load(Relaxed) > 0;
     if has_limit || server.config.maxmemory_clients() > 0 {
         evict::evict_clients(server);
         server.measure_memory();
-        if server.is_full() && !server.evicts_nothing() {
+        if server.is_full() && !server.evicts_nothing() && !is_paused(server) {
             // If there is nothing to evict, commands get the error.
             evict::evict_for(server, Some(EVICTION_SLICE)).unwrap_or_default();
         }

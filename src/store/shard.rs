@@ -391,7 +391,9 @@ impl Shard {
 
     /// Gives a database that was taken its data.
     fn put_database(&mut self, db: usize, (table, timed): (Table, TimedHashes)) {
-        *self.table_mut(db) = table;
+        if !table.is_empty() {
+            *self.table_mut(db) = table;
+        }
         if !timed.is_empty() {
             *self.timed_mut(db) = timed;
         }
@@ -403,9 +405,7 @@ impl Shard {
         let databases: BTreeSet<usize> = self.databases().chain(other.databases()).collect();
         let replace = |db| {
             let (old, new) = (self.flush(db), other.take_database(db));
-            if !new.0.is_empty() {
-                self.put_database(db, new);
-            }
+            self.put_database(db, new);
             old
         };
         databases.into_iter().map(replace).collect()

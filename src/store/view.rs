@@ -118,6 +118,11 @@ impl<'a, G: Guard> View<'a, G> {
         !self.replaying && expires_at_ms <= self.now_ms()
     }
 
+    /// Whether the log is being replayed, or what a master sends is executed.
+    pub fn is_replaying(&self) -> bool {
+        self.replaying
+    }
+
     /// A field whose expiry lies before this moment has expired: now, or in a replay, where nothing expires
     /// by itself, the beginning of time.
     pub fn fields_live_from_ms(&self) -> i64 {

@@ -697,6 +697,33 @@ fn a_log_written_by_a_real_redis_is_loaded() {
     assert_same(&dump(&mut start_with_log(&log).client()), &expected);
 }
 
+/// Valkey takes any time, so it may come from one: in a file, or as a master's command.
+#[test]
+fn a_field_may_expire_later_in_a_log_than_a_client_may_ask_for() {
+    if skipped_on_redis() {
+        return;
+    }
+    let late = ["HPEXPIREAT", "h", "100000000000000", "FIELDS", "1", "f"];
+    let log = log_of(&[&["SELECT", "0"], &["HSET", "h", "f", "v"], &late]);
+    let mut server = start_with_log(&log);
+    let mut c = server.client();
+    c.expect("HPEXPIRETIME h FIELDS 1 f", "[:100000000000000]");
+    let error = "-ERR invalid expire time in 'hpexpireat' command";
+    c.expect(&late.join(" "), error);
+    assert_survives_kill_9(&mut server);
+    let mut c = server.client();
+    c.expect("BGREWRITEAOF", "+Background append only file rewriting started");
+    eventually("it is rewritten", || {
+        c.reply("INFO persistence").into_text().contains(
+            "\
+        aof_rewrite_in_progress:0",
+        )
+    });
+    assert_survives_kill_9(&mut server);
+    let mut c = server.client();
+    c.expect("HPEXPIRETIME h FIELDS 1 f", "[:100000000000000]");
+}
+
 #[test]
 fn check_aof_describes_damage_and_repairs_it() {
     if skipped_on_redis() {

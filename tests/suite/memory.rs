@@ -1,6 +1,7 @@
 //! `maxmemory`: which keys are evicted, what is refused, and what INFO says about memory.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Client, Reply, Server, connect, connect_with, eventually, skipped_on_redis};
 
@@ -231,6 +232,36 @@ fn the_least_recently_modified_keys_are_evicted_first_however_often_they_are_rea
     assert!(read < 330 && new > 450, "{read} old and {new} new keys are left");
     c.expect("CONFIG SET maxmemory 0", "+OK");
     c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+}
+
+#[test]
+fn nothing_is_evicted_during_a_pause() {
+    let mut c = connect();
+    fill(&mut c, names("key", 500), "");
+    c.expect("CONFIG SET maxmemory-policy allkeys-lru", "+OK");
+    c.expect("CLIENT PAUSE 100000 WRITE", "+OK");
+    let evicted = info(&mut c, "evicted_keys");
+    c.expect("CONFIG SET maxmemory 1", "+OK");
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(300) {
+        assert_eq!(info(&mut c, "evicted_keys"), evicted);
+    }
+    c.expect("CLIENT UNPAUSE", "+OK");
+    eventually("they are evicted afterwards", || info(&mut c, "evicted_keys") > evicted);
+    c.expect("CONFIG SET maxmemory 0", "+OK");
+    c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+}
+
+#[test]
+fn swapping_empty_databases_takes_no_memory() {
+    let mut c = connect();
+    c.expect("SWAPDB 0 1", "+OK");
+    let before = info(&mut c, "used_memory");
+    for db in 2..16 {
+        c.expect(&format!("SWAPDB 1 {db}"), "+OK");
+    }
+    let grown = info(&mut c, "used_memory") - before;
+    assert!(grown < 200_000, "{grown} bytes");
 }
 
 #[test]

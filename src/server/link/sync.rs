@@ -115,6 +115,7 @@ impl Link {
             server.aof.take_over(log, &path)?;
         } else {
             remove(&temporary(&path));
+            server.aof.end_stand_in(); // it holds another history
         }
         all.take_over(fetched.write_all(0));
         let lsn = server.aof.begin_foreign(db);

@@ -99,6 +99,21 @@ fn the_stream_is_executed_in_its_database_and_confirmed_up_to_its_last_command()
 }
 
 #[test]
+fn nobody_goes_on_in_what_a_server_without_a_log_recorded_before_it_became_a_replica() {
+    let mut c = connect_with(&["--appendonly", "no"]);
+    let mut replica = c.another();
+    let answer = replica.reply("PSYNC ? -1").to_string();
+    assert!(answer.starts_with("+FULLRESYNC"), "{answer}");
+    (0..200).for_each(|n| c.expect(&format!("SET own:{n} value"), "+OK"));
+    let master = Master::start();
+    let _link = replicate(&mut c, &master, &[("a", "1")]);
+    let mut other = c.another();
+    other.send(&["PSYNC", ID, "501"]);
+    let answer = other.read_reply().to_string();
+    assert!(answer.starts_with("+FULLRESYNC"), "{answer}");
+}
+
+#[test]
 fn a_transaction_of_the_master_is_seen_whole_or_not_at_all() {
     let mut c = connect();
     let master = Master::start();
