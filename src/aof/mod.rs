@@ -19,8 +19,8 @@
 //! The log is a sequence of commands in the form in which clients send them: each is a RESP array of bulk
 //! strings. The file begins in database 0; `SELECT n` precedes a record whenever the
 //! database changes, and the first one after a start of the server or of a rewrite. The log can be read with
-//! `less` and piped into a Redis with `redis-cli --pipe`, and Redis loads it as it is. (The lines `#replid` of
-//! a stream are errors in a pipe, after which it goes on.)
+//! `less` and piped into a Redis with `redis-cli --pipe`, and Redis loads it as it is. (The lines
+//! `#replid` of a stream are errors in a pipe, after which it goes on.)
 //!
 //! ```text
 //! *3\r\n$3\r\nSET\r\n$4\r\nname\r\n$5\r\nahmed\r\n
