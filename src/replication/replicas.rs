@@ -170,7 +170,9 @@ impl Replica {
         if self.phase() != Phase::Online {
             return sent;
         }
-        identity.lsn(self.applied()).clamp(sent.saturating_sub(ON_ITS_WAY_BYTES), sent)
+        // Before the first acknowledgement, this LSN may be negative.
+        let applied = identity.lsn(self.applied()).cast_signed().max(0).cast_unsigned();
+        applied.clamp(sent.saturating_sub(ON_ITS_WAY_BYTES), sent)
     }
 
     /// Seconds since it was last heard of, as far as it follows the stream.

@@ -454,10 +454,14 @@ impl AllShards for Keyspace {
     /// Ends a snapshot that is being taken: saving all shards first, with all of them locked, would stop
     /// every client. A snapshot that has yielded too often is waited for, with nothing locked.
     fn lock_all(&self) -> Vec<Exclusive<'_>> {
-        while !self.snapshot_may_yield.load(SeqCst) && self.snapshot_epoch.load(SeqCst) != 0 {
-            std::thread::sleep(SNAPSHOT_SLICE);
+        loop {
+            let epoch = self.snapshot_epoch.load(SeqCst);
+            if !self.snapshot_may_yield.load(SeqCst) && epoch != 0 {
+                std::thread::sleep(SNAPSHOT_SLICE);
+            } else if self.snapshot_epoch.compare_exchange(epoch, 0, SeqCst, SeqCst).is_ok() {
+                break; // and not another snapshot, which has begun meanwhile
+            }
         }
-        self.snapshot_epoch.store(0, SeqCst);
         self.lock_every_shard()
     }
 }
