@@ -71,13 +71,7 @@ fn evict(server: &Server, patience: Option<Duration>) -> Outcome {
     let samples = server.config.maxmemory_samples.load(Relaxed) as usize * KEYS_PER_SAMPLE;
     while server.is_full() {
         let log = |removals: &[_]| commit_removals(server, removals);
-        let found = server.keyspace.evict(
-            policy,
-            samples,
-            || server.is_full(),
-            log,
-            |garbage| server.discard(garbage),
-        );
+        let found = server.keyspace.evict(policy, samples, log, |garbage| server.discard(garbage));
         if !found && server.is_full() {
             return Err(OUT_OF_MEMORY);
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::SHARDS;
 use super::hash::PackedLimits;
-use super::usage::Usage;
+use super::usage::{QUARTERS, Usage};
 use crate::config::Config;
 
 /// See the module documentation.
@@ -79,7 +79,7 @@ impl Environment {
             return Usage::at(seconds);
         }
         Usage::Frequency {
-            minute: (seconds / 60) as u16,
+            quarter: (seconds / (60 / u32::from(QUARTERS))) as u16,
             log_factor: self.config.lfu_log_factor.load(Relaxed),
             decay_minutes: self.config.lfu_decay_time.load(Relaxed),
         }

@@ -151,6 +151,23 @@ impl Table {
         })
     }
 
+    /// When or how often each key was used, with the place of its record. Unlike [`Table::iter`] it does not
+    /// read the record, which is rarely in the CPU's cache.
+    pub(super) fn usages(&self) -> impl ExactSizeIterator<Item = (u32, Place)> {
+        self.index.values().map(|slot| (slot.usage.load(), slot.place()))
+    }
+
+    /// The key of the record at that place.
+    pub(super) fn key_at(&self, place: Place) -> &[u8] {
+        self.pages.record(place).key
+    }
+
+    /// When the key of the record at that place expires.
+    pub(super) fn expires_at(&self, place: Place) -> Option<i64> {
+        let expires_at_ms = self.pages.record(place).expires_at_ms;
+        (expires_at_ms != NEVER).then_some(expires_at_ms)
+    }
+
     /// Finds the place of the record of the key, or of another with its fragment. To prefetch: with
     /// [`Table::touch`] it is half of a lookup.
     pub(super) fn probe(&self, key: HashedKey) -> Option<Place> {

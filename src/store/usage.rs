@@ -2,9 +2,11 @@
 //!
 //! - Normally the time of the last use, in seconds since the server started (LRU). As in Redis, it wraps
 //!   around after 194 days: a key that is idle for longer looks younger.
-//! - With an LFU policy, a logarithmic counter of uses and the minute in which it was last decreased. The
-//!   rules are those of Redis (<https://redis.io/docs/latest/develop/reference/eviction/#lfu-eviction>): a
-//!   use increases the counter with a probability that falls with its value, and time decreases it.
+//! - With an LFU policy, a logarithmic counter of uses and the quarter of a minute of the last one. The rules
+//!   are those of Redis (<https://redis.io/docs/latest/develop/reference/eviction/#lfu-eviction>): a use
+//!   increases the counter with a probability that falls with its value, and each minute decreases it. Redis
+//!   keeps the minute. The quarter tells which of two keys with one counter was used last, and most of the
+//!   keys that a cache could evict have the same. It wraps around after 11 days.
 //!
 //! They are atomic, because readers, which hold only a read lock, set them too. After a change of policy,
 //! those of keys that are not used again keep the old meaning, as in Redis.
@@ -54,8 +56,8 @@ pub enum Usage {
     },
     /// The counter.
     Frequency {
-        /// The minute, modulo 2^16.
-        minute: u16,
+        /// The quarter of a minute, modulo 2^16.
+        quarter: u16,
         /// `lfu-log-factor`.
         log_factor: i64,
         /// `lfu-decay-time`: after so many minutes the counter falls by one; 0 for never.
@@ -73,7 +75,7 @@ impl Usage {
     pub(super) fn first(self) -> u32 {
         match self {
             Usage::Time { now } => now,
-            Usage::Frequency { minute, .. } => pack(minute, INITIAL_FREQUENCY),
+            Usage::Frequency { quarter, .. } => pack(quarter, INITIAL_FREQUENCY),
         }
     }
 
@@ -93,22 +95,32 @@ impl Usage {
 
     #[cold]
     fn increased(self, word: u32) -> u32 {
-        let Usage::Frequency { minute, log_factor, .. } = self else { return word };
+        let Usage::Frequency { quarter, log_factor, .. } = self else { return word };
         let frequency = self.frequency(word);
         let above = f64::from(frequency.saturating_sub(INITIAL_FREQUENCY));
         let is_hit = random() < 1.0 / (above * log_factor as f64 + 1.0);
-        pack(minute, frequency.saturating_add(u8::from(is_hit)))
+        pack(quarter, frequency.saturating_add(u8::from(is_hit)))
     }
 
     /// The counter as it is now.
     pub fn frequency(self, word: u32) -> u8 {
-        let (minute, counter) = ((word >> 8) as u16, word as u8);
+        let counter = word as u8;
         match self {
-            Usage::Frequency { minute: now, decay_minutes, .. } if decay_minutes > 0 => {
-                let periods = i64::from(now.wrapping_sub(minute)) / decay_minutes;
+            Usage::Frequency { quarter: now, decay_minutes, .. } if decay_minutes > 0 => {
+                let [now, then] = [now, quarter_of(word)].map(|quarter| quarter / QUARTERS);
+                let minutes = now.wrapping_sub(then) % (1 << 14);
+                let periods = i64::from(minutes) / decay_minutes;
                 counter.saturating_sub(u8::try_from(periods).unwrap_or(u8::MAX))
             }
             _ => counter,
+        }
+    }
+
+    /// How long ago the last use was, in units that depend on the policy.
+    pub(super) fn age(self, word: u32) -> u32 {
+        match self {
+            Usage::Time { .. } => self.idle_seconds(word),
+            Usage::Frequency { quarter, .. } => quarter.wrapping_sub(quarter_of(word)).into(),
         }
     }
 
@@ -132,17 +144,29 @@ impl Usage {
     pub(super) fn with_frequency(self, counter: u8) -> u32 {
         match self {
             Usage::Time { .. } => self.first(),
-            Usage::Frequency { minute, .. } => pack(minute, counter),
+            Usage::Frequency { quarter, .. } => pack(quarter, counter),
         }
     }
 }
 
-fn pack(minute: u16, counter: u8) -> u32 {
-    u32::from(minute) << 8 | u32::from(counter)
+/// Of a minute.
+pub(super) const QUARTERS: u16 = 4;
+
+fn pack(quarter: u16, counter: u8) -> u32 {
+    u32::from(quarter) << 8 | u32::from(counter)
 }
 
-/// A random number from 0 up to 1 (xorshift; each thread has its own seed).
-pub(super) fn random() -> f64 {
+fn quarter_of(word: u32) -> u16 {
+    (word >> 8) as u16
+}
+
+/// A random number from 0 up to 1.
+fn random() -> f64 {
+    (random_bits() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// A random number (xorshift; each thread has its own seed).
+pub(super) fn random_bits() -> u64 {
     thread_local! {
         static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0u8) | 1);
     }
@@ -152,7 +176,7 @@ pub(super) fn random() -> f64 {
         bits ^= bits >> 7;
         bits ^= bits << 17;
         state.set(bits);
-        (bits >> 11) as f64 / (1u64 << 53) as f64
+        bits
     })
 }
 
@@ -160,7 +184,7 @@ pub(super) fn random() -> f64 {
 mod tests {
     use super::*;
 
-    const FREQUENCY: Usage = Usage::Frequency { minute: 10, log_factor: 10, decay_minutes: 1 };
+    const FREQUENCY: Usage = Usage::Frequency { quarter: 10, log_factor: 10, decay_minutes: 1 };
 
     fn used(times: usize, usage: Usage) -> u8 {
         let word = UsageWord::from(usage.first());
@@ -175,18 +199,33 @@ mod tests {
         assert!((8.0..12.0).contains(&mean(100)));
         assert!((15.0..22.0).contains(&mean(1000)));
         assert!((130.0..155.0).contains(&mean(100_000)));
-        let linear = Usage::Frequency { minute: 10, log_factor: 0, decay_minutes: 1 };
+        let linear = Usage::Frequency { quarter: 10, log_factor: 0, decay_minutes: 1 };
         assert_eq!((used(3, linear), used(300, linear)), (8, 255));
     }
 
     #[test]
     fn the_counter_falls_by_one_in_each_period_even_if_the_minutes_wrap_around() {
-        for (now, decay_minutes, expected) in
-            [(65_530, 1, 100), (65_535, 1, 95), (4, 1, 90), (4, 5, 98), (4, 0, 100), (1000, 1, 0)]
-        {
-            let usage = Usage::Frequency { minute: now, log_factor: 10, decay_minutes };
-            assert_eq!(usage.frequency(pack(65_530, 100)), expected, "{usage:?}");
+        let last = pack(65_523, 100); // the last quarter of a minute
+        for (quarter, decay_minutes, expected) in [
+            (65_523, 1, 100),
+            (65_524, 1, 99),
+            (65_535, 1, 97),
+            (3, 1, 96),
+            (16, 4, 98),
+            (16, 0, 100),
+        ] {
+            let usage = Usage::Frequency { quarter, log_factor: 10, decay_minutes };
+            assert_eq!(usage.frequency(last), expected, "{usage:?}");
         }
+        let later = Usage::Frequency { quarter: 4000, log_factor: 10, decay_minutes: 1 };
+        assert_eq!(later.frequency(last), 0);
+    }
+
+    #[test]
+    fn of_keys_that_are_used_equally_often_it_is_known_which_was_used_last() {
+        let at = |quarter| Usage::Frequency { quarter, log_factor: 10, decay_minutes: 1 };
+        let [older, newer] = [at(65_530), at(65_534)].map(|usage| usage.first());
+        assert_eq!([older, newer].map(|word| at(2).age(word)), [8, 4]);
     }
 
     #[test]
