@@ -42,8 +42,27 @@ impl Connection {
         Ok(reply.trim_end().into())
     }
 
+    /// Sends commands that read one key each, and returns which of the keys exist.
+    pub(crate) fn find(&mut self, commands: &[u8], replies: usize) -> Vec<bool> {
+        self.0.get_mut().write_all(commands).expect("to send");
+        let read = |_| {
+            let mut reply = String::new();
+            self.0.read_line(&mut reply).expect("a reply");
+            let length = reply.trim_end().strip_prefix('$').and_then(|text| text.parse().ok());
+            match length.unwrap_or_else(|| panic!("refused: {reply:?}")) {
+                -1 => false,
+                length => {
+                    let (skipped, reader) = (length as u64 + 2, &mut self.0);
+                    io::copy(&mut reader.take(skipped), &mut io::sink()).expect("a value");
+                    true
+                }
+            }
+        };
+        (0..replies).map(read).collect()
+    }
+
     /// Sends commands and waits for their replies, of one line each.
-    fn send(&mut self, commands: &[u8], replies: usize) {
+    pub(crate) fn send(&mut self, commands: &[u8], replies: usize) {
         self.0.get_mut().write_all(commands).expect("to send");
         let mut reply = String::new();
         for _ in 0..replies {
@@ -112,7 +131,18 @@ pub(crate) fn set(number: usize) -> Vec<u8> {
     encode(&["SET", &format!("key:{number:012}"), VALUE])
 }
 
-/// The same, with an expiry.
+/// A `GET` of one of these keys.
+pub(crate) fn get(number: usize) -> Vec<u8> {
+    encode(&["GET", &format!("key:{number:012}")])
+}
+
+/// A `SET` of one to a value of 20 to 140 bytes.
+pub(crate) fn set_of_any_size(number: usize) -> Vec<u8> {
+    let length = 20 + Rng::new(number as u64).below(121);
+    encode(&["SET", &format!("key:{number:012}"), &VALUE.repeat(5)[..length]])
+}
+
+/// A `SET` with an expiry.
 pub(crate) fn set_that_expires(number: usize) -> Vec<u8> {
     encode(&["SET", &format!("key:{number:012}"), VALUE, "EX", "100000"])
 }

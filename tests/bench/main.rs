@@ -1,29 +1,31 @@
 //! The benchmark: Respite and Redis in one run, on one machine, with the same persistence.
 //!
 //! ```text
-//! cargo bench                       everything, about eleven minutes
+//! cargo bench                       everything, about fifteen minutes
 //! BENCH_SHORT=1 cargo bench         the same with tiny numbers, to check that it works
 //! BENCH_ROUNDS=9 cargo bench        nine rounds instead of five
 //! BENCH_CASES=SET/,log cargo bench  only cases with these prefixes: `GET/16`, `GET/1/alone`,
 //!                                   `always/` (requests with `appendfsync always`), `memory` (per
-//!                                   key), `log/replay` or `log/rewrite`
+//!                                   key), `hits`, `log/replay` or `log/rewrite`
 //! ```
 //!
 //! It needs `redis-server` and `redis-benchmark` on the PATH; if one is missing, it says so and measures
-//! the rest. It asserts nothing about speed.
+//! the rest. To compare with another version of Redis, put its directory first on the PATH. The memory and
+//! the hits of Valkey are measured too if `VALKEY_SERVER` names one, or `valkey-server` is on the PATH. It
+//! asserts nothing about speed.
 //!
 //! To be meaningful on a noisy machine, every round runs every case once on every server, one directly
 //! after the other and in rotating order, with new processes and logs. The output shows the ratio of the
 //! medians with the lowest and highest ratio of a round, and requests per second with the CPU time of the
 //! server process, which a busy neighbour hardly changes.
 //!
-//! The third server is the floor: a thread per connection that only replies `+PONG`, and with `always`
+//! One more server is the floor: a thread per connection that only replies `+PONG`, and with `always`
 //! first writes and syncs its input. Its throughput is what kernel, disk and client allow any server of
 //! this kind; the longest wait of its clients is due to the machine alone. It is a second process of this
 //! program, because CPU time is counted per process.
 //!
-//! A full run draws the memory per key as `tests/bench/memory.svg`. To compare with another version of Redis,
-//! put its directory first on the PATH.
+//! At the end come the tables of the README in Markdown. A full run draws the pictures of the README, the SVG
+//! files in `tests/bench`, of what it has measured.
 //!
 //! All servers are children of this process, each in its own directory below `target/tmp` (which is on a
 //! disk, while `/tmp` may be in memory). [`Server`] removes both, even after a panic.
@@ -31,6 +33,7 @@
 // The benchmark fails by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod hits;
 mod load;
 mod picture;
 #[path = "../support/rng.rs"]
@@ -44,11 +47,13 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hits::{Cache, POLICIES, TRACES, hit_rates};
 use load::{
     VALUE, hset_ten, hset_three, longest_wait, set, set_digits, set_long, set_that_expires,
 };
+use picture::{Group, bars};
 use servers::{Kind, Server, floor, version};
-use tables::{Case, Facts, Rounds, Sample, median, print_cases};
+use tables::{Case, Facts, Rounds, Sample, print_cases, show};
 
 /// The runs of redis-benchmark: `appendfsync`, the name for `-t`, the pipeline length, the number of
 /// clients.
@@ -91,17 +96,20 @@ struct Scale {
     logged: usize,
     /// The time in which the longest wait is measured, without a rewrite and with one.
     watch_seconds: f64,
+    cache: Cache,
+    /// Whether to draw the pictures.
+    draws: bool,
 }
 
 #[rustfmt::skip]
 const FULL: Scale = Scale {
     rounds: 5, run_seconds: 1.5, settle_seconds: 2.5, strings: 1_000_000, logged: 1_500_000,
-    watch_seconds: 3.0,
+    watch_seconds: 3.0, cache: Cache { maxmemory: "60mb", requests: 3_000_000 }, draws: true,
 };
 #[rustfmt::skip]
 const SHORT: Scale = Scale {
     rounds: 1, run_seconds: 0.05, settle_seconds: 0.2, strings: 10_000, logged: 15_000,
-    watch_seconds: 0.2,
+    watch_seconds: 0.2, cache: Cache { maxmemory: "3mb", requests: 60_000 }, draws: false,
 };
 
 fn main() {
@@ -115,31 +123,46 @@ fn main() {
     if let Ok(rounds) = std::env::var("BENCH_ROUNDS") {
         scale.rounds = rounds.parse().expect("BENCH_ROUNDS must be a number");
     }
-    let redis = version("redis-server");
-    let mut kinds = vec![Kind::Respite, Kind::Redis, Kind::Floor];
-    let mut markdown = machine(redis.as_deref());
-    println!("{markdown}");
-    if redis.is_none() {
-        println!("redis-server is not on the PATH: Respite is measured alone.\n");
-        kinds.retain(|&kind| kind != Kind::Redis);
+    let redis = version(&Kind::Redis.program());
+    let valkey = version(&Kind::Valkey.program());
+    println!("{}", machine(redis.as_deref(), valkey.as_deref()));
+    let mut kinds = vec![Kind::Respite];
+    if redis.is_some() {
+        kinds.push(Kind::Redis);
+    } else {
+        println!("redis-server is not on the PATH: Respite is measured without it.\n");
     }
+    let caches = [&kinds[..], if valkey.is_some() { &[Kind::Valkey] } else { &[] }].concat();
+    kinds.push(Kind::Floor);
+    let mut tables = Vec::new();
     if version("redis-benchmark").is_some() {
-        throughput(&scale, &kinds, &mut markdown);
+        tables.extend(throughput(&scale, &kinds));
     } else {
         println!("redis-benchmark is not on the PATH: no requests per second.\n");
     }
-    let mut facts = Facts::default();
     if is_wanted("memory") {
-        memory(&scale, &kinds, &mut facts);
+        tables.push(memory(&scale, &caches));
+    }
+    if is_wanted("hits") {
+        tables.push(hits(&scale, &caches));
     }
     if is_wanted("log/replay") || is_wanted("log/rewrite") {
-        log(&scale, &kinds, &mut facts);
+        tables.push(log(&scale, &kinds));
     }
-    println!("\nThe same in Markdown:\n\n{markdown}{}", facts.markdown());
+    println!("\nThe tables of the README:\n{}", tables.concat());
+}
+
+/// Draws a picture of the README.
+fn draw(scale: &Scale, name: &str, title: &str, groups: &[Group], digits: fn(f64) -> String) {
+    if scale.draws {
+        let kinds = [Kind::Respite, Kind::Redis, Kind::Valkey];
+        let picture = bars(title, &kinds, groups, digits);
+        fs::write(format!("tests/bench/{name}.svg"), picture).expect("a picture");
+    }
 }
 
 /// Requests per second, CPU time and latency, case by case.
-fn throughput(scale: &Scale, kinds: &[Kind], markdown: &mut String) {
+fn throughput(scale: &Scale, kinds: &[Kind]) -> Option<String> {
     let new_case = |&(appendfsync, test, pipeline, clients)| Case {
         appendfsync,
         test,
@@ -151,7 +174,7 @@ fn throughput(scale: &Scale, kinds: &[Kind], markdown: &mut String) {
     let mut cases: Vec<Case> = CASES.iter().map(new_case).collect();
     cases.retain(|case| is_wanted(&case.name()));
     if cases.is_empty() {
-        return;
+        return None;
     }
     for round in 0..scale.rounds {
         eprintln!("requests: round {} of {}", round + 1, scale.rounds);
@@ -162,7 +185,10 @@ fn throughput(scale: &Scale, kinds: &[Kind], markdown: &mut String) {
     for case in cases.extract_if(.., |case| case.requests == 0) {
         println!("{} cannot be run here.\n", case.name());
     }
-    *markdown += &print_cases(&cases);
+    let groups: Vec<Group> = cases.iter().map(Case::group).collect();
+    let thousands = |number| format!("{} k", show(number / 1e3, 0));
+    draw(scale, "throughput", "Requests per second", &groups, thousands);
+    Some(print_cases(&cases))
 }
 
 /// One round of cases with the same `appendfsync`. The first round determines the numbers of requests.
@@ -214,12 +240,12 @@ fn run(server: &Server, case: &Case, requests: u64) -> Option<Sample> {
 }
 
 /// Memory per key: the growth of a new server.
-fn memory(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
+fn memory(scale: &Scale, kinds: &[Kind]) -> String {
+    let mut facts = Facts::new("resident bytes per key");
     let mut empty = Rounds::default();
-    let mut bars = Vec::new();
     for &(what, part, command) in KEPT {
         let mut bytes = Rounds::default();
-        for &kind in kinds.iter().filter(|&&kind| kind != Kind::Floor) {
+        for &kind in kinds {
             eprintln!("memory: {what}: {}", kind.name());
             // Each kind of key gets its own server: in a shared one, the second kind could double the key
             // table.
@@ -230,19 +256,33 @@ fn memory(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
             empty[kind as usize].push(at_first / 1e6);
             bytes[kind as usize].push((server.resident_bytes() - at_first) / count as f64);
         }
-        facts.add(&format!("bytes per {what}"), &bytes, 1);
-        let [respite, redis, _] = bytes;
-        bars.push((what, [median(respite), median(redis)]));
+        facts.add(what, bytes, 1);
     }
-    facts.add("MB resident when empty", &empty, 1);
-    if scale.strings == FULL.strings {
-        let title = "Resident bytes per key, a million keys";
-        fs::write("tests/bench/memory.svg", picture::bars(title, &bars)).expect("a picture");
+    facts.add("MB resident when empty", empty, 1);
+    let title = "Resident bytes per key, a million keys";
+    draw(scale, "memory", title, &facts.groups(KEPT.len()), |bytes| show(bytes, 0));
+    facts.markdown()
+}
+
+/// The hit rates of caches.
+fn hits(scale: &Scale, kinds: &[Kind]) -> String {
+    let mut facts = Facts::new("keys found, %");
+    for &trace in TRACES {
+        for policy in POLICIES {
+            eprintln!("hits: {}, {policy}", trace.0);
+            let rates = hit_rates(kinds, policy, trace, scale.cache);
+            facts.add(&format!("{}, {policy}", trace.0), rates.map(Vec::from_iter), 2);
+        }
     }
+    let (title, all) =
+        (format!("Keys found, %, with maxmemory {}", scale.cache.maxmemory), TRACES.len() * 2);
+    draw(scale, "hits", &title, &facts.groups(all), |percent| show(percent, 1));
+    facts.markdown()
 }
 
 /// The log's costs: the speed of a replay, and the effect of a rewrite on clients and memory.
-fn log(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
+fn log(scale: &Scale, kinds: &[Kind]) -> String {
+    let mut facts = Facts::new(&format!("{} keys", show(scale.logged as f64, 0)));
     let mut replayed = Rounds::default();
     let [mut quiet_ms, mut rewrite_ms, mut peak, mut took] = [(); 4].map(|()| Rounds::default());
     for round in 0..scale.rounds {
@@ -276,14 +316,15 @@ fn log(scale: &Scale, kinds: &[Kind], facts: &mut Facts) {
         }
     }
     if is_wanted("log/replay") {
-        facts.add("log records replayed per second", &replayed, 0);
+        facts.add("log records replayed per second", replayed, 0);
     }
     if is_wanted("log/rewrite") {
-        facts.add("longest wait for a `SET`, ms", &quiet_ms, 2);
-        facts.add("the same during a rewrite, ms", &rewrite_ms, 2);
-        facts.add("peak memory of a rewrite, % of before", &peak, 1);
-        facts.add("seconds that a rewrite takes", &took, 2);
+        facts.add("longest wait for a `SET`, ms", quiet_ms, 2);
+        facts.add("the same during a rewrite, ms", rewrite_ms, 2);
+        facts.add("peak memory of a rewrite, % of before", peak, 1);
+        facts.add("seconds that a rewrite takes", took, 2);
     }
+    facts.markdown()
 }
 
 /// Measurements of a rewrite of the log.
@@ -323,18 +364,17 @@ fn rewrite(server: &Server, watch_seconds: f64) -> Rewrite {
 }
 
 /// One line about the programs and the machine.
-fn machine(redis: Option<&str>) -> String {
+fn machine(redis: Option<&str>, valkey: Option<&str>) -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = about.lines().find(|line| line.starts_with("model name"));
     let model = model.and_then(|line| line.split(": ").nth(1));
     let model = model.unwrap_or("unknown");
     let respite = env!("CARGO_PKG_VERSION");
-    let redis = redis.and_then(|text| text.split("v=").nth(1)?.split(' ').next());
-    let redis = redis.unwrap_or("missing");
+    let [redis, valkey] = [redis, valkey].map(|version| version.unwrap_or("missing"));
     format!(
-        "{cores} cores ({model}); Respite {respite}, Redis {redis}; appendfsync everysec where \
-         nothing else is said.\n"
+        "{cores} cores ({model}); Respite {respite}, Redis {redis}, Valkey {valkey}; appendfsync \
+         everysec where nothing else is said.\n"
     )
 }
 

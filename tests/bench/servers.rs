@@ -1,5 +1,6 @@
 //! The servers: starting and stopping them, and their figures in `/proc`.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::iter;
@@ -17,24 +18,43 @@ use crate::load::Connection;
 pub(crate) enum Kind {
     Respite,
     Redis,
+    Valkey,
     Floor,
 }
 
+/// The length of an array with a place for each kind.
+pub(crate) const BY_KIND: usize = 4;
+
 impl Kind {
+    pub(crate) const ALL: [Kind; BY_KIND] = [Kind::Respite, Kind::Redis, Kind::Valkey, Kind::Floor];
+
     pub(crate) fn name(self) -> &'static str {
-        ["Respite", "Redis", "floor"][self as usize]
+        ["Respite", "Redis", "Valkey", "floor"][self as usize]
+    }
+
+    /// The colour of its bars, which can be seen on white and on black.
+    pub(crate) fn colour(self) -> &'static str {
+        ["#2a9d8f", "#b0b4ba", "#8d99c9", "#d9c27e"][self as usize]
+    }
+
+    /// What to start, of the two that are not ours.
+    pub(crate) fn program(self) -> String {
+        match self {
+            Kind::Valkey => env::var("VALKEY_SERVER").unwrap_or("valkey-server".into()),
+            _ => "redis-server".into(),
+        }
     }
 
     /// Both have the same persistence. (`aof-use-rdb-preamble no` makes Redis load a log after a rewrite.)
     fn command(self, appendfsync: &str, port: &str, directory: &Path) -> Command {
         let (program, own) = match self {
             Kind::Respite => (env!("CARGO_BIN_EXE_respite").into(), &[][..]),
-            Kind::Redis => {
+            Kind::Redis | Kind::Valkey => {
                 let own = &["--save", "", "--aof-use-rdb-preamble", "no"];
-                ("redis-server".into(), &own[..])
+                (self.program().into(), &own[..])
             }
             Kind::Floor => {
-                let mut command = Command::new(std::env::current_exe().expect("own path"));
+                let mut command = Command::new(env::current_exe().expect("own path"));
                 command.args(["floor", port]);
                 if appendfsync == "always" {
                     command.arg(directory.join("log"));
@@ -183,10 +203,13 @@ fn bytes_after(text: &str, name: &str) -> Option<f64> {
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
 }
 
-/// The output of a program's `--version`, if it is installed.
+/// The version that a program prints for `--version`, if it is installed.
 pub(crate) fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).into())
+    let text = String::from_utf8_lossy(&output.stdout);
+    let words = || text.split_whitespace();
+    // A server's is `v=8.2.3`; that of redis-benchmark is the last word.
+    Some(words().find_map(|word| word.strip_prefix("v=")).or(words().last())?.into())
 }
 
 /// The floor: replies `+PONG` to every `*` it reads, so keys and values must not contain any. With a log

@@ -2,10 +2,11 @@
 
 use std::array::from_fn;
 
-use crate::servers::Kind;
+use crate::picture::Group;
+use crate::servers::{BY_KIND, Kind};
 
-/// A number per server and round.
-pub(crate) type Rounds = [Vec<f64>; 3];
+/// Numbers by [`Kind`] and round.
+pub(crate) type Rounds = [Vec<f64>; BY_KIND];
 
 /// One run of redis-benchmark: requests per second, µs of CPU time per request in user and in system
 /// mode, median and 99th percentile of latency in ms.
@@ -19,7 +20,7 @@ pub(crate) struct Case {
     pub(crate) clients: u64,
     pub(crate) requests: u64,
     /// The samples by [`Kind`] and round.
-    pub(crate) samples: [Vec<Sample>; 3],
+    pub(crate) samples: [Vec<Sample>; BY_KIND],
 }
 
 impl Case {
@@ -45,6 +46,22 @@ impl Case {
     fn ratio(&self, kind: Kind) -> String {
         ratio(&self.column(kind, 0), &self.column(Kind::Redis, 0))
     }
+
+    /// What it is called in the README.
+    fn title(&self) -> String {
+        let always = if self.appendfsync == "always" { ", always" } else { "" };
+        let clients = match self.clients {
+            1 => ", one client".into(),
+            50 => String::new(),
+            clients => format!(", {clients} clients"),
+        };
+        format!("{}, pipeline {}{always}{clients}", self.test, self.pipeline)
+    }
+
+    /// Its bars: requests per second.
+    pub(crate) fn group(&self) -> Group {
+        (self.title(), Kind::ALL.map(|kind| self.medians(kind)[0]))
+    }
 }
 
 /// Prints the cases, and returns them as a table in Markdown.
@@ -57,30 +74,27 @@ pub(crate) fn print_cases(cases: &[Case]) -> String {
     print("", "", columns.map(String::from), "to Redis (rounds)");
     let mut markdown = String::from(
         "\n| 50 clients | Respite/s | Redis/s | floor/s | Respite/Redis (rounds) \
-         | CPU µs: Respite | Redis | floor | p99 ms: Respite | Redis | floor |\n",
+         | CPU µs: Respite | Redis | p99 ms: Respite | Redis |\n",
     );
-    markdown += &format!("|---|{}\n", "---:|".repeat(10));
-    let kinds = [Kind::Respite, Kind::Redis, Kind::Floor];
+    markdown += &format!("|---|{}\n", "---:|".repeat(8));
     for case in cases {
-        for kind in kinds.into_iter().filter(|&kind| !case.samples[kind as usize].is_empty()) {
+        let measured =
+            Kind::ALL.into_iter().filter(|&kind| !case.samples[kind as usize].is_empty());
+        for kind in measured {
             let [speed, rest @ ..] = case.medians(kind);
             let [user, system, p50, p99] = rest.map(|value| show(value, 2));
             let cells = [show(speed, 0), user, system, p50, p99];
             print(&case.name(), kind.name(), cells, &case.ratio(kind));
         }
-        let medians = kinds.map(|kind| case.medians(kind));
-        let always = if case.appendfsync == "always" { ", `always`" } else { "" };
-        let clients = match case.clients {
-            1 => ", one client".into(),
-            50 => String::new(),
-            clients => format!(", {clients} clients"),
-        };
+        let [respite, redis, floor] =
+            [Kind::Respite, Kind::Redis, Kind::Floor].map(|kind| case.medians(kind));
+        let both = [respite, redis];
         let cells = [
-            vec![format!("`{}`, pipeline {}{always}{clients}", case.test, case.pipeline)],
-            medians.map(|sample| show(sample[0], 0)).to_vec(),
+            vec![case.title()],
+            [respite, redis, floor].map(|of| show(of[0], 0)).to_vec(),
             vec![case.ratio(Kind::Respite)],
-            medians.map(|of| show(of[1] + of[2], 2)).to_vec(),
-            medians.map(|of| show(of[4], 2)).to_vec(),
+            both.map(|of| show(of[1] + of[2], 2)).to_vec(),
+            both.map(|of| show(of[4], 2)).to_vec(),
         ];
         markdown += &format!("| {} |\n", cells.concat().join(" | "));
     }
@@ -88,40 +102,74 @@ pub(crate) fn print_cases(cases: &[Case]) -> String {
     markdown
 }
 
-/// The measurements other than requests, one line each, in Markdown.
-#[derive(Default)]
-pub(crate) struct Facts(String);
+/// A table of other measurements: what its lines are about, and the lines with the number of digits behind
+/// the point.
+pub(crate) struct Facts {
+    title: String,
+    lines: Vec<(String, Rounds, usize)>,
+}
 
 impl Facts {
-    /// Prints a measurement and keeps it.
-    pub(crate) fn add(&mut self, what: &str, rounds: &Rounds, digits: usize) {
-        let ratio = ratio(&rounds[0], &rounds[1]);
-        let [respite, redis, floor] = rounds.clone().map(|values| show(median(values), digits));
-        println!("{what:44} Respite {respite:>9}  Redis {redis:>9}  floor {floor:>5}  {ratio}");
-        self.0 += &format!("| {what} | {respite} | {redis} | {floor} | {ratio} |\n");
+    pub(crate) fn new(title: &str) -> Facts {
+        Facts { title: title.into(), lines: Vec::new() }
     }
 
-    /// The table, or an empty string if it has no rows.
-    pub(crate) fn markdown(&self) -> String {
-        match self.0.as_str() {
-            "" => String::new(),
-            lines => format!(
-                "\n| | Respite | Redis | floor | Respite/Redis (rounds) |\n\
-                 |---|---:|---:|---:|---:|\n{lines}"
-            ),
+    /// Prints a measurement and keeps it.
+    pub(crate) fn add(&mut self, what: &str, rounds: Rounds, digits: usize) {
+        print!("{what:48}");
+        for kind in Kind::ALL {
+            print!("{} {:<10}", kind.name(), show(median(rounds[kind as usize].clone()), digits));
         }
+        println!("{}", ratio(&rounds[0], &rounds[1]));
+        self.lines.push((what.into(), rounds, digits));
+    }
+
+    /// The bars of the first lines, which are about the same thing.
+    pub(crate) fn groups(&self, count: usize) -> Vec<Group> {
+        let lines = self.lines.iter().take(count);
+        lines.map(|(what, rounds, _)| (what.clone(), rounds.clone().map(median))).collect()
+    }
+
+    /// The table in Markdown, with the servers of which anything was measured, or an empty string if it has
+    /// no lines.
+    pub(crate) fn markdown(&self) -> String {
+        let mut kinds = Kind::ALL.to_vec();
+        kinds.retain(|&kind| {
+            self.lines.iter().any(|(_, rounds, _)| !rounds[kind as usize].is_empty())
+        });
+        if kinds.is_empty() {
+            return String::new();
+        }
+        let others: Vec<Kind> = kinds
+            .iter()
+            .copied()
+            .filter(|kind| [Kind::Redis, Kind::Valkey].contains(kind))
+            .collect();
+        let names = kinds.iter().map(|kind| kind.name().to_string());
+        let ratios = others.iter().map(|other| format!("Respite/{}", other.name()));
+        let heads = [vec![self.title.clone()], names.chain(ratios).collect()].concat();
+        let mut text =
+            format!("\n| {} |\n|---|{}\n", heads.join(" | "), "---:|".repeat(heads.len() - 1));
+        for (what, rounds, digits) in &self.lines {
+            let of = |kind: Kind| &rounds[kind as usize];
+            let numbers = kinds.iter().map(|&kind| show(median(of(kind).clone()), *digits));
+            let ratios = others.iter().map(|&other| ratio(of(Kind::Respite), of(other)));
+            let cells: Vec<String> = numbers.chain(ratios).collect();
+            text += &format!("| {what} | {} |\n", cells.join(" | "));
+        }
+        text
     }
 }
 
-/// The ratio of the medians, with the lowest and highest ratio of a round.
+/// The ratio of the medians, with the lowest and highest ratio of a round if there are several.
 fn ratio(ones: &[f64], others: &[f64]) -> String {
     let rounds = ones.iter().zip(others).map(|(one, other)| one / other);
     let low = rounds.clone().fold(f64::NAN, f64::min);
     let high = rounds.fold(f64::NAN, f64::max);
     let ratio = median(ones.to_vec()) / median(others.to_vec());
-    match ratio.is_finite() {
-        true => format!("{ratio:.2} ({low:.2}..{high:.2})"),
-        false => show(ratio, 2),
+    match ones.len().min(others.len()) {
+        0 | 1 => show(ratio, 2),
+        _ => format!("{ratio:.2} ({low:.2}..{high:.2})"),
     }
 }
 
@@ -135,7 +183,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// A number with commas between the thousands, or a dash if it was not measured.
-fn show(value: f64, digits: usize) -> String {
+pub(crate) fn show(value: f64, digits: usize) -> String {
     if !value.is_finite() {
         return "–".into();
     }
