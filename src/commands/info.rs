@@ -174,6 +174,10 @@ fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
         show("total_system_memory", machine.total)?;
     }
     show("maxmemory", server.config.maxmemory.load(Relaxed) as u64)?;
+    ["used_memory_lua", "used_memory_vm_total", "used_memory_scripts"]
+        .into_iter()
+        .try_for_each(|name| show(name, 0))?;
+    write!(text, "used_memory_peak_time:{}\r\n", server.peak_at())?;
     write!(text, "used_memory_peak_perc:{:.2}%\r\n", percent(used, peak))?;
     write!(text, "used_memory_overhead:{overhead}\r\nused_memory_startup:{}\r\n", memory.startup)?;
     write!(text, "used_memory_dataset:{dataset}\r\n")?;
@@ -184,6 +188,9 @@ fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
         write!(text, "mem_fragmentation_ratio:{ratio:.2}\r\nmem_fragmentation_bytes:{lost}\r\n")?;
     }
     write!(text, "mem_clients_normal:{}\r\n", memory.clients)?;
+    let lazy_free = &server.stats.lazy_free;
+    write!(text, "lazyfree_pending_objects:{}\r\n", lazy_free.pending.load(Relaxed))?;
+    write!(text, "lazyfreed_objects:{}\r\n", lazy_free.freed.get())?;
     write!(
         text,
         "maxmemory_policy:{}\r\nmem_allocator:libc\r\n",
@@ -191,9 +198,9 @@ fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
     )?;
     zeros(
         text,
-        "mem_not_counted_for_evict used_memory_lua used_memory_vm_eval used_memory_scripts_eval \
+        "mem_not_counted_for_evict used_memory_vm_eval used_memory_scripts_eval \
          number_of_cached_scripts number_of_functions number_of_libraries used_memory_vm_functions \
-         used_memory_vm_total used_memory_functions used_memory_scripts mem_replication_backlog \
+         used_memory_functions mem_overhead_db_hashtable_rehashing mem_replication_backlog \
          mem_total_replication_buffers mem_replica_full_sync_buffer mem_clients_slaves \
          mem_cluster_links active_defrag_running",
     )
@@ -324,6 +331,9 @@ fn stats_section(context: &mut Context, text: &mut String) -> fmt::Result {
     write!(text, "expired_subkeys:{}\r\n", stats.expired_fields.get())?;
     write!(text, "evicted_keys:{}\r\n", stats.evicted_keys.get())?;
     write!(text, "evicted_clients:{}\r\n", stats.evicted_clients.get())?;
+    let [total, current] = stats.excess.times().map(|time| time.as_millis());
+    write!(text, "total_eviction_exceeded_time:{total}\r\n")?;
+    write!(text, "current_eviction_exceeded_time:{current}\r\n")?;
     write!(text, "keyspace_hits:{}\r\n", totals.hits)?;
     write!(text, "keyspace_misses:{}\r\n", totals.misses)?;
     for (name, kind) in [

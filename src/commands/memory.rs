@@ -42,6 +42,7 @@ fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         .filter(|(_, totals)| totals.keys > 0)
         .collect();
     let keys = databases.values().map(|totals| totals.keys as u64).sum::<u64>();
+    let indexes: usize = databases.values().map(|totals| totals.table_bytes).sum();
     let memory = Memory::measure(context);
     let net = memory.used.saturating_sub(memory.startup);
     let mut numbers = vec![
@@ -53,6 +54,7 @@ fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         ("keys.count", keys),
         ("keys.bytes-per-key", net.checked_div(keys).unwrap_or(0)),
         ("dataset.bytes", memory.dataset),
+        ("overhead.db.hashtable.lut", indexes as u64),
     ];
     let mut ratios = vec![
         ("dataset.percentage", percent(memory.dataset, net)),
@@ -74,9 +76,11 @@ fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     }
     for (db, totals) in databases {
         reply.bulk(format!("db.{db}").as_bytes());
-        reply.map(1);
+        reply.map(2);
         reply.bulk(b"overhead.hashtable.main");
         reply.count(totals.table_bytes);
+        reply.bulk(b"overhead.hashtable.expires"); // a key's expiry is part of its record
+        reply.integer(0);
     }
     Ok(())
 }
@@ -90,6 +94,8 @@ const NONE: &[&str] = &[
     "lua.caches",
     "functions.caches",
     "script.VMs",
+    "overhead.db.hashtable.rehashing",
+    "db.dict.rehashing.count",
 ];
 
 fn doctor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {

@@ -62,7 +62,10 @@ fn patience(tenacity: i64) -> Option<Duration> {
 #[cold]
 pub fn evict_for(server: &Server, patience: Option<Duration>) -> Outcome {
     let threshold_ms = server.config.latency_monitor_threshold.load(Relaxed);
-    server.stats.latency.timed("eviction-cycle", threshold_ms, || evict(server, patience))
+    let outcome =
+        server.stats.latency.timed("eviction-cycle", threshold_ms, || evict(server, patience));
+    server.note_excess();
+    outcome
 }
 
 fn evict(server: &Server, patience: Option<Duration>) -> Outcome {

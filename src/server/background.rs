@@ -170,6 +170,7 @@ fn is_paused(server: &Server) -> bool {
 /// Evicts keys and clients if there are limits of memory. Commands evict too, but each only for a short time.
 fn keep_memory_limits(server: &Server) {
     let has_limit = server.config.maxmemory.load(Relaxed) > 0;
+    server.note_excess();
     if has_limit || server.config.maxmemory_clients() > 0 {
         evict::evict_clients(server);
         server.measure_memory();
@@ -183,12 +184,14 @@ fn keep_memory_limits(server: &Server) {
 /// Frees values that take long to free: what waits, each time in a thread of its own. A thread keeps a few of
 /// the pieces that it frees until it ends, and the allocator gives back only what lies behind the last piece
 /// in use: after `FLUSHALL` of 230 MB, this makes a difference of 50 to 100 MB.
-pub(super) fn drop_garbage(dropped: &Receiver<Garbage>) {
+pub(super) fn drop_garbage(server: &Server, dropped: &Receiver<Garbage>) {
     while let Ok(first) = dropped.recv() {
         let waiting: Vec<Garbage> = iter::once(first).chain(dropped.try_iter()).collect();
+        let objects = waiting.iter().map(Garbage::objects).sum();
         // If there can be no thread, it is freed in this one.
         if let Ok(thread) = thread::Builder::new().spawn(|| drop(waiting)) {
             let _ = thread.join();
         }
+        server.note_freed(objects);
     }
 }

@@ -58,7 +58,8 @@ pub fn start(config: impl Into<Arc<Config>>) -> Result<Arc<Server>, String> {
     aclfile::load_at_start(&server)?;
     server.port.store(listeners.port, SeqCst);
     server.loading.store(log.is_some() || import.is_some(), SeqCst);
-    spawn("dropper", move || background::drop_garbage(&dropped))?;
+    let dropping = server.clone();
+    spawn("dropper", move || background::drop_garbage(&dropping, &dropped))?;
     if let Some(master) = Address::parse(&server.config.replicaof.get()) {
         server.follow(master);
     }

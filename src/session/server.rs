@@ -1,7 +1,7 @@
 //! What all connections share: settings, data, log, registries, statistics.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -67,6 +67,8 @@ pub struct Server {
     overhead_bytes: AtomicUsize,
     /// The most memory that was ever used, as far as it was measured.
     peak_bytes: AtomicUsize,
+    /// When that was: Unix time in seconds.
+    peak_at: AtomicI64,
     garbage: Sender<Garbage>,
     snapshots: Sender<Snapshot>,
 }
@@ -115,6 +117,7 @@ impl Server {
             run_id: random_id(),
             overhead_bytes: AtomicUsize::new(fixed_bytes),
             peak_bytes: AtomicUsize::new(0),
+            peak_at: AtomicI64::new(unix_seconds() as i64),
             garbage,
             saves,
             replication: Replication::default(),
@@ -136,12 +139,22 @@ impl Server {
         limit > 0 && self.used_memory() as u64 > limit as u64
     }
 
+    /// Counts the time for which memory exceeds its limit.
+    pub fn note_excess(&self) {
+        self.stats.excess.note(self.is_full() && !self.evicts_nothing());
+    }
+
     /// Measures what clients and tables take. Costs time in proportion to the number of clients.
     pub fn measure_memory(&self) {
-        let overhead =
-            self.keyspace.fixed_bytes() + self.clients_bytes() + self.tracking.memory_bytes();
+        let overhead = self.keyspace.fixed_bytes()
+            + self.clients_bytes()
+            + self.tracking.memory_bytes()
+            + self.pubsub.memory_bytes();
         self.overhead_bytes.store(overhead, Relaxed);
-        self.peak_bytes.fetch_max(self.used_memory(), Relaxed);
+        let used = self.used_memory();
+        if self.peak_bytes.fetch_max(used, Relaxed) < used {
+            self.peak_at.store(unix_seconds() as i64, Relaxed);
+        }
     }
 
     /// The memory of all clients' buffers.
@@ -154,12 +167,27 @@ impl Server {
         self.peak_bytes.load(Relaxed)
     }
 
+    /// When it was used: Unix time in seconds.
+    pub fn peak_at(&self) -> i64 {
+        self.peak_at.load(Relaxed)
+    }
+
     /// Hands garbage to the thread that frees it.
     pub fn discard(&self, garbage: Garbage) {
         if !garbage.is_empty() {
+            let objects = garbage.objects();
+            self.stats.lazy_free.pending.fetch_add(objects, Relaxed);
             // Without that thread, as in unit tests, it is freed right here.
-            self.garbage.send(garbage).unwrap_or_default();
+            if self.garbage.send(garbage).is_err() {
+                self.note_freed(objects);
+            }
         }
+    }
+
+    /// Counts values that were handed over and are free now.
+    pub fn note_freed(&self, objects: u64) {
+        self.stats.lazy_free.pending.fetch_sub(objects, Relaxed);
+        self.stats.lazy_free.freed.add(objects);
     }
 
     /// Starts a rewrite of the log in the background. Returns false if one is running.

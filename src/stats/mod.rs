@@ -66,6 +66,8 @@ pub struct Stats {
     pub evicted_clients: Counter,
     /// Hash fields removed because they had expired.
     pub expired_fields: Counter,
+    pub lazy_free: LazyFree,
+    pub excess: Excess,
     /// What connections count: bytes, lookups, and each command's calls and times.
     pub meters: Meters,
     /// The calls of at least [`meter::BRIEF_US`]. Connections count briefer ones.
@@ -80,6 +82,42 @@ pub struct Stats {
     /// What users were denied.
     pub denials: Denials,
     pub latency: Monitor,
+}
+
+/// Values that a thread of their own frees.
+#[derive(Default)]
+pub struct LazyFree {
+    /// How many it has not freed yet.
+    pub pending: AtomicU64,
+    pub freed: Counter,
+}
+
+/// For how long memory has exceeded `maxmemory`. What a single command puts right does not count.
+#[derive(Default)]
+pub struct Excess(Mutex<(Option<Instant>, Duration)>);
+
+impl Excess {
+    /// Whether memory exceeds its limit now.
+    pub fn note(&self, exceeds: bool) {
+        let mut excess = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, total) = &mut *excess;
+        if exceeds {
+            since.get_or_insert_with(Instant::now);
+        } else if let Some(since) = since.take() {
+            *total += since.elapsed();
+        }
+    }
+
+    /// How long it has exceeded its limit in all, and since it last began to.
+    pub fn times(&self) -> [Duration; 2] {
+        let (since, total) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = since.map_or(Duration::ZERO, |since| since.elapsed());
+        [total + current, current]
+    }
+
+    fn reset(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
+    }
 }
 
 /// A histogram per command, made when it is first needed.
@@ -146,12 +184,14 @@ impl Stats {
             &self.evicted_keys,
             &self.evicted_clients,
             &self.expired_fields,
+            &self.lazy_free.freed,
         ];
         counters.into_iter().for_each(Counter::reset);
         self.meters.reset();
         self.long_calls.0.iter().filter_map(OnceLock::get).for_each(Histogram::reset);
         self.errors.reset();
         self.rates.reset();
+        self.excess.reset();
     }
 
     /// Takes a sample for [`Rates`]. The bytes are those that came from a master, and those that went to

@@ -62,6 +62,13 @@ impl Garbage {
         self.values.is_empty() && self.databases.is_empty() && self.readers.is_empty()
     }
 
+    /// How many values there are to free: those of keys, or the keys of tables.
+    pub fn objects(&self) -> u64 {
+        let tables = self.databases.iter().map(|(table, _)| table.len());
+        let readers = self.readers.iter().map(Stripe::len);
+        (self.values.len() + tables.chain(readers).sum::<usize>()) as u64
+    }
+
     /// A value that takes long to free.
     pub(super) fn value(value: Value) -> Garbage {
         Garbage { values: vec![value], ..Garbage::default() }

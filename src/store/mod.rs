@@ -55,6 +55,7 @@ pub use hash::{Hash, HashRef, PackedLimits};
 pub use key::SHARDS;
 pub use keyspace::Keyspace;
 pub use live::LiveHash;
+pub use memory::allocated;
 pub use readers::Readers;
 pub use record::StringOrigin;
 pub use shard::{Cause, Removal};

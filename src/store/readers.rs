@@ -10,7 +10,7 @@
 //! and no growth is noticeable. A stripe is locked for one operation, during which nothing else is locked.
 //!
 //! Invariants ([`Readers::check`]): a key is in the stripe that its hash picks; its readers ascend and
-//! are not empty; the two counts are those of the stripes.
+//! are not empty; the counts are those of the stripes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -32,12 +32,15 @@ pub struct Readers {
     stripes: Box<[Mutex<Stripe>]>,
     keys: AtomicUsize,
     entries: AtomicUsize,
+    /// The memory that the names of the keys take.
+    name_bytes: AtomicUsize,
 }
 
 impl Default for Readers {
     fn default() -> Readers {
         let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
-        Readers { stripes, keys: AtomicUsize::new(0), entries: AtomicUsize::new(0) }
+        let [keys, entries, name_bytes] = [(); 3].map(|()| AtomicUsize::new(0));
+        Readers { stripes, keys, entries, name_bytes }
     }
 }
 
@@ -55,6 +58,7 @@ impl Readers {
             stripe.insert(key.into(), vec![client]);
             self.keys.fetch_add(1, Relaxed);
             self.entries.fetch_add(1, Relaxed);
+            self.name_bytes.fetch_add(allocated(key.len()), Relaxed);
         }
     }
 
@@ -82,6 +86,7 @@ impl Readers {
             let mut stripe = lock(stripe);
             self.keys.fetch_sub(stripe.len(), Relaxed);
             self.entries.fetch_sub(stripe.values().map(Vec::len).sum(), Relaxed);
+            self.name_bytes.fetch_sub(name_bytes(&stripe), Relaxed);
             std::mem::take(&mut *stripe)
         };
         self.stripes.iter().map(take).filter(|taken| !taken.is_empty()).collect()
@@ -92,6 +97,7 @@ impl Readers {
         let readers = stripe.remove(key)?;
         self.keys.fetch_sub(1, Relaxed);
         self.entries.fetch_sub(readers.len(), Relaxed);
+        self.name_bytes.fetch_sub(allocated(key.len()), Relaxed);
         Some(readers)
     }
 
@@ -105,10 +111,12 @@ impl Readers {
         self.entries.load(Relaxed)
     }
 
-    /// The memory that the table takes, in bytes, estimated by the numbers of keys and of pairs.
+    /// The memory that the table takes, in bytes. The maps and lists are estimated by the numbers of keys and
+    /// of pairs.
     pub fn memory_bytes(&self) -> usize {
         let key = size_of::<(Box<[u8]>, Vec<u64>)>() + 1 + allocated(size_of::<u64>());
-        self.keys() * key + self.entries() * size_of::<u64>() + STRIPES * size_of::<Mutex<Stripe>>()
+        let lists = self.keys() * key + self.entries() * size_of::<u64>();
+        lists + self.name_bytes.load(Relaxed) + STRIPES * size_of::<Mutex<Stripe>>()
     }
 
     /// Checks the invariants, with all stripes locked.
@@ -130,12 +138,19 @@ impl Readers {
         let readers = stripes.iter().flat_map(|stripe| stripe.values());
         let (entries, counted) = (readers.map(Vec::len).sum::<usize>(), self.entries());
         ensure!(entries == counted, "keys have {entries} readers, counted: {counted}");
+        let names: usize = stripes.iter().map(|stripe| name_bytes(stripe)).sum();
+        let counted = self.name_bytes.load(Relaxed);
+        ensure!(names == counted, "names take {names} bytes, counted: {counted}");
         Ok(())
     }
 
     fn stripe(&self, number: usize) -> MutexGuard<'_, Stripe> {
         lock(&self.stripes[number % STRIPES])
     }
+}
+
+fn name_bytes(stripe: &Stripe) -> usize {
+    stripe.keys().map(|key| allocated(key.len())).sum()
 }
 
 fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {

@@ -10,13 +10,15 @@
 //! is a change only when they are removed from the hash, as in Redis, even if they expired before `WATCH`.
 //!
 //! Invariants ([`Watches::check`]): no list is empty; no connection watches a key twice; a key that had
-//! expired before it was watched is still there. The shard's lock guards its [`Watches`].
+//! expired before it was watched is still there; `heap_bytes` is the sum over the keys. The shard's lock
+//! guards its [`Watches`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::key::HashedKey;
+use super::memory::allocated;
 use super::table::Table;
 use super::value::EntryRef;
 use crate::text::ensure;
@@ -45,7 +47,11 @@ impl Watcher {
 
 /// The watched keys of a shard.
 #[derive(Default)]
-pub(super) struct Watches(HashMap<Box<[u8]>, Vec<Watch>>);
+pub(super) struct Watches {
+    of_key: HashMap<Box<[u8]>, Vec<Watch>>,
+    /// What the keys and lists take that the map points to, in bytes.
+    heap_bytes: usize,
+}
 
 /// One connection watches one key of one database.
 struct Watch {
@@ -71,12 +77,13 @@ impl Watches {
     /// Whether no key of the shard is watched.
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.of_key.is_empty()
     }
 
-    /// The memory that the map takes, in bytes, without what its keys and lists point to.
+    /// The memory that the watches take, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.0.capacity() * (size_of::<(Box<[u8]>, Vec<Watch>)>() + 1)
+        let slot_bytes = size_of::<(Box<[u8]>, Vec<Watch>)>() + 1;
+        allocated(self.of_key.capacity() * slot_bytes) + self.heap_bytes
     }
 
     /// Adds a watch. `was_expired` says whether the key has expired already. Returns false if the watcher
@@ -88,11 +95,13 @@ impl Watches {
         watcher: &Arc<Watcher>,
         was_expired: bool,
     ) -> bool {
-        let watches = self.0.entry(key.bytes().into()).or_default();
+        let watches = self.of_key.entry(key.bytes().into()).or_default();
         if watches.iter().any(|watch| watch.is_of(db, watcher)) {
             return false;
         }
+        self.heap_bytes -= heap_bytes(key.bytes(), watches);
         watches.push(Watch { db, watcher: watcher.clone(), was_expired });
+        self.heap_bytes += heap_bytes(key.bytes(), watches);
         true
     }
 
@@ -103,7 +112,7 @@ impl Watches {
 
     /// Whether the watcher watches the key, and the key had not expired when the watch began.
     pub(super) fn saw_unexpired(&self, db: usize, key: HashedKey, watcher: &Arc<Watcher>) -> bool {
-        let watches = self.0.get(key.bytes());
+        let watches = self.of_key.get(key.bytes());
         watches.into_iter().flatten().any(|watch| watch.is_of(db, watcher) && !watch.was_expired)
     }
 
@@ -146,27 +155,31 @@ impl Watches {
 
     /// Keeps the watches of a key for which `keep` returns true.
     fn retain_of(&mut self, key: HashedKey, keep: impl FnMut(&mut Watch) -> bool) {
-        let Some(watches) = self.0.get_mut(key.bytes()) else { return };
+        let Some(watches) = self.of_key.get_mut(key.bytes()) else { return };
         watches.retain_mut(keep);
         if watches.is_empty() {
-            self.0.remove(key.bytes());
+            self.heap_bytes -= heap_bytes(key.bytes(), watches);
+            self.of_key.remove(key.bytes());
         }
         self.drop_empty_map();
     }
 
     /// Keeps the watches of a database for which `keep` returns true, and raises the flags of the others.
     fn retain(&mut self, db: usize, mut keep: impl FnMut(HashedKey, &mut Watch) -> bool) {
-        self.0.retain(|key, watches| {
-            let key = HashedKey::new(key);
+        self.of_key.retain(|name, watches| {
+            let key = HashedKey::new(name);
             watches.retain_mut(|watch| watch.db != db || keep(key, watch) || watch.raise());
+            if watches.is_empty() {
+                self.heap_bytes -= heap_bytes(name, watches);
+            }
             !watches.is_empty()
         });
         self.drop_empty_map();
     }
 
     fn drop_empty_map(&mut self) {
-        if self.0.is_empty() {
-            self.0 = HashMap::default();
+        if self.of_key.is_empty() {
+            self.of_key = HashMap::default();
         }
     }
 
@@ -175,7 +188,9 @@ impl Watches {
     /// # Errors
     /// A sentence about what is wrong.
     pub(super) fn check(&self, exists: impl Fn(usize, HashedKey) -> bool) -> Result<(), String> {
-        for (key, watches) in &self.0 {
+        let heap = self.of_key.iter().map(|(key, watches)| heap_bytes(key, watches)).sum::<usize>();
+        ensure!(heap == self.heap_bytes, "watches take {heap} bytes, counted: {}", self.heap_bytes);
+        for (key, watches) in &self.of_key {
             let (hashed, name) = (HashedKey::new(key), key.escape_ascii());
             ensure!(!watches.is_empty(), "{name} is listed as watched, but has no watch");
             for (index, watch) in watches.iter().enumerate() {
@@ -186,6 +201,15 @@ impl Watches {
             }
         }
         Ok(())
+    }
+}
+
+/// What a watched key and its list take outside the map. (A list has had a watch, so a new one counts as if
+/// the key were not there.)
+fn heap_bytes(key: &[u8], watches: &Vec<Watch>) -> usize {
+    match watches.capacity() {
+        0 => 0,
+        places => allocated(key.len()) + allocated(places * size_of::<Watch>()),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::config::{Config, OutputLimit, UNCOUNTED_OUTPUT_BYTES};
 use crate::net::outbox::{Outbox, Pushed, VisibleAt};
 use crate::resp::{Protocol, Reply};
 use crate::stats::Counter;
-use crate::store::Event;
+use crate::store::{Event, allocated};
 use crate::text::{ensure, glob};
 
 /// The kind of a subscription.
@@ -83,6 +83,18 @@ pub struct PubSub {
 struct Subscriptions {
     receivers: [HashMap<Name, Receivers>; 3],
     of_client: HashMap<u64, [BTreeSet<Name>; 3]>,
+    /// The memory that the names take, each of which both directions share.
+    name_bytes: usize,
+}
+
+/// What a subscription takes in the two directions, as an estimate, without its name.
+const SUBSCRIPTION_BYTES: usize = 64;
+/// What a channel takes, as an estimate, without its name and its subscriptions: its place in the map and its
+/// list.
+const CHANNEL_BYTES: usize = 256;
+
+fn bytes_of(name: &Name) -> usize {
+    allocated(2 * size_of::<usize>() + name.len()) + CHANNEL_BYTES
 }
 
 impl PubSub {
@@ -111,8 +123,11 @@ impl PubSub {
         let shared = all.receivers[kind as usize].get_key_value(name).map(|(name, _)| name.clone());
         let name = shared.unwrap_or_else(|| name.into());
         if all.of_client.entry(id).or_default()[kind as usize].insert(name.clone()) {
+            let bytes = bytes_of(&name);
             let receivers = all.receivers[kind as usize].entry(name).or_default();
+            let is_new = receivers.is_empty();
             receivers.insert(id, outbox.clone());
+            all.name_bytes += if is_new { bytes } else { 0 };
             outbox.listening.subscriptions.fetch_add(1, SeqCst);
             self.subscription_count.fetch_add(1, SeqCst);
         }
@@ -152,10 +167,19 @@ impl PubSub {
             if let Some(outbox) = receivers.remove(&id) {
                 outbox.listening.subscriptions.fetch_sub(1, SeqCst);
             }
-            if receivers.is_empty() {
-                all.receivers[kind as usize].remove(name);
+            if receivers.is_empty()
+                && let Some((name, _)) = all.receivers[kind as usize].remove_entry(name)
+            {
+                all.name_bytes -= bytes_of(&name);
             }
         }
+    }
+
+    /// The memory that the tables take, in bytes, as an estimate. What waits to be sent is not among it.
+    pub fn memory_bytes(&self) -> usize {
+        let all = self.lock();
+        let clients = all.of_client.len() * size_of::<(u64, [BTreeSet<Name>; 3])>();
+        all.name_bytes + clients + self.subscription_count.load(SeqCst) * SUBSCRIPTION_BYTES
     }
 
     // ---- Publishing ----
@@ -358,6 +382,8 @@ impl PubSub {
         let sum: usize = of_client.keys().map(|id| all.counts(*id).total()).sum();
         let count = self.subscription_count.load(SeqCst);
         ensure!(sum == count, "{sum} subscriptions, counted: {count}");
+        let names: usize = all.receivers.iter().flat_map(HashMap::keys).map(bytes_of).sum();
+        ensure!(names == all.name_bytes, "names take {names} bytes, counted: {}", all.name_bytes);
         for (id, shown) in listening {
             let (shown, total) = (shown.load(SeqCst), all.counts(id).total());
             ensure!(

@@ -358,3 +358,79 @@ fn used_memory_grows_by_what_the_data_takes_and_shrinks_with_it() {
     c.expect("FLUSHALL", "+OK");
     eventually("the memory is free again", || data(&mut c) + 800_000 < full);
 }
+
+#[test]
+fn watched_keys_tracked_keys_and_subscriptions_count_as_used_memory() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect_with(&["--enable-debug-command", "yes"]);
+    let name = "n".repeat(10_000);
+    let named = |verb: &str| {
+        let names: String = (0..100).map(|number| format!(" {name}{number}")).collect();
+        format!("{verb}{names}")
+    };
+    let used = |c: &mut Client| info(c, "used_memory");
+    let mut other = c.another();
+    let growths = [
+        (named("WATCH"), 1, "UNWATCH".to_string()),
+        (named("SUBSCRIBE"), 100, "RESET".into()),
+        (named("MGET"), 1, "CLIENT TRACKING OFF".into()),
+    ];
+    for (command, replies, end) in growths {
+        if command.starts_with("MGET") {
+            other.reply("HELLO 3");
+            other.expect("CLIENT TRACKING ON", "+OK");
+        }
+        // A client's buffer is larger after its first long command.
+        other.reply(&format!("ECHO {}", "x".repeat(command.len())));
+        let before = used(&mut c);
+        other.send(&command.split(' ').collect::<Vec<_>>());
+        (0..replies).for_each(|_| _ = other.read_reply());
+        c.expect("DEBUG CHECK", "+OK");
+        eventually(&format!("{} is counted", &command[..5]), || {
+            used(&mut c).saturating_sub(before) >= 1_000_000
+        });
+        other.reply(&end);
+        eventually("it is free again", || used(&mut c).saturating_sub(before) < 500_000);
+        c.expect("DEBUG CHECK", "+OK");
+    }
+}
+
+#[test]
+fn the_time_for_which_memory_exceeds_its_limit_is_counted() {
+    let mut c = connect();
+    let times = ["current_eviction_exceeded_time", "total_eviction_exceeded_time"];
+    let [current, total] = times.map(|name| move |c: &mut Client| info(c, name));
+    c.expect("SET a 1", "+OK");
+    c.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!((current(&mut c), total(&mut c)), (0, 0));
+    c.expect("CONFIG SET maxmemory 1", "+OK");
+    eventually("time passes", || {
+        c.reply("SET a 1");
+        current(&mut c) > 20
+    });
+    c.expect("CONFIG SET maxmemory 1gb", "+OK");
+    c.expect("SET a 1", "+OK");
+    eventually("there is room again", || current(&mut c) == 0);
+    assert!(total(&mut c) > 20);
+    c.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!(total(&mut c), 0);
+    c.expect("CONFIG SET maxmemory 0", "+OK");
+}
+
+#[test]
+fn values_that_a_thread_frees_are_counted() {
+    let mut c = connect();
+    c.expect("CONFIG RESETSTAT", "+OK");
+    let fields: String = (0..1000).map(|number| format!(" {number} v")).collect();
+    c.reply(&format!("HSET large{fields}"));
+    c.expect("UNLINK large", ":1");
+    eventually("it is freed", || info(&mut c, "lazyfreed_objects") == 1);
+    (0..10).for_each(|number| c.expect(&format!("SET key:{number} v"), "+OK"));
+    c.expect("FLUSHALL ASYNC", "+OK");
+    eventually("the keys are freed", || info(&mut c, "lazyfreed_objects") == 11);
+    assert_eq!(info(&mut c, "lazyfree_pending_objects"), 0);
+    c.expect("CONFIG RESETSTAT", "+OK");
+    assert_eq!(info(&mut c, "lazyfreed_objects"), 0);
+}
