@@ -37,6 +37,9 @@ impl Link {
         wire.send_empty_lines();
         let started = Instant::now();
         let extent = extent(&wire.line()?)?;
+        if matches!(extent, Extent::Mark(_)) {
+            wire.expects_acknowledgements();
+        }
         let fetched = server.keyspace.new_like();
         let loaded = self.read(wire, &extent, &fetched)?;
         let Loaded { keys, bytes, stream_db: db, .. } = loaded;

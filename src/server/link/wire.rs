@@ -185,6 +185,11 @@ impl<'a> Wire<'a> {
         self.input.get_mut().beat = Beat::EmptyLine;
     }
 
+    /// The master waits for an acknowledgement before it sends its stream, even if it was asked with `SYNC`.
+    pub(super) fn expects_acknowledgements(&mut self) {
+        self.input.get_mut().is_silent = false;
+    }
+
     /// From now on the master gets acknowledgements, the first one at once.
     pub(super) fn send_acknowledgements(&mut self) -> io::Result<()> {
         self.input.get_mut().beat = Beat::Acknowledgement;

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The id of the master's data.
 pub(super) const ID: &str = "0123456789abcdef0123456789abcdef01234567";
 /// Marks the end of data of an unknown length.
-const MARK: &str = "mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm";
+pub(super) const MARK: &str = "mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm";
 
 /// A master that listens for replicas.
 pub(super) struct Master {

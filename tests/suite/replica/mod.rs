@@ -9,7 +9,7 @@ mod sentinel;
 use crate::harness::{
     Client, Server, TempDir, connect, connect_with, dump, eventually, skipped_on_redis, unix_now_ms,
 };
-use fake::{ID, Link, Master, rdb, rdb_with_list, stream};
+use fake::{ID, Link, MARK, Master, rdb, rdb_with_list, stream};
 
 /// A field of `INFO replication`.
 fn info(c: &mut Client, field: &str) -> String {
@@ -171,6 +171,15 @@ fn a_master_that_does_not_know_psync_is_asked_for_everything_with_sync() {
         // It would answer acknowledgements, in the middle of its stream.
         assert_eq!(link.rest(), b"");
     }
+    // A newer one, from which PSYNC was taken away, waits for an acknowledgement before it sends its stream.
+    let mut link = master.accept();
+    link.send("-ERR unknown command 'PSYNC', with args beginning with: \r\n");
+    assert_eq!(link.command(), ["SYNC"]);
+    link.send(format!("$EOF:{MARK}\r\n"));
+    link.send(rdb(&[("round", "3")]));
+    link.send(MARK);
+    link.await_acknowledgement(0);
+    c.expect("GET round", "\"3\"");
 }
 
 #[test]
