@@ -291,6 +291,32 @@ fn what_was_evicted_stays_away_after_a_kill() {
 }
 
 #[test]
+fn a_server_that_was_killed_while_it_evicted_is_within_its_limit_again() {
+    if skipped_on_redis() {
+        return;
+    }
+    let limits = ["--maxmemory", "2mb", "--maxmemory-policy", "allkeys-lru"];
+    let mut server = Server::start(&[&limits[..], &["--enable-debug-command", "yes"]].concat());
+    let value = "x".repeat(1000);
+    for round in 0..3 {
+        let mut c = server.client();
+        // It is killed while it works through these.
+        let commands = (0..20_000).map(|n| format!("SET key:{round}:{n} {value}\r\n"));
+        c.try_send_raw(commands.collect::<String>());
+        let mut other = server.client();
+        eventually("it evicts", || info(&mut other, "evicted_keys") > 1000);
+        server.kill_9();
+        server.restart();
+        let mut c = server.client();
+        assert!(c.integer("DBSIZE") > 100);
+        c.expect("SET one v", "+OK");
+        eventually("it is within the limit", || info(&mut c, "used_memory") <= 2 << 20);
+        c.expect("GET one", "\"v\"");
+        c.expect("DEBUG CHECK", "+OK");
+    }
+}
+
+#[test]
 fn the_uses_of_a_key_are_counted_only_with_an_lfu_policy() {
     let mut c = connect();
     c.expect("SET a 1", "+OK");
