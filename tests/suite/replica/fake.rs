@@ -76,6 +76,12 @@ impl Link {
     /// The next command of the replica.
     pub(super) fn command(&mut self) -> Vec<String> {
         self.skip_empty_lines();
+        if self.input.buffer().first() == Some(&b'S') {
+            // As a Redis sends it. (An array begins with an asterisk.)
+            let mut line = String::new();
+            self.input.read_line(&mut line).expect("a line of the replica");
+            return vec![line.trim_end().into()];
+        }
         let command = read_reply(&mut self.input).expect("a command of the replica");
         command.into_items().into_iter().map(Reply::into_text).collect()
     }

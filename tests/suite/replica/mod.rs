@@ -100,6 +100,9 @@ fn the_stream_is_executed_in_its_database_and_confirmed_up_to_its_last_command()
 
 #[test]
 fn nobody_goes_on_in_what_a_server_without_a_log_recorded_before_it_became_a_replica() {
+    if skipped_on_redis() {
+        return;
+    }
     let mut c = connect_with(&["--appendonly", "no"]);
     let mut replica = c.another();
     let answer = replica.reply("PSYNC ? -1").to_string();
@@ -169,7 +172,8 @@ fn a_master_that_does_not_know_psync_is_asked_for_everything_with_sync() {
         eventually("the stream is executed", || c.text("GET a") == "2");
         c.expect("GET round", &format!("\"{round}\""));
         // It would answer acknowledgements, in the middle of its stream.
-        assert_eq!(link.rest(), b"");
+        let rest = link.rest();
+        assert!(rest.iter().all(|byte| *byte == b'\n'), "{rest:?}");
     }
     // A newer one, from which PSYNC was taken away, waits for an acknowledgement before it sends its stream.
     let mut link = master.accept();
