@@ -175,7 +175,17 @@ fn a_master_that_does_not_know_psync_is_asked_for_everything_with_sync() {
         let rest = link.rest();
         assert!(rest.iter().all(|byte| *byte == b'\n'), "{rest:?}");
     }
-    // A newer one, from which PSYNC was taken away, waits for an acknowledgement before it sends its stream.
+}
+
+/// A newer master, from which PSYNC was taken away, waits for an acknowledgement before it sends its stream.
+#[test]
+fn a_master_that_is_asked_with_sync_and_sends_up_to_a_mark_gets_an_acknowledgement() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut c = connect();
+    let master = Master::start();
+    master.take(&mut c);
     let mut link = master.accept();
     link.send("-ERR unknown command 'PSYNC', with args beginning with: \r\n");
     assert_eq!(link.command(), ["SYNC"]);
