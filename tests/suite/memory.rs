@@ -1,6 +1,8 @@
 //! `maxmemory`: which keys are evicted, what is refused, and what INFO says about memory.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Client, Reply, Server, connect, connect_with, eventually, skipped_on_redis};
@@ -250,6 +252,53 @@ fn nothing_is_evicted_during_a_pause() {
     eventually("they are evicted afterwards", || info(&mut c, "evicted_keys") > evicted);
     c.expect("CONFIG SET maxmemory 0", "+OK");
     c.expect("CONFIG SET maxmemory-policy noeviction", "+OK");
+}
+
+#[test]
+fn values_stay_whole_while_their_pages_are_cleaned_others_read_and_the_log_is_rewritten() {
+    if skipped_on_redis() {
+        return;
+    }
+    const KEYS: usize = 2000;
+    let mut server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut c = server.client();
+    // A value says to which key it belongs. Each round has other lengths, so that records move.
+    let overwrite = |c: &mut Client, round: usize| {
+        for key in 0..KEYS {
+            let value = format!("{key}:").repeat(1 + (key * 7 + round * 31) % 100);
+            c.send_raw(format!("SET key:{key} {value}\r\n"));
+        }
+        (0..KEYS).for_each(|_| assert_eq!(c.read_reply().to_string(), "+OK"));
+    };
+    overwrite(&mut c, 0);
+    let has_ended = AtomicBool::new(false);
+    let read = |first: usize| {
+        let mut c = server.client();
+        let keys = (first..1_000_000).step_by(17).map(|number| number % KEYS);
+        for key in keys.take_while(|_| !has_ended.load(SeqCst)) {
+            let value = c.text(&format!("GET key:{key}"));
+            let rest = value.replace(&format!("{key}:"), "");
+            assert!(!value.is_empty() && rest.is_empty(), "key:{key} holds {value}");
+        }
+    };
+    thread::scope(|scope| {
+        for first in [0, 1] {
+            scope.spawn(move || read(first));
+        }
+        for round in 1..=10 {
+            if round % 3 == 0 {
+                c.expect("BGREWRITEAOF", "+Background append only file rewriting started");
+            }
+            overwrite(&mut c, round);
+            c.expect("DEBUG CHECK", "+OK");
+            eventually("it is rewritten", || info(&mut c, "aof_rewrite_in_progress") == 0);
+        }
+        has_ended.store(true, SeqCst);
+    });
+    let digest = c.text("DEBUG DIGEST");
+    server.kill_9();
+    server.restart();
+    assert_eq!(server.client().text("DEBUG DIGEST"), digest);
 }
 
 #[test]
