@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -61,10 +61,17 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
+/// Options for a file with data: if it is created, only its owner can read it.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
 /// Creates a file for appending. It replaces one that a crash may have left.
 pub fn create(path: &Path) -> io::Result<File> {
     remove(path);
-    OpenOptions::new().read(true).append(true).create_new(true).open(path)
+    private().read(true).append(true).create_new(true).open(path)
 }
 
 /// Removes a file if it exists.

@@ -5,11 +5,12 @@
 //! what is damage. No locks are taken: the log is not written yet.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::ANNOTATION;
+use crate::files::private;
 use crate::rdb;
 use crate::rdb::read::{Loaded, Record, Rules};
 use crate::resp::{Args, Request};
@@ -264,7 +265,7 @@ pub fn cut(log: &mut File, path: &Path, offset: u64) -> io::Result<PathBuf> {
 fn create_new(path: &Path) -> io::Result<(File, PathBuf)> {
     let mut candidate = path.to_path_buf();
     for number in 1.. {
-        match OpenOptions::new().write(true).create_new(true).open(&candidate) {
+        match private().write(true).create_new(true).open(&candidate) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let mut next = path.as_os_str().to_owned();
                 next.push(format!(".{number}"));

@@ -6,14 +6,13 @@
 //! had no effect, are removed. Settings that are not in the file are appended if they differ from their
 //! defaults.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::Config;
 use super::setting::{Setting, SettingKind, Shape};
-use crate::files;
+use crate::files::{self, private};
 use crate::text::{quote, split_quoted};
 
 /// The line above appended settings.
@@ -49,7 +48,7 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     temporary.push(format!(".{}-tmp", std::process::id()));
     let write = || {
         let _ = fs::remove_file(&temporary);
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = private().write(true).create_new(true).open(&temporary)?;
         match fs::metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             old => file.set_permissions(old?.permissions())?,

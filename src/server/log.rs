@@ -2,7 +2,7 @@
 //!
 //! [`crate::aof`] specifies what the end of a log may look like and what is done with it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::aof::{ReplayError, replay, rewrite};
 use crate::config::logger::log_line;
 use crate::dispatch;
-use crate::files::{expect_file, remove};
+use crate::files::{expect_file, private, remove};
 use crate::session::Server;
 
 /// How often the replay logs its progress.
@@ -19,9 +19,8 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
 /// Opens the log for appending, and locks it so that no second server writes into it.
 pub(super) fn open(path: &Path) -> Result<File, String> {
     let shown = path.display();
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    let log = expect_file(path).and_then(|()| options.open(path));
+    let open = || private().read(true).append(true).create(true).open(path);
+    let log = expect_file(path).and_then(|()| open());
     let log = log.map_err(|error| format!("can't open the log '{shown}': {error}"))?;
     match log.try_lock() {
         Ok(()) => {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -722,6 +723,35 @@ fn a_field_may_expire_later_in_a_log_than_a_client_may_ask_for() {
     assert_survives_kill_9(&mut server);
     let mut c = server.client();
     c.expect("HPEXPIRETIME h FIELDS 1 f", "[:100000000000000]");
+}
+
+#[test]
+fn only_the_owner_can_read_what_holds_data() {
+    if skipped_on_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let others = |server: &Server| -> Vec<(PathBuf, u32)> {
+        let files = fs::read_dir(server.dir()).expect("list the files").map(|file| {
+            let path = file.expect("a file").path();
+            let mode = fs::metadata(&path).expect("its mode").permissions().mode();
+            (path, mode & 0o077)
+        });
+        files.collect()
+    };
+    let mut c = server.client();
+    c.expect("SET a 1", "+OK");
+    c.expect("SAVE", "+OK");
+    assert!(others(&server).len() == 2 && others(&server).iter().all(|(_, mode)| *mode == 0));
+    c.expect("BGREWRITEAOF", "+Background append only file rewriting started");
+    eventually("it is rewritten", || info(&mut c, "aof_rewrites").as_deref() == Some("1"));
+    server.kill_9();
+    let mut log = fs::File::options().append(true).open(server.log_path()).expect("open the log");
+    log.write_all(b"*2\r\n$3\r\nGE").expect("write a torn tail");
+    server.restart();
+    // The log, the snapshot, and what was cut off.
+    let files = others(&server);
+    assert!(files.len() == 3 && files.iter().all(|(_, mode)| *mode == 0), "{files:?}");
 }
 
 #[test]
