@@ -183,7 +183,7 @@ fn keep_memory_limits(server: &Server) {
 
 /// Frees values that take long to free: what waits, each time in a thread of its own. A thread keeps a few of
 /// the pieces that it frees until it ends, and the allocator gives back only what lies behind the last piece
-/// in use: after `FLUSHALL` of 230 MB, this makes a difference of 50 to 100 MB.
+/// in use: after `FLUSHALL` of 230 MB, this makes a difference of up to 50 MB.
 pub(super) fn drop_garbage(server: &Server, dropped: &Receiver<Garbage>) {
     while let Ok(first) = dropped.recv() {
         let waiting: Vec<Garbage> = iter::once(first).chain(dropped.try_iter()).collect();
