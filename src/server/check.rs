@@ -13,8 +13,8 @@ use crate::rdb::read::Rules;
 use crate::resp::Args;
 use crate::store::Keyspace;
 
-/// Reads the log as the server would, without running its commands, and reports what it finds: not records
-/// that only fail when they run. With `fix`,
+/// Reads the log as the server would, without running its commands, and reports what it finds. A record that
+/// only fails when it runs is not noticed. With `fix`,
 /// everything after the last good record is cut off and kept in a side file.
 ///
 /// # Errors

@@ -95,7 +95,7 @@ fn hit_rate(kind: Kind, policy: &str, (_, key): Trace, cache: Cache) -> f64 {
         }
         let writes: Vec<u8> = missing.iter().flat_map(|&key| set_of_any_size(key)).collect();
         client.send(&writes, missing.len());
-        // Who is late does not catch up, which would be a burst.
+        // A batch that took too long is not made up for: hurrying would be another load.
         next = Instant::now().max(next + PACE);
         thread::sleep(next - Instant::now());
     }
