@@ -94,6 +94,7 @@
 //! | module | what it owns | the core |
 //! |---|---|---|
 //! | [`text`] | what bytes mean: integers, long doubles, patterns, quoted words | |
+//! | [`memory`] | memory that the system may refuse | |
 //! | [`files`] | files that take the place of others | |
 //! | [`stats`] | counters, times, the slow log | |
 //! | [`config`] | the table of settings; log lines; `--trace` | |
@@ -125,6 +126,7 @@ pub mod commands;
 pub mod config;
 mod dispatch;
 mod files;
+pub mod memory;
 mod net;
 mod rdb;
 mod replication;

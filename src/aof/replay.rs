@@ -175,18 +175,19 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
             if !step.complete {
                 continue;
             }
-            let name = &request.args()[0];
+            let args = request.args().map_err(io::Error::from)?;
+            let name = &args[0];
             if name.eq_ignore_ascii_case(b"multi") && block.is_none() {
                 block = Some(Vec::new());
             } else if name.eq_ignore_ascii_case(b"exec") && block.is_some() {
                 for queued in block.take().iter().flatten() {
-                    (self.apply)(queued.args()).map_err(damage)?;
+                    (self.apply)(queued.args().map_err(io::Error::from)?).map_err(damage)?;
                     self.replayed.records += 1;
                 }
             } else if let Some(queued) = &mut block {
                 queued.push(std::mem::replace(&mut request, self.request()));
             } else {
-                (self.apply)(request.args()).map_err(damage)?;
+                (self.apply)(args).map_err(damage)?;
                 self.replayed.records += 1;
             }
             request.clear();

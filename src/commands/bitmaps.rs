@@ -11,8 +11,9 @@ use std::ops::Range;
 
 use super::options::{OptionCursor, integer, is};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
-use super::strings::{grow, reserve, zeros};
+use super::strings::grow;
 use crate::config::events::EventClass;
+use crate::memory;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, Entry, ReadView, StringMut, StringOrigin, Value, WriteView};
 use crate::text::integer::parse_i64;
@@ -107,7 +108,7 @@ fn make_room<'a>(
 ) -> Result<(StringMut<'a>, bool), CommandError> {
     let old = view.string(key, Access::Use)?.map(<[u8]>::len);
     if old.is_none() {
-        view.insert(key, Value::String(zeros(length)?), None);
+        view.insert(key, Value::String(memory::zeros(length)?), None);
     }
     let mut value = view.string_mut(key)?.ok_or(CommandError::WRONG_TYPE)?;
     grow(value.in_place(), length)?;
@@ -306,7 +307,7 @@ const BLOCK_BYTES: usize = 8 << 10;
 fn combine(operation: Operation, sources: &[&[u8]]) -> Result<Vec<u8>, CommandError> {
     let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
     let mut result = Vec::new();
-    reserve(&mut result, length)?;
+    memory::reserve(&mut result, length)?;
     for start in (0..length).step_by(BLOCK_BYTES) {
         let end = length.min(start + BLOCK_BYTES);
         let part = |bytes: &[u8]| start.min(bytes.len())..end.min(bytes.len());

@@ -6,6 +6,7 @@
 //!
 //! The commands are described at <https://redis.io/docs/latest/commands/?group=generic>.
 
+use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::keys::put_in_place;
@@ -15,6 +16,7 @@ use super::spec::{
 };
 use crate::aof::encode_entry;
 use crate::config::events::EventClass;
+use crate::memory;
 use crate::rdb::payload::{self, Refusal};
 use crate::rdb::{Dialect, Error};
 use crate::resp::request::encode;
@@ -56,8 +58,11 @@ fn is_credential(args: Args, at: usize) -> bool {
 fn dump(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let config = view.config();
     let compresses = config.rdbcompression.load(Relaxed);
-    let dump = |entry: EntryRef| payload::dump(entry.value, Dialect::of(config), compresses);
-    let payload = view.get(&args[1], Access::Use).map(dump);
+    let dump = |entry: EntryRef| {
+        memory::expect(entry.value.bytes().saturating_mul(2))?; // a payload doubles as it grows
+        Ok::<_, CommandError>(payload::dump(entry.value, Dialect::of(config), compresses))
+    };
+    let payload = view.get(&args[1], Access::Use).map(dump).transpose()?;
     reply.bulk_or_null(payload.as_deref());
     Ok(())
 }
@@ -115,6 +120,7 @@ fn restore(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         return Err(CommandError::new("ERR Invalid TTL value, must be >= 0"));
     }
     let value = payload::restore(&args[3], view.packed_limits()).map_err(explain)?;
+    memory::expect(value.heap_bytes().saturating_mul(2))?; // for its record
     let expires_at_ms = match ttl {
         0 => None,
         _ if options.absolute => Some(ttl),
@@ -162,6 +168,9 @@ fn explain(refusal: Refusal) -> CommandError {
         Refusal::Value(Error::Unsupported { what, .. }) => {
             format!("ERR Bad data format: it is {what}, and there are only strings and hashes here")
                 .into()
+        }
+        Refusal::Value(Error::Io(error)) if error.kind() == ErrorKind::OutOfMemory => {
+            CommandError::NO_MEMORY
         }
         Refusal::Value(_) => CommandError::new("ERR Bad data format"),
     }

@@ -12,8 +12,9 @@
 use super::options::{ExpiryCondition, OptionCursor, TimeUnit, integer, invalid_expire_time};
 use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use crate::config::events::EventClass;
+use crate::memory;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{ReadView, WriteView};
+use crate::store::{Access, ReadView, WriteView};
 
 /// The commands about the expiry times of fields.
 #[rustfmt::skip]
@@ -360,6 +361,7 @@ fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     view.hash(key)?;
     let fields = Fields::parse_call(args)?;
     view.remove_expired_fields(key, fields.names())?;
+    memory::expect(view.get(key, Access::Silent).map_or(0, |entry| entry.value.bytes()))?;
     let mut removed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {

@@ -15,6 +15,7 @@ use super::spec::{
     Change, DatabaseUse, Family, Flags, Handler, Outcome, Propagate, command, read, write,
 };
 use crate::config::events::EventClass;
+use crate::memory;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::Table;
 use crate::store::key::{HashedKey, POSITION_BITS};
@@ -209,7 +210,9 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let is_taken = |view: &mut WriteView| view.contains(destination);
     let may = view.contains(source) && (!in_database(view, target, is_taken) || replace);
-    let copied = view.get(source, Access::Answer).filter(|_| may).map(EntryRef::to_owned);
+    let source_entry = view.get(source, Access::Answer).filter(|_| may);
+    memory::expect(source_entry.map_or(0, |entry| entry.value.bytes()))?;
+    let copied = source_entry.map(EntryRef::to_owned);
     reply.integer(i64::from(copied.is_some()));
     let Some(copied) = copied else {
         view.notify_if_missing(source);

@@ -8,6 +8,7 @@ use super::options::{
 };
 use super::spec::{Change, Family, Flags, Outcome, Propagate, number_of_keys, read, write};
 use crate::config::events::EventClass;
+use crate::memory;
 use crate::resp::{Args, CommandError, Reply};
 use crate::store::{Access, ReadView, StringOrigin, Value, WriteView};
 use crate::text::integer::write_i64;
@@ -239,6 +240,7 @@ fn set(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let expires_at_ms = options.expiry.expires_at_ms(view.now_ms(), "set")?;
     if options.get {
         reply.bulk_or_null(view.string(key, Access::Answer)?);
+        reply.end()?;
         view.notify_if_missing(key);
     }
     let holds = options.condition.holds(view, key)?;
@@ -312,6 +314,7 @@ fn set_with_expiry(
 
 fn getset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.bulk_or_null(view.string(&args[1], Access::Answer)?);
+    reply.end()?;
     view.notify_if_missing(&args[1]);
     view.insert_string(&args[1], &args[2], None);
     view.notify(EventClass::STRING, "set", &args[1]);
@@ -320,6 +323,7 @@ fn getset(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 
 fn getdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     reply.bulk_or_null(view.string(&args[1], Access::Answer)?);
+    reply.end()?;
     view.notify_if_missing(&args[1]);
     if !view.remove(&args[1]) {
         return Ok(Propagate::Nothing);
@@ -337,6 +341,7 @@ fn getex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     let value = view.string(key, Access::Answer)?;
     reply.bulk_or_null(value);
+    reply.end()?;
     let Some(old_expires_at_ms) = view.get(key, Access::Use).map(|entry| entry.expires_at_ms())
     else {
         view.notify_if_missing(key);
@@ -432,9 +437,6 @@ fn pairs<'a>(args: Args<'a>) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])
     Ok(args.from(1).step_by(2).zip(args.from(2).step_by(2)))
 }
 
-/// From this length on, the system may refuse the memory for a string.
-const LARGE_BYTES: usize = 1 << 20;
-
 fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let (key, more, limit) = (&args[1], &args[2], view.string_limit());
     let length = if let Some(mut value) = view.string_mut(key)? {
@@ -442,7 +444,7 @@ fn append(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
             return Err(CommandError::TOO_LONG);
         }
         let bytes = value.in_place();
-        reserve(bytes, more.len())?;
+        memory::reserve(bytes, more.len())?;
         bytes.extend_from_slice(more);
         value.len()
     } else {
@@ -467,7 +469,7 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let end = offset.checked_add(part.len()).filter(|&end| end <= limit);
     let end = end.ok_or(CommandError::TOO_LONG)?;
     if old.is_none() {
-        view.insert(key, Value::String(zeros(end)?), None);
+        view.insert(key, Value::String(memory::zeros(end)?), None);
     }
     if let Some(mut value) = view.string_mut(key)? {
         let bytes = value.in_place();
@@ -486,34 +488,13 @@ fn setrange(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
 /// There is not enough memory.
 pub(super) fn grow(value: &mut Vec<u8>, length: usize) -> Result<(), CommandError> {
     if length > value.capacity().saturating_mul(2) {
-        let old = std::mem::replace(value, zeros(length)?);
+        let old = std::mem::replace(value, memory::zeros(length)?);
         value[..old.len()].copy_from_slice(&old);
     } else if length > value.len() {
-        reserve(value, length - value.len())?;
+        memory::reserve(value, length - value.len())?;
         value.resize(length, 0);
     }
     Ok(())
-}
-
-/// A string of zeros.
-///
-/// # Errors
-/// There is not enough memory.
-pub(super) fn zeros(length: usize) -> Result<Vec<u8>, CommandError> {
-    if length >= LARGE_BYTES {
-        // `vec!` ends the process if it gets no memory, but it gets zeroed memory at no cost.
-        reserve(&mut Vec::new(), length)?;
-    }
-    Ok(vec![0; length])
-}
-
-/// Reserves memory for that many more bytes, with room for the next ones if there is enough.
-///
-/// # Errors
-/// There is not enough memory.
-pub(super) fn reserve(bytes: &mut Vec<u8>, more: usize) -> Result<(), CommandError> {
-    let reserved = bytes.try_reserve(more).or_else(|_| bytes.try_reserve_exact(more));
-    reserved.map_err(|_| CommandError::NO_MEMORY)
 }
 
 fn incr(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {

@@ -316,7 +316,7 @@ fn delete_locked(
     let mut request = Request::new(ANY_LENGTH);
     request.feed(&record).map_err(|error| format!("ERR {error}"))?;
     let mut ignored = Reply::new(Protocol::Resp2);
-    let call = Call { server, session, command: &DELETION, args: request.args() };
+    let call = Call { server, session, command: &DELETION, args: request.args()? };
     call.run(locked, &mut ignored)
 }
 

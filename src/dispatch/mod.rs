@@ -23,7 +23,7 @@ use crate::commands::{Command, Handler, slowlog, spec::Flags, spec::Nested};
 use crate::config::logger::log_line;
 use crate::config::trace::trace;
 use crate::net::pause::Paused;
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, CommandError, Reply};
 use crate::session::{Server, Session};
 use admit::{Refusal, admit, admit_any_user};
 use call::Call;
@@ -55,24 +55,22 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
     let mut confirms = false;
     let result = match admitted {
         Ok(command) if session.multi.is_some() && !command.has(Flags::NOT_QUEUED) => {
-            transaction::queue(server, session, args, reply);
-            Ok(())
+            let queued = transaction::queue(server, session, args, reply);
+            queued.map_err(|error| note_rejection(server, session, Some(command), error))
         }
         Ok(command) => {
             let outcome = measure::measured(server, session, command, args, |session| {
-                run(server, session, command, args, reply)
+                let outcome = run(server, session, command, args, reply);
+                reply.end()?;
+                outcome
             });
             confirms = outcome.is_ok() && command.has(Flags::CONFIRMS);
             slowlog::note_sizes(server, session, command, args, reply.len() - start);
             outcome
         }
         Err(refusal) => {
-            let command = find_row(args).ok();
             let error = refusal.note(server, session);
-            let error = transaction::refuse(server, session, command, error);
-            session.last_command = command.map_or("NULL", |command| command.name);
-            measure::rejected(server, session, command, &error);
-            Err(error)
+            Err(note_rejection(server, session, find_row(args).ok(), error))
         }
     };
     if let Err(error) = result {
@@ -84,6 +82,32 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         session.caching = find_row(args).is_ok_and(|row| row.has(Flags::KEEPS_CACHING));
     }
     session.finish(reply, start, confirms);
+}
+
+/// Answers a command of which nothing is known, because the system has refused the memory for it.
+#[cold]
+pub fn refuse(server: &Server, session: &mut Session, why: CommandError, reply: &mut Reply) {
+    let start = reply.len();
+    if session.listens() {
+        session.client.outbox.hold();
+    }
+    let error = note_rejection(server, session, None, why);
+    reply.error(&error);
+    session.finish(reply, start, false);
+}
+
+/// Notes that a command was refused. Returns what the client is told.
+#[cold]
+fn note_rejection(
+    server: &Server,
+    session: &mut Session,
+    command: Option<&'static Command>,
+    error: CommandError,
+) -> CommandError {
+    let error = transaction::refuse(server, session, command, error);
+    session.last_command = command.map_or("NULL", |command| command.name);
+    measure::rejected(server, session, command, &error);
+    error
 }
 
 /// Runs a command outside a transaction. Commands that run other commands are handled here, so that

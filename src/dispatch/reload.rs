@@ -13,6 +13,7 @@ use crate::aof::replay::ANY_LENGTH;
 use crate::aof::{Aof, ReplayError};
 use crate::commands::options::{integer, is, wrong_subcommand_args};
 use crate::commands::spec::Outcome;
+use crate::memory;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
 use crate::session::{Server, Session};
 
@@ -39,9 +40,7 @@ pub(super) fn populate(
         return Err(CommandError::TOO_LONG);
     }
     // The value is stored, and until then there are three more copies of it.
-    Vec::<u8>::new()
-        .try_reserve_exact(size.saturating_mul(4))
-        .map_err(|_| CommandError::NO_MEMORY)?;
+    memory::expect(size.saturating_mul(4))?;
     let (mut request, mut record) = (Request::new(ANY_LENGTH), Vec::new());
     let mut ignored = Reply::new(Protocol::Resp2);
     for index in 0..count {
@@ -54,7 +53,8 @@ pub(super) fn populate(
         request::encode(&mut record, &[b"SETNX", &key, &value]);
         request.clear();
         request.feed(&record).map_err(|error| format!("ERR {error}"))?;
-        apply(server, session, request.args(), &mut ignored).map_err(|why| format!("ERR {why}"))?;
+        let args = request.args()?;
+        apply(server, session, args, &mut ignored).map_err(|why| format!("ERR {why}"))?;
     }
     reply.ok();
     Ok(())

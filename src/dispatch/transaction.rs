@@ -23,16 +23,25 @@ use crate::commands::permission::{self, Databases};
 use crate::commands::spec::{Flags, Nested, Outcome};
 use crate::commands::{Command, Handler, slowlog};
 use crate::config::logger::log_line;
+use crate::memory::{self, COPIES};
 use crate::resp::{Args, CommandError, Queue, Reply};
 use crate::session::{Access, Exec, Origin, Server, Session};
 use crate::store::LockSet;
 
 /// Queues a command for `EXEC`.
-pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &mut Reply) {
-    let Some(multi) = &mut session.multi else { return };
+///
+/// # Errors
+/// The system refuses the memory for it.
+pub(super) fn queue(
+    server: &Server,
+    session: &mut Session,
+    args: Args,
+    reply: &mut Reply,
+) -> Outcome {
+    let Some(multi) = &mut session.multi else { return Ok(()) };
     // As in Redis, a command that will certainly not run is not kept.
     if !multi.aborted && !session.client.watcher.has_changed() {
-        multi.queue.push(args);
+        multi.queue.push(args)?;
         multi.queued += 1;
     }
     let limit = server.config.client_query_buffer_limit.load(Relaxed);
@@ -41,9 +50,10 @@ pub(super) fn queue(server: &Server, session: &mut Session, args: Args, reply: &
         log_line!(server.config, Warning, "{text}");
         server.stats.query_limit_cut_offs.add(1);
         session.closing = true;
-        return;
+        return Ok(());
     }
     reply.simple("QUEUED");
+    Ok(())
 }
 
 /// Aborts the transaction of a command that was refused instead of queued. If the command is `EXEC`
@@ -102,6 +112,8 @@ fn carry_out(
     watched: &[(usize, Vec<u8>)],
     reply: &mut Reply,
 ) -> Outcome {
+    let copies = memory::expect(queue.memory_bytes().saturating_mul(COPIES));
+    copies.map_err(|refused| discarded(&refused.into()))?;
     let commands: Result<Vec<&'static Command>, _> = queue.iter().map(resolve).collect();
     let commands = commands?; // they were resolved once already
     let mut locks = LockSet::default();
@@ -132,7 +144,9 @@ fn carry_out(
         let was_closing = session.closing;
         let outcome = match still_permitted(server, session, command, args) {
             Ok(()) => measured(server, session, command, args, |session| {
-                Call { server, session, command, args }.run(&mut transaction, reply)
+                let outcome = Call { server, session, command, args }.run(&mut transaction, reply);
+                reply.end()?;
+                outcome
             }),
             Err(error) => Err(error),
         };

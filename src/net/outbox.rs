@@ -38,6 +38,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::{OutputLimit, UNCOUNTED_OUTPUT_BYTES};
+use crate::memory;
 use crate::net::socket::Socket;
 use crate::resp::{Protocol, Reply};
 use crate::stats::meter::OwnCounter;
@@ -132,7 +133,7 @@ struct Piece {
 pub enum Pushed {
     /// The client will get it.
     Queued,
-    /// It exceeds the output limit, so the client was disconnected.
+    /// It exceeds the output limit, or the memory that there is, so the client was disconnected.
     CutOff,
     /// The connection is ending.
     Refused,
@@ -346,6 +347,7 @@ impl Outbox {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    memory::expect(rest.len())?;
                     *unfinished = rest.to_vec();
                     let mut queue = self.lock();
                     queue.unfinished = true;
@@ -366,6 +368,11 @@ impl Outbox {
             return Pushed::Refused;
         }
         if !replies.is_empty() {
+            if memory::expect(replies.len()).is_err() {
+                drop(queue);
+                self.close();
+                return Pushed::CutOff;
+            }
             queue.bytes += replies.len();
             queue.pieces.push(Piece { bytes: replies.into(), visible_at: 0.into() });
         }

@@ -3,9 +3,10 @@
 //! The input counts its bytes, so that an error says where it happened, and sums them up for the checksum.
 //! No length is trusted: memory grows with the bytes that have arrived.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 
 use super::{Error, crc64, lzf};
+use crate::memory;
 
 /// A length, or a string that is not stored as it is.
 enum Length {
@@ -116,6 +117,9 @@ impl<R: Read> Input<R> {
                 let (compressed, length) = (self.length()?, self.length()?);
                 let compressed = self.bytes(compressed)?;
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
+                if length <= compressed.len().saturating_mul(lzf::GREATEST_RATIO) {
+                    memory::expect(length).map_err(io::Error::from)?;
+                }
                 let string = lzf::decompress(&compressed, length);
                 string.ok_or_else(|| self.corrupt("a string that cannot be decompressed"))
             }

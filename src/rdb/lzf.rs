@@ -9,7 +9,7 @@
 //! ```
 
 /// A copy of up to 264 bytes takes three: no string is compressed more.
-const GREATEST_RATIO: usize = 88;
+pub(super) const GREATEST_RATIO: usize = 88;
 const LONGEST_LITERAL: usize = 32;
 const SHORTEST_COPY: usize = 3;
 const LONGEST_COPY: usize = 264;

@@ -6,9 +6,14 @@
 //! connection sends it once it has flushed the log up to the last change that the replies reveal.
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 
 use super::request::header;
+use crate::memory;
 use crate::text::integer;
+
+/// The most that is appended without asking for memory: a number or a length, with its line end.
+const SMALL_BYTES: usize = 32;
 
 /// The protocol version of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +57,9 @@ impl CommandError {
     /// The system refuses the memory that a command needs.
     pub const NO_MEMORY: CommandError =
         CommandError::new("OOM the system has not enough memory for a value of this size");
+    /// The system refuses the memory that a reply needs.
+    const NO_MEMORY_FOR_REPLY: CommandError =
+        CommandError::new("OOM the system has not enough memory for a reply of this size");
 }
 
 impl From<String> for CommandError {
@@ -66,12 +74,20 @@ impl From<Vec<u8>> for CommandError {
     }
 }
 
+impl From<TryReserveError> for CommandError {
+    fn from(_: TryReserveError) -> CommandError {
+        CommandError::NO_MEMORY
+    }
+}
+
 /// The offset of an array whose length is not known yet.
 pub struct OpenArray(usize);
 
 /// A buffer of encoded replies to one client.
 pub struct Reply {
     bytes: Vec<u8>,
+    /// The system has refused memory, so something is missing. See [`Reply::end`].
+    refused: bool,
     /// The protocol in which replies are encoded from now on.
     pub protocol: Protocol,
 }
@@ -79,7 +95,7 @@ pub struct Reply {
 impl Reply {
     /// An empty buffer.
     pub fn new(protocol: Protocol) -> Reply {
-        Reply { bytes: Vec::new(), protocol }
+        Reply { bytes: Vec::new(), refused: false, protocol }
     }
 
     /// The encoded replies.
@@ -112,6 +128,33 @@ impl Reply {
         self.bytes.shrink_to(kept);
     }
 
+    /// Ends the reply to one command, or what a command has to reply before it changes anything.
+    ///
+    /// # Errors
+    /// The system has refused memory for it, and what is there of it must be removed.
+    #[inline(always)]
+    pub fn end(&mut self) -> Result<(), CommandError> {
+        if self.refused {
+            self.refused = false;
+            return Err(CommandError::NO_MEMORY_FOR_REPLY);
+        }
+        Ok(())
+    }
+
+    /// Whether that many bytes, and a small element behind them, can be appended.
+    #[inline]
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let most = bytes + 2 * SMALL_BYTES;
+        self.bytes.capacity() - self.bytes.len() >= most || self.grow(most)
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) -> bool {
+        let granted = memory::reserve(&mut self.bytes, bytes).is_ok();
+        self.refused |= !granted;
+        granted
+    }
+
     fn resp3(&self) -> bool {
         self.protocol == Protocol::Resp3
     }
@@ -137,6 +180,9 @@ impl Reply {
     }
 
     pub fn integer(&mut self, value: i64) {
+        if !self.has_room(0) {
+            return;
+        }
         self.bytes.push(b':');
         integer::write_i64(&mut self.bytes, value);
         self.bytes.extend_from_slice(b"\r\n");
@@ -148,6 +194,9 @@ impl Reply {
     }
 
     pub fn bulk(&mut self, value: &[u8]) {
+        if !self.has_room(value.len()) {
+            return;
+        }
         header(&mut self.bytes, b'$', value.len());
         self.bytes.extend_from_slice(value);
         self.bytes.extend_from_slice(b"\r\n");
@@ -165,6 +214,9 @@ impl Reply {
     pub fn verbatim(&mut self, text: &[u8]) {
         if !self.resp3() {
             return self.bulk(text);
+        }
+        if !self.has_room(text.len()) {
+            return;
         }
         header(&mut self.bytes, b'=', text.len() + 4);
         self.bytes.extend_from_slice(b"txt:");

@@ -9,14 +9,17 @@
 //! differential test checks that both give the same results, wherever the input is cut.
 //!
 //! Invariants: all arguments are in one buffer, which is reused for the next command, so parsing does
-//! not allocate. Memory grows with the bytes that have arrived, never with an announced length.
+//! not allocate. Memory grows with the bytes that have arrived, never with an announced length. If the system
+//! refuses it, the rest of the command is read all the same, and thrown away: the connection goes on.
 //!
 //! The limits and error texts are those of Redis
 //! (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
+use std::collections::TryReserveError;
 use std::fmt;
 use std::ops::Index;
 
+use crate::memory;
 use crate::text::{integer, split_quoted};
 
 /// The maximum length in bytes of an inline command and of a line with a length.
@@ -65,12 +68,17 @@ impl<'a> Args<'a> {
         Args { first: self.first + count, ..self }
     }
 
+    /// The bytes of all arguments.
+    #[inline(always)]
+    pub fn payload_bytes(self) -> usize {
+        self.ends.last().map_or(0, |end| end - self.start(0))
+    }
+
     /// The length of the request if each argument has its length in front, as long as that is at least
     /// `least`. Almost every request is so short that nothing needs to be counted.
     pub fn encoded_bytes_from(self, least: usize) -> Option<usize> {
-        let payload = self.ends.last().map_or(0, |end| end - self.start(0));
         let header = |length: usize| "$\r\n".len() + length.max(1).ilog10() as usize + 1;
-        if payload + (self.len() + 1) * (header(usize::MAX) + "\r\n".len()) < least {
+        if self.payload_bytes() + (self.len() + 1) * (header(usize::MAX) + "\r\n".len()) < least {
             return None;
         }
         let args = self.from(0).map(|arg| header(arg.len()) + arg.len() + "\r\n".len());
@@ -107,12 +115,19 @@ pub struct Queue {
 
 impl Queue {
     /// Adds a copy of a command.
-    pub fn push(&mut self, args: Args) {
+    ///
+    /// # Errors
+    /// The system refuses the memory for it.
+    pub fn push(&mut self, args: Args) -> Result<(), TryReserveError> {
+        memory::reserve(&mut self.bytes, args.payload_bytes())?;
+        self.ends.try_reserve(args.len())?;
+        self.commands.try_reserve(1)?;
         for arg in args.from(0) {
             self.bytes.extend_from_slice(arg);
             self.ends.push(self.bytes.len());
         }
         self.commands.push(self.ends.len());
+        Ok(())
     }
 
     /// The commands, in the order in which they were added.
@@ -215,8 +230,12 @@ pub struct Request {
     ends: Vec<usize>,
     line: Vec<u8>,
     state: State,
+    /// The system has refused memory for the command: nothing of it is kept.
+    refused: Option<TryReserveError>,
     /// The maximum length of an argument in bytes (`proto-max-bulk-len`), at least 999.
     pub bulk_limit: i64,
+    /// How many times the memory of a large command the system must grant for what becomes of it.
+    pub copies: usize,
     /// Whether the line ends of arrays and bulk strings are checked.
     pub strict: bool,
     /// Whether the limits for clients that have not authenticated apply.
@@ -224,22 +243,31 @@ pub struct Request {
 }
 
 impl Request {
-    /// An empty request; neither strict nor with the limits for unauthenticated clients.
+    /// An empty request; for no copies, neither strict nor with the limits for unauthenticated clients.
     pub fn new(bulk_limit: i64) -> Request {
         Request {
             bytes: Vec::new(),
             ends: Vec::new(),
             line: Vec::new(),
             state: State::Start,
+            refused: None,
             bulk_limit,
+            copies: 0,
             strict: false,
             unauthenticated: false,
         }
     }
 
     /// The arguments of the command, once [`Request::feed`] has reported it complete.
-    pub fn args(&self) -> Args<'_> {
-        Args { bytes: &self.bytes, ends: &self.ends, first: 0 }
+    ///
+    /// # Errors
+    /// The system has refused memory for them.
+    #[inline(always)]
+    pub fn args(&self) -> Result<Args<'_>, TryReserveError> {
+        match &self.refused {
+            None => Ok(Args { bytes: &self.bytes, ends: &self.ends, first: 0 }),
+            Some(error) => Err(error.clone()),
+        }
     }
 
     /// Whether a part of a command has arrived.
@@ -262,6 +290,7 @@ impl Request {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.refused = None;
         self.bytes.shrink_to(KEPT_BYTES);
         self.ends.shrink_to(KEPT_BYTES / size_of::<usize>());
     }
@@ -293,7 +322,7 @@ impl Request {
                     self.take_bulk(rest, args_left, bytes_left)?
                 }
             };
-            if !self.is_partial() && !self.ends.is_empty() {
+            if !self.is_partial() && (!self.ends.is_empty() || self.refused.is_some()) {
                 return Ok(Progress { used, complete: true });
             }
         }
@@ -381,20 +410,55 @@ impl Request {
         let taken = bytes_left.min(input.len());
         // The last two bytes of `bytes_left` are the line end.
         let (value, line_end) = input[..taken].split_at(taken.min(bytes_left.saturating_sub(2)));
-        self.bytes.extend_from_slice(value);
+        self.keep(value, bytes_left);
         let expected = &b"\r\n"[2 - bytes_left.min(2)..];
         if self.strict && !expected.starts_with(line_end) {
             return Err(ProtocolError::LineEnd);
         }
         self.state = State::Bulk { args_left, bytes_left: bytes_left - taken };
         if bytes_left == taken {
-            self.ends.push(self.bytes.len());
+            self.end_arg();
             self.state = match args_left {
-                1 => State::Start,
+                1 => {
+                    self.expect_copies();
+                    State::Start
+                }
                 _ => State::BulkLength { args_left: args_left - 1 },
             };
         }
         Ok(taken)
+    }
+
+    /// Keeps a part of an argument. `missing` is the most that is still to come of it, this part included.
+    fn keep(&mut self, part: &[u8], missing: usize) {
+        if self.refused.is_some() {
+            return;
+        }
+        let granted = self.bytes.try_reserve(part.len());
+        match granted.or_else(|_| self.bytes.try_reserve_exact(missing)) {
+            Ok(()) => self.bytes.extend_from_slice(part),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    fn end_arg(&mut self) {
+        match self.ends.try_reserve(1) {
+            _ if self.refused.is_some() => {}
+            Ok(()) => self.ends.push(self.bytes.len()),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    fn expect_copies(&mut self) {
+        if let Err(error) = memory::expect(self.bytes.len().saturating_mul(self.copies)) {
+            self.refuse(error);
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, error: TryReserveError) {
+        self.refused = Some(error);
+        (self.bytes, self.ends) = Default::default();
     }
 
     /// Takes a line that announces a length, such as `$5`. Returns the number of bytes taken and, once the
@@ -536,7 +600,7 @@ mod tests {
                     Ok(progress) => {
                         input = &input[progress.used..];
                         if progress.complete {
-                            let args = request.args().from(0);
+                            let args = request.args().expect("memory").from(0);
                             commands.push(args.map(|arg| arg.escape_ascii().to_string()).collect());
                             request.clear();
                         }
@@ -683,7 +747,8 @@ mod tests {
                     assert!(complete || at == arrived, "bytes were left over");
                     if complete {
                         assert!(!request.is_partial(), "a complete command leaves nothing to do");
-                        let args = request.args().from(0).map(<[u8]>::to_vec).collect();
+                        let args =
+                            request.args().expect("memory").from(0).map(<[u8]>::to_vec).collect();
                         outcome.commands.push((at, args));
                         request.clear();
                     }
@@ -742,7 +807,7 @@ mod tests {
         let mut request = Request::new(LIMIT);
         for command in commands {
             assert!(request.feed(command).is_ok_and(|progress| progress.complete));
-            queue.push(request.args());
+            queue.push(request.args().expect("memory")).expect("memory");
             request.clear();
         }
         let words = |args: Args| args.from(0).map(|arg| arg.escape_ascii().to_string()).collect();

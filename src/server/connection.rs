@@ -21,6 +21,7 @@ use crate::config::FsyncPolicy;
 use crate::config::logger::log_line;
 use crate::config::trace::{self, quoted, trace};
 use crate::dispatch;
+use crate::memory;
 use crate::net::input::Input;
 use crate::net::outbox::{Outbox, TryWrite};
 use crate::net::poll::Wait;
@@ -113,6 +114,7 @@ impl Connection<'_> {
         self.socket.send_at_once(true)?;
         let mut input = Input::new(self.socket)?;
         let mut request = Request::new(0);
+        request.copies = memory::COPIES;
         let mut wait = Wait::default();
         // How many commands, from the next on, have their keys prefetched.
         let mut prefetched: usize = 0;
@@ -133,20 +135,34 @@ impl Connection<'_> {
                 if self.session.client.outbox.is_closed() {
                     return Err(ErrorKind::ConnectionAborted.into()); // it was killed
                 }
-                let shown = || request.args().from(0).map(quoted).collect::<Vec<_>>().join(" ");
+                let args = match request.args() {
+                    Ok(args) => args,
+                    Err(refused) => {
+                        dispatch::refuse(
+                            self.server,
+                            &mut self.session,
+                            refused.into(),
+                            &mut self.reply,
+                        );
+                        (self.worked, self.answered) = (true, self.answered + 1);
+                        request.clear();
+                        continue;
+                    }
+                };
+                let shown = || args.from(0).map(quoted).collect::<Vec<_>>().join(" ");
                 trace!("Request::feed", "arguments: {}", shown());
                 let rest = input.bytes();
                 if prefetched == 0 && !rest.is_empty() && !request.unauthenticated {
-                    let first = request.args().get(1).unwrap_or_default();
+                    let first = args.get(1).unwrap_or_default();
                     let keys = iter::once(first).chain(request::keys_ahead(rest));
                     prefetched = self.server.keyspace.prefetch(self.session.db, keys);
                 }
                 prefetched = prefetched.saturating_sub(1);
                 if self.server.pause.is_likely() {
-                    self.wait_for_pause(request.args(), &mut input)?;
+                    self.wait_for_pause(args, &mut input)?;
                 }
                 let before = self.reply.len();
-                dispatch::execute(self.server, &mut self.session, request.args(), &mut self.reply);
+                dispatch::execute(self.server, &mut self.session, args, &mut self.reply);
                 self.worked = true;
                 self.answered += u64::from(self.reply.len() > before);
                 request.clear();

@@ -158,7 +158,7 @@ fn fuzz_any_command_with_any_arguments_is_answered() {
         let mut parsed = Request::new(1 << 20);
         assert!(parsed.feed(&bytes).is_ok_and(|progress| progress.complete));
         let mut reply = Reply::new(Protocol::Resp2);
-        dispatch::execute(&server, &mut session, parsed.args(), &mut reply);
+        dispatch::execute(&server, &mut session, parsed.args().expect("memory"), &mut reply);
         if number % 500 == 499 {
             assert_eq!(server.keyspace.check(), Ok(()));
         }
@@ -185,7 +185,12 @@ fn every_command_runs_inside_a_transaction() {
                 let mut parsed = Request::new(1 << 20);
                 assert!(parsed.feed(&bytes).is_ok_and(|progress| progress.complete));
                 let mut reply = Reply::new(Protocol::Resp2);
-                dispatch::execute(&server, &mut session, parsed.args(), &mut reply);
+                dispatch::execute(
+                    &server,
+                    &mut session,
+                    parsed.args().expect("memory"),
+                    &mut reply,
+                );
                 drop(case);
             }
         }

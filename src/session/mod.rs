@@ -238,6 +238,7 @@ impl Session {
 
     /// Called after each command, whose reply starts at `start`. Drops the reply if `CLIENT REPLY` says so,
     /// and adds the messages that others sent meanwhile.
+    #[inline(always)]
     pub fn finish(&mut self, reply: &mut Reply, start: usize, confirms: bool) {
         if self.delivery.replies != Replies::On {
             if matches!(self.delivery.replies, Replies::Off | Replies::Skipped) && !confirms {

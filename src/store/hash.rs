@@ -87,6 +87,14 @@ impl<'a> HashRef<'a> {
         self.len() == 0
     }
 
+    /// About how many bytes a copy takes.
+    pub fn bytes(self) -> usize {
+        match self {
+            HashRef::Packed(packed) => packed.bytes.len(),
+            HashRef::Indexed(indexed) => indexed.memory_bytes(),
+        }
+    }
+
     /// Whether the form is packed, which `OBJECT ENCODING` calls `listpack`; indexed is `hashtable`.
     pub fn is_packed(self) -> bool {
         matches!(self, HashRef::Packed(_))

@@ -96,6 +96,14 @@ impl ValueRef<'_> {
         }
     }
 
+    /// About how many bytes a copy takes.
+    pub fn bytes(self) -> usize {
+        match self {
+            ValueRef::String(bytes) => bytes.len(),
+            ValueRef::Hash(hash) => hash.bytes(),
+        }
+    }
+
     /// A copy of the value.
     pub fn to_owned(self) -> Value {
         match self {

@@ -372,6 +372,77 @@ fn a_string_for_which_the_system_refuses_memory_is_an_error_and_the_server_goes_
     eventually("the memory is free again", || set(&mut c, 0) == Reply::Integer(500_000_000));
 }
 
+const NO_MEMORY_FOR_REPLY: &str = "-OOM the system has not enough memory for a reply of this size";
+
+#[test]
+fn an_argument_or_a_reply_for_which_the_system_refuses_memory_costs_one_error_and_nothing_else() {
+    if skipped_on_redis() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let mut server = Server::start_under("ulimit -v 600000", &[]);
+    let mut c = server.client();
+    let large = vec![b'x'; 400 << 20];
+    let set: [&[u8]; 3] = [b"SET", b"big", &large];
+    assert_eq!(c.call(&set).to_string(), NO_MEMORY);
+    c.expect("MULTI", "+OK");
+    c.expect("SET small v", "+QUEUED");
+    assert_eq!(c.call(&set).to_string(), NO_MEMORY);
+    c.expect("EXEC", "-EXECABORT Transaction discarded because of previous errors.");
+    drop(large);
+    c.expect("KEYS *", "[]");
+
+    c.expect("SETRANGE big 299999999 x", ":300000000");
+    c.expect("HSET hash field v", ":1");
+    for command in ["GET big", "GETRANGE big 0 -1", "MGET hash big", "GETDEL big", "GETSET big v"] {
+        c.expect(command, NO_MEMORY_FOR_REPLY);
+    }
+    for command in ["SET big v GET", "GETEX big EX 1", "GETEX big EXAT 1"] {
+        c.expect(command, NO_MEMORY_FOR_REPLY);
+    }
+    c.expect("COPY big other", NO_MEMORY);
+    c.expect("DUMP big", NO_MEMORY);
+    c.expect("MULTI", "+OK");
+    for command in ["HGET hash field", "GET big", "HSET hash field w"] {
+        c.expect(command, "+QUEUED");
+    }
+    c.expect("EXEC", &format!("[\"v\", {NO_MEMORY_FOR_REPLY}, :0]"));
+    c.exchange(
+        "PING\r\nGET big\r\nPING\r\n",
+        format!("+PONG\r\n{NO_MEMORY_FOR_REPLY}\r\n+PONG\r\n"),
+    );
+    c.expect("STRLEN big", ":300000000");
+    c.expect("TTL big", ":-1");
+    c.expect("HGET hash field", "\"w\"");
+    c.expect("DEL big", ":1");
+    assert_survives_kill_9(&mut server);
+}
+
+#[test]
+fn a_transaction_for_which_the_system_refuses_memory_changes_nothing() {
+    if skipped_on_redis() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let server = Server::start_under("ulimit -v 600000", &[]);
+    let mut c = server.client();
+    let value = vec![b'x'; 10 << 20];
+    c.expect("MULTI", "+OK");
+    let mut sent = (0..60).map(|key: usize| c.call(&[b"SET", key.to_string().as_bytes(), &value]));
+    let refused = sent.find(|reply| reply.to_string() != "+QUEUED").expect("600 MB do not fit");
+    assert_eq!(refused.to_string(), NO_MEMORY);
+    c.expect("EXEC", "-EXECABORT Transaction discarded because of previous errors.");
+    // These fit into the queue, but not once more into memory and into the log.
+    c.expect("MULTI", "+OK");
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o"] {
+        assert_eq!(c.call(&[b"SET", key.as_bytes(), &value]).to_string(), "+QUEUED");
+    }
+    c.expect(
+        "EXEC",
+        "-EXECABORT Transaction discarded because of: OOM the system has not enough \
+         memory for a value of this size",
+    );
+    c.expect("DBSIZE", ":0");
+}
+
 // ---- Descriptors end ---------------------------------------------------------------------------------
 
 #[test]

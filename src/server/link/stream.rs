@@ -1,7 +1,7 @@
 //! The master's stream: commands, each of which is executed as it comes, or with those of its transaction.
 
 use std::convert::Infallible;
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,7 +57,7 @@ impl Link {
                 if !step.complete {
                     continue;
                 }
-                if unit.take(request.args()) {
+                if unit.take(request.args().map_err(io::Error::from)?)? {
                     follow(server, &mut session, self.term, &unit.commands, &unit.bytes)
                         .map_err(End::from)?;
                     asked |= unit.asks;
@@ -79,19 +79,22 @@ impl Link {
 
 impl Unit {
     /// Takes a command. Returns whether the unit is complete.
-    fn take(&mut self, args: Args) -> bool {
+    ///
+    /// # Errors
+    /// The system refuses the memory for it.
+    fn take(&mut self, args: Args) -> io::Result<bool> {
         if args[0].eq_ignore_ascii_case(b"MULTI") && !self.is_open {
             self.is_open = true;
-            return false;
+            return Ok(false);
         }
         if args[0].eq_ignore_ascii_case(b"EXEC") && self.is_open {
-            return true;
+            return Ok(true);
         }
         let second = args.get(1).unwrap_or_default();
         self.asks |=
             args[0].eq_ignore_ascii_case(b"REPLCONF") && second.eq_ignore_ascii_case(b"GETACK");
-        self.commands.push(args);
-        !self.is_open
+        self.commands.push(args)?;
+        Ok(!self.is_open)
     }
 }
 
