@@ -498,19 +498,21 @@ impl Request {
     }
 }
 
-/// The first arguments, most likely keys, of the commands that `input` holds whole; empty for a command
-/// without arguments. Stops at the first command that [`whole_command`] cannot read.
-pub fn keys_ahead(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The first two arguments, most likely a key and perhaps a field, of the commands that `input` holds whole;
+/// empty where there is none. Stops at the first command that [`whole_command`] cannot read.
+pub fn keys_ahead(mut input: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
-        let (mut key, mut number): (&[u8], _) = (b"", 0);
+        let (mut key, mut field, mut number): (&[u8], &[u8], _) = (b"", b"", 0);
         let used = whole_command(input, |arg| {
-            if number == 1 {
-                key = arg;
+            match number {
+                1 => key = arg,
+                2 => field = arg,
+                _ => {}
             }
             number += 1;
         })?;
         input = &input[used..];
-        Some(key)
+        Some((key, field))
     })
 }
 
@@ -778,10 +780,11 @@ mod tests {
             if unauthenticated {
                 continue;
             }
-            let keys: Vec<Vec<u8>> = keys_ahead(&input).map(<[u8]>::to_vec).collect();
+            let owned = |(key, field): (&[u8], &[u8])| [key.to_vec(), field.to_vec()];
+            let keys: Vec<[Vec<u8>; 2]> = keys_ahead(&input).map(owned).collect();
             let commands = expected.commands.iter();
-            let first: Vec<Vec<u8>> = commands
-                .map(|(_, args)| args.get(1).cloned().unwrap_or_default())
+            let first: Vec<[Vec<u8>; 2]> = commands
+                .map(|(_, args)| [1, 2].map(|at| args.get(at).cloned().unwrap_or_default()))
                 .take(keys.len())
                 .collect();
             assert_eq!(keys, first, "{}", shown());
@@ -792,9 +795,10 @@ mod tests {
     fn keys_ahead_are_those_of_whole_commands() {
         let gets = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n\
             *3\r\n$3\r\nSET\r\n$0\r\n\r\n$1\r\nv\r\n*2\r\n$3\r\nGET\r\n$2\r\nbc\r\n";
-        let keys = |input| -> Vec<&[u8]> { keys_ahead(input).collect() };
-        assert_eq!(keys(gets), [&b"a"[..], b"", b"", b"bc"]);
-        assert_eq!(keys(&gets[..gets.len() - 1]), [&b"a"[..], b"", b""]);
+        let keys = |input| -> Vec<(&[u8], &[u8])> { keys_ahead(input).collect() };
+        let all: [(&[u8], &[u8]); 4] = [(b"a", b""), (b"", b""), (b"", b"v"), (b"bc", b"")];
+        assert_eq!(keys(gets), all);
+        assert_eq!(keys(&gets[..gets.len() - 1]), all[..3]);
         assert!(keys(b"GET a\r\n").is_empty() && keys(b"").is_empty());
         assert!(keys(b"*1\r\n$1\r\nx\r*").is_empty());
     }

@@ -153,7 +153,8 @@ impl Connection<'_> {
                 trace!("Request::feed", "arguments: {}", shown());
                 let rest = input.bytes();
                 if prefetched == 0 && !rest.is_empty() && !request.unauthenticated {
-                    let first = args.get(1).unwrap_or_default();
+                    let word = |number| args.get(number).unwrap_or_default();
+                    let first = (word(1), word(2));
                     let keys = iter::once(first).chain(request::keys_ahead(rest));
                     prefetched = self.server.keyspace.prefetch(self.session.db, keys);
                 }

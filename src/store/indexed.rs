@@ -261,6 +261,22 @@ impl Indexed {
         }
     }
 
+    /// The number of the field, or of another in its chain. To prefetch: with [`Indexed::place_of`] and
+    /// [`Indexed::touch`] it is half of a lookup.
+    pub(super) fn probe(&self, name: &[u8]) -> Option<u32> {
+        self.buckets.get(self.bucket_of((self.hash_of)(name))).copied()
+    }
+
+    /// The place of a field's record.
+    pub(super) fn place_of(&self, number: u32) -> Option<Place> {
+        self.entries.get(number as usize).map(|entry| entry.place)
+    }
+
+    /// Brings the record of a field into the CPU's cache.
+    pub(super) fn touch(&self, place: Place) -> u8 {
+        self.pages.touch(place)
+    }
+
     fn find(&self, hash: u32, name: &[u8]) -> Option<u32> {
         if self.buckets.is_empty() {
             return None;
@@ -396,6 +412,17 @@ mod tests {
                 assert_eq!(found, model.contains_key(&n));
             }
         }
+    }
+
+    #[test]
+    fn what_is_prefetched_is_the_record_that_a_lookup_reads_first() {
+        let mut indexed = Indexed::default();
+        assert_eq!(indexed.probe(b"a"), None);
+        indexed.put(b"a", b"1", NEVER);
+        let place = |name| indexed.probe(name).and_then(|number| indexed.place_of(number));
+        assert!(place(b"a").is_some_and(|place| indexed.pages.record(place).key == b"a"));
+        assert_eq!(place(b"b"), place(b"a"), "there is one chain");
+        assert_eq!(indexed.place_of(NONE), None, "the end of a chain");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 
 use super::hash::{Hash, HashRef};
+use super::indexed::Indexed;
 use super::key::{BuildPassThrough, Fragment, HashedKey};
 use super::memory::{UNIT_BYTES, allocated, grow_slowly};
 use super::pages::{Pages, Place};
@@ -177,6 +178,15 @@ impl Table {
     /// Brings a record into the CPU's cache.
     pub(super) fn touch(&self, place: Place) -> u8 {
         self.pages.touch(place)
+    }
+
+    /// The hash that the record at that place names, if it is in the indexed form.
+    pub(super) fn indexed_at(&self, place: Place) -> Option<&Indexed> {
+        let Body::Large(number) = self.pages.record(place).body() else { return None };
+        match self.large(number).view() {
+            ValueRef::Hash(HashRef::Indexed(indexed)) => Some(indexed),
+            _ => None,
+        }
     }
 
     #[inline]
