@@ -202,8 +202,8 @@ impl Keyspace {
         self.env.tick();
     }
 
-    /// Prefetches the first of these keys, which will be used soon, into the CPU cache, each with a field that
-    /// it may have. Returns how many.
+    /// Prefetches the first of these keys, which will be used soon, into the CPU cache, each with a field
+    /// that it may have. Returns how many.
     ///
     /// A lookup waits for memory four times: for the lock, for the slot in the index, for the page, for the
     /// record; in a large hash three times more. In a large keyspace, a pipeline spends most of its time on

@@ -14,6 +14,7 @@
 //! index of expiring fields is in the shard.
 
 use std::collections::{HashMap, HashSet};
+use std::hint::black_box;
 use std::ops::Deref;
 
 use super::hash::{Hash, HashRef};
@@ -144,8 +145,16 @@ impl Table {
         Some(SLOT_BYTES + record.len() + large_bytes)
     }
 
+    /// Brings all records into the CPU's cache. Their order is not the index's, so whoever reads them one
+    /// after the other waits for each.
+    fn touch_all(&self) {
+        let touched = self.index.values().map(|slot| self.touch(slot.place()));
+        black_box(touched.fold(0, u8::wrapping_add));
+    }
+
     /// Keys and entries in no particular order, expired ones included.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], EntryRef<'_>)> {
+        self.touch_all();
         self.index.values().map(|slot| {
             let record = self.pages.record(slot.place());
             (record.key, self.entry(slot, record))
