@@ -35,9 +35,11 @@ pub static FAMILY: Family = Family { group: "server", commands: &[
 ] };
 
 fn replicaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
+    const FAILS_OVER: CommandError =
+        CommandError::new("ERR REPLICAOF not allowed while failing over.");
     let server = context.server;
     if server.upstream.failover().is_some() {
-        return Err(CommandError::new("ERR REPLICAOF not allowed while failing over."));
+        return Err(FAILS_OVER);
     }
     if is(&args[1], "NO") && is(&args[2], "ONE") {
         if server.promote() {
@@ -55,9 +57,11 @@ fn replicaof(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
         reply.simple("OK Already connected to specified master");
         return Ok(());
     }
-    let Address { host, port } = &master;
-    log_line!(server.config, Notice, "REPLICAOF {host}:{port} enabled: a client asked for it");
-    server.follow(master);
+    let what = format!("REPLICAOF {}:{} enabled", master.host, master.port);
+    if !server.follow(master) {
+        return Err(FAILS_OVER);
+    }
+    log_line!(server.config, Notice, "{what}: a client asked for it");
     reply.ok();
     Ok(())
 }

@@ -114,7 +114,10 @@ impl Identity {
 
     /// Returns the annotation with the id, for the end of the log at that LSN.
     pub fn announce(&self, lsn: u64) -> Vec<u8> {
-        let mut state = lock(&self.state);
+        self.announce_locked(&mut lock(&self.state), lsn)
+    }
+
+    fn announce_locked(&self, state: &mut State, lsn: u64) -> Vec<u8> {
         if !self.counts.load(SeqCst) {
             self.shift.store(1u64.wrapping_sub(lsn), SeqCst); // as in Redis, the first is 1
             self.counts.store(true, SeqCst);
@@ -125,8 +128,9 @@ impl Identity {
 
     /// Goes on under another id from that LSN on. Returns the annotation for the log.
     pub fn change(&self, id: Id, lsn: u64) -> Vec<u8> {
-        lock(&self.state).change(id, self.offset(lsn));
-        self.announce(lsn)
+        let mut state = lock(&self.state);
+        state.change(id, self.offset(lsn));
+        self.announce_locked(&mut state, lsn)
     }
 
     /// Begins another history, which has this id and this offset at that LSN.

@@ -164,9 +164,16 @@ impl Upstream {
         self.lock().link.clone()
     }
 
-    /// Begins a term with that master. Clients cannot write any more, except for what they have begun.
-    pub fn begin(&self, master: Address) {
-        self.begin_locked(&mut self.lock(), master);
+    /// Begins a term with that master. Clients cannot write any more, except for what they have begun. `act`
+    /// is called with the term locked. Returns false if a failover goes on.
+    pub fn begin(&self, master: Address, act: impl FnOnce()) -> bool {
+        let mut state = self.lock();
+        if state.failover.is_some() {
+            return false;
+        }
+        self.begin_locked(&mut state, master);
+        act();
+        true
     }
 
     fn begin_locked(&self, state: &mut State, master: Address) {
@@ -180,7 +187,10 @@ impl Upstream {
     /// Ends the term: this server is a master. `act` is called with the term locked. Returns false if it was
     /// a master already.
     pub fn end(&self, act: impl FnOnce()) -> bool {
-        let mut state = self.lock();
+        self.end_locked(&mut self.lock(), act)
+    }
+
+    fn end_locked(&self, state: &mut State, act: impl FnOnce()) -> bool {
         if state.master.is_none() {
             return false;
         }
@@ -213,31 +223,49 @@ impl Upstream {
         self.lock().failover.clone()
     }
 
-    /// Starts a failover. Returns false if one goes on.
-    pub fn start_failover(&self, failover: Failover) -> bool {
+    /// Starts a failover. `act` is called with the term locked. Returns false if one goes on, or if this
+    /// server is a replica.
+    pub fn start_failover(&self, failover: Failover, act: impl FnOnce()) -> bool {
         let mut state = self.lock();
-        if state.failover.is_some() {
+        if state.failover.is_some() || state.master.is_some() {
             return false;
         }
         (state.failover, state.failover_is_new) = (Some(failover), true);
+        act();
         self.changed.notify_all();
         true
     }
 
-    /// Begins a term with the target of the failover as master. Returns false if the failover was aborted.
-    pub fn begin_failover(&self, target: Address) -> bool {
+    /// Begins a term with the target of the failover as master, unless the failover was aborted. `act` is
+    /// called with the term locked.
+    pub fn begin_failover(&self, target: Address, act: impl FnOnce()) {
         let mut state = self.lock();
-        let Some(failover) = &mut state.failover else { return false };
+        let Some(failover) = &mut state.failover else { return };
         failover.has_begun = true;
         self.begin_locked(&mut state, target);
-        true
+        act();
     }
 
-    /// Ends the failover. Returns what it was doing.
-    pub fn end_failover(&self) -> Option<Failover> {
+    /// Ends the failover. `act` is called with the term locked. Returns false if there was none.
+    pub fn end_failover(&self, act: impl FnOnce()) -> bool {
         let mut state = self.lock();
-        state.failover_is_new = false;
-        state.failover.take()
+        let ended = state.end_failover().is_some();
+        if ended {
+            act();
+        }
+        ended
+    }
+
+    /// Gives the failover up, if there is one. If it has begun, this server is a master again, and `lead` is
+    /// called; then `act`. Returns what the failover was doing.
+    pub fn abort_failover(&self, lead: impl FnOnce(), act: impl FnOnce()) -> Option<Failover> {
+        let mut state = self.lock();
+        let ended = state.end_failover()?;
+        if ended.has_begun {
+            self.end_locked(&mut state, lead);
+        }
+        act();
+        Some(ended)
     }
 
     /// Waits for that long, or until the term ends. Returns whether it goes on.
@@ -311,6 +339,11 @@ impl Upstream {
 }
 
 impl State {
+    fn end_failover(&mut self) -> Option<Failover> {
+        self.failover_is_new = false;
+        self.failover.take()
+    }
+
     fn end_term(&mut self) {
         self.term += 1;
         self.master = None;
@@ -333,11 +366,11 @@ mod tests {
     fn what_works_for_a_term_finds_out_that_it_has_ended() {
         let upstream = Upstream::default();
         assert!(!upstream.follows() && upstream.master().is_none());
-        upstream.begin(somewhere());
+        assert!(upstream.begin(somewhere(), || {}));
         let Work::Link(term, master) = upstream.wait_for_work(0) else { panic!("no link") };
         assert_eq!((term, master), (1, somewhere()));
         assert!(upstream.enter(term, Stage::Up) && upstream.is_up() && upstream.follows());
-        upstream.begin(somewhere());
+        assert!(upstream.begin(somewhere(), || {}));
         assert!(!upstream.is_up() && !upstream.is_current(term));
         assert!(!upstream.enter(term, Stage::Up) && !upstream.is_up());
         assert!(!upstream.pause(term, Duration::from_secs(100)));
@@ -347,9 +380,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_changed_with_the_term_says_what_is_followed() {
+        let (upstream, setting) = (Upstream::default(), Mutex::new(None));
+        std::thread::scope(|scope| {
+            for port in 1..=4 {
+                let (upstream, setting) = (&upstream, &setting);
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        let master = Address { port, ..somewhere() };
+                        let set = Some(master.clone());
+                        assert!(upstream.begin(master, || *lock(setting) = set));
+                    }
+                });
+            }
+        });
+        assert_eq!(*lock(&setting), upstream.master());
+    }
+
+    #[test]
+    fn while_a_failover_goes_on_there_is_no_other_master_and_on_a_replica_there_is_none() {
+        let upstream = Upstream::default();
+        let failover = Failover { target: None, until: None, is_forced: false, has_begun: false };
+        assert!(upstream.start_failover(failover.clone(), || {}));
+        assert!(!upstream.start_failover(failover.clone(), || unreachable!()));
+        assert!(!upstream.begin(somewhere(), || unreachable!()) && !upstream.follows());
+        upstream.begin_failover(somewhere(), || {});
+        let (mut leads, mut goes_on) = (false, false);
+        let aborted = upstream.abort_failover(|| leads = true, || goes_on = true);
+        assert!(aborted.is_some_and(|failover| failover.has_begun) && leads && goes_on);
+        assert!(!upstream.follows() && !upstream.end_failover(|| unreachable!()));
+        assert!(upstream.begin(somewhere(), || {}));
+        assert!(!upstream.start_failover(failover, || unreachable!()));
+    }
+
+    #[test]
     fn attempts_are_counted_since_the_link_was_last_up() {
         let upstream = Upstream::default();
-        upstream.begin(somewhere());
+        assert!(upstream.begin(somewhere(), || {}));
         for stage in
             [Stage::Connecting, Stage::Down, Stage::Connecting, Stage::Handshake, Stage::Up]
         {

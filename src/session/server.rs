@@ -302,59 +302,54 @@ impl Server {
         }
     }
 
-    /// Makes this server a replica of that one.
-    pub fn follow(&self, master: Address) {
-        self.config.replicaof.set(format!("{} {}", master.host, master.port));
-        self.upstream.begin(master);
+    /// Makes this server a replica of that one. Returns false if a failover goes on.
+    pub fn follow(&self, master: Address) -> bool {
+        let setting = format!("{} {}", master.host, master.port);
+        self.upstream.begin(master, || self.config.replicaof.set(setting))
     }
 
     /// Makes this server a master. The next record of the log is its own. Returns false if it was one.
     pub fn promote(&self) -> bool {
-        let was_replica = self.upstream.end(|| {
-            self.replication.change_id(&self.aof, None);
-            self.aof.lead();
-        });
+        let was_replica = self.upstream.end(|| self.lead());
         if was_replica {
-            self.config.replicaof.set(String::new());
             self.replication.replicas.disconnect(); // they ask again, and learn of the new id then
         }
         was_replica
     }
 
-    /// Starts a failover: clients that write wait. Returns false if one goes on.
+    /// The term has ended, and is still locked.
+    fn lead(&self) {
+        self.replication.change_id(&self.aof, None);
+        self.aof.lead();
+        self.config.replicaof.set(String::new());
+    }
+
+    /// Starts a failover: clients that write wait. Returns false if one goes on, or if this is a replica.
     pub fn start_failover(&self, failover: Failover) -> bool {
-        let started = self.upstream.start_failover(failover);
-        if started {
-            self.pause.set_failover(true);
-        }
-        started
+        self.upstream.start_failover(failover, || self.pause.set_failover(true))
     }
 
     /// Makes this server a replica of the target of the failover, unless that was aborted.
     pub fn follow_target(&self, target: Address) {
         let setting = format!("{} {}", target.host, target.port);
-        if self.upstream.begin_failover(target) {
-            self.config.replicaof.set(setting);
-        }
+        self.upstream.begin_failover(target, || self.config.replicaof.set(setting));
     }
 
-    /// Ends the failover, and lets clients go on. Returns what it was doing, if there was one.
-    pub fn end_failover(&self) -> Option<Failover> {
-        let ended = self.upstream.end_failover();
-        if ended.is_some() {
-            self.pause.set_failover(false);
-        }
-        ended
+    /// Ends the failover, and lets clients go on. Returns false if there was none.
+    pub fn end_failover(&self) -> bool {
+        self.upstream.end_failover(|| self.pause.set_failover(false))
     }
 
     /// Gives the failover up: this server is a master. Returns false if there was none.
     pub fn abort_failover(&self, why: &str) -> bool {
-        let Some(failover) = self.upstream.end_failover() else { return false };
+        let go_on = || self.pause.set_failover(false);
+        let Some(failover) = self.upstream.abort_failover(|| self.lead(), go_on) else {
+            return false;
+        };
         log_line!(self.config, Notice, "The failover was aborted: {why}");
         if failover.has_begun {
-            self.promote();
+            self.replication.replicas.disconnect();
         }
-        self.pause.set_failover(false);
         true
     }
 

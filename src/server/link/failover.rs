@@ -74,7 +74,7 @@ impl Link {
 
     /// The target of a failover has answered the request for its stream.
     pub(super) fn end_failover(&self) {
-        if self.server.end_failover().is_some() {
+        if self.server.end_failover() {
             self.server.replication.replicas.disconnect();
             let Address { host, port } = &self.master;
             log_line!(self.server.config, Notice, "The failover to {host}:{port} is complete");
