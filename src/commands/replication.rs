@@ -377,7 +377,6 @@ fn wait_or_reply(context: &mut Context, waiting: Waiting, reply: &mut Reply) -> 
         waiting.reply(replicas, reply);
         return Ok(());
     }
-    server.replication.ask_for_offsets(&server.aof, session.seen_lsn.max(session.read_lsn));
     session.then = Some(Then::Wait(waiting));
     Ok(())
 }

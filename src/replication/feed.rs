@@ -88,7 +88,7 @@ impl Feeder<'_> {
                 let known = if self.replica.profile.knows_new_ids { &*id } else { "" };
                 self.put(format!("+CONTINUE {known}").trim_end().as_bytes())?;
                 self.put(b"\r\n")?;
-                self.replica.enter(Phase::Online);
+                self.replication.go_online(&self.replica);
                 self.stream(lsn)
             }
             Start::Snapshot { announced } => self.synchronize(announced),
@@ -172,7 +172,7 @@ impl Feeder<'_> {
                 self.replication.replicas.wait_for_news(SIGN_PERIOD);
             }
         }
-        self.replica.enter(Phase::Online);
+        self.replication.go_online(&self.replica);
         let Replica { address, profile, .. } = &*self.replica;
         log_line!(self.config, Notice, "Replica {address}:{} has the snapshot", profile.port);
         self.stream(begin.lsn)

@@ -59,7 +59,7 @@ pub struct Replication {
     spools: Spools,
     /// How many snapshots in a row have yielded.
     yields: AtomicUsize,
-    /// The LSN of the last request for acknowledgements.
+    /// The LSN of the last request for acknowledgements; 0 after a replica has come.
     asked: AtomicU64,
     /// When the last PING was appended.
     pinged: Mutex<Option<Instant>>,
@@ -153,6 +153,13 @@ impl Replication {
             aof.flush().unwrap_or_default(); // then they are not asked, and the wait ends with its time
             self.replicas.wake();
         }
+    }
+
+    /// A replica follows the stream from now on. What it has acknowledged before is not known, so it is to be
+    /// asked.
+    fn go_online(&self, replica: &Replica) {
+        replica.enter(Phase::Online);
+        self.asked.store(0, SeqCst);
     }
 
     /// Whether there are too few good replicas for a write.

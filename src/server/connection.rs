@@ -271,11 +271,14 @@ impl Connection<'_> {
     fn wait_for_replicas(&mut self, waiting: &Waiting, input: &mut Input) -> io::Result<()> {
         self.send()?;
         let client = self.session.client.clone();
-        let replicas = &self.server.replication.replicas;
+        let (aof, replication) = (&self.server.aof, &self.server.replication);
+        let replicas = &replication.replicas;
         client.unblocking.begin();
         self.session.client_flags.blocked = true;
         self.session.sync_client_state(Instant::now());
         let count = loop {
+            // Again each time: one that has come back since must be asked too.
+            replication.ask_for_offsets(aof, self.session.seen_lsn.max(self.session.read_lsn));
             let now = Instant::now();
             let left = waiting.until.map(|until| until.saturating_duration_since(now));
             let slice = left.map_or(HANG_UP_CHECK, |left| left.min(HANG_UP_CHECK));

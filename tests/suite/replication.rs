@@ -795,6 +795,37 @@ fn wait_returns_when_replicas_have_acknowledged_or_when_its_time_is_up() {
 }
 
 #[test]
+fn a_replica_that_comes_back_while_a_client_waits_is_asked_for_an_acknowledgement() {
+    let mut c = master();
+    let mut other = c.another();
+    let mut replica = Replica::online(&c);
+    await_online(&mut c, 1);
+    c.expect("SET a 1", "+OK");
+    replica.expect(&["SELECT 0", "SET a 1"]);
+    replica.client = c.another(); // the link breaks
+    await_online(&mut c, 0);
+    c.expect("SET a 2", "+OK");
+    c.send(&["WAIT", "1", "0"]);
+    eventually("it waits", || info(&mut other, "blocked_clients").as_deref() == Some("1"));
+    replica.come_back(&other);
+    replica.expect(&["SET a 2", "REPLCONF GETACK *"]);
+    replica.acknowledge(replica.offset);
+    assert_eq!(c.read_reply().to_string(), ":1");
+    if skipped_on_redis() {
+        return; // a Redis waits for the acknowledgement that a replica sends every second
+    }
+    c.expect("SET a 3", "+OK");
+    c.send(&["WAIT", "1", "0"]);
+    replica.expect(&["SET a 3", "REPLCONF GETACK *"]);
+    replica.client = c.another(); // the answer is lost
+    await_online(&mut other, 0);
+    replica.come_back(&other);
+    replica.expect(&["REPLCONF GETACK *"]);
+    replica.acknowledge(replica.offset);
+    assert_eq!(c.read_reply().to_string(), ":1");
+}
+
+#[test]
 fn replies_before_a_wait_do_not_wait_for_it() {
     let mut c = master();
     let replica = Replica::online(&c);
