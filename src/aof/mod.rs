@@ -34,7 +34,8 @@
 //! `EXEC`.
 //!
 //! Between records there may be *annotations*, lines that begin with `#`: Respite writes the identity of
-//! the replication stream in that form ([`crate::replication`]), and Redis time stamps. And the log may
+//! the replication stream in that form ([`crate::replication`]), and Redis time stamps. There may be empty
+//! lines too: the log of a replica is its master's stream, and a master may send them. And the log may
 //! begin with an RDB snapshot ([`crate::rdb`]), as Redis's logs do: the commands follow its checksum. The
 //! next rewrite leaves plain commands.
 //!
@@ -53,7 +54,8 @@
 //! `aof-load-truncated` is `no`. Anything else that is not a record (another first byte, a bad length, an
 //! unknown command, a command that fails) is *damage*: the file was changed by something else, what
 //! follows cannot be trusted, and the server says where the damage is and stops without touching the
-//! file.
+//! file. It also does so if a sound log cannot be held here: it has a database beyond `databases`, or begins
+//! with a snapshot that has keys of other types.
 
 mod append;
 pub mod block;

@@ -52,6 +52,25 @@ pub enum ReplayError {
         /// What is wrong, as a text for the operator.
         why: String,
     },
+    /// It is sound, but has something that cannot be held here.
+    Unsupported {
+        /// Where that is.
+        offset: u64,
+        /// What it is, as a text for the operator.
+        what: String,
+    },
+}
+
+/// Why a command of the log is not executed, as a text for the operator.
+pub enum Fault {
+    Damage(String),
+    Unsupported(String),
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Fault {
+        Fault::Damage(why)
+    }
 }
 
 impl fmt::Display for ReplayError {
@@ -61,6 +80,7 @@ impl fmt::Display for ReplayError {
             ReplayError::Damage { offset, why, .. } => {
                 write!(f, "damaged at offset {offset}: {why}")
             }
+            ReplayError::Unsupported { offset, what } => write!(f, "at offset {offset}: {what}"),
         }
     }
 }
@@ -89,9 +109,8 @@ pub fn read_preamble(
     }
     rdb::read::read_from(&mut input, rules, store, progress).map_err(|error| match error {
         rdb::Error::Io(error) => ReplayError::Io(error),
-        rdb::Error::Corrupt { offset, why } | rdb::Error::Unsupported { offset, what: why } => {
-            ReplayError::Damage { offset, valid_bytes: 0, why }
-        }
+        rdb::Error::Corrupt { offset, why } => ReplayError::Damage { offset, valid_bytes: 0, why },
+        rdb::Error::Unsupported { offset, what } => ReplayError::Unsupported { offset, what },
     })
 }
 
@@ -99,12 +118,12 @@ pub fn read_preamble(
 /// the number of bytes read so far.
 ///
 /// # Errors
-/// The file cannot be read or is damaged. A command for which `apply` returns an error is damage.
-pub fn replay(
+/// The file cannot be read or is damaged. A command for which `apply` returns a text is damage.
+pub fn replay<E: Into<Fault>>(
     log: &mut (impl Read + Seek),
     start: u64,
     bulk_limit: i64,
-    apply: impl FnMut(Args) -> Result<(), String>,
+    apply: impl FnMut(Args) -> Result<(), E>,
     progress: impl FnMut(u64),
 ) -> Result<Replayed, ReplayError> {
     log.seek(SeekFrom::Start(start))?;
@@ -119,8 +138,8 @@ pub fn replay(
     let length = log.seek(SeekFrom::End(0))?;
     reader.replayed.torn_bytes = length - reader.replayed.valid_bytes;
     match result {
-        Err(ReplayError::Io(error)) => Err(error.into()),
-        _ => Ok(reader.replayed),
+        Err(ReplayError::Damage { .. }) | Ok(()) => Ok(reader.replayed),
+        Err(error) => Err(error),
     }
 }
 
@@ -131,7 +150,7 @@ struct Reader<A, P> {
     progress: P,
 }
 
-impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
+impl<E: Into<Fault>, A: FnMut(Args) -> Result<(), E>, P: FnMut(u64)> Reader<A, P> {
     /// Reads up to the end, or to the first failure, and counts in `replayed` what was applied.
     fn read(&mut self, log: impl Read) -> Result<(), ReplayError> {
         let mut input = BufReader::with_capacity(READ_BYTES, log);
@@ -146,6 +165,19 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
             let Some(&first) = buffer.first() else { return Ok(()) };
             let valid_bytes = self.replayed.valid_bytes;
             let damage = |why: String| ReplayError::Damage { offset, valid_bytes, why };
+            let failed = |fault: E| match fault.into() {
+                Fault::Damage(why) => damage(why),
+                Fault::Unsupported(what) => ReplayError::Unsupported { offset, what },
+            };
+            if !request.is_partial() && matches!(first, b'\r' | b'\n') {
+                input.consume(1);
+                read += 1;
+                offset = read;
+                if block.is_none() {
+                    self.replayed.valid_bytes = offset;
+                }
+                continue;
+            }
             if !request.is_partial() && first == b'#' {
                 let mut line = Vec::new();
                 read += input.read_until(b'\n', &mut line)? as u64;
@@ -181,13 +213,13 @@ impl<A: FnMut(Args) -> Result<(), String>, P: FnMut(u64)> Reader<A, P> {
                 block = Some(Vec::new());
             } else if name.eq_ignore_ascii_case(b"exec") && block.is_some() {
                 for queued in block.take().iter().flatten() {
-                    (self.apply)(queued.args().map_err(io::Error::from)?).map_err(damage)?;
+                    (self.apply)(queued.args().map_err(io::Error::from)?).map_err(failed)?;
                     self.replayed.records += 1;
                 }
             } else if let Some(queued) = &mut block {
                 queued.push(std::mem::replace(&mut request, self.request()));
             } else {
-                (self.apply)(args).map_err(damage)?;
+                (self.apply)(args).map_err(failed)?;
                 self.replayed.records += 1;
             }
             request.clear();

@@ -350,7 +350,7 @@ mod tests {
                 let keep = |args: crate::resp::Args| {
                     let words = args.from(0).map(|word| word.escape_ascii().to_string());
                     records.push(words.collect());
-                    Ok(())
+                    Ok::<_, String>(())
                 };
                 replay(&mut log, 0, 512 << 20, keep, |_| {})
             });

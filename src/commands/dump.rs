@@ -33,7 +33,7 @@ pub static FAMILY: Family = Family { group: "generic", commands: &[
              [AUTH password | AUTH2 username password] [KEYS key [key ...]]",
             Handler::Nested(Nested::Migrate))
         .keys(3, 3, 1, "RW access delete").keys_after("KEYS", 6, "RW access delete incomplete")
-        .flags(Flags::DANGEROUS.or(Flags::MAY_REPLICATE).or(Flags::NO_MULTI))
+        .flags(Flags::DANGEROUS.or(Flags::MAY_REPLICATE))
         .secrets(is_credential).tips(&["nondeterministic_output"])
         .arguments(&["copy@3.0.0", "replace@3.0.0"])
         .history(&[("3.0.0", "Added the options `COPY` and `REPLACE`."),

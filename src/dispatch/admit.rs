@@ -52,6 +52,12 @@ pub(super) fn admit(
         permission::check(session.login.user(), command, args, &databases)
             .map_err(Refusal::Lacking)?;
     }
+    // As in Redis, which can run MIGRATE in a transaction, this comes after the rights.
+    let locks_by_itself =
+        matches!(command.handler, Handler::Nested(_)) && !command.has(Flags::NOT_QUEUED);
+    if session.multi.is_some() && locks_by_itself {
+        return Err(NOT_IN_TRANSACTION.into());
+    }
     expect_ready(server, session, command)?;
     Ok(())
 }
@@ -72,6 +78,9 @@ const DEBUG_NOT_ALLOWED: CommandError = CommandError::new(
      and then restart the server.",
 );
 
+const NOT_IN_TRANSACTION: CommandError =
+    CommandError::new("ERR Command not allowed inside a transaction");
+
 /// Checks what does not depend on the rights of the user.
 ///
 /// # Errors
@@ -85,7 +94,7 @@ fn expect_allowed(server: &Server, session: &Session, command: &Command) -> Outc
         return Err(CommandError::new("NOAUTH Authentication required."));
     }
     if command.has(Flags::NO_MULTI) && session.multi.is_some() {
-        return Err(CommandError::new("ERR Command not allowed inside a transaction"));
+        return Err(NOT_IN_TRANSACTION);
     }
     Ok(())
 }

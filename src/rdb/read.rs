@@ -237,10 +237,7 @@ where
         let number = self.input.length()?;
         let found = usize::try_from(number).ok().filter(|db| *db < self.rules.databases);
         self.db = found.ok_or_else(|| {
-            let what = format!(
-                "database {number}, and there are only {} here: set 'databases'",
-                self.rules.databases
-            );
+            let what = beyond_databases(number, self.rules.databases);
             Error::Unsupported { offset: self.input.offset(), what }
         })?;
         Ok(())
@@ -304,4 +301,9 @@ where
         }
         Ok(())
     }
+}
+
+/// What is said of a database that does not exist here.
+pub fn beyond_databases(number: u64, databases: usize) -> String {
+    format!("database {number}, and there are only {databases} here: set 'databases'")
 }

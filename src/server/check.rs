@@ -41,7 +41,9 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
     let preamble = match read_preamble(&mut log, &rules, |_| Ok(()), |_| {}) {
         Ok(preamble) => preamble,
         Err(error) => {
-            return Err(format!("'{shown}': the snapshot at its beginning is bad: {error}\n"));
+            return Err(format!(
+                "'{shown}': the snapshot at its beginning cannot be loaded: {error}\n"
+            ));
         }
     };
     match replay(&mut log, preamble.bytes, ANY_LENGTH, check, |_| {}) {
@@ -60,6 +62,9 @@ pub fn check_aof(path: &Path, fix: bool) -> Result<String, String> {
             });
         }
         Err(ReplayError::Io(error)) => return Err(unreadable(error)),
+        Err(error @ ReplayError::Unsupported { .. }) => {
+            return Err(format!("'{shown}': {error}\n"));
+        }
     }
     let keys = match preamble.bytes {
         0 => String::new(),

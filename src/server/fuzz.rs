@@ -103,20 +103,22 @@ fn fuzz_a_replay_of_any_bytes_finds_whole_records_or_damage() {
         let case = Case(&log);
         let started = Instant::now();
         let length = log.len() as u64;
-        let valid = match replay(&mut Cursor::new(&log), 0, ANY_LENGTH, |_| Ok(()), |_| {}) {
-            Ok(replayed) => {
-                assert_eq!(replayed.valid_bytes + replayed.torn_bytes, length);
-                replayed.valid_bytes
-            }
-            Err(ReplayError::Damage { offset, valid_bytes, .. }) => {
-                assert!(valid_bytes <= offset && offset <= length, "{valid_bytes}, {offset}");
-                valid_bytes
-            }
-            Err(error) => panic!("{error}"),
-        };
+        let valid =
+            match replay(&mut Cursor::new(&log), 0, ANY_LENGTH, |_| Ok::<_, String>(()), |_| {}) {
+                Ok(replayed) => {
+                    assert_eq!(replayed.valid_bytes + replayed.torn_bytes, length);
+                    replayed.valid_bytes
+                }
+                Err(ReplayError::Damage { offset, valid_bytes, .. }) => {
+                    assert!(valid_bytes <= offset && offset <= length, "{valid_bytes}, {offset}");
+                    valid_bytes
+                }
+                Err(error) => panic!("{error}"),
+            };
         // What is kept if the rest is cut off.
         let kept = &log[..valid as usize];
-        let replayed = replay(&mut Cursor::new(kept), 0, ANY_LENGTH, |_| Ok(()), |_| {});
+        let replayed =
+            replay(&mut Cursor::new(kept), 0, ANY_LENGTH, |_| Ok::<_, String>(()), |_| {});
         assert!(replayed.is_ok_and(|replayed| replayed.torn_bytes == 0), "cut at {valid}");
         let apply = |args: Args| {
             if takes_memory(args) {

@@ -614,7 +614,6 @@ fn anything_but_a_valid_record_prevents_the_start_and_is_named() {
         ("a key of another type", log_of(&[&["HSET", "s", "f", "v"]]), "WRONGTYPE"),
         ("not a number", log_of(&[&["INCR", "s"]]), "not an integer"),
         ("no such key", log_of(&[&["RENAME", "none", "a"]]), "no such key"),
-        ("a database out of range", log_of(&[&["SELECT", "99"]]), "out of range"),
         ("a command that is never logged", log_of(&[&["SHUTDOWN"]]), "does not belong in a log"),
         ("EXEC without MULTI", log_of(&[&["EXEC"]]), "exec"),
         ("RDB data", b"REDIS0010\xfa\x09redis-ver".to_vec(), "expected '*', got 'R'"),

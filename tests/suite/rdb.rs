@@ -464,6 +464,21 @@ fn migrate_is_refused_in_a_transaction_and_monitors_do_not_see_its_password() {
     c.expect("MULTI", "+OK");
     c.expect(&format!("{migrate} k 0 10"), "-ERR Command not allowed inside a transaction");
     c.expect("DISCARD", "+OK");
+    c.transcript(
+        "
+        > ACL SETUSER limited on nopass ~own +multi +migrate
+        +OK
+        > AUTH limited any
+        +OK
+        > MULTI
+        +OK
+        > MIGRATE 127.0.0.1 1 other 0 10
+        -NOPERM No permissions to access a key
+        > MIGRATE 127.0.0.1 1 own 0 10
+        -ERR Command not allowed inside a transaction
+        ",
+    );
+    let mut c = c.another();
     let mut monitor = c.another();
     monitor.expect("MONITOR", "+OK");
     c.expect("SET k 1", "+OK");
@@ -823,9 +838,42 @@ fn a_torn_tail_behind_a_snapshot_is_cut_off_and_damage_in_it_is_not_repaired() {
         let ended = Server::fail_to_start(&home, &[]);
         assert!(ended.stderr.contains("can't use the log"), "{}", ended.stderr);
         let (good, report) = check_aof(&path, &["--fix"]);
-        assert!(!good && report.contains("the snapshot at its beginning is bad"), "{report}");
+        assert!(
+            !good && report.contains("the snapshot at its beginning cannot be loaded"),
+            "{report}"
+        );
         assert!(files(&home.data()) == BTreeMap::from([("storage.aof".into(), log.to_vec())]));
     }
+}
+
+#[test]
+fn a_log_that_cannot_be_held_here_is_not_called_damaged() {
+    if skipped_on_redis() {
+        return;
+    }
+    let list = b"REDIS0012\xfe\x03\x12\x01k\x01".to_vec();
+    let beyond = "database 20, and there are only 16 here: set 'databases'";
+    let in_block = [encode(&["MULTI"]), encode(&["SELECT", "20"]), encode(&["EXEC"])].concat();
+    for (log, why) in [
+        (list, "at offset 11: the key 'k' of database 3 is a list"),
+        (encode(&["SELECT", "20"]), beyond),
+        (in_block, beyond),
+    ] {
+        let home = TempDir::new();
+        fs::write(home.data().join("storage.aof"), &log).expect("write the log");
+        let ended = Server::fail_to_start(&home, &[]);
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.contains(why), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("damaged"), "{}", ended.stderr);
+        assert!(files(&home.data()) == BTreeMap::from([("storage.aof".into(), log)]));
+    }
+    let log = [encode(&["SELECT", "20"]), encode(&["SET", "a", "1"])].concat();
+    let home = TempDir::new();
+    fs::write(home.data().join("storage.aof"), log).expect("write the log");
+    let server = Server::start_in(home, &["--databases", "21"]);
+    let mut c = server.client();
+    c.expect("SELECT 20", "+OK");
+    c.expect("GET a", "\"1\"");
 }
 
 #[test]

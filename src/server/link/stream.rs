@@ -41,6 +41,7 @@ impl Link {
         let _registered = OnDrop(|| server.stats.meters.deregister(id));
         wire.send_acknowledgements()?;
         let mut request = Request::new(ANY_LENGTH);
+        request.strict = true; // as it will be read from our log
         let mut unit = Unit::default();
         loop {
             session.sync_client_state(Instant::now());
@@ -50,6 +51,11 @@ impl Link {
             let mut asked = false;
             let mut used = 0;
             while used < length {
+                // As in Redis: a master may send empty lines, but no commands without lengths.
+                if !request.is_partial() && !matches!(buffer[used], b'*' | b'\r' | b'\n') {
+                    let found = buffer[used].escape_ascii();
+                    return Err(End::Diverged(format!("expected '*', got '{found}'")));
+                }
                 let step = request.feed(&buffer[used..]);
                 let step = step.map_err(|error| End::Diverged(error.to_string()))?;
                 unit.bytes.extend_from_slice(&buffer[used..used + step.used]);

@@ -7,7 +7,8 @@ mod real;
 mod sentinel;
 
 use crate::harness::{
-    Client, Server, TempDir, connect, connect_with, dump, eventually, skipped_on_redis, unix_now_ms,
+    Client, Server, TempDir, check_aof, connect, connect_with, dump, eventually, skipped_on_redis,
+    unix_now_ms,
 };
 use fake::{ID, Link, MARK, Master, rdb, rdb_with_list, stream};
 
@@ -311,6 +312,49 @@ fn a_command_that_does_not_exist_here_leads_to_a_new_full_synchronisation() {
     link.send_all(2000, &rdb(&[("a", "3")]));
     await_info(&mut c, "master_link_status", "up");
     c.expect("GET a", "\"3\"");
+}
+
+#[test]
+fn a_command_without_lengths_of_the_master_leads_to_a_new_full_synchronisation() {
+    let mut c = connect();
+    let master = Master::start();
+    let mut link = replicate(&mut c, &master, &[("a", "1")]);
+    link.send("SET a 2\r\n");
+    let mut link = master.accept();
+    assert_eq!(link.asked, ("?".into(), "-1".into()));
+    c.expect("GET a", "\"1\"");
+    link.send_all(2000, &rdb(&[("a", "3")]));
+    await_info(&mut c, "master_link_status", "up");
+    c.expect("GET a", "\"3\"");
+}
+
+#[test]
+fn empty_lines_of_the_master_count_and_do_no_harm_in_the_log() {
+    if skipped_on_redis() {
+        return;
+    }
+    let master = Master::start();
+    let place = format!("127.0.0.1 {}", master.port());
+    let mut server = Server::start(&["--replicaof", &place]);
+    let mut link = master.accept();
+    link.send_all(1000, &rdb(&[("a", "1")]));
+    let mut bytes = Vec::new();
+    for command in ["SELECT 0", "SET x 1", "MULTI", "SET y 2", "EXEC", "SET z 3"] {
+        bytes.extend(b"\r\n\n");
+        bytes.extend(stream(&[command]));
+    }
+    link.send(&bytes);
+    let end = 1000 + bytes.len() as u64;
+    link.await_acknowledgement(end);
+    let before = dump(&mut server.client());
+    assert_eq!(before.len(), 4);
+    server.kill_9();
+    let (good, report) = check_aof(&server.log_path(), &[]);
+    assert!(good, "{report}");
+    server.restart();
+    let link = master.accept();
+    assert_eq!(link.asked, (ID.into(), (end + 1).to_string()));
+    assert_eq!(dump(&mut server.client()), before);
 }
 
 #[test]
