@@ -149,8 +149,9 @@ fn records_wait_for_the_flush_and_a_select_comes_where_the_database_changes() ->
     aof.append(0, b"b");
     aof.append(12, b"c");
     let lsn = aof.append(12, b"d");
-    assert_eq!(disk.text(), "");
+    assert_eq!((disk.text().as_str(), aof.buffered_bytes() as u64), ("", lsn));
     aof.flush_to(lsn)?;
+    assert_eq!(aof.buffered_bytes(), 0);
     let expected = "ab*2\r\n$6\r\nSELECT\r\n$2\r\n12\r\ncd";
     assert_eq!(disk.text(), expected);
     assert_eq!(lsn, expected.len() as u64);

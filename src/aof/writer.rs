@@ -515,6 +515,11 @@ impl Aof {
         (pending.size, pending.base_size)
     }
 
+    /// The bytes that have been appended and not been handed to the kernel yet.
+    pub fn buffered_bytes(&self) -> usize {
+        self.lock_pending().records.len()
+    }
+
     /// Checks the invariants of the log. Can be called at any time; takes the locks for a moment.
     ///
     /// # Errors

@@ -188,6 +188,7 @@ fn memory_section(context: &mut Context, text: &mut String) -> fmt::Result {
         write!(text, "mem_fragmentation_ratio:{ratio:.2}\r\nmem_fragmentation_bytes:{lost}\r\n")?;
     }
     write!(text, "mem_clients_normal:{}\r\n", memory.clients)?;
+    write!(text, "mem_aof_buffer:{}\r\n", server.aof.buffered_bytes())?; // not a part of used_memory
     let lazy_free = &server.stats.lazy_free;
     write!(text, "lazyfree_pending_objects:{}\r\n", lazy_free.pending.load(Relaxed))?;
     write!(text, "lazyfreed_objects:{}\r\n", lazy_free.freed.get())?;
@@ -307,6 +308,7 @@ fn persistence_section(context: &mut Context, text: &mut String) -> fmt::Result 
         write!(text, "aof_files_lost:{}\r\n", server.aof.files_lost().get())?;
         write!(text, "aof_delayed_fsync:{}\r\n", server.aof.delayed_syncs.get())?;
         write!(text, "aof_current_size:{bytes}\r\naof_base_size:{base_bytes}\r\n")?;
+        write!(text, "aof_buffer_length:{}\r\n", server.aof.buffered_bytes())?;
     }
     Ok(())
 }

@@ -50,6 +50,7 @@ fn stats(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
         ("total.allocated", memory.used),
         ("startup.allocated", memory.startup),
         ("clients.normal", memory.clients),
+        ("aof.buffer", context.server.aof.buffered_bytes() as u64),
         ("overhead.total", memory.overhead),
         ("keys.count", keys),
         ("keys.bytes-per-key", net.checked_div(keys).unwrap_or(0)),

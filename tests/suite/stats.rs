@@ -349,7 +349,7 @@ fn info_has_the_fields_that_tools_read() {
                   aof_enabled aof_last_bgrewrite_status hz lru_clock \
                   clients_in_timeout_table mem_fragmentation_ratio \
                   used_memory_overhead used_memory_dataset used_memory_dataset_perc \
-                  used_memory_peak_perc used_memory_lua mem_allocator number_of_cached_scripts \
+                  used_memory_peak_perc used_memory_lua mem_allocator number_of_cached_scripts mem_aof_buffer \
                   rdb_last_save_time rdb_last_bgsave_status rdb_last_bgsave_time_sec \
                   rdb_current_bgsave_time_sec latest_fork_usec sync_full sync_partial_ok \
                   sync_partial_err evicted_clients unexpected_error_replies \
