@@ -1,6 +1,7 @@
 //! Limits of memory: which keys are evicted, and how much memory there is.
 
 use std::fs;
+use std::path::Path;
 
 /// Which keys `maxmemory-policy` lets be evicted, and in which order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,13 +65,13 @@ pub(super) fn policy(index: usize) -> Option<EvictionPolicy> {
     Some(EvictionPolicy { volatile, order })
 }
 
-/// The memory of the machine, and what the control group of the process may use of it, in bytes. Known only
-/// on Linux.
+/// The memory of the machine, and what the control groups of the process may use of it
+/// (<https://man7.org/linux/man-pages/man7/cgroups.7.html>), in bytes. Known only on Linux.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineMemory {
     /// All memory.
     pub total: u64,
-    /// The limit of the control group, if it is less.
+    /// The least limit of a control group, if it is less.
     pub limit: Option<u64>,
 }
 
@@ -78,11 +79,8 @@ impl MachineMemory {
     /// Asks the kernel.
     pub fn read() -> Option<MachineMemory> {
         let total = kilobytes("/proc/meminfo", "MemTotal:")?;
-        // In a container, its own group is mounted at the root: version 2, then version 1.
-        let limits = ["memory.max", "memory/memory.limit_in_bytes"];
-        let limit = limits.iter().find_map(|name| {
-            fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse::<u64>().ok()
-        });
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let limit = group_limit(Path::new("/sys/fs/cgroup"), &groups);
         Some(MachineMemory { total, limit: limit.filter(|&limit| limit < total) })
     }
 
@@ -90,6 +88,27 @@ impl MachineMemory {
     pub fn usable(self) -> u64 {
         self.limit.unwrap_or(self.total)
     }
+}
+
+/// The least limit of the control groups of a process and of those that contain them. `groups` is what
+/// `/proc/self/cgroup` says. In a container its paths may be those of the machine, and lead nowhere; then the
+/// root is the container's own group.
+fn group_limit(root: &Path, groups: &str) -> Option<u64> {
+    let limits = groups.lines().flat_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) =
+            (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (mount, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"), // version 2
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        let groups = Path::new(path.trim_start_matches('/')).ancestors();
+        groups.map(|group| mount.join(group).join(file)).collect()
+    });
+    limits.filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()).min()
 }
 
 /// The value of the line with this name in a file of `/proc`, converted from kilobytes to bytes.
@@ -102,6 +121,30 @@ pub fn kilobytes(path: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_limit_of_the_groups_counts() -> std::io::Result<()> {
+        let root = std::env::temp_dir().join(format!("respite-groups-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap_or(&root))?;
+            fs::write(path, text)
+        };
+        let limit = |groups| group_limit(&root, groups);
+        write("system.slice/a.service/memory.max", "3000\n")?;
+        write("system.slice/memory.max", "max\n")?;
+        assert_eq!(limit("0::/system.slice/a.service\n"), Some(3000));
+        assert_eq!(limit("0::/system.slice\n"), None);
+        write("system.slice/memory.max", "2000\n")?;
+        assert_eq!(limit("0::/system.slice/a.service\n"), Some(2000), "of the group around it");
+        write("memory/memory.limit_in_bytes", "5000\n")?;
+        write("memory/b/memory.limit_in_bytes", "4000\n")?;
+        assert_eq!(limit("4:memory:/b\n3:cpu:/\n0::/\n"), Some(4000), "version 1");
+        assert_eq!(limit("4:cpu,memory:/docker/4711\n"), Some(5000), "a path of the machine");
+        assert_eq!(limit("9:name=systemd:/b\n"), None);
+        assert_eq!(limit(""), None);
+        fs::remove_dir_all(root)
+    }
 
     #[test]
     fn each_policy_means_what_its_name_says() {
