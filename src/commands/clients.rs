@@ -50,9 +50,20 @@ pub const COMMANDS: &[Command] = &[
         ])
         .doc("2.4.0", "O(N) where N is the number of connections",
              "Closes the connections that match all filters, those of CLIENT LIST."),
-    session("client|list", "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]]",
+    session("client|list",
+        "[TYPE <NORMAL | MASTER | REPLICA | PUBSUB>] [ID client-id [client-id ...]] [USER username] \
+         [ADDR addr] [LADDR laddr] [SKIPME <YES | NO>] [MAXAGE maxage] [NAME name] [IDLE idle] \
+         [FLAGS flags] [LIB-NAME lib-name] [LIB-VER lib-ver] [DB db] [CAPA capa] [IP ip] \
+         [NOT-TYPE <NORMAL | PRIMARY | REPLICA | PUBSUB>] [NOT-ID not-client-id [not-client-id ...]] \
+         [NOT-USER not-username] [NOT-ADDR not-addr] [NOT-LADDR not-laddr] [NOT-NAME not-name] \
+         [NOT-FLAGS not-flags] [NOT-LIB-NAME not-lib-name] [NOT-LIB-VER not-lib-ver] [NOT-DB not-db] \
+         [NOT-CAPA not-capa] [NOT-IP not-ip]",
         list).flags(ADMIN).tips(&["nondeterministic_output"])
-        .arguments(&["normal-master-replica-pubsub=client-type@5.0.0", "client-id@6.2.0"])
+        .arguments(&[
+            "normal-master-replica-pubsub=client-type@5.0.0", "client-id@6.2.0", "yes-no=skipme",
+            "normal-primary-replica-pubsub=not-client-type", "not-client-id:integer",
+            "maxage:integer", "idle:integer", "db:integer", "not-db:integer",
+        ])
         .history(&[
             ("2.8.12", "Added the field `id`."),
             ("5.0.0", "Added the option `TYPE`."),
@@ -69,7 +80,7 @@ pub const COMMANDS: &[Command] = &[
               FLAGS, CAPA, LIB-NAME, LIB-VER, each also with NOT- in front, and SKIPME, MAXAGE, IDLE."),
     session("client|no-evict", "<ON | OFF>", no_evict).flags(ADMIN)
         .arguments(&["on-off=enabled"])
-        .doc("7.0.0", "O(1)", "Protects the connection from eviction. No connection is ever evicted here."),
+        .doc("7.0.0", "O(1)", "Sets whether the connection is spared by maxmemory-clients."),
     session("client|no-touch", "<ON | OFF>", no_touch).flags(CLIENT)
         .arguments(&["on-off=enabled"])
         .doc("7.2.0", "O(1)", "Sets whether commands of the connection mark keys as used."),

@@ -74,7 +74,7 @@ static COMMANDS: &[Command] = &[
         .doc("1.0.0", "O(1)", "Returns the lengths of a key and its string, and the memory that they take."),
     session("debug|set-active-expire", "zero-or-one", set_active_expire).flags(Flags::ADMIN)
         .doc("1.0.0", "O(1)", "Turns the background removal of expired keys on or off."),
-    command("debug|sleep", "seconds", Handler::WriteAll(sleep)).flags(Flags::ADMIN)
+    command("debug|sleep", "seconds", Handler::WriteAll(sleep)).flags(Flags::ADMIN.or(Flags::SHOWN_AS_READ))
         .doc("1.0.0", "O(1)", "Blocks every client that uses keys for a number of seconds."),
     session("debug|stringmatch-len", "pattern string", stringmatch_len).flags(Flags::ADMIN)
         .doc("1.0.0", "O(N*M) where N and M are the lengths",

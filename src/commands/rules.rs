@@ -216,14 +216,15 @@ fn add_key_pattern(keys: &mut KeyRights, rule: &[u8]) -> Result<(), Wrong> {
     let (granted, pattern) = match rule {
         [b'~', pattern @ ..] => (KeyUse { reads: true, writes: true }, pattern),
         [b'%', rest @ ..] => {
-            let end = rest.iter().position(|byte| *byte == b'~').ok_or(SYNTAX)?;
+            // As in Redis, `%R` alone is `%R~`: it grants the empty key.
+            let end = rest.iter().position(|byte| *byte == b'~').unwrap_or(rest.len());
             let granted = match rest[..end].to_ascii_uppercase().as_slice() {
                 b"R" => KeyUse { reads: true, writes: false },
                 b"W" => KeyUse { reads: false, writes: true },
                 b"RW" | b"WR" => KeyUse { reads: true, writes: true },
                 _ => return Err(SYNTAX),
             };
-            (granted, &rest[end + 1..])
+            (granted, rest.get(end + 1..).unwrap_or_default())
         }
         _ => return Err(SYNTAX),
     };

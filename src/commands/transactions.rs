@@ -8,6 +8,7 @@
 use super::spec::{Context, Family, Flags, Handler, Nested, Outcome, command, session};
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Multi;
+use crate::store::allocated;
 
 const SHARED: Flags = Flags::NOSCRIPT.or(Flags::ALWAYS);
 const FAST: Flags = SHARED.or(Flags::FAST).or(Flags::ALLOW_BUSY);
@@ -61,6 +62,7 @@ fn watch(context: &mut Context, args: Args, reply: &mut Reply) -> Outcome {
     for key in keys {
         if context.server.keyspace.watch(session.db, key, watcher) {
             session.watched.push((session.db, key.to_vec()));
+            session.watched_bytes += size_of::<(usize, Vec<u8>)>() + allocated(key.len());
         }
     }
     reply.ok();

@@ -8,6 +8,8 @@
 //! Code that ends the process calls [`flush`] first, so that the last lines are written. That wait is bounded
 //! too: a stalled pipe does not keep the process from ending.
 //!
+//! What clients can cause as often as they like is logged once a second ([`log_limited!`]).
+//!
 //! The file is opened anew for each batch of lines, as in Redis, so that it can be renamed at any time.
 //!
 //! Locks: the queue's, below all others. It is held to append a line, never while stderr is written.
@@ -18,12 +20,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::files::expect_output;
 
 /// The lines that wait to be written take at most this much.
 const QUEUE_BYTES: usize = 256 << 10;
+/// How often a line is logged that clients can cause as often as they like.
+const REPEAT_PERIOD: Duration = Duration::from_secs(1);
 /// How long [`flush`] waits.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -57,6 +61,52 @@ macro_rules! log_line {
     };
 }
 pub(crate) use log_line;
+
+/// Like [`log_line!`], for a line that clients can cause as often as they like: it is logged once a second,
+/// and says how many lines were left out since.
+macro_rules! log_limited {
+    ($config:expr, $level:ident, $($text:tt)+) => {{
+        static REPEATS: $crate::config::logger::Repeats = $crate::config::logger::Repeats::none();
+        REPEATS.log(|left_out| {
+            $config.log_line(
+                $crate::config::Level::$level,
+                format_args!("{}{left_out}", format_args!($($text)+)),
+            );
+        });
+    }};
+}
+pub(crate) use log_limited;
+
+/// When a line of one kind was logged last, and how many were left out since.
+pub struct Repeats(Mutex<(Option<Instant>, u64)>);
+
+impl Repeats {
+    /// No line so far.
+    pub const fn none() -> Repeats {
+        Repeats(Mutex::new((None, 0)))
+    }
+
+    /// Calls `log` with what to add to the line, unless one was logged within the last second.
+    pub fn log(&self, log: impl FnOnce(&str)) {
+        let left_out = self.admit(Instant::now());
+        match left_out {
+            Some(0) => log(""),
+            Some(count) => log(&format!(" ({count} more such lines were left out)")),
+            None => {}
+        }
+    }
+
+    fn admit(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, left_out) = &mut *state;
+        if last.is_some_and(|last| now.duration_since(last) < REPEAT_PERIOD) {
+            *left_out += 1;
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(left_out))
+    }
+}
 
 /// Logs a line, whatever `loglevel` is. Never waits.
 pub fn log(level: Level, text: Arguments) {
@@ -326,6 +376,15 @@ mod tests {
         assert!(count.ends_with(" # 2 log lines were dropped: stderr was too slow\n"), "{count}");
         queue.push("later\n");
         assert_eq!(written(&queue), "later\n", "there is room again");
+    }
+
+    #[test]
+    fn a_repeated_line_is_logged_once_a_second_and_counts_those_left_out() {
+        let repeats = Repeats::none();
+        let start = Instant::now();
+        let admitted = [0, 1, 999, 1000, 1500, 3000]
+            .map(|ms| repeats.admit(start + Duration::from_millis(ms)));
+        assert_eq!(admitted, [Some(0), None, None, Some(2), None, Some(1)]);
     }
 
     #[test]

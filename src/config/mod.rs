@@ -139,6 +139,8 @@ pub struct Config {
     renames: Mutex<Vec<Rename>>,
     pub port: AtomicI64,
     pub maxmemory: AtomicI64,
+    /// What it was set to, if that was a percentage; else 0.
+    pub maxmemory_percent: AtomicI64,
     pub maxmemory_policy: AtomicUsize,
     pub maxmemory_samples: AtomicI64,
     pub maxmemory_eviction_tenacity: AtomicI64,
@@ -315,7 +317,8 @@ impl Config {
             });
             values.push(value.map_err(|why| refuse(known, &why))?);
         }
-        let old: Vec<String> = settings.iter().map(|(setting, _)| setting.show(self)).collect();
+        let old = settings.iter().map(|(setting, _)| setting.show_in_file(self));
+        let old: Vec<String> = old.collect();
         for ((setting, _), value) in settings.iter().zip(values) {
             setting.store(self, value);
         }

@@ -30,7 +30,7 @@ impl Config {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(), // create it
             read => read.map_err(failed)?,
         };
-        let new = rewritten(&old, |setting| setting.show(self), users);
+        let new = rewritten(&old, |setting| setting.show_in_file(self), users);
         if new == old {
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl Setting {
     fn normal(&self, text: &str) -> Option<String> {
         let config = Config::default();
         self.store(&config, self.parse(text).ok()?);
-        Some(self.show(&config))
+        Some(self.show_in_file(&config))
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
         for (name, value) in changed {
             config.set_by_name(name, &[(*value).to_string()]).unwrap_or_default();
         }
-        let new = rewritten(old.as_bytes(), |setting| setting.show(&config), &[]);
+        let new = rewritten(old.as_bytes(), |setting| setting.show_in_file(&config), &[]);
         String::from_utf8(new).unwrap_or_default()
     }
 
@@ -217,6 +217,16 @@ mod tests {
     fn of_several_lines_of_a_setting_only_the_last_one_stays() {
         assert_eq!(after("timeout 1\n# a\ntimeout 2\n", &[]), "# a\ntimeout 2\n");
         assert_eq!(after("timeout 1\ntimeout 2", &[("timeout", "1")]), "timeout 1\n");
+    }
+
+    #[test]
+    fn a_share_of_the_memory_stays_a_share() {
+        let old = "maxmemory 50%\nmaxmemory-clients 5%\n";
+        assert_eq!(after(old, &[]), old);
+        let changed = [("maxmemory", "40%"), ("maxmemory-clients", "6%")];
+        assert_eq!(after(old, &changed), "maxmemory 40%\nmaxmemory-clients 6%\n");
+        let changed = [("maxmemory", "1kb"), ("maxmemory-clients", "1kb")];
+        assert_eq!(after(old, &changed), "maxmemory 1024\nmaxmemory-clients 1024\n");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) enum SettingKind {
     /// A number of bytes, which may have a unit (`64mb`).
     Memory(fn(&Config) -> &AtomicI64, Range),
     /// A number of bytes, or a share in percent of what the process may use, stored in bytes.
-    MemoryOrShare(fn(&Config) -> &AtomicI64),
+    MemoryOrShare(fn(&Config) -> &AtomicI64, fn(&Config) -> &AtomicI64),
     /// A number of bytes, or a percentage, stored as a negative number.
     MemoryOrPercent(fn(&Config) -> &AtomicI64),
     /// The permissions of a file, in octal digits.
@@ -215,6 +215,8 @@ impl Setting {
 /// A valid value of a setting.
 pub(super) enum Parsed {
     Integer(i64),
+    /// So many bytes, because that is this percentage.
+    Share(i64, i64),
     YesNo(bool),
     Choice(usize),
     Text(String),
@@ -243,7 +245,7 @@ impl Setting {
         match &self.kind {
             SettingKind::Integer(_, range) => parse_integer(text, *range).map(Parsed::Integer),
             SettingKind::Memory(_, range) => parse_bytes(text, *range).map(Parsed::Integer),
-            SettingKind::MemoryOrShare(_) => parse_bytes_or_share(text).map(Parsed::Integer),
+            SettingKind::MemoryOrShare(..) => parse_bytes_or_share(text),
             SettingKind::MemoryOrPercent(_) => parse_bytes_or_percent(text).map(Parsed::Integer),
             SettingKind::Permissions(_) => {
                 let bits = i64::from_str_radix(text, 8)
@@ -282,11 +284,19 @@ impl Setting {
             (
                 SettingKind::Integer(at, _)
                 | SettingKind::Memory(at, _)
-                | SettingKind::MemoryOrShare(at)
                 | SettingKind::MemoryOrPercent(at)
                 | SettingKind::Permissions(at),
                 Parsed::Integer(value),
             ) => at(config).store(value, Relaxed),
+            (SettingKind::MemoryOrShare(at, percent_at), value) => {
+                let (bytes, percent) = match value {
+                    Parsed::Share(bytes, percent) => (bytes, percent),
+                    Parsed::Integer(bytes) => (bytes, 0),
+                    _ => unreachable!("a setting parses into its own kind"),
+                };
+                at(config).store(bytes, Relaxed);
+                percent_at(config).store(percent, Relaxed);
+            }
             (SettingKind::YesNo(at), Parsed::YesNo(value)) => at(config).store(value, Relaxed),
             (SettingKind::Choice(at, _), Parsed::Choice(value)) => at(config).store(value, Relaxed),
             (
@@ -307,11 +317,22 @@ impl Setting {
         }
     }
 
+    /// The value as the configuration file has it: a share of the memory is not the same number everywhere.
+    pub(super) fn show_in_file(&self, config: &Config) -> String {
+        match self.kind {
+            SettingKind::MemoryOrShare(_, percent_at) if percent_at(config).load(Relaxed) > 0 => {
+                format!("{}%", percent_at(config).load(Relaxed))
+            }
+            _ => self.show(config),
+        }
+    }
+
+    /// The value as `CONFIG GET` shows it.
     pub(super) fn show(&self, config: &Config) -> String {
         match &self.kind {
             SettingKind::Integer(at, _)
             | SettingKind::Memory(at, _)
-            | SettingKind::MemoryOrShare(at) => at(config).load(Relaxed).to_string(),
+            | SettingKind::MemoryOrShare(at, _) => at(config).load(Relaxed).to_string(),
             SettingKind::MemoryOrPercent(at) => match at(config).load(Relaxed) {
                 percent @ ..0 => format!("{}%", percent.unsigned_abs()),
                 bytes => bytes.to_string(),
@@ -380,15 +401,15 @@ fn parse_bytes_or_percent(text: &str) -> Result<i64, String> {
 }
 
 /// A number of bytes, or a percentage of the memory that the process may use.
-fn parse_bytes_or_share(text: &str) -> Result<i64, String> {
+fn parse_bytes_or_share(text: &str) -> Result<Parsed, String> {
     let Some(percent) = parse_percent(text) else {
-        return parse_bytes(text, unsigned(0, i64::MAX));
+        return parse_bytes(text, unsigned(0, i64::MAX)).map(Parsed::Integer);
     };
     if !(1..=100).contains(&percent) {
         return Err("percentage argument must be between 1 and 100".into());
     }
     let memory = MachineMemory::read().ok_or("the memory of this machine is unknown")?;
-    Ok((memory.usable() / 100) as i64 * percent)
+    Ok(Parsed::Share((memory.usable() / 100) as i64 * percent, percent))
 }
 
 fn parse_percent(text: &str) -> Option<i64> {
@@ -471,8 +492,9 @@ pub(super) fn parse_memory(text: &str) -> Option<i64> {
         "gb" => 1 << 30,
         _ => return None,
     };
-    // As in Redis, a number of 64 bits is valid, and counts as a negative one beyond 63 bits.
-    text[..digits].parse::<u64>().ok()?.checked_mul(unit).map(|bytes| bytes as i64)
+    // As in Redis, a number of 64 bits is valid, and counts as a negative one beyond 63 bits; none means 0.
+    let number = if digits == 0 { 0 } else { text[..digits].parse::<u64>().ok()? };
+    number.checked_mul(unit).map(|bytes| bytes as i64)
 }
 
 /// The client classes of `client-output-buffer-limit`, as Redis shows them.

@@ -111,7 +111,7 @@ pub static SETTINGS: &[Setting] = &[
         "number of databases"),
     row("maxclients", "10000", Live, Integer(|c| &c.maxclients, unsigned(1, u32::MAX as i64)),
         "maximum number of connections").limits_clients(),
-    row("maxmemory", "0", Live, MemoryOrShare(|c| &c.maxmemory),
+    row("maxmemory", "0", Live, MemoryOrShare(|c| &c.maxmemory, |c| &c.maxmemory_percent),
         "memory beyond which keys are evicted or writes refused, in bytes, or `80%` of what the process may \
          use; 0 for no limit"),
     row("maxmemory-policy", "noeviction", Live, Choice(|c| &c.maxmemory_policy, POLICIES),
@@ -125,8 +125,8 @@ pub static SETTINGS: &[Setting] = &[
         "how long a command may wait for evictions: up to 10 in steps of 50 microseconds, then growing, 100 \
          for no limit"),
     row("maxmemory-clients", "0", Live, MemoryOrPercent(|c| &c.maxmemory_clients),
-        "memory of all clients' buffers, in bytes or in percent of `maxmemory`, beyond which the largest \
-         clients are disconnected; 0 for no limit"),
+        "memory of all clients, in bytes or in percent of `maxmemory`, beyond which the largest clients \
+         are disconnected; 0 for no limit"),
     row("lfu-log-factor", "10", Live, Integer(|c| &c.lfu_log_factor, signed(0, INT_MAX)),
         "how many uses the LFU counter of a key distinguishes: the higher, the more"),
     row("lfu-decay-time", "1", Live, Integer(|c| &c.lfu_decay_time, signed(0, INT_MAX)),

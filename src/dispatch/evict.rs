@@ -85,7 +85,7 @@ fn evict(server: &Server, patience: Option<Duration>) -> Outcome {
     Ok(())
 }
 
-/// Disconnects the clients whose buffers take most, while all together exceed `maxmemory-clients`.
+/// Disconnects the clients that take most, while all together exceed `maxmemory-clients`.
 pub fn evict_clients(server: &Server) {
     let limit = server.config.maxmemory_clients();
     if limit == 0 {

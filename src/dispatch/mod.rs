@@ -20,7 +20,7 @@ mod transaction;
 use crate::commands::lookup::{describe_failure, find_hidden, find_row, resolve, resolve_record};
 use crate::commands::spec::Outcome;
 use crate::commands::{Command, Handler, slowlog, spec::Flags, spec::Nested};
-use crate::config::logger::log_line;
+use crate::config::logger::log_limited;
 use crate::config::trace::trace;
 use crate::net::pause::Paused;
 use crate::resp::{Args, CommandError, Reply};
@@ -38,7 +38,7 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
     }
     // The first words of an HTTP request: a browser was tricked into talking to us. Redis hangs up too.
     if args[0].eq_ignore_ascii_case(b"POST") || args[0].eq_ignore_ascii_case(b"Host:") {
-        log_line!(server.config, Warning, "Closed a client that sent an HTTP request");
+        log_limited!(server.config, Warning, "Closed a client that sent an HTTP request");
         session.closing = true;
         return;
     }

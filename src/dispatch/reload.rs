@@ -15,7 +15,7 @@ use crate::commands::options::{integer, is, wrong_subcommand_args};
 use crate::commands::spec::Outcome;
 use crate::memory;
 use crate::resp::{Args, CommandError, Protocol, Reply, Request, request};
-use crate::session::{Server, Session};
+use crate::session::{Origin, Server, Session};
 
 /// Creates keys that do not exist: runs a SETNX for each, which is logged.
 pub(super) fn populate(
@@ -41,6 +41,25 @@ pub(super) fn populate(
     }
     // The value is stored, and until then there are three more copies of it.
     memory::expect(size.saturating_mul(4))?;
+    // To Redis it is no write, so a replica takes it too. What a client changes there is not logged.
+    let follows = server.upstream.follows();
+    let origin = if follows { Origin::Replay } else { Origin::Client };
+    let origin = std::mem::replace(&mut session.origin, origin);
+    let created = create(server, session, prefix, count, size);
+    session.origin = origin;
+    created?;
+    reply.ok();
+    Ok(())
+}
+
+/// Runs that many SETNX.
+fn create(
+    server: &Server,
+    session: &mut Session,
+    prefix: &[u8],
+    count: usize,
+    size: usize,
+) -> Outcome {
     let (mut request, mut record) = (Request::new(ANY_LENGTH), Vec::new());
     let mut ignored = Reply::new(Protocol::Resp2);
     for index in 0..count {
@@ -56,7 +75,6 @@ pub(super) fn populate(
         let args = request.args()?;
         apply(server, session, args, &mut ignored).map_err(|why| format!("ERR {why}"))?;
     }
-    reply.ok();
     Ok(())
 }
 

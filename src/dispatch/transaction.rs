@@ -22,7 +22,7 @@ use crate::commands::lookup::{find_hidden, resolve};
 use crate::commands::permission::{self, Databases};
 use crate::commands::spec::{Flags, Nested, Outcome};
 use crate::commands::{Command, Handler, slowlog};
-use crate::config::logger::log_line;
+use crate::config::logger::log_limited;
 use crate::memory::{self, COPIES};
 use crate::resp::{Args, CommandError, Queue, Reply};
 use crate::session::{Access, Exec, Origin, Server, Session};
@@ -47,7 +47,7 @@ pub(super) fn queue(
     let limit = server.config.client_query_buffer_limit.load(Relaxed);
     if multi.queue.memory_bytes() as u64 > limit as u64 {
         let text = "Closed a client whose transaction exceeded client-query-buffer-limit";
-        log_line!(server.config, Warning, "{text}");
+        log_limited!(server.config, Warning, "{text}");
         server.stats.query_limit_cut_offs.add(1);
         session.closing = true;
         return Ok(());

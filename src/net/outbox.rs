@@ -72,6 +72,8 @@ pub struct Outbox {
 pub struct Listening {
     /// The number of its subscriptions.
     pub subscriptions: AtomicUsize,
+    /// The memory that these take, and the prefixes of the keys that it tracks, in bytes, as an estimate.
+    pub memory_bytes: AtomicUsize,
     /// It is a monitor: it gets all commands.
     pub monitors: AtomicBool,
     /// It tracks keys (`CLIENT TRACKING`).

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::aof::Aof;
 use crate::commands::lookup::resolve;
 use crate::config::FsyncPolicy;
-use crate::config::logger::log_line;
+use crate::config::logger::{log_limited, log_line};
 use crate::config::trace::{self, quoted, trace};
 use crate::dispatch;
 use crate::memory;
@@ -261,7 +261,7 @@ impl Connection<'_> {
             if error.kind() == ErrorKind::FileTooLarge {
                 self.server.stats.query_limit_cut_offs.add(1);
                 let text = "Closed a client whose command waits: client-query-buffer-limit";
-                log_line!(self.server.config, Warning, "{text}");
+                log_limited!(self.server.config, Warning, "{text}");
             }
         })
     }

@@ -6,7 +6,7 @@
 //! only the watchers' and the statistics' locks.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -135,15 +135,19 @@ pub struct ClientState {
     pub(super) queued_bytes: usize,
     /// The number of keys that it watches.
     pub(super) watched: usize,
+    /// The memory that the list of these takes.
+    pub(super) watched_bytes: usize,
     pub(super) buffers: BufferSizes,
     pub(super) client_flags: ClientFlags,
 }
 
 impl ClientState {
-    /// The memory of the client, in bytes, without what waits to be sent.
+    /// The memory of the client, in bytes, without what waits to be sent and without its subscriptions.
     fn memory_bytes(&self) -> usize {
         let BufferSizes { input, args_room, reply, .. } = self.buffers;
-        size_of::<Client>() + input + args_room + reply + self.queued_bytes
+        let names = self.name.len() + self.lib_name.len() + self.lib_ver.len();
+        let listed = self.queued_bytes + self.watched_bytes;
+        size_of::<Client>() + input + args_room + reply + names + listed
     }
 }
 
@@ -161,6 +165,7 @@ impl Client {
             queued: None,
             queued_bytes: 0,
             watched: 0,
+            watched_bytes: 0,
             buffers: BufferSizes::default(),
             client_flags: ClientFlags::default(),
         };
@@ -229,8 +234,14 @@ impl Client {
         self.state().watched > 0
     }
 
-    /// The memory that it takes, in bytes, without its thread.
+    /// The memory that it takes, in bytes, without its thread. Its share of tables that clients have in
+    /// common (subscriptions, tracked prefixes) is an estimate.
     pub fn memory_bytes(&self) -> usize {
+        self.own_bytes() + self.outbox.listening.memory_bytes.load(Relaxed)
+    }
+
+    /// The same without such a share.
+    pub fn own_bytes(&self) -> usize {
         let (_, waiting_bytes) = self.outbox.backlog();
         self.state().memory_bytes() + waiting_bytes
     }
@@ -243,6 +254,7 @@ impl Client {
         tracking: Option<TrackingState>,
     ) -> Vec<(&'static str, Vec<u8>)> {
         let (pieces, waiting_bytes) = self.outbox.backlog();
+        let total_bytes = self.memory_bytes();
         let (addr, laddr) = self.addresses();
         let state = self.state();
         // As in Redis, a client whose watched key has changed is shown as watching nothing.
@@ -275,7 +287,7 @@ impl Client {
             ("obl", count(0)), // what is not sent when the connection waits is in the queue
             ("oll", count(pieces)),
             ("omem", count(waiting_bytes)),
-            ("tot-mem", count(state.memory_bytes() + waiting_bytes)),
+            ("tot-mem", count(total_bytes)),
             ("events", if waiting_bytes > 0 { "rw".into() } else { "r".into() }),
             ("cmd", state.last_command.into()),
             (

@@ -60,6 +60,8 @@ pub struct Session {
     pub multi: Option<Box<Multi>>,
     /// The keys that it watches, with their databases.
     pub watched: Vec<(usize, Vec<u8>)>,
+    /// The memory that these take, in bytes.
+    pub watched_bytes: usize,
     /// Where its commands come from.
     pub origin: Origin,
     /// What it has said of itself as a replica.
@@ -173,6 +175,7 @@ impl Session {
             scratch: Cell::default(),
             multi: None,
             watched: Vec::new(),
+            watched_bytes: 0,
             origin: Origin::Client,
             profile: Box::default(),
             replica: None,
@@ -191,6 +194,7 @@ impl Session {
         for (db, key) in std::mem::take(&mut self.watched) {
             keyspace.unwatch(db, &key, watcher);
         }
+        self.watched_bytes = 0;
         watcher.reset();
     }
 
@@ -275,6 +279,7 @@ impl Session {
         state.queued = self.multi.as_ref().map(|multi| multi.queued);
         state.queued_bytes = self.multi.as_ref().map_or(0, |multi| multi.queue.memory_bytes());
         state.watched = self.watched.len();
+        state.watched_bytes = self.watched_bytes;
         state.buffers = self.buffers;
         state.client_flags = self.client_flags;
     }

@@ -147,7 +147,7 @@ impl Server {
     /// Measures what clients and tables take. Costs time in proportion to the number of clients.
     pub fn measure_memory(&self) {
         let overhead = self.keyspace.fixed_bytes()
-            + self.clients_bytes()
+            + self.clients.all().iter().map(|client| client.own_bytes()).sum::<usize>()
             + self.tracking.memory_bytes()
             + self.pubsub.memory_bytes();
         self.overhead_bytes.store(overhead, Relaxed);
@@ -157,7 +157,7 @@ impl Server {
         }
     }
 
-    /// The memory of all clients' buffers.
+    /// The memory of all clients, as `CLIENT LIST` shows it.
     pub fn clients_bytes(&self) -> usize {
         self.clients.all().iter().map(|client| client.memory_bytes()).sum()
     }

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::events::EventClass;
 
-use crate::config::logger::log_line;
+use crate::config::logger::log_limited;
 use crate::config::{Config, OutputLimit, UNCOUNTED_OUTPUT_BYTES};
 use crate::net::outbox::{Outbox, Pushed, VisibleAt};
 use crate::resp::{Protocol, Reply};
@@ -93,8 +93,14 @@ const SUBSCRIPTION_BYTES: usize = 64;
 /// list.
 const CHANNEL_BYTES: usize = 256;
 
-fn bytes_of(name: &Name) -> usize {
-    allocated(2 * size_of::<usize>() + name.len()) + CHANNEL_BYTES
+fn bytes_of(name: &[u8]) -> usize {
+    allocated(2 * size_of::<usize>() + name.len())
+}
+
+/// What a subscription adds to the memory of a client. Each subscriber of a channel is charged for its name,
+/// which they share.
+fn charge_for(name: &[u8]) -> usize {
+    bytes_of(name) + SUBSCRIPTION_BYTES
 }
 
 impl PubSub {
@@ -123,12 +129,13 @@ impl PubSub {
         let shared = all.receivers[kind as usize].get_key_value(name).map(|(name, _)| name.clone());
         let name = shared.unwrap_or_else(|| name.into());
         if all.of_client.entry(id).or_default()[kind as usize].insert(name.clone()) {
-            let bytes = bytes_of(&name);
+            let (charge, bytes) = (charge_for(&name), bytes_of(&name) + CHANNEL_BYTES);
             let receivers = all.receivers[kind as usize].entry(name).or_default();
             let is_new = receivers.is_empty();
             receivers.insert(id, outbox.clone());
             all.name_bytes += if is_new { bytes } else { 0 };
             outbox.listening.subscriptions.fetch_add(1, SeqCst);
+            outbox.listening.memory_bytes.fetch_add(charge, SeqCst);
             self.subscription_count.fetch_add(1, SeqCst);
         }
         all.counts(id)
@@ -166,11 +173,12 @@ impl PubSub {
         if let Some(receivers) = all.receivers[kind as usize].get_mut(name) {
             if let Some(outbox) = receivers.remove(&id) {
                 outbox.listening.subscriptions.fetch_sub(1, SeqCst);
+                outbox.listening.memory_bytes.fetch_sub(charge_for(name), SeqCst);
             }
             if receivers.is_empty()
                 && let Some((name, _)) = all.receivers[kind as usize].remove_entry(name)
             {
-                all.name_bytes -= bytes_of(&name);
+                all.name_bytes -= bytes_of(&name) + CHANNEL_BYTES;
             }
         }
     }
@@ -291,7 +299,7 @@ impl PubSub {
             return;
         }
         self.cut_off.add(1);
-        log_line!(
+        log_limited!(
             self.config,
             Warning,
             "Closed client {id}: more than client-output-buffer-limit allows was waiting for it"
@@ -367,13 +375,14 @@ impl PubSub {
     pub fn check(&self) -> Result<(), String> {
         let all = self.lock();
         let mut by_client = HashMap::<u64, [BTreeSet<Name>; 3]>::new();
-        let mut listening = BTreeMap::new();
+        let mut outboxes = BTreeMap::new();
         for (kind, channels) in all.receivers.iter().enumerate() {
             for (name, receivers) in channels {
                 ensure!(!receivers.is_empty(), "{} has no subscribers", name.escape_ascii());
                 for (id, outbox) in receivers {
                     by_client.entry(*id).or_default()[kind].insert(name.clone());
-                    listening.insert(*id, &outbox.listening.subscriptions);
+                    let (_, bytes) = outboxes.entry(*id).or_insert((&outbox.listening, 0));
+                    *bytes += charge_for(name);
                 }
             }
         }
@@ -382,14 +391,17 @@ impl PubSub {
         let sum: usize = of_client.keys().map(|id| all.counts(*id).total()).sum();
         let count = self.subscription_count.load(SeqCst);
         ensure!(sum == count, "{sum} subscriptions, counted: {count}");
-        let names: usize = all.receivers.iter().flat_map(HashMap::keys).map(bytes_of).sum();
+        let names = all.receivers.iter().flat_map(HashMap::keys);
+        let names: usize = names.map(|name| bytes_of(name) + CHANNEL_BYTES).sum();
         ensure!(names == all.name_bytes, "names take {names} bytes, counted: {}", all.name_bytes);
-        for (id, shown) in listening {
-            let (shown, total) = (shown.load(SeqCst), all.counts(id).total());
+        for (id, (listening, bytes)) in outboxes {
+            let (shown, total) = (listening.subscriptions.load(SeqCst), all.counts(id).total());
             ensure!(
                 shown == total,
                 "client {id} has {total} subscriptions, its outbox says {shown}"
             );
+            let shown = listening.memory_bytes.load(SeqCst);
+            ensure!(shown >= bytes, "client {id}'s subscriptions take {bytes} bytes, not {shown}");
         }
         drop(all);
         let (monitors, monitored) = (self.lock_monitors(), self.is_monitored());

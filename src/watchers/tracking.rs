@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::config::Config;
 use crate::net::outbox::{Listening, Outbox};
 use crate::resp::{Protocol, Reply};
-use crate::store::{Garbage, Readers};
+use crate::store::{Garbage, Readers, allocated};
 use crate::text::ensure;
 use crate::watchers::pubsub::PubSub;
 
@@ -123,6 +123,8 @@ pub struct Tracking {
 struct Clients {
     all: BTreeMap<u64, Tracker>,
     prefixes: BTreeMap<Box<[u8]>, BTreeSet<u64>>,
+    /// The memory that the prefixes take, in bytes, as an estimate.
+    prefix_bytes: usize,
 }
 
 /// A client that tracks.
@@ -133,6 +135,18 @@ struct Tracker {
     target: Option<Weak<Outbox>>,
     broken: bool,
     prefixes: BTreeSet<Box<[u8]>>,
+}
+
+impl Tracker {
+    /// The memory that its prefixes take, in bytes, as an estimate.
+    fn memory_bytes(&self) -> usize {
+        self.prefixes.iter().map(|prefix| charge_for(prefix)).sum()
+    }
+}
+
+/// What a client that tracks a prefix is charged for it: its places in both directions, where it is copied.
+fn charge_for(prefix: &[u8]) -> usize {
+    2 * (allocated(prefix.len()) + 64)
 }
 
 impl Tracking {
@@ -160,11 +174,14 @@ impl Tracking {
         prefixes: &[&[u8]],
     ) {
         let mut clients = self.lock();
-        let Clients { all, prefixes: shared } = &mut *clients;
+        let Clients { all, prefixes: shared, prefix_bytes } = &mut *clients;
         let old = all.remove(&id);
         let mut own = old.map(|old| old.prefixes).unwrap_or_default();
         for prefix in prefixes {
-            own.insert((*prefix).into());
+            if own.insert((*prefix).into()) {
+                outbox.listening.memory_bytes.fetch_add(charge_for(prefix), SeqCst);
+                *prefix_bytes += charge_for(prefix);
+            }
             shared.entry((*prefix).into()).or_default().insert(id);
         }
         mode.show(&outbox.listening, true);
@@ -179,7 +196,11 @@ impl Tracking {
         let mut clients = self.lock();
         let tracker = clients.all.remove(&id);
         if let Some(tracker) = &tracker {
-            tracker.mode.show(&tracker.outbox.listening, false);
+            let listening = &tracker.outbox.listening;
+            tracker.mode.show(listening, false);
+            let bytes = tracker.memory_bytes();
+            listening.memory_bytes.fetch_sub(bytes, SeqCst);
+            clients.prefix_bytes -= bytes;
         }
         for prefix in tracker.iter().flat_map(|tracker| &tracker.prefixes) {
             if let Some(ids) = clients.prefixes.get_mut(prefix) {
@@ -217,9 +238,9 @@ impl Tracking {
         [clients.all.len(), keys, entries, clients.prefixes.len()]
     }
 
-    /// The memory that the table of keys takes, in bytes.
+    /// The memory that keys and prefixes take, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.readers.memory_bytes()
+        self.readers.memory_bytes() + self.lock().prefix_bytes
     }
 
     // ---- Keys ----
@@ -292,7 +313,7 @@ impl Tracking {
         }
         let keys: BTreeSet<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
         let mut clients = self.lock();
-        let Clients { all, prefixes } = &mut *clients;
+        let Clients { all, prefixes, .. } = &mut *clients;
         for (prefix, ids) in prefixes {
             let keys = keys.iter().copied().filter(|key| key.starts_with(prefix));
             let keys: Vec<&[u8]> = keys.collect();
@@ -334,7 +355,7 @@ impl Tracking {
     /// A sentence about what is wrong.
     pub fn check(&self) -> Result<(), String> {
         self.readers.check()?;
-        let Clients { all, prefixes } = &*self.lock();
+        let Clients { all, prefixes, prefix_bytes } = &*self.lock();
         let (on, count) = (self.is_on(), self.prefix_count.load(SeqCst));
         ensure!(on != all.is_empty(), "{} clients track, but the flag is {on}", all.len());
         ensure!(count == prefixes.len(), "{} prefixes, counted: {count}", prefixes.len());
@@ -347,6 +368,8 @@ impl Tracking {
             }
         }
         ensure!(by_prefix == *prefixes, "prefixes {prefixes:?}, by client {by_prefix:?}");
+        let bytes: usize = all.values().map(Tracker::memory_bytes).sum();
+        ensure!(bytes == *prefix_bytes, "prefixes take {bytes} bytes, counted: {prefix_bytes}");
         Ok(())
     }
 

@@ -99,6 +99,7 @@ fn rules_are_shown_so_that_they_make_the_same_user() {
         ("~a ~b* ~a", "-@all", "~a ~b*", ""),
         ("%R~a %W~b %RW~c %r~d %wr~e", "-@all", "%R~a %W~b ~c %R~d ~e", ""),
         ("%R~a %W~a", "-@all", "~a", ""),
+        ("%R", "-@all", "%R~", ""),
         ("~a %R~a ~", "-@all", "~a ~", ""),
         ("~a allkeys", "-@all", "~*", ""),
         ("~a resetkeys %R~*", "-@all", "%R~*", ""),

@@ -32,6 +32,19 @@ fn debug_is_refused_unless_a_start_option_allows_it() {
 }
 
 #[test]
+fn debug_is_no_write_so_a_replica_takes_it() {
+    let mut c = connect_with(&ALLOWED);
+    c.expect("REPLICAOF 127.0.0.1 1", "+OK");
+    c.expect("SET k v", "-READONLY You can't write against a read only replica.");
+    c.expect("DEBUG SLEEP 0", "+OK");
+    c.expect("DEBUG POPULATE 3 made 5", "+OK");
+    c.expect("DBSIZE", ":3");
+    c.expect("STRLEN made:2", ":5");
+    c.expect("REPLICAOF NO ONE", "+OK");
+    c.expect("SET k v", "+OK");
+}
+
+#[test]
 fn debug_checks_its_arguments() {
     connect_with(&ALLOWED).transcript(
         r#"

@@ -110,6 +110,43 @@ fn disconnections(c: &mut Client) -> u64 {
 }
 
 #[test]
+fn what_clients_can_cause_often_is_logged_once_a_second_with_the_number_of_times() {
+    if skipped_on_redis() {
+        return;
+    }
+    const TIMES: usize = 300;
+    let server = Server::start(&[]);
+    let attack = || {
+        let mut client = server.client();
+        client.send_raw("POST / HTTP/1.1\r\n");
+        client.expect_closed();
+    };
+    let text = "Closed a client that sent an HTTP request";
+    let lines = || {
+        let logged = server.stamped_stderr();
+        let of_text = logged.lines().filter_map(|line| Some(line.split_once(text)?.1.to_owned()));
+        of_text.collect::<Vec<_>>()
+    };
+    let started = Instant::now();
+    (0..TIMES).for_each(|_| attack());
+    let seconds = started.elapsed().as_secs() as usize;
+    let logged = lines().len();
+    assert!((1..=seconds + 2).contains(&logged), "{logged} lines in {seconds} s");
+    // The next lines count those that were left out.
+    let mut attacks = TIMES;
+    eventually("all are counted", || {
+        attack();
+        attacks += 1;
+        let left_out = |line: &String| -> usize {
+            let number = line.trim_start_matches(" (").split(' ').next();
+            number.and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        let lines = lines();
+        lines.len() + lines.iter().map(left_out).sum::<usize>() == attacks
+    });
+}
+
+#[test]
 fn with_trace_the_steps_of_a_command_are_printed_in_order() {
     if skipped_on_redis() {
         return;

@@ -1,6 +1,7 @@
 //! `maxmemory`: which keys are evicted, what is refused, and what INFO says about memory.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -405,6 +406,44 @@ fn the_largest_clients_are_disconnected_beyond_maxmemory_clients() {
 }
 
 #[test]
+fn what_a_client_subscribes_to_and_watches_counts_towards_maxmemory_clients() {
+    let mut c = connect();
+    c.expect("CLIENT NO-EVICT ON", "+OK");
+    let names: Vec<String> = names("name", 10_000).collect();
+    for command in ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "WATCH", "CLIENT TRACKING ON BCAST"] {
+        if command.starts_with("CLIENT") && skipped_on_redis() {
+            continue; // Redis counts 24 bytes for each prefix
+        }
+        let mut client = c.another();
+        let id = client.integer("CLIENT ID");
+        let mut shown = || -> u64 {
+            let line = c.text(&format!("CLIENT LIST ID {id}"));
+            let number =
+                line.split_once("tot-mem=").unwrap_or_else(|| panic!("{command}: {line:?}")).1;
+            number.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+        };
+        let before = shown();
+        if command.starts_with("CLIENT") {
+            client.reply("HELLO 3");
+            let prefixes = names[..1000].iter().map(|name| format!(" PREFIX {name}:"));
+            client.expect(&format!("{command}{}", prefixes.collect::<String>()), "+OK");
+        } else {
+            let words = iter::once(command).chain(names.iter().map(String::as_str));
+            client.send(&words.collect::<Vec<_>>());
+            let replies = if command == "WATCH" { 1 } else { names.len() };
+            (0..replies).for_each(|_| drop(client.read_reply()));
+        }
+        let now = shown();
+        assert!(now > before + 60_000, "{command}: {before}, then {now}");
+        let evicted = info(&mut c, "evicted_clients");
+        c.expect(&format!("CONFIG SET maxmemory-clients {now}"), "+OK");
+        eventually("the client is gone", || info(&mut c, "evicted_clients") > evicted);
+        client.expect_closed();
+        c.expect("CONFIG SET maxmemory-clients 0", "+OK");
+    }
+}
+
+#[test]
 fn maxmemory_may_be_a_share_of_the_memory_there_is() {
     if skipped_on_redis() {
         return;
@@ -441,36 +480,25 @@ fn watched_keys_tracked_keys_and_subscriptions_count_as_used_memory() {
     }
     let mut c = connect_with(&["--enable-debug-command", "yes"]);
     let name = "n".repeat(10_000);
-    let named = |verb: &str| {
-        let names: String = (0..100).map(|number| format!(" {name}{number}")).collect();
-        format!("{verb}{names}")
-    };
-    // Without the buffers of clients.
-    let used = |c: &mut Client| {
-        let text = c.text("INFO memory");
-        let number = |name| text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
-        let [all, buffers] = ["used_memory:", "mem_clients_normal:"].map(number);
-        all.unwrap_or(0u64) - buffers.unwrap_or(0)
-    };
+    let used = |c: &mut Client| info(c, "used_memory");
     let mut other = c.another();
-    let growths = [
-        (named("WATCH"), 1, "UNWATCH".to_string()),
-        (named("SUBSCRIBE"), 100, "RESET".into()),
-        (named("MGET"), 1, "CLIENT TRACKING OFF".into()),
-    ];
-    for (command, replies, end) in growths {
-        if command.starts_with("MGET") {
+    for (command, end) in
+        [("WATCH", "UNWATCH"), ("SUBSCRIBE", "RESET"), ("GET", "CLIENT TRACKING OFF")]
+    {
+        if command == "GET" {
             other.reply("HELLO 3");
             other.expect("CLIENT TRACKING ON", "+OK");
         }
         let before = used(&mut c);
-        other.send(&command.split(' ').collect::<Vec<_>>());
-        (0..replies).for_each(|_| _ = other.read_reply());
+        // One by one: then the buffers of the client stay small.
+        for number in 0..100 {
+            other.reply(&format!("{command} {name}{number}"));
+        }
         c.expect("DEBUG CHECK", "+OK");
-        eventually(&format!("{} is counted", &command[..5]), || {
+        eventually(&format!("{command} is counted"), || {
             used(&mut c).saturating_sub(before) >= 1_000_000
         });
-        other.reply(&end);
+        other.reply(end);
         eventually("it is free again", || used(&mut c).saturating_sub(before) < 500_000);
         c.expect("DEBUG CHECK", "+OK");
     }

@@ -534,6 +534,14 @@ fn config_set_rejects_bad_settings() {
         -ERR CONFIG SET failed (possibly related to argument 'proto-max-bulk-len') - argument must be between 1048576 and 9223372036854775807 inclusive
         > CONFIG SET maxmemory-clients 101%
         -ERR CONFIG SET failed (possibly related to argument 'maxmemory-clients') - percentage argument must be less or equal to 100
+        > CONFIG SET maxmemory ""
+        +OK
+        > CONFIG SET maxmemory kb
+        +OK
+        > CONFIG GET maxmemory
+        ["maxmemory", "0"]
+        > CONFIG SET maxmemory -1
+        -ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value
         > CONFIG SET maxmemory-clients x
         -ERR CONFIG SET failed (possibly related to argument 'maxmemory-clients') - argument must be a memory or percent value
         > CONFIG SET dir /tmp

@@ -461,7 +461,11 @@ fn without_a_password_it_serves_only_this_machine_unless_protected_mode_is_off()
         let _ = stream.write_all(b"PING\r\n");
         read_reply(&mut BufReader::new(stream)).expect("a reply").to_string()
     };
-    assert!(reply(&server).starts_with("-DENIED Redis is running in protected mode because "));
+    let denied = reply(&server);
+    assert!(denied.starts_with("-DENIED Redis is running in protected mode because "), "{denied}");
+    let end = "4) Set up an authentication password for the default user. NOTE: You only need to do one of \
+        the above things in order for the server to start accepting connections from the outside.";
+    assert!(denied.ends_with(end), "{denied}");
     local.expect("CONFIG SET protected-mode no", "+OK");
     assert_eq!(reply(&server), "+PONG");
     local.expect("CONFIG SET protected-mode yes requirepass secret", "+OK");

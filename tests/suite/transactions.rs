@@ -479,13 +479,19 @@ fn a_key_is_watched_in_its_database() {
 fn a_watched_key_that_expires_has_changed() {
     let mut c = connect();
     let mut other = c.another();
-    c.expect("SET k v PX 20", "+OK");
-    c.expect("WATCH k", "+OK");
+    let watch_a_short_lived_key = |c: &mut Client| {
+        eventually("the key is still there when it is watched", || {
+            c.expect("UNWATCH", "+OK");
+            c.expect("SET k v PX 50", "+OK");
+            c.expect("WATCH k", "+OK");
+            c.reply("EXISTS k") == Reply::Integer(1)
+        });
+    };
+    watch_a_short_lived_key(&mut c);
     eventually("the key has expired", || other.reply("EXISTS k") == Reply::Integer(0));
     expect_exec(&mut c, CHANGED, "it was there when it was watched");
     // It has changed even if it is created again.
-    c.expect("SET k v PX 20", "+OK");
-    c.expect("WATCH k", "+OK");
+    watch_a_short_lived_key(&mut c);
     eventually("the key has expired", || other.reply("EXISTS k") == Reply::Integer(0));
     other.expect("SET k v", "+OK");
     expect_exec(&mut c, CHANGED, "it is another key of the same name");

@@ -75,6 +75,12 @@ const LIST: &[OnPurpose] = &[
         reason: "Valkey checks an expiry time before the key, and words errors of filters differently.",
     },
     OnPurpose {
+        server: |_| true,
+        commands: &["client|list"],
+        what: What::Error,
+        reason: "Redis has few of these filters.",
+    },
+    OnPurpose {
         server: Peer::is_before_8_2,
         commands: &["bitcount", "bitpos", "scan", "hscan"],
         what: What::Error,
