@@ -10,7 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
-use crate::harness::{Client, Reply, Server, eventually, info, installed, say, skipped_on_redis};
+use crate::harness::{
+    Client, Reply, Server, TempDir, encode, eventually, info, installed, say, skipped_on_redis,
+};
 
 /// Which calls fail, on which file in the server's directory, and with which error and when, as `strace` puts
 /// it. The directory itself is the empty name.
@@ -24,7 +26,9 @@ const FAULTS: &[Fault] = &[
     ("write", "storage.aof", "error=EINTR:when=1..3"),
     ("fdatasync", "storage.aof", "error=EIO:when=1"),
     ("fdatasync", "storage.aof", "error=ENOSPC:when=1..2"),
+    ("statx", "storage.aof", "error=EIO:when=1"),
     ("openat", "storage.aof.rewrite", "error=EMFILE:when=1"),
+    ("fcntl", "storage.aof.rewrite", "error=EMFILE:when=1"),
     ("flock", "storage.aof.rewrite", "error=ENOLCK:when=1"),
     ("write", "storage.aof.rewrite", "error=ENOSPC:when=1"),
     ("write", "storage.aof.rewrite", "error=EIO:when=1..2"),
@@ -132,6 +136,34 @@ fn survives(fault: Fault, fsync: &str, killed: Killed) -> bool {
     assert!(found >= acknowledged, "{what}: {found} after {acknowledged} was acknowledged");
     c.expect("INCR n", &format!(":{}", found + 1));
     true
+}
+
+/// Calls on the log with which a start reads a record, and cuts off the beginning of another.
+const CALLS_AT_START: [&str; 7] =
+    ["openat", "flock", "read", "lseek", "copy_file_range", "ftruncate", "fsync"];
+
+#[test]
+fn a_start_at_which_a_system_call_of_the_log_fails_says_so_and_loses_nothing() {
+    if skipped_on_redis() || cfg!(not(target_os = "linux")) || !installed("strace") {
+        return;
+    }
+    for call in CALLS_AT_START {
+        let home = TempDir::new();
+        let log = home.data().join("storage.aof");
+        let whole = encode(&["SET", "k", "v"]);
+        fs::write(&log, [&whole, &whole[..10]].concat()).expect("write the log");
+        let inject = format!("inject={call}:error=EIO:when=1");
+        let ended = Server::fail_to_start_traced(
+            &home,
+            &["-P".as_ref(), log.as_ref(), "-e".as_ref(), inject.as_ref()],
+        );
+        if ended.stderr.contains("ptrace") {
+            return say("skipped: strace may not trace the server");
+        }
+        assert_eq!(ended.code, Some(1), "{call}: {}", ended.stderr);
+        assert!(ended.stderr.contains("Startup failed: can't "), "{call}: {}", ended.stderr);
+        Server::start_in(home, &[]).client().expect("GET k", "\"v\"");
+    }
 }
 
 #[test]

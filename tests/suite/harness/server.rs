@@ -1,5 +1,6 @@
 //! The processes that a test starts, their directories and their output.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,16 @@ impl Server {
         let home = TempDir::new();
         let child = command(&home, args).stdin(stdin).spawn().expect("start the server");
         Server::listening(child, home, args)
+    }
+
+    /// Starts the server below `strace`, which makes a system call fail, so that it must refuse to start.
+    pub(crate) fn fail_to_start_traced(home: &TempDir, options: &[&OsStr]) -> Ended {
+        let plain = command(home, &[]);
+        let mut traced = Command::new("strace");
+        traced.args(["-qq", "-f", "-o", "/dev/null"]).args(options);
+        traced.arg(plain.get_program()).args(plain.get_args()).current_dir(&home.path);
+        let child = redirect(&mut traced, home).spawn().expect("start strace");
+        Ended::of(child, home)
     }
 
     fn listening(child: Child, home: TempDir, args: &[&str]) -> Server {
