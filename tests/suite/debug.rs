@@ -33,6 +33,9 @@ fn debug_is_refused_unless_a_start_option_allows_it() {
 
 #[test]
 fn debug_is_no_write_so_a_replica_takes_it() {
+    if skipped_on_redis() {
+        return; // it does the same, but has a backlog from then on, which other tests would notice
+    }
     let mut c = connect_with(&ALLOWED);
     c.expect("REPLICAOF 127.0.0.1 1", "+OK");
     c.expect("SET k v", "-READONLY You can't write against a read only replica.");
