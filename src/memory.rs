@@ -8,11 +8,12 @@
 //! default it grants more than it has, and ends a process later.
 
 use std::collections::TryReserveError;
+use std::hint::black_box;
 
-/// Less than this is not asked for.
-const SMALL_BYTES: usize = 1 << 20;
-/// What becomes of the arguments of a command takes at most so many times as much again: a value, its record,
-/// and what either has more than it needs.
+/// From this size on, memory is asked for.
+pub const LARGE_BYTES: usize = 64 << 10;
+/// A command may allocate so many times the size of its arguments: for a value and for its record, and for
+/// what one of them replaces.
 pub const COPIES: usize = 3;
 
 /// Reserves memory for that many more bytes, with room for the next ones if there is enough.
@@ -23,15 +24,19 @@ pub fn reserve(bytes: &mut Vec<u8>, more: usize) -> Result<(), TryReserveError> 
     bytes.try_reserve(more).or_else(|_| bytes.try_reserve_exact(more))
 }
 
-/// Asks whether that many bytes could be had now. (Somebody else can get them before they are allocated.)
+/// Asks whether that many bytes are available now. (Somebody else can get them before they are allocated.)
 ///
 /// # Errors
 /// There is not enough memory.
-pub fn expect(bytes: usize) -> Result<(), TryReserveError> {
-    if bytes < SMALL_BYTES {
-        return Ok(());
-    }
-    Vec::<u8>::new().try_reserve_exact(bytes)
+#[inline(always)]
+pub fn ensure_available(bytes: usize) -> Result<(), TryReserveError> {
+    if bytes < LARGE_BYTES { Ok(()) } else { ask(bytes) }
+}
+
+#[cold]
+fn ask(bytes: usize) -> Result<(), TryReserveError> {
+    // The compiler would remove an allocation that is freed at once.
+    black_box(&mut Vec::<u8>::new()).try_reserve_exact(bytes)
 }
 
 /// A string of zeros.
@@ -39,6 +44,6 @@ pub fn expect(bytes: usize) -> Result<(), TryReserveError> {
 /// # Errors
 /// There is not enough memory.
 pub fn zeros(length: usize) -> Result<Vec<u8>, TryReserveError> {
-    expect(length)?;
+    ensure_available(length)?;
     Ok(vec![0; length]) // zeroed memory that the kernel maps page by page, on first use
 }

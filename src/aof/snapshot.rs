@@ -1,5 +1,8 @@
 //! The form of a snapshot in a rewrite's new file: for each key the fewest records that recreate it.
 
+use std::collections::TryReserveError;
+
+use crate::memory;
 use crate::resp::request::encode;
 use crate::store::snapshot::Encoding;
 use crate::store::usage::Usage;
@@ -10,14 +13,25 @@ const RECORD_FIELDS: usize = 64;
 /// … and ends once it has this many bytes.
 const RECORD_BYTES: usize = 64 << 10;
 
+/// A record of a string has at most so many bytes that are not its key or its value.
+const AROUND_STRING: usize = 256;
+
 /// A snapshot in the form of records.
 pub(super) struct Records;
 
 impl Encoding for Records {
-    fn table(&self, table: &Table, _: Usage) -> Vec<u8> {
+    fn table(&self, table: &Table, _: Usage) -> Result<Vec<u8>, TryReserveError> {
         let mut records = Vec::new();
-        table.iter().for_each(|(key, entry)| encode_entry(&mut records, key, entry));
-        records
+        for (key, entry) in table.iter() {
+            let bytes = entry.value.copy_bytes();
+            if bytes + key.len() >= memory::LARGE_BYTES {
+                let is_hash = matches!(entry.value, ValueRef::Hash(_));
+                let around = if is_hash { bytes } else { AROUND_STRING }; // small fields take twice as much
+                memory::reserve(&mut records, key.len() + bytes + around)?;
+            }
+            encode_entry(&mut records, key, entry);
+        }
+        Ok(records)
     }
 
     fn select(&self, db: usize) -> Vec<u8> {

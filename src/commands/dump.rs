@@ -59,7 +59,8 @@ fn dump(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let config = view.config();
     let compresses = config.rdbcompression.load(Relaxed);
     let dump = |entry: EntryRef| {
-        memory::expect(entry.value.bytes().saturating_mul(2))?; // a payload doubles as it grows
+        // A payload doubles as it grows.
+        memory::ensure_available(entry.value.copy_bytes().saturating_mul(2))?;
         Ok::<_, CommandError>(payload::dump(entry.value, Dialect::of(config), compresses))
     };
     let payload = view.get(&args[1], Access::Use).map(dump).transpose()?;
@@ -120,7 +121,7 @@ fn restore(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         return Err(CommandError::new("ERR Invalid TTL value, must be >= 0"));
     }
     let value = payload::restore(&args[3], view.packed_limits()).map_err(explain)?;
-    memory::expect(value.heap_bytes().saturating_mul(2))?; // for its record
+    memory::ensure_available(value.heap_bytes().saturating_mul(2))?; // for its record
     let expires_at_ms = match ttl {
         0 => None,
         _ if options.absolute => Some(ttl),

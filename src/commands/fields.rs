@@ -14,7 +14,7 @@ use super::spec::{Change, Family, Flags, Outcome, Propagate, read, write};
 use crate::config::events::EventClass;
 use crate::memory;
 use crate::resp::{Args, CommandError, Reply};
-use crate::store::{Access, ReadView, WriteView};
+use crate::store::{ReadView, WriteView};
 
 /// The commands about the expiry times of fields.
 #[rustfmt::skip]
@@ -361,7 +361,7 @@ fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     view.hash(key)?;
     let fields = Fields::parse_call(args)?;
     view.remove_expired_fields(key, fields.names())?;
-    memory::expect(view.get(key, Access::Silent).map_or(0, |entry| entry.value.bytes()))?;
+    reserve_reply(view, key, fields, reply)?;
     let mut removed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {
@@ -377,6 +377,23 @@ fn hgetdel(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     }
     notify(view, "hdel", key, &removed);
     Ok(removal_record(key, &removed))
+}
+
+/// Makes sure that the values of fields that are about to change can be replied.
+///
+/// # Errors
+/// The system refuses the memory, or the key holds a string.
+fn reserve_reply(
+    view: &WriteView,
+    key: &[u8],
+    fields: Fields,
+    reply: &mut Reply,
+) -> Result<(), CommandError> {
+    let Some(hash) = view.hash(key)?.filter(|hash| hash.copy_bytes() >= memory::LARGE_BYTES) else {
+        return Ok(());
+    };
+    let values = fields.names().filter_map(|name| hash.get(name));
+    reply.reserve(values.map(|value| value.len() + 25).sum()) // 25 for its length and line ends
 }
 
 /// The options of HGETEX and HSETEX.
@@ -441,6 +458,7 @@ fn hgetex(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
         FieldExpiry::Word | FieldExpiry::NotGiven => None,
     };
     let passed = new.is_some_and(|expires_at_ms| view.has_passed(expires_at_ms));
+    reserve_reply(view, key, fields, reply)?;
     let mut changed = Vec::new();
     reply.array(fields.count);
     let found = view.edit_hash(key, |hash| {

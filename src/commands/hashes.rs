@@ -134,16 +134,16 @@ fn hscan(view: &ReadView, args: Args, reply: &mut Reply) -> Outcome {
     let cursor = cursor(&args[2])?;
     // As in Redis, the options are not checked if there is nothing to scan.
     let Some(hash) = view.hash(&args[1])? else {
-        reply_page(reply, 0, &[]);
+        reply_page(reply, 0, &[b""; 0]);
         return Ok(());
     };
     let options = ScanOptions::parse(args, 3, Scanned::Fields)?;
     let mut found = Vec::new();
     let next = hash.scan(cursor, options.count, |field| {
         if options.matches(field.name) {
-            found.push(field.name.to_vec());
+            found.push(field.name);
             if !options.no_values {
-                found.push(field.value.to_vec());
+                found.push(field.value);
             }
         }
     });

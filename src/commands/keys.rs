@@ -211,7 +211,7 @@ fn copy(view: &mut WriteView, args: Args, reply: &mut Reply) -> Change {
     let is_taken = |view: &mut WriteView| view.contains(destination);
     let may = view.contains(source) && (!in_database(view, target, is_taken) || replace);
     let source_entry = view.get(source, Access::Answer).filter(|_| may);
-    memory::expect(source_entry.map_or(0, |entry| entry.value.bytes()))?;
+    memory::ensure_available(source_entry.map_or(0, |entry| entry.value.copy_bytes()))?;
     let copied = source_entry.map(EntryRef::to_owned);
     reply.integer(i64::from(copied.is_some()));
     let Some(copied) = copied else {

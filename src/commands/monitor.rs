@@ -9,6 +9,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::spec::{Command, Context, Family, Flags, Outcome, session};
+use crate::memory;
 use crate::resp::{Args, CommandError, Reply};
 use crate::session::Session;
 use crate::text::quote;
@@ -38,6 +39,9 @@ fn monitor(context: &mut Context, _: Args, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
+/// A quoted byte takes at most four, and while the line grows half as much again as it has.
+const QUOTED_BYTES: usize = 12;
+
 /// The line for a command: the time, the database, the client's address and the arguments.
 pub fn line(session: &Session, command: &Command, args: Args) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -48,6 +52,10 @@ pub fn line(session: &Session, command: &Command, args: Args) -> Vec<u8> {
     };
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
     let mut line = format!("{seconds}.{micros:06} [{} {from}]", session.db).into_bytes();
+    if memory::ensure_available(QUOTED_BYTES * args.payload_bytes()).is_err() {
+        line.extend_from_slice(b" (a command for whose arguments the system has no memory)");
+        return line;
+    }
     for arg in command.without_secrets(args) {
         line.push(b' ');
         quote(arg, &mut line);

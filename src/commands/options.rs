@@ -340,14 +340,14 @@ impl<'a> ScanOptions<'a> {
 }
 
 /// Replies with the cursor for the next call and what this call of SCAN or HSCAN found.
-pub(super) fn reply_page(reply: &mut Reply, next: u64, found: &[Vec<u8>]) {
+pub(super) fn reply_page(reply: &mut Reply, next: u64, found: &[impl AsRef<[u8]>]) {
     reply.array(2);
     let mut digits = Vec::with_capacity(20);
     integer::write_u64(&mut digits, next);
     reply.bulk(&digits);
     reply.array(found.len());
     for name in found {
-        reply.bulk(name);
+        reply.bulk(name.as_ref());
     }
 }
 

@@ -81,6 +81,10 @@ impl Call<'_> {
 
     /// Appends the record of the command to the log. Returns its LSN.
     fn log(&mut self, propagate: Propagate) -> u64 {
+        if matches!(self.session.origin, Origin::Replay | Origin::Master(_)) {
+            self.session.write_lsn = 0;
+            return 0; // the log has it already, or gets it as it came
+        }
         let db = self.session.db;
         let lsn = match propagate {
             Propagate::Nothing => return 0,

@@ -60,9 +60,8 @@ pub fn execute(server: &Server, session: &mut Session, args: Args, reply: &mut R
         }
         Ok(command) => {
             let outcome = measure::measured(server, session, command, args, |session| {
-                let outcome = run(server, session, command, args, reply);
-                reply.end()?;
-                outcome
+                run(server, session, command, args, reply)?;
+                reply.end()
             });
             confirms = outcome.is_ok() && command.has(Flags::CONFIRMS);
             slowlog::note_sizes(server, session, command, args, reply.len() - start);
@@ -93,6 +92,7 @@ pub fn refuse(server: &Server, session: &mut Session, why: CommandError, reply: 
     }
     let error = note_rejection(server, session, None, why);
     reply.error(&error);
+    session.caching &= session.multi.is_some();
     session.finish(reply, start, false);
 }
 

@@ -40,7 +40,7 @@ pub(super) fn populate(
         return Err(CommandError::TOO_LONG);
     }
     // The value is stored, and until then there are three more copies of it.
-    memory::expect(size.saturating_mul(4))?;
+    memory::ensure_available(size.saturating_mul(4))?;
     // To Redis it is no write, so a replica takes it too. What a client changes there is not logged.
     let follows = server.upstream.follows();
     let origin = if follows { Origin::Replay } else { Origin::Client };

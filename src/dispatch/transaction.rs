@@ -112,7 +112,7 @@ fn carry_out(
     watched: &[(usize, Vec<u8>)],
     reply: &mut Reply,
 ) -> Outcome {
-    let copies = memory::expect(queue.memory_bytes().saturating_mul(COPIES));
+    let copies = memory::ensure_available(COPIES * queue.memory_bytes());
     copies.map_err(|refused| discarded(&refused.into()))?;
     let commands: Result<Vec<&'static Command>, _> = queue.iter().map(resolve).collect();
     let commands = commands?; // they were resolved once already
@@ -138,15 +138,15 @@ fn carry_out(
     }
     session.origin = Origin::Transaction(Exec::new(session.read_lsn));
     reply.array(commands.len());
+    let mut whole = Ok(());
     for (command, args) in commands.into_iter().zip(queue.iter()) {
         let start = reply.len();
         // After CLIENT KILL of its own connection, the rest is executed, but not replied to.
         let was_closing = session.closing;
         let outcome = match still_permitted(server, session, command, args) {
             Ok(()) => measured(server, session, command, args, |session| {
-                let outcome = Call { server, session, command, args }.run(&mut transaction, reply);
-                reply.end()?;
-                outcome
+                Call { server, session, command, args }.run(&mut transaction, reply)?;
+                reply.end()
             }),
             Err(error) => Err(error),
         };
@@ -157,6 +157,7 @@ fn carry_out(
             && !was_closing
         {
             reply.error(&error);
+            whole = whole.and(reply.end());
         }
         slowlog::note_sizes(server, session, command, args, reply.len() - start);
     }
@@ -168,7 +169,7 @@ fn carry_out(
         }
         announce(server, session, exec);
     }
-    Ok(())
+    whole
 }
 
 /// Sends the messages of a transaction that had to wait for its end. The session has read up to the LSN of

@@ -135,8 +135,10 @@ struct Piece {
 pub enum Pushed {
     /// The client will get it.
     Queued,
-    /// It exceeds the output limit, or the memory that there is, so the client was disconnected.
+    /// It exceeds the output limit, so the client was disconnected.
     CutOff,
+    /// The system has no memory for it, so the client was disconnected.
+    NoMemory,
     /// The connection is ending.
     Refused,
 }
@@ -296,6 +298,12 @@ impl Outbox {
         if held.is_empty() {
             return 0;
         }
+        if memory::ensure_available(2 * held.iter().map(|piece| piece.bytes.len()).sum::<usize>())
+            .is_err()
+        {
+            self.close();
+            return 0;
+        }
         let pieces: Vec<&[u8]> = held.iter().map(|piece| &*piece.bytes).collect();
         reply.insert(at, &pieces.concat());
         held.iter().map(|piece| piece.visible_at.wait()).max().unwrap_or(0)
@@ -349,7 +357,7 @@ impl Outbox {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    memory::expect(rest.len())?;
+                    memory::ensure_available(rest.len())?;
                     *unfinished = rest.to_vec();
                     let mut queue = self.lock();
                     queue.unfinished = true;
@@ -370,10 +378,9 @@ impl Outbox {
             return Pushed::Refused;
         }
         if !replies.is_empty() {
-            if memory::expect(replies.len()).is_err() {
+            if memory::ensure_available(replies.len()).is_err() {
                 drop(queue);
-                self.close();
-                return Pushed::CutOff;
+                return self.refuse();
             }
             queue.bytes += replies.len();
             queue.pieces.push(Piece { bytes: replies.into(), visible_at: 0.into() });
@@ -383,6 +390,11 @@ impl Outbox {
         queue.holding = false;
         self.wake(&mut queue);
         if self.cut_if_over(queue, limit) { Pushed::CutOff } else { Pushed::Queued }
+    }
+
+    /// Disconnects the client, because the system has no memory for what it should get.
+    pub fn refuse(&self) -> Pushed {
+        if self.close() { Pushed::Refused } else { Pushed::NoMemory }
     }
 
     /// Accepts no more messages from now on: the replies that are sent next are the last ones.

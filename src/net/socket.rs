@@ -134,7 +134,10 @@ impl<'a> Incoming<'a> {
         loop {
             match socket.read(&mut buffer) {
                 Ok(0) => break Err(ErrorKind::UnexpectedEof.into()),
-                Ok(got) => self.ahead.extend(&buffer[..got]),
+                Ok(got) => match self.ahead.try_reserve(got) {
+                    Ok(()) => self.ahead.extend(&buffer[..got]),
+                    Err(refused) => break Err(refused.into()),
+                },
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
                 Err(error) => break Err(error),

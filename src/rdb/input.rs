@@ -118,7 +118,7 @@ impl<R: Read> Input<R> {
                 let compressed = self.bytes(compressed)?;
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 if length <= compressed.len().saturating_mul(lzf::GREATEST_RATIO) {
-                    memory::expect(length).map_err(io::Error::from)?;
+                    memory::ensure_available(length).map_err(io::Error::from)?;
                 }
                 let string = lzf::decompress(&compressed, length);
                 string.ok_or_else(|| self.corrupt("a string that cannot be decompressed"))

@@ -8,6 +8,7 @@
 //! FLUSHALL, FLUSHDB and SWAPDB change every shard at once and would have to save them all first. Instead
 //! they end the snapshot, and the save starts again.
 
+use std::collections::TryReserveError;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::encode::Encoder;
 use super::{Dialect, Saves, crc64, opcode};
 use crate::config::{Config, EvictionOrder};
 use crate::files::{create, remove, sync_directory, with_suffix};
+use crate::memory;
 use crate::stats::unix_seconds;
 use crate::store::keyspace::{SaveShard, SnapshotError};
 use crate::store::shard::Shard;
@@ -187,11 +189,18 @@ fn header(shards: &[&Shard], dialect: Dialect, facts: &[Fact]) -> (Vec<u8>, usiz
 struct Keys(Form);
 
 impl Encoding for Keys {
-    fn table(&self, table: &Table, now: Usage) -> Vec<u8> {
+    fn table(&self, table: &Table, now: Usage) -> Result<Vec<u8>, TryReserveError> {
         let mut encoder = Encoder::new(self.0.dialect, self.0.compresses);
         let now = self.0.has_usage.then_some(now);
-        table.iter().for_each(|(key, entry)| encoder.entry(key, entry, now));
-        encoder.out
+        for (key, entry) in table.iter() {
+            let bytes = key.len() + entry.value.copy_bytes();
+            if bytes >= memory::LARGE_BYTES {
+                memory::ensure_available(2 * bytes)?; // with a compressed copy
+                memory::reserve(&mut encoder.out, bytes)?;
+            }
+            encoder.entry(key, entry, now);
+        }
+        Ok(encoder.out)
     }
 
     fn select(&self, db: usize) -> Vec<u8> {

@@ -12,8 +12,8 @@ use super::request::header;
 use crate::memory;
 use crate::text::integer;
 
-/// The most that is appended without asking for memory: a number or a length, with its line end.
-const SMALL_BYTES: usize = 32;
+/// The most that a number or a length takes, with its type and line ends.
+const NUMBER_BYTES: usize = 25;
 
 /// The protocol version of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,11 +120,12 @@ impl Reply {
     /// Removes everything after the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(length);
+        self.refused = false;
     }
 
     /// Empties the buffer and frees its memory beyond `kept` bytes.
     pub fn clear(&mut self, kept: usize) {
-        self.bytes.clear();
+        self.truncate(0);
         self.bytes.shrink_to(kept);
     }
 
@@ -141,11 +142,18 @@ impl Reply {
         Ok(())
     }
 
-    /// Whether that many bytes, and a small element behind them, can be appended.
+    /// Makes sure that a command that changes what it replies with can reply with so many bytes.
+    ///
+    /// # Errors
+    /// The system refuses the memory.
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), CommandError> {
+        memory::reserve(&mut self.bytes, bytes).map_err(|_| CommandError::NO_MEMORY_FOR_REPLY)
+    }
+
+    /// Whether so many bytes can be appended. Whatever is appended asks first.
     #[inline]
     fn has_room(&mut self, bytes: usize) -> bool {
-        let most = bytes + 2 * SMALL_BYTES;
-        self.bytes.capacity() - self.bytes.len() >= most || self.grow(most)
+        self.bytes.capacity() - self.bytes.len() >= bytes || self.grow(bytes)
     }
 
     #[cold]
@@ -155,24 +163,41 @@ impl Reply {
         granted
     }
 
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        if self.has_room(bytes.len()) {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    #[inline]
+    fn header(&mut self, kind: u8, length: usize) {
+        if self.has_room(NUMBER_BYTES) {
+            header(&mut self.bytes, kind, length);
+        }
+    }
+
     fn resp3(&self) -> bool {
         self.protocol == Protocol::Resp3
     }
 
     /// `+OK`.
     pub fn ok(&mut self) {
-        self.bytes.extend_from_slice(b"+OK\r\n");
+        self.put(b"+OK\r\n");
     }
 
     /// A simple string (a status). `text` must not contain line ends.
     pub fn simple(&mut self, text: &str) {
-        self.bytes.push(b'+');
-        self.bytes.extend_from_slice(text.as_bytes());
-        self.bytes.extend_from_slice(b"\r\n");
+        for part in [b"+", text.as_bytes(), b"\r\n"] {
+            self.put(part);
+        }
     }
 
     /// An error. Line ends in its text, which can come from a client's arguments, become spaces.
     pub fn error(&mut self, error: &CommandError) {
+        if !self.has_room(error.0.len() + NUMBER_BYTES) {
+            return;
+        }
         self.bytes.push(b'-');
         let line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         self.bytes.extend(error.0.iter().map(|b| if line_end(b) { b' ' } else { *b }));
@@ -180,7 +205,7 @@ impl Reply {
     }
 
     pub fn integer(&mut self, value: i64) {
-        if !self.has_room(0) {
+        if !self.has_room(NUMBER_BYTES) {
             return;
         }
         self.bytes.push(b':');
@@ -194,7 +219,7 @@ impl Reply {
     }
 
     pub fn bulk(&mut self, value: &[u8]) {
-        if !self.has_room(value.len()) {
+        if !self.has_room(value.len() + NUMBER_BYTES) {
             return;
         }
         header(&mut self.bytes, b'$', value.len());
@@ -215,7 +240,7 @@ impl Reply {
         if !self.resp3() {
             return self.bulk(text);
         }
-        if !self.has_room(text.len()) {
+        if !self.has_room(text.len() + 2 * NUMBER_BYTES) {
             return;
         }
         header(&mut self.bytes, b'=', text.len() + 4);
@@ -229,30 +254,30 @@ impl Reply {
         if !self.resp3() {
             return self.bulk(digits);
         }
-        self.bytes.push(b',');
-        self.bytes.extend_from_slice(digits);
-        self.bytes.extend_from_slice(b"\r\n");
+        for part in [b",", digits, b"\r\n"] {
+            self.put(part);
+        }
     }
 
     /// Null, in place of a value.
     pub fn null(&mut self) {
-        self.bytes.extend_from_slice(if self.resp3() { b"_\r\n" } else { b"$-1\r\n" });
+        self.put(if self.resp3() { b"_\r\n" } else { b"$-1\r\n" });
     }
 
     /// Null, in place of an array.
     pub fn null_array(&mut self) {
-        self.bytes.extend_from_slice(if self.resp3() { b"_\r\n" } else { b"*-1\r\n" });
+        self.put(if self.resp3() { b"_\r\n" } else { b"*-1\r\n" });
     }
 
     /// Starts an array of `length` elements; the caller appends them.
     pub fn array(&mut self, length: usize) {
-        header(&mut self.bytes, b'*', length);
+        self.header(b'*', length);
     }
 
     /// Starts a map of `pairs` keys and values; the caller appends them.
     pub fn map(&mut self, pairs: usize) {
         if self.resp3() {
-            header(&mut self.bytes, b'%', pairs);
+            self.header(b'%', pairs);
         } else {
             self.array(pairs * 2);
         }
@@ -261,7 +286,7 @@ impl Reply {
     /// Starts a set of `length` elements; the caller appends them.
     pub fn set(&mut self, length: usize) {
         let kind = if self.resp3() { b'~' } else { b'*' };
-        header(&mut self.bytes, kind, length);
+        self.header(kind, length);
     }
 
     /// Starts an array of `pairs` pairs; the caller appends each with [`Reply::pair`].
@@ -281,12 +306,14 @@ impl Reply {
     /// Starts a push message of `length` elements: one that is not a reply to a command.
     pub fn push(&mut self, length: usize) {
         let kind = if self.resp3() { b'>' } else { b'*' };
-        header(&mut self.bytes, kind, length);
+        self.header(kind, length);
     }
 
     /// Inserts encoded messages at the byte offset `at`.
     pub fn insert(&mut self, at: usize, encoded: &[u8]) {
-        self.bytes.splice(at..at, encoded.iter().copied());
+        if self.has_room(encoded.len()) {
+            self.bytes.splice(at..at, encoded.iter().copied());
+        }
     }
 
     /// Starts an array whose length only [`Reply::close_array`] knows.
@@ -298,7 +325,7 @@ impl Reply {
     pub fn close_array(&mut self, open: &OpenArray, length: usize) {
         let mut start = Vec::with_capacity(16);
         header(&mut start, b'*', length);
-        self.bytes.splice(open.0..open.0, start);
+        self.insert(open.0, &start);
     }
 }
 

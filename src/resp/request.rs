@@ -74,6 +74,12 @@ impl<'a> Args<'a> {
         self.ends.last().map_or(0, |end| end - self.start(0))
     }
 
+    /// The memory that a copy takes.
+    #[inline(always)]
+    pub fn memory_bytes(self) -> usize {
+        self.payload_bytes() + size_of_val(&self.ends[self.first..])
+    }
+
     /// The length of the request if each argument has its length in front, as long as that is at least
     /// `least`. Almost every request is so short that nothing needs to be counted.
     pub fn encoded_bytes_from(self, least: usize) -> Option<usize> {
@@ -234,8 +240,6 @@ pub struct Request {
     refused: Option<TryReserveError>,
     /// The maximum length of an argument in bytes (`proto-max-bulk-len`), at least 999.
     pub bulk_limit: i64,
-    /// How many times the memory of a large command the system must grant for what becomes of it.
-    pub copies: usize,
     /// Whether the line ends of arrays and bulk strings are checked.
     pub strict: bool,
     /// Whether the limits for clients that have not authenticated apply.
@@ -243,7 +247,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// An empty request; for no copies, neither strict nor with the limits for unauthenticated clients.
+    /// An empty request; neither strict nor with the limits for unauthenticated clients.
     pub fn new(bulk_limit: i64) -> Request {
         Request {
             bytes: Vec::new(),
@@ -252,7 +256,6 @@ impl Request {
             state: State::Start,
             refused: None,
             bulk_limit,
-            copies: 0,
             strict: false,
             unauthenticated: false,
         }
@@ -419,10 +422,7 @@ impl Request {
         if bytes_left == taken {
             self.end_arg();
             self.state = match args_left {
-                1 => {
-                    self.expect_copies();
-                    State::Start
-                }
+                1 => State::Start,
                 _ => State::BulkLength { args_left: args_left - 1 },
             };
         }
@@ -442,16 +442,12 @@ impl Request {
     }
 
     fn end_arg(&mut self) {
+        if self.refused.is_some() {
+            return;
+        }
         match self.ends.try_reserve(1) {
-            _ if self.refused.is_some() => {}
             Ok(()) => self.ends.push(self.bytes.len()),
             Err(error) => self.refuse(error),
-        }
-    }
-
-    fn expect_copies(&mut self) {
-        if let Err(error) = memory::expect(self.bytes.len().saturating_mul(self.copies)) {
-            self.refuse(error);
         }
     }
 
@@ -560,15 +556,22 @@ fn short_length(input: &[u8], at: usize, sigil: u8) -> Option<(usize, usize)> {
 
 /// Appends a command as an array of bulk strings, the form that clients send and the log stores.
 pub fn encode(out: &mut Vec<u8>, args: &[&[u8]]) {
-    encode_iter(out, args.iter().copied());
+    let bytes = args.iter().map(|arg| arg.len()).sum();
+    encode_iter(out, args.iter().copied(), bytes);
 }
 
 /// Like [`encode`], for the arguments of a request.
 pub fn encode_args(out: &mut Vec<u8>, args: Args) {
-    encode_iter(out, args.from(0));
+    encode_iter(out, args.from(0), args.payload_bytes());
 }
 
-fn encode_iter<'a>(out: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+fn encode_iter<'a>(
+    out: &mut Vec<u8>,
+    args: impl ExactSizeIterator<Item = &'a [u8]>,
+    payload_bytes: usize,
+) {
+    // All at once: one byte too little would double the memory of a large record.
+    out.reserve(payload_bytes + HEADER_BYTES * (args.len() + 1));
     header(out, b'*', args.len());
     for arg in args {
         header(out, b'$', arg.len());
@@ -576,6 +579,9 @@ fn encode_iter<'a>(out: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u
         out.extend_from_slice(b"\r\n");
     }
 }
+
+/// The most that stands around an argument: a type byte, a length and two line ends.
+const HEADER_BYTES: usize = 25;
 
 /// Appends a type byte, a length and a line end, such as `*3\r\n`.
 pub(super) fn header(out: &mut Vec<u8>, kind: u8, length: usize) {

@@ -21,7 +21,7 @@ use crate::config::FsyncPolicy;
 use crate::config::logger::{log_limited, log_line};
 use crate::config::trace::{self, quoted, trace};
 use crate::dispatch;
-use crate::memory;
+use crate::memory::{self, COPIES};
 use crate::net::input::Input;
 use crate::net::outbox::{Outbox, TryWrite};
 use crate::net::poll::Wait;
@@ -114,7 +114,6 @@ impl Connection<'_> {
         self.socket.send_at_once(true)?;
         let mut input = Input::new(self.socket)?;
         let mut request = Request::new(0);
-        request.copies = memory::COPIES;
         let mut wait = Wait::default();
         // How many commands, from the next on, have their keys prefetched.
         let mut prefetched: usize = 0;
@@ -135,19 +134,11 @@ impl Connection<'_> {
                 if self.session.client.outbox.is_closed() {
                     return Err(ErrorKind::ConnectionAborted.into()); // it was killed
                 }
-                let args = match request.args() {
-                    Ok(args) => args,
-                    Err(refused) => {
-                        dispatch::refuse(
-                            self.server,
-                            &mut self.session,
-                            refused.into(),
-                            &mut self.reply,
-                        );
-                        (self.worked, self.answered) = (true, self.answered + 1);
-                        request.clear();
-                        continue;
-                    }
+                let args = request.args().ok();
+                let Some(args) = args.filter(|args| can_copy(*args)) else {
+                    self.refuse();
+                    request.clear();
+                    continue;
                 };
                 let shown = || args.from(0).map(quoted).collect::<Vec<_>>().join(" ");
                 trace!("Request::feed", "arguments: {}", shown());
@@ -156,7 +147,12 @@ impl Connection<'_> {
                     let word = |number| args.get(number).unwrap_or_default();
                     let first = (word(1), word(2));
                     let keys = iter::once(first).chain(request::keys_ahead(rest));
-                    prefetched = self.server.keyspace.prefetch(self.session.db, keys);
+                    let (keyspace, db) = (&self.server.keyspace, self.session.db);
+                    // A hash command is likely to be followed by others.
+                    prefetched = match args[0].first() {
+                        Some(b'h' | b'H') => keyspace.prefetch::<true>(db, keys),
+                        _ => keyspace.prefetch::<false>(db, keys),
+                    };
                 }
                 prefetched = prefetched.saturating_sub(1);
                 if self.server.pause.is_likely() {
@@ -204,6 +200,14 @@ impl Connection<'_> {
             self.note_buffers(&input, &request);
             trace!("Connection::run", "reads {arrived} bytes: {}", quoted(input.bytes()));
         }
+    }
+
+    /// Answers a command for which the system has no memory.
+    #[cold]
+    fn refuse(&mut self) {
+        let Connection { server, session, reply, .. } = self;
+        dispatch::refuse(server, session, CommandError::NO_MEMORY, reply);
+        (self.worked, self.answered) = (true, self.answered + 1);
     }
 
     fn note_buffers(&mut self, input: &Input, request: &Request) {
@@ -422,6 +426,12 @@ impl Connection<'_> {
     fn flush_shown(&self) -> io::Result<()> {
         flush_shown(self.server, self.session.read_lsn)
     }
+}
+
+/// Whether the system has memory for what becomes of a command.
+#[inline(always)]
+fn can_copy(args: Args) -> bool {
+    memory::ensure_available(COPIES * args.memory_bytes()).is_ok()
 }
 
 /// Flushes the log up to what will be sent, and syncs it if the policy says so.

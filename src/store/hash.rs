@@ -88,7 +88,7 @@ impl<'a> HashRef<'a> {
     }
 
     /// About how many bytes a copy takes.
-    pub fn bytes(self) -> usize {
+    pub fn copy_bytes(self) -> usize {
         match self {
             HashRef::Packed(packed) => packed.bytes.len(),
             HashRef::Indexed(indexed) => indexed.memory_bytes(),
@@ -174,7 +174,7 @@ impl<'a> HashRef<'a> {
     ///
     /// A packed hash is visited in one call, as in Redis. It returns no cursor but 0, so a change of form
     /// between two calls cannot disturb a scan.
-    pub fn scan(self, cursor: u64, count: usize, visit: impl FnMut(Field)) -> u64 {
+    pub fn scan(self, cursor: u64, count: usize, visit: impl FnMut(Field<'a>)) -> u64 {
         match self {
             HashRef::Packed(packed) => {
                 packed.fields().for_each(visit);

@@ -27,6 +27,11 @@ impl<'a> LiveHash<'a> {
         self.hash.len() - self.expired
     }
 
+    /// About how many bytes a copy takes.
+    pub fn copy_bytes(self) -> usize {
+        self.hash.copy_bytes()
+    }
+
     /// Whether there are no fields.
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -61,7 +66,7 @@ impl<'a> LiveHash<'a> {
     }
 
     /// Visits about `count` fields, as [`HashRef::scan`] does.
-    pub fn scan(self, cursor: u64, count: usize, mut visit: impl FnMut(Field)) -> u64 {
+    pub fn scan(self, cursor: u64, count: usize, mut visit: impl FnMut(Field<'a>)) -> u64 {
         self.hash.scan(cursor, count, |field| {
             if self.is_live(&field) {
                 visit(field);

@@ -4,7 +4,7 @@
 //! for the disk; the thread that takes the snapshot writes them. A writer writes only when too much is
 //! queued, which bounds the memory. Lock order: `output`, then `queue`, both below the shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, TryReserveError};
 use std::io::{self, Write};
 use std::sync::Mutex;
 
@@ -19,7 +19,10 @@ const QUEUED_BYTES: usize = 4 << 20;
 /// The form in which a snapshot is written.
 pub trait Encoding: Send + Sync {
     /// The keys of a table. `now` is what a use of a key is recorded as.
-    fn table(&self, table: &Table, now: Usage) -> Vec<u8>;
+    ///
+    /// # Errors
+    /// The system has no memory for them.
+    fn table(&self, table: &Table, now: Usage) -> Result<Vec<u8>, TryReserveError>;
     /// What precedes the keys of a database.
     fn select(&self, db: usize) -> Vec<u8>;
 }
@@ -86,7 +89,10 @@ impl<W: Write, E: Encoding> SnapshotWriter<W, E> {
         let mut encoded = Vec::new();
         for db in shard.databases() {
             if let Some(table) = shard.table(db).filter(|table| !table.is_empty()) {
-                encoded.push((db, self.encoding.table(table, now)));
+                match self.encoding.table(table, now) {
+                    Ok(keys) => encoded.push((db, keys)),
+                    Err(refused) => lock(&self.output).error = Some(refused.into()),
+                }
             }
         }
         let mut queue = lock(&self.queue);

@@ -145,16 +145,17 @@ impl Table {
         Some(SLOT_BYTES + record.len() + large_bytes)
     }
 
-    /// Brings all records into the CPU's cache. Their order is not the index's, so whoever reads them one
-    /// after the other waits for each.
-    fn touch_all(&self) {
+    /// Brings all records into the CPU's cache. They are stored in another order than the index, so reading
+    /// them one by one waits for each.
+    fn prefetch_records(&self) {
         let touched = self.index.values().map(|slot| self.touch(slot.place()));
         black_box(touched.fold(0, u8::wrapping_add));
     }
 
-    /// Keys and entries in no particular order, expired ones included.
+    /// Keys and entries in no particular order, expired ones included. The first one waits until all records
+    /// are in the CPU's cache.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], EntryRef<'_>)> {
-        self.touch_all();
+        self.prefetch_records();
         self.index.values().map(|slot| {
             let record = self.pages.record(slot.place());
             (record.key, self.entry(slot, record))

@@ -97,10 +97,10 @@ impl ValueRef<'_> {
     }
 
     /// About how many bytes a copy takes.
-    pub fn bytes(self) -> usize {
+    pub fn copy_bytes(self) -> usize {
         match self {
             ValueRef::String(bytes) => bytes.len(),
-            ValueRef::Hash(hash) => hash.bytes(),
+            ValueRef::Hash(hash) => hash.copy_bytes(),
         }
     }
 

@@ -23,8 +23,9 @@ use crate::config::events::EventClass;
 
 use crate::config::logger::log_limited;
 use crate::config::{Config, OutputLimit, UNCOUNTED_OUTPUT_BYTES};
+use crate::memory;
 use crate::net::outbox::{Outbox, Pushed, VisibleAt};
-use crate::resp::{Protocol, Reply};
+use crate::resp::{CommandError, Protocol, Reply};
 use crate::stats::Counter;
 use crate::store::{Event, allocated};
 use crate::text::{ensure, glob};
@@ -101,6 +102,22 @@ fn bytes_of(name: &[u8]) -> usize {
 /// which they share.
 fn charge_for(name: &[u8]) -> usize {
     bytes_of(name) + SUBSCRIPTION_BYTES
+}
+
+/// An encoded message, or why there is none: the system has no memory for it. Who should get it is then
+/// disconnected, since it would miss something.
+pub type Message = Result<Arc<[u8]>, CommandError>;
+
+/// Encodes a message.
+///
+/// # Errors
+/// The system has no memory for it.
+pub fn encode_message(protocol: Protocol, write: impl FnOnce(&mut Reply)) -> Message {
+    let mut reply = Reply::new(protocol);
+    write(&mut reply);
+    reply.end()?;
+    memory::ensure_available(reply.len())?;
+    Ok(reply.bytes().into())
 }
 
 impl PubSub {
@@ -240,30 +257,36 @@ impl PubSub {
     }
 
     fn send(&self, receivers: &Receivers, message: &[&[u8]], visible_at: &VisibleAt) -> usize {
-        let mut encoded: [Option<Arc<[u8]>>; 2] = [None, None];
+        let mut encoded: [Option<Message>; 2] = [None, None];
         for (id, outbox) in receivers {
             let protocol = outbox.protocol();
-            let bytes =
-                encoded[usize::from(protocol == Protocol::Resp3)].get_or_insert_with(|| {
-                    let mut reply = Reply::new(protocol);
-                    reply.push(message.len());
-                    message.iter().for_each(|part| reply.bulk(part));
-                    reply.bytes().into()
-                });
+            let encode = |reply: &mut Reply| {
+                reply.push(message.len());
+                message.iter().for_each(|part| reply.bulk(part));
+            };
+            let bytes = encoded[usize::from(protocol == Protocol::Resp3)]
+                .get_or_insert_with(|| encode_message(protocol, encode));
             self.push(*id, outbox, bytes, visible_at);
         }
         receivers.len()
     }
 
-    fn push(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>, visible_at: &VisibleAt) {
+    fn push(&self, id: u64, outbox: &Outbox, message: &Message, visible_at: &VisibleAt) {
         let limit = &self.config.client_output_buffer_limit.pubsub;
-        self.note(id, outbox.push(bytes, visible_at.clone(), limit));
+        let pushed = match message {
+            Ok(bytes) => outbox.push(bytes, visible_at.clone(), limit),
+            Err(_) => outbox.refuse(),
+        };
+        self.note(id, pushed);
     }
 
     /// Sends something to a client that need not be subscribed. It does not wait for the log. Returns false
     /// if the client will not get it, because its connection ends.
-    pub fn send_to(&self, id: u64, outbox: &Outbox, bytes: &Arc<[u8]>) -> bool {
-        let pushed = outbox.push(bytes, 0.into(), self.limit_of(outbox));
+    pub fn send_to(&self, id: u64, outbox: &Outbox, message: &Message) -> bool {
+        let pushed = match message {
+            Ok(bytes) => outbox.push(bytes, 0.into(), self.limit_of(outbox)),
+            Err(_) => outbox.refuse(),
+        };
         self.note(id, pushed);
         pushed == Pushed::Queued
     }
@@ -295,15 +318,13 @@ impl PubSub {
     }
 
     fn note(&self, id: u64, pushed: Pushed) {
-        if pushed != Pushed::CutOff {
-            return;
-        }
-        self.cut_off.add(1);
-        log_limited!(
-            self.config,
-            Warning,
-            "Closed client {id}: more than client-output-buffer-limit allows was waiting for it"
-        );
+        let why = match pushed {
+            Pushed::Queued | Pushed::Refused => return,
+            Pushed::CutOff => "more than client-output-buffer-limit allows was waiting for it",
+            Pushed::NoMemory => "the system has no memory for what it should get",
+        };
+        self.cut_off.add(u64::from(pushed == Pushed::CutOff));
+        log_limited!(self.config, Warning, "Closed client {id}: {why}");
     }
 
     // ---- Looking ----
@@ -363,9 +384,10 @@ impl PubSub {
 
     /// Sends a line, given without `+` and line end, to all monitors.
     pub fn show(&self, line: &[u8], visible_at: &VisibleAt) {
-        let bytes: Arc<[u8]> = [b"+", line, b"\r\n"].concat().into();
+        let message = memory::ensure_available(2 * line.len()).map_err(CommandError::from);
+        let message = message.map(|()| [b"+", line, b"\r\n"].concat().into());
         let monitors = self.lock_monitors();
-        monitors.iter().for_each(|(id, outbox)| self.push(*id, outbox, &bytes, visible_at));
+        monitors.iter().for_each(|(id, outbox)| self.push(*id, outbox, &message, visible_at));
     }
 
     /// Checks the invariants.

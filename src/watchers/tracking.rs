@@ -43,10 +43,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::config::Config;
 use crate::net::outbox::{Listening, Outbox};
-use crate::resp::{Protocol, Reply};
+use crate::resp::Protocol;
 use crate::store::{Garbage, Readers, allocated};
 use crate::text::ensure;
-use crate::watchers::pubsub::PubSub;
+use crate::watchers::pubsub::{Message, PubSub, encode_message};
 
 /// The channel that carries invalidations to RESP2 clients, which must have subscribed to some channel.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
@@ -404,11 +404,12 @@ impl Tracker {
         if !sent {
             self.broken = true;
             if self.outbox.protocol() == Protocol::Resp3 {
-                let mut reply = Reply::new(Protocol::Resp3);
-                reply.push(2);
-                reply.bulk(b"tracking-redir-broken");
-                reply.integer(redirect as i64);
-                pubsub.send_to(id, &self.outbox, &reply.bytes().into());
+                let message = encode_message(Protocol::Resp3, |reply| {
+                    reply.push(2);
+                    reply.bulk(b"tracking-redir-broken");
+                    reply.integer(redirect as i64);
+                });
+                pubsub.send_to(id, &self.outbox, &message);
             }
         }
     }
@@ -418,8 +419,8 @@ impl Tracker {
 struct Invalidation<'a> {
     /// The keys that changed; `None` for all.
     keys: Option<&'a [&'a [u8]]>,
-    push: Option<Arc<[u8]>>,
-    message: Option<Arc<[u8]>>,
+    push: Option<Message>,
+    message: Option<Message>,
 }
 
 impl<'a> Invalidation<'a> {
@@ -427,34 +428,35 @@ impl<'a> Invalidation<'a> {
         Invalidation { keys, push: None, message: None }
     }
 
-    fn as_push(&mut self) -> &Arc<[u8]> {
+    fn as_push(&mut self) -> &Message {
         let keys = self.keys;
         self.push.get_or_insert_with(|| encode(Protocol::Resp3, &[b"invalidate"], keys))
     }
 
-    fn as_message(&mut self) -> &Arc<[u8]> {
+    fn as_message(&mut self) -> &Message {
         let keys = self.keys;
         self.message.get_or_insert_with(|| encode(Protocol::Resp2, &[b"message", CHANNEL], keys))
     }
 }
 
-fn encode(protocol: Protocol, head: &[&[u8]], keys: Option<&[&[u8]]>) -> Arc<[u8]> {
-    let mut reply = Reply::new(protocol);
-    reply.push(head.len() + 1);
-    head.iter().for_each(|part| reply.bulk(part));
-    match keys {
-        None => reply.null(),
-        Some(keys) => {
-            reply.array(keys.len());
-            keys.iter().for_each(|key| reply.bulk(key));
+fn encode(protocol: Protocol, head: &[&[u8]], keys: Option<&[&[u8]]>) -> Message {
+    encode_message(protocol, |reply| {
+        reply.push(head.len() + 1);
+        head.iter().for_each(|part| reply.bulk(part));
+        match keys {
+            None => reply.null(),
+            Some(keys) => {
+                reply.array(keys.len());
+                keys.iter().for_each(|key| reply.bulk(key));
+            }
         }
-    }
-    reply.bytes().into()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resp::Reply;
 
     const READS: Mode = Mode { what: Tracked::Reads, noloop: false, redirect: 0 };
 

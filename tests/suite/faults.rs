@@ -418,6 +418,61 @@ fn an_argument_or_a_reply_for_which_the_system_refuses_memory_costs_one_error_an
 }
 
 #[test]
+fn fields_that_cannot_be_replied_stay_as_they_are() {
+    if skipped_on_redis() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let server = Server::start_under("ulimit -v 600000", &[]);
+    let mut c = server.client();
+    let value = vec![b'x'; 50 << 20];
+    let set: [&[u8]; 4] = [b"HSET", b"h", b"f", &value];
+    assert_eq!(c.call(&set).to_string(), ":1");
+    for command in ["HGETEX h EX 100 FIELDS 12", "HGETDEL h FIELDS 12"] {
+        c.expect(&format!("{command}{}", " f".repeat(12)), NO_MEMORY_FOR_REPLY);
+    }
+    c.expect("HTTL h FIELDS 1 f", "[:-1]");
+    c.expect("HSTRLEN h f", &format!(":{}", value.len()));
+}
+
+#[test]
+fn values_fill_the_memory_until_one_is_refused_and_small_ones_still_fit() {
+    if skipped_on_redis() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let server = Server::start_under("ulimit -v 500000", &[]);
+    let mut c = server.client();
+    let value = vec![b'x'; 2 << 20];
+    let mut set = |key: usize| c.call(&[b"SET", key.to_string().as_bytes(), &value]).to_string();
+    let refused = (0..250).map(&mut set).find(|reply| reply != "+OK");
+    assert_eq!(refused.as_deref(), Some(NO_MEMORY), "500 MB do not fit");
+    c.expect("SET small v", "+OK");
+    c.expect("GET small", "\"v\"");
+}
+
+#[test]
+fn a_log_that_was_written_under_a_limit_can_be_loaded_under_it() {
+    if skipped_on_redis() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let limit = "ulimit -v 450000";
+    let mut server = Server::start_under(limit, &[]);
+    let mut c = server.client();
+    c.expect("SETRANGE big 104857599 x", ":104857600");
+    c.reply("BGREWRITEAOF");
+    let rewritten = |c: &mut Client| info(c, "aof_rewrites").as_deref() == Some("1");
+    eventually("the rewrite ends", || rewritten(&mut c));
+    server.restart_under(limit);
+    let mut c = server.client();
+    c.expect("STRLEN big", ":104857600");
+    // Once more it does not fit beside itself: the rewrite fails, and nothing else.
+    c.expect("SETRANGE big 209715199 x", ":209715200");
+    c.reply("BGREWRITEAOF");
+    let status = |c: &mut Client| info(c, "aof_last_bgrewrite_status");
+    eventually("the rewrite fails", || status(&mut c).as_deref() == Some("err"));
+    c.expect("STRLEN big", ":209715200");
+}
+
+#[test]
 fn a_transaction_for_which_the_system_refuses_memory_changes_nothing() {
     if skipped_on_redis() || cfg!(not(target_os = "linux")) {
         return;

@@ -222,6 +222,15 @@ impl Server {
         self.child = spawn(&self.home, &args);
         self.port = self.await_port();
     }
+
+    /// Like [`Server::restart`], under limits of the shell.
+    pub(crate) fn restart_under(&mut self, limits: &str) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        self.child = limited(&self.home, limits, &args).spawn().expect("start the server");
+        self.port = self.await_port();
+    }
 }
 
 impl Drop for Server {

@@ -150,7 +150,7 @@ fn after_a_break_a_replica_asks_for_the_rest_and_follows_a_new_id() {
     link.commands(&["INCR a"]);
     await_info(&mut c, "master_link_status", "up");
     c.expect("SELECT 5", "+OK");
-    eventually("the stream goes on", || c.text("GET a") == "6");
+    eventually("the stream goes on", || c.reply("GET a").to_string() == "\"6\"");
     assert_eq!(info(&mut c, "master_replid"), new_id);
     assert_eq!(info(&mut c, "master_replid2"), ID);
     assert_eq!(info(&mut c, "second_repl_offset"), next.to_string());
@@ -170,7 +170,7 @@ fn a_master_that_does_not_know_psync_is_asked_for_everything_with_sync() {
         link.send(data);
         link.commands(&["SELECT 0", "SET a 1", "INCR a", "PING"]);
         await_info(&mut c, "master_link_status", "up");
-        eventually("the stream is executed", || c.text("GET a") == "2");
+        eventually("the stream is executed", || c.reply("GET a").to_string() == "\"2\"");
         c.expect("GET round", &format!("\"{round}\""));
         // It would answer acknowledgements, in the middle of its stream.
         let rest = link.rest();
@@ -417,7 +417,7 @@ fn clients_may_not_write_on_a_replica_unless_its_settings_say_so() {
         "#,
     );
     link.commands(&["SELECT 0", "SET local 3"]);
-    eventually("the master's write comes", || c.text("GET local") == "3");
+    eventually("the master's write comes", || c.reply("GET local").to_string() == "\"3\"");
 }
 
 #[test]
@@ -731,7 +731,7 @@ fn a_replica_goes_on_where_the_file_ends_that_it_saved_when_it_was_shut_down() {
     link.commands(&["INCR n"]);
     let mut c = server.client();
     c.expect("SELECT 3", "+OK");
-    eventually("the stream goes on", || c.text("GET n") == "5");
+    eventually("the stream goes on", || c.reply("GET n").to_string() == "\"5\"");
 }
 
 #[test]
