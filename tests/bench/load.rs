@@ -73,10 +73,10 @@ impl Connection {
     }
 
     /// Sends the commands of all numbers below `count`.
-    pub(crate) fn load(&mut self, count: usize, command: fn(usize) -> Vec<u8>) {
+    pub(crate) fn load(&mut self, count: usize, command: impl Fn(usize) -> Vec<u8>) {
         for first in (0..count).step_by(BATCH) {
             let numbers = first..count.min(first + BATCH);
-            let batch: Vec<u8> = numbers.clone().flat_map(command).collect();
+            let batch: Vec<u8> = numbers.clone().flat_map(&command).collect();
             self.send(&batch, numbers.len());
         }
     }
@@ -131,6 +131,16 @@ pub(crate) fn set(number: usize) -> Vec<u8> {
     encode(&["SET", &format!("key:{number:012}"), VALUE])
 }
 
+/// The same with a value of that many bytes.
+pub(crate) fn set_with(number: usize, length: usize) -> Vec<u8> {
+    encode(&["SET", &format!("key:{number:012}"), &"x".repeat(length)])
+}
+
+/// A `DEL` of one of these keys.
+pub(crate) fn del(number: usize) -> Vec<u8> {
+    encode(&["DEL", &format!("key:{number:012}")])
+}
+
 /// A `GET` of one of these keys.
 pub(crate) fn get(number: usize) -> Vec<u8> {
     encode(&["GET", &format!("key:{number:012}")])
@@ -165,6 +175,12 @@ pub(crate) fn hset_three(number: usize) -> Vec<u8> {
 /// An `HSET` of ten fields, with names and values of 10 bytes.
 pub(crate) fn hset_ten(number: usize) -> Vec<u8> {
     hset_of(number, &from_fn::<_, 10, _>(|field| format!("field:{field:04}")), &VALUE[..10])
+}
+
+/// An `HSET` of one field of a hash of 100,000, with a name of 10 bytes.
+pub(crate) fn hset_one(number: usize) -> Vec<u8> {
+    let (hash, field) = (number / 100_000, number % 100_000);
+    encode(&["HSET", &format!("hash:{hash:011}"), &format!("field{field:05}"), VALUE])
 }
 
 fn hset_of<const N: usize>(number: usize, fields: &[String; N], value: &str) -> Vec<u8> {

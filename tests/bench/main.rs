@@ -49,7 +49,8 @@ use std::time::{Duration, Instant};
 
 use hits::{Cache, POLICIES, TRACES, hit_rates};
 use load::{
-    VALUE, hset_ten, hset_three, longest_wait, set, set_digits, set_long, set_that_expires,
+    VALUE, del, hset_one, hset_ten, hset_three, longest_wait, set, set_digits, set_long,
+    set_that_expires, set_with,
 };
 use picture::{Group, bars};
 use servers::{Kind, Server, floor, version};
@@ -65,17 +66,33 @@ const CASES: &[(&str, &str, u64, u64)] = &[
     ("everysec", "HSET", 16, 50), ("everysec", "MSET", 16, 50),
     ("always", "SET", 1, 5), ("always", "SET", 1, 50), ("always", "SET", 16, 50),
 ];
-/// What the memory of is measured: a name, of how many keys one is stored, and the command that stores it.
-type Kept = (&'static str, usize, fn(usize) -> Vec<u8>);
+/// What the memory of is measured: a name, how many keys are stored for each of a million, and the command
+/// that stores one.
+type Kept = (&'static str, f64, fn(usize) -> Vec<u8>);
 
 const KEPT: &[Kept] = &[
-    ("string (16 + 32 bytes)", 1, set),
-    ("string that expires (16 + 32)", 1, set_that_expires),
-    ("number (16 + 8 digits)", 1, set_digits),
-    ("string (40 + 100)", 1, set_long),
-    ("hash of 3 fields (5 + 20)", 1, hset_three),
-    ("hash of 10 fields (10 + 10)", 2, hset_ten),
+    ("string (16 + 32 bytes)", 1.0, set),
+    ("string that expires (16 + 32)", 1.0, set_that_expires),
+    ("number (16 + 8 digits)", 1.0, set_digits),
+    ("string (40 + 100)", 1.0, set_long),
+    ("hash of 3 fields (5 + 20)", 1.0, hset_three),
+    ("hash of 10 fields (10 + 10)", 0.5, hset_ten),
+    // These are not in the picture.
+    ("string (16 + 32), 0.5 million", 0.5, set),
+    ("string (16 + 32), 0.7 million", 0.7, set),
+    ("string (16 + 32), 2 million", 2.0, set),
+    ("string (16 + 32), 4 million", 4.0, set),
+    ("field of a hash of 100,000 (10 + 32)", 1.0, hset_one),
 ];
+/// How many of them are in the picture.
+const PICTURED: usize = 6;
+/// How often each key is overwritten, how many of a hundred keys are deleted, and how many connections are
+/// idle.
+const OVERWRITES: usize = 4;
+const DELETED_PERCENT: usize = 90;
+const IDLE: usize = 1000;
+/// What a connection writes once.
+const LARGE_BYTES: usize = 5_000_000;
 /// The number of keys from which redis-benchmark chooses.
 const KEYS: usize = 100_000;
 /// A rewrite that takes longer counts as hanging.
@@ -243,14 +260,15 @@ fn run(server: &Server, case: &Case, requests: u64) -> Option<Sample> {
 fn memory(scale: &Scale, kinds: &[Kind]) -> String {
     let mut facts = Facts::new("resident bytes per key");
     let mut empty = Rounds::default();
-    for &(what, part, command) in KEPT {
+    for &(what, share, command) in KEPT {
         let mut bytes = Rounds::default();
         for &kind in kinds {
             eprintln!("memory: {what}: {}", kind.name());
             // Each kind of key gets its own server: in a shared one, the second kind could double the key
             // table.
             let server = Server::start(kind, "everysec");
-            let (at_first, count) = (server.resident_bytes(), scale.strings / part);
+            let count = (scale.strings as f64 * share) as usize;
+            let at_first = server.resident_bytes();
             server.connect().load(count, command);
             sleep(scale.settle_seconds);
             empty[kind as usize].push(at_first / 1e6);
@@ -258,9 +276,51 @@ fn memory(scale: &Scale, kinds: &[Kind]) -> String {
         }
         facts.add(what, bytes, 1);
     }
+    let [mut overwritten, mut full, mut refilled, mut idle, mut large] =
+        [(); 5].map(|()| Rounds::default());
+    for &kind in kinds {
+        eprintln!("memory: changes: {}", kind.name());
+        let count = scale.strings;
+        let resident = |server: &Server| {
+            sleep(scale.settle_seconds);
+            server.resident_bytes()
+        };
+        let server = Server::start(kind, "everysec");
+        let (mut c, at_first) = (server.connect(), server.resident_bytes());
+        for round in 0..=OVERWRITES {
+            c.load(count, |number| set_with(number, 22 + 10 * ((number + round) % 3)));
+        }
+        overwritten[kind as usize].push((resident(&server) - at_first) / count as f64);
+
+        let server = Server::start(kind, "everysec");
+        let mut c = server.connect();
+        c.load(4 * count, set);
+        full[kind as usize].push(resident(&server) / 1e6);
+        let deleted = 4 * count * DELETED_PERCENT / 100;
+        c.load(deleted, |number| del(number / DELETED_PERCENT * 100 + number % DELETED_PERCENT));
+        c.load(count, |number| set(4 * count + number));
+        refilled[kind as usize].push(resident(&server) / 1e6);
+
+        let server = Server::start(kind, "everysec");
+        let mut c = server.connect();
+        c.load(1000, set); // so that nothing is used for the first time
+        let before = resident(&server);
+        c.load(1, |_| set_with(0, LARGE_BYTES));
+        c.load(1, |_| del(0));
+        large[kind as usize].push((resident(&server) - before) / 1e3);
+        let before = resident(&server);
+        let all: Vec<_> = (0..IDLE).map(|_| server.connect()).collect();
+        idle[kind as usize].push((resident(&server) - before) / 1e3 / IDLE as f64);
+        drop(all);
+    }
+    facts.add("string (16 + 32), overwritten four times", overwritten, 1);
+    facts.add("MB resident with 4 million strings", full, 1);
+    facts.add("MB with 90 % of them deleted, a million new", refilled, 1);
+    facts.add("KB of an idle connection", idle, 1);
+    facts.add("KB more for one that once wrote 5 MB", large, 0);
     facts.add("MB resident when empty", empty, 1);
     let title = "Resident bytes per key, a million keys";
-    draw(scale, "memory", title, &facts.groups(KEPT.len()), |bytes| show(bytes, 0));
+    draw(scale, "memory", title, &facts.groups(PICTURED), |bytes| show(bytes, 0));
     facts.markdown()
 }
 
