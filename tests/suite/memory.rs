@@ -466,11 +466,11 @@ fn used_memory_grows_by_what_the_data_takes_and_shrinks_with_it() {
     let mut c = connect();
     let data = |c: &mut Client| info(c, "used_memory_dataset");
     let before = data(&mut c);
-    fill(&mut c, names("key", 1000), "");
+    fill(&mut c, names("key", 5000), ""); // a Redis may free meanwhile what another test has left
     let full = data(&mut c);
-    assert!(full - before > 1_000_000, "{before} became {full}");
+    assert!(full - before > 4_500_000, "{before} became {full}");
     c.expect("FLUSHALL", "+OK");
-    eventually("the memory is free again", || data(&mut c) + 800_000 < full);
+    eventually("the memory is free again", || data(&mut c) + 4_500_000 < full);
 }
 
 #[test]
