@@ -308,6 +308,8 @@ fn memory(scale: &Scale, kinds: &[Kind]) -> String {
         c.load(1, |_| set_with(0, LARGE_BYTES));
         c.load(1, |_| del(0));
         large[kind as usize].push((resident(&server) - before) / 1e3);
+
+        let server = Server::start(kind, "everysec");
         let before = resident(&server);
         let all: Vec<_> = (0..IDLE).map(|_| server.connect()).collect();
         idle[kind as usize].push((resident(&server) - before) / 1e3 / IDLE as f64);
