@@ -104,8 +104,8 @@ fn charge_for(name: &[u8]) -> usize {
     bytes_of(name) + SUBSCRIPTION_BYTES
 }
 
-/// An encoded message, or why there is none: the system has no memory for it. Who should get it is then
-/// disconnected, since it would miss something.
+/// An encoded message, or an error if the system has no memory for it. Then its receivers are disconnected,
+/// because they would miss it without noticing.
 pub type Message = Result<Arc<[u8]>, CommandError>;
 
 /// Encodes a message.
