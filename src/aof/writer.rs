@@ -251,12 +251,15 @@ impl Aof {
         self.group.synced_lsn()
     }
 
-    /// Appends a record that means the same in every database.
-    pub fn append_anywhere(&self, record: &[u8]) {
+    /// Appends a record that means the same in every database. Returns the LSN behind it, or `None` if the
+    /// log takes no records, or only those of a master.
+    pub fn append_anywhere(&self, record: &[u8]) -> Option<u64> {
         let mut pending = self.lock_pending();
-        if self.keeps_records() && !pending.follows {
+        let takes_it = self.keeps_records() && !pending.follows;
+        takes_it.then(|| {
             pending.push_as_is(record);
-        }
+            pending.appended
+        })
     }
 
     /// Writes a line about the log into it, which is not part of the stream. The function gets the LSN that

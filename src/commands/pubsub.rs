@@ -166,7 +166,7 @@ fn propagates(context: &mut Context, args: Args) -> bool {
         request::encode_args(&mut record, args);
         match &mut session.origin {
             Origin::Transaction(exec) => exec.block.push(session.db, &record),
-            _ => server.aof.append_anywhere(&record),
+            _ => _ = server.aof.append_anywhere(&record),
         }
     }
     true

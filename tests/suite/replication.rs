@@ -117,6 +117,15 @@ impl Replica {
         }
     }
 
+    /// The first PING; the next one takes a long time.
+    #[track_caller]
+    fn await_ping(&mut self, c: &mut Client) {
+        let (reply, bytes) = self.client.read_reply_and_bytes();
+        assert_eq!(reply.to_string().to_uppercase(), r#"["PING"]"#);
+        self.offset += bytes.len() as i64;
+        c.expect("CONFIG SET repl-ping-replica-period 1000", "+OK");
+    }
+
     fn acknowledge(&mut self, offset: i64) {
         self.client.send(&["REPLCONF", "ACK", &offset.to_string()]);
     }
@@ -924,6 +933,29 @@ fn writes_are_refused_with_fewer_good_replicas_than_min_replicas_to_write() {
     c.expect("SET a 1", "+OK");
 }
 
+#[test]
+fn a_failover_asks_replicas_and_begins_once_one_has_every_write() {
+    if skipped_on_redis() {
+        return; // it waits for what replicas say every second
+    }
+    let mut c = master();
+    let mut replica = Replica::online(&c);
+    await_online(&mut c, 1);
+    replica.await_ping(&mut c);
+    c.expect("SET a 1", "+OK");
+    replica.expect(&["SELECT 0", "SET a 1"]);
+    let written = replica.offset;
+    c.expect("FAILOVER", "+OK");
+    replica.expect(&["REPLCONF GETACK *"]);
+    let is = |c: &mut Client, state| info(c, "master_failover_state").as_deref() == Some(state);
+    assert!(is(&mut c, "waiting-for-sync"));
+    replica.acknowledge(written - 1);
+    assert!(is(&mut c, "waiting-for-sync"));
+    replica.acknowledge(written); // without the question, as a Redis counts
+    eventually("it goes on", || is(&mut c, "failover-in-progress"));
+    c.expect("FAILOVER ABORT", "+OK");
+}
+
 // ---- Stopping ----------------------------------------------------------------------------------------
 
 #[test]
@@ -935,6 +967,7 @@ fn shutdown_waits_for_replicas_unless_it_is_stopped() {
     let mut c = server.client();
     let mut replica = Replica::online(&c);
     await_online(&mut c, 1);
+    replica.await_ping(&mut c);
     c.expect("SHUTDOWN ABORT", "-ERR No shutdown in progress.");
     c.expect("SET a 1", "+OK");
     let mut stopping = c.another();
@@ -946,7 +979,10 @@ fn shutdown_waits_for_replicas_unless_it_is_stopped() {
     stopping.send(&["SHUTDOWN"]);
     // Writes are held back meanwhile.
     eventually("it waits", || info(&mut c, "paused_actions").as_deref() == Some("write"));
-    replica.acknowledge(1 << 40);
+    replica.expect(&["SELECT 0", "SET a 1", "REPLCONF GETACK *", "SET b 2"]);
+    let written = replica.offset;
+    replica.expect(&["REPLCONF GETACK *"]);
+    replica.acknowledge(written); // without the question, as a Redis counts
     assert_eq!(server.wait_for_exit(), Some(0));
 }
 

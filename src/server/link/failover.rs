@@ -32,7 +32,8 @@ pub(super) fn carry_out(server: &Server) {
             }
             return;
         }
-        let offset = server.replication_offset();
+        server.replication.ask_for_all(&server.aof);
+        let offset = server.replication.complete_offset(&server.aof);
         let is_synced = |replica: &Replica| {
             replica.applied() >= offset
                 && target.as_ref().is_none_or(|target| replica.is_at(target))
@@ -61,7 +62,7 @@ impl Link {
             return Ok(false);
         };
         if !failover.is_forced {
-            let offset = server.replication_offset();
+            let offset = server.replication.complete_offset(&server.aof);
             let has_all =
                 |replica: &Replica| replica.is_at(&self.master) && replica.applied() >= offset;
             if server.replication.replicas.wait(1, LAST_WRITES, has_all) == 0 {

@@ -1,8 +1,9 @@
 //! The connection to the master: lines, requests, and signs of life.
 //!
 //! A read waits in slices of a second. In between the master gets a sign of life: an empty line while it
-//! sends its data, and then an acknowledgement of how much of its stream the log has. A master that is silent
-//! for `repl-timeout` seconds is given up.
+//! sends its data, and then an acknowledgement of how much of its stream the log has. It gets one as well
+//! whenever the stream pauses, since a failover may wait for it. A master that is silent for `repl-timeout`
+//! seconds is given up.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ const READ_BYTES: usize = 256 << 10;
 const VALKEY_VERSION: &[u8] = b"9.1.0";
 /// How often the master gets a sign of life.
 const BEAT: Duration = Duration::from_secs(1);
+/// When nothing has come for so long, what has come is acknowledged.
+const LULL: Duration = Duration::from_millis(10);
 /// The longest line that a master sends.
 const LINE_LIMIT: u64 = 4096;
 
@@ -56,6 +59,10 @@ struct Patient<'a> {
     beat: Beat,
     /// The master would answer signs of life with errors, in the middle of its stream.
     is_silent: bool,
+    /// Something has come since the last sign of life.
+    owes: bool,
+    /// How long a read waits.
+    slice: Duration,
     last_beat: Instant,
     heard: Instant,
 }
@@ -70,8 +77,17 @@ impl<'a> Wire<'a> {
         socket.set_read_timeout(Some(BEAT))?;
         socket.set_write_timeout(Some(timeout(server)))?;
         let now = Instant::now();
-        let (beat, is_silent) = (Beat::Nothing, false);
-        let patient = Patient { server, socket, term, beat, is_silent, last_beat: now, heard: now };
+        let patient = Patient {
+            server,
+            socket,
+            term,
+            beat: Beat::Nothing,
+            is_silent: false,
+            owes: false,
+            slice: BEAT,
+            last_beat: now,
+            heard: now,
+        };
         Ok(Wire { input: BufReader::with_capacity(READ_BYTES, patient) })
     }
 
@@ -219,12 +235,21 @@ impl Patient<'_> {
 
     fn give_sign(&mut self) -> io::Result<()> {
         self.last_beat = Instant::now();
+        self.owes = false;
         match self.beat {
             _ if self.is_silent => Ok(()),
             Beat::Nothing => Ok(()),
             Beat::EmptyLine => self.write(b"\n"),
             Beat::Acknowledgement => self.acknowledge(),
         }
+    }
+
+    fn wait_for(&mut self, slice: Duration) -> io::Result<()> {
+        if self.slice != slice {
+            self.socket.set_read_timeout(Some(slice))?;
+            self.slice = slice;
+        }
+        Ok(())
     }
 
     /// The log has everything that was executed: only this thread adds to it.
@@ -250,12 +275,15 @@ impl Read for Patient<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             self.give_sign_if_due()?;
+            self.wait_for(if self.owes { LULL } else { BEAT })?;
             let mut socket = self.socket;
             match socket.read(buffer) {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
-                    if self.heard.elapsed() > timeout(self.server) {
+                    if self.owes {
+                        self.give_sign()?;
+                    } else if self.heard.elapsed() > timeout(self.server) {
                         return Err(io::Error::other("the master is silent (repl-timeout)"));
                     }
                 }
@@ -263,6 +291,7 @@ impl Read for Patient<'_> {
                 Ok(0) => return Err(closed()),
                 Ok(read) => {
                     self.heard = Instant::now();
+                    self.owes = self.beat == Beat::Acknowledgement;
                     self.server.replication.received.add(read as u64);
                     self.server.upstream.hear(self.term);
                     return Ok(read);
