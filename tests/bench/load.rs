@@ -101,9 +101,10 @@ pub(crate) fn longest_wait(server: &Server, keys: usize, meanwhile: impl FnOnce(
     })
 }
 
-type Stop = AtomicBool;
+pub(crate) type Stop = AtomicBool;
 
-struct StopAtEnd<'a>(&'a Stop);
+/// Sets it when it is dropped.
+pub(crate) struct StopAtEnd<'a>(pub(crate) &'a Stop);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {

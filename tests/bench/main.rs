@@ -1,17 +1,17 @@
 //! The benchmark: Respite and Redis in one run, on one machine, with the same persistence.
 //!
 //! ```text
-//! cargo bench                       everything, about fifteen minutes
+//! cargo bench                       everything, about twenty minutes
 //! BENCH_SHORT=1 cargo bench         the same with tiny numbers, to check that it works
 //! BENCH_ROUNDS=9 cargo bench        nine rounds instead of five
 //! BENCH_CASES=SET/,log cargo bench  only cases with these prefixes: `GET/16`, `GET/1/alone`,
 //!                                   `always/` (requests with `appendfsync always`), `memory` (per
-//!                                   key), `hits`, `log/replay` or `log/rewrite`
+//!                                   key), `hits`, `log/replay`, `log/rewrite` or `replication`
 //! ```
 //!
 //! It needs `redis-server` and `redis-benchmark` on the PATH; if one is missing, it says so and measures
-//! the rest. To compare with another version of Redis, put its directory first on the PATH. The memory and
-//! the hits of Valkey are measured too if `VALKEY_SERVER` names one, or `valkey-server` is on the PATH. It
+//! the rest. To compare with another version of Redis, put its directory first on the PATH. Memory, hits and
+//! replication of Valkey are measured too if `VALKEY_SERVER` names one, or `valkey-server` is on the PATH. It
 //! asserts nothing about speed.
 //!
 //! To be meaningful on a noisy machine, every round runs every case once on every server, one directly
@@ -36,6 +36,7 @@
 mod hits;
 mod load;
 mod picture;
+mod replicas;
 #[path = "../support/rng.rs"]
 mod rng;
 mod servers;
@@ -53,6 +54,7 @@ use load::{
     set_that_expires, set_with,
 };
 use picture::{Group, bars};
+use replicas::replication;
 use servers::{Kind, Server, floor, version};
 use tables::{Case, Facts, Rounds, Sample, print_cases, show};
 
@@ -111,6 +113,8 @@ struct Scale {
     strings: usize,
     /// The number of keys in the log measurements.
     logged: usize,
+    /// The number of keys that a replica gets.
+    replicated: usize,
     /// The time in which the longest wait is measured, without a rewrite and with one.
     watch_seconds: f64,
     cache: Cache,
@@ -121,12 +125,12 @@ struct Scale {
 #[rustfmt::skip]
 const FULL: Scale = Scale {
     rounds: 5, run_seconds: 1.5, settle_seconds: 2.5, strings: 1_000_000, logged: 1_500_000,
-    watch_seconds: 3.0, cache: Cache { maxmemory: "60mb", requests: 3_000_000 }, draws: true,
+    replicated: 2_000_000, watch_seconds: 3.0, cache: Cache { maxmemory: "60mb", requests: 3_000_000 }, draws: true,
 };
 #[rustfmt::skip]
 const SHORT: Scale = Scale {
     rounds: 1, run_seconds: 0.05, settle_seconds: 0.2, strings: 10_000, logged: 15_000,
-    watch_seconds: 0.2, cache: Cache { maxmemory: "3mb", requests: 60_000 }, draws: false,
+    replicated: 20_000, watch_seconds: 0.2, cache: Cache { maxmemory: "3mb", requests: 60_000 }, draws: false,
 };
 
 fn main() {
@@ -165,6 +169,9 @@ fn main() {
     }
     if is_wanted("log/replay") || is_wanted("log/rewrite") {
         tables.push(log(&scale, &kinds));
+    }
+    if is_wanted("replication") {
+        tables.push(replication(&scale, &caches));
     }
     println!("\nThe tables of the README:\n{}", tables.concat());
 }

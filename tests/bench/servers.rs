@@ -66,7 +66,7 @@ impl Kind {
         command
             .args(own)
             .args(["--appendonly", "yes", "--appendfsync", appendfsync])
-            .args(["--auto-aof-rewrite-percentage", "0"])
+            .args(["--auto-aof-rewrite-percentage", "0", "--repl-diskless-sync-delay", "0"])
             .args(["--bind", "127.0.0.1", "--port", port, "--dir"])
             .arg(directory);
         command
