@@ -64,6 +64,8 @@ pub struct Replication {
     yields: AtomicUsize,
     /// The LSN behind the last [`QUESTION`]; 0 after a replica has come.
     asked: AtomicU64,
+    /// The LSN behind the last two of [`Replication::ask_for_end`]; 0 after a replica has come.
+    asked_for_end: AtomicU64,
     /// When the last PING was appended.
     pinged: Mutex<Option<Instant>>,
     /// How many replicas are close enough for `min-replicas-to-write`.
@@ -147,35 +149,39 @@ impl Replication {
     }
 
     /// Asks replicas to acknowledge, unless they were asked since that LSN.
-    pub fn ask_for_offsets(&self, aof: &Aof, lsn: u64) {
+    pub fn ask_since(&self, aof: &Aof, lsn: u64) {
         if self.asked.load(SeqCst) <= lsn {
-            self.ask(aof);
+            self.ask(aof, QUESTION);
         }
     }
 
-    /// Asks replicas to acknowledge all there is, unless nothing has come since they were asked.
-    pub fn ask_for_all(&self, aof: &Aof) {
-        if self.asked.load(SeqCst) != aof.appended_lsn() {
-            self.ask(aof);
-        }
-    }
-
-    fn ask(&self, aof: &Aof) {
-        if self.replicas.any()
-            && let Some(lsn) = aof.append_anywhere(QUESTION)
+    /// Asks replicas to acknowledge the end of the log, unless nothing has come since they were asked. There
+    /// are two questions: who acknowledges the first one has received the second one with it, and so has the
+    /// whole stream. (What precedes the first one may have been acknowledged before.)
+    pub fn ask_for_end(&self, aof: &Aof) {
+        if self.asked_for_end.load(SeqCst) != aof.appended_lsn()
+            && let Some(lsn) = self.ask(aof, &QUESTION.repeat(2))
         {
-            self.asked.store(lsn, SeqCst);
-            aof.flush().unwrap_or_default(); // then they are not asked, and the wait ends with its time
-            self.replicas.wake();
+            self.asked_for_end.store(lsn, SeqCst);
         }
     }
 
-    /// The offset that replicas acknowledge which have every change. A Redis that is asked does not count the
-    /// question; so if that is the last that there is, it may be missing.
+    /// Returns the LSN behind the questions, if they are in the log.
+    fn ask(&self, aof: &Aof, questions: &[u8]) -> Option<u64> {
+        let lsn = self.replicas.any().then(|| aof.append_anywhere(questions))??;
+        self.asked.store(lsn, SeqCst);
+        aof.flush().unwrap_or_default(); // then they are not asked, and the wait ends with its time
+        self.replicas.wake();
+        Some(lsn)
+    }
+
+    /// The offset that replicas acknowledge which have the whole stream. A Redis does not count the question
+    /// that it answers; so if the log ends with the two of [`Replication::ask_for_end`], the second may be
+    /// missing.
     pub fn complete_offset(&self, aof: &Aof) -> u64 {
         let end = aof.appended_lsn();
-        let ends_with_question = self.asked.load(SeqCst) == end;
-        let question = if ends_with_question { QUESTION.len() as u64 } else { 0 };
+        let ends_with_questions = self.asked_for_end.load(SeqCst) == end;
+        let question = if ends_with_questions { QUESTION.len() as u64 } else { 0 };
         self.identity.offset(end.saturating_sub(question))
     }
 
@@ -184,6 +190,7 @@ impl Replication {
     fn go_online(&self, replica: &Replica) {
         replica.enter(Phase::Online);
         self.asked.store(0, SeqCst);
+        self.asked_for_end.store(0, SeqCst);
     }
 
     /// Whether there are too few good replicas for a write.
@@ -272,10 +279,12 @@ impl Replication {
     /// called meanwhile.
     pub fn wait_for_shutdown(&self, aof: &Aof, until: Instant) -> bool {
         self.shutting_down.store(true, SeqCst);
-        self.ask_for_all(aof);
-        while self.lagging(aof) > 0 && Instant::now() < until && self.shutting_down.load(SeqCst) {
+        let lags = || {
+            self.ask_for_end(aof);
+            self.lagging(aof) > 0
+        };
+        while lags() && Instant::now() < until && self.shutting_down.load(SeqCst) {
             self.replicas.wait_for_news(SHUTDOWN_CHECK);
-            self.ask_for_all(aof);
         }
         self.shutting_down.swap(false, SeqCst)
     }

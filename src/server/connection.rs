@@ -282,7 +282,7 @@ impl Connection<'_> {
         self.session.sync_client_state(Instant::now());
         let count = loop {
             // Again each time: one that has come back since must be asked too.
-            replication.ask_for_offsets(aof, self.session.seen_lsn.max(self.session.read_lsn));
+            replication.ask_since(aof, self.session.seen_lsn.max(self.session.read_lsn));
             let now = Instant::now();
             let left = waiting.until.map(|until| until.saturating_duration_since(now));
             let slice = left.map_or(HANG_UP_CHECK, |left| left.min(HANG_UP_CHECK));

@@ -339,7 +339,8 @@ impl Keyspace {
         Exclusive::Locked(Metered::new(shard, self.data_bytes.part(index)))
     }
 
-    /// Every shard, locked. All clients wait until the last one is, so each is brought into the cache first.
+    /// Every shard, locked. All clients wait until the last one is. So each is locked for a moment before:
+    /// that brings its lock and its table's head into the cache, and waits for long commands.
     fn lock_every_shard(&self) -> Vec<Exclusive<'_>> {
         (0..SHARDS).for_each(|index| drop(self.shared(index)));
         lock_all(|index| self.try_exclusive(index), |index| self.exclusive(index))

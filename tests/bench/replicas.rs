@@ -141,6 +141,7 @@ fn write_to_the_master(from: &Server, to: &Server, stop: &Stop) -> Duration {
         let sent = Instant::now();
         // The one that is a replica refuses it.
         while master.ask(&["SET", "key", "value"]).expect("an answer") != "+OK" {
+            assert!(sent.elapsed() < LIMIT, "neither server takes a write");
             std::mem::swap(&mut master, &mut other);
         }
         longest = longest.max(sent.elapsed());

@@ -3,6 +3,9 @@
 //! Clients that write are held back from the beginning. A write that was admitted before may still come; it
 //! is in the log before this server follows anybody, since the link waits for it (`stop_writing`), and then
 //! the link waits until the target has it too. So no write that was answered is lost.
+//!
+//! By themselves, replicas say once a second how far they are. So they are asked, each time that something
+//! has come.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +15,7 @@ use crate::replication::replicas::{Phase, Replica};
 use crate::replication::upstream::{Address, Failover};
 use crate::session::Server;
 
-/// How often the replicas are looked at.
+/// How often the replicas are looked at, and asked if something has come.
 const SLICE: Duration = Duration::from_millis(100);
 /// How long the target may take to confirm the last writes. It confirms something every second.
 const LAST_WRITES: Duration = Duration::from_secs(10);
@@ -32,7 +35,7 @@ pub(super) fn carry_out(server: &Server) {
             }
             return;
         }
-        server.replication.ask_for_all(&server.aof);
+        server.replication.ask_for_end(&server.aof);
         let offset = server.replication.complete_offset(&server.aof);
         let is_synced = |replica: &Replica| {
             replica.applied() >= offset

@@ -152,6 +152,9 @@ impl Link {
     fn stop_writing(&self) {
         let mut all = self.server.keyspace.write_all(0);
         all.stop();
+        if self.server.upstream.failover().is_some() {
+            self.server.replication.ask_for_end(&self.server.aof); // after the last write
+        }
         if let Some(_in_term) = self.server.upstream.in_term(self.term) {
             self.server.aof.follow();
         }

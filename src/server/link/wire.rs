@@ -1,9 +1,8 @@
 //! The connection to the master: lines, requests, and signs of life.
 //!
-//! A read waits in slices of a second. In between the master gets a sign of life: an empty line while it
-//! sends its data, and then an acknowledgement of how much of its stream the log has. It gets one as well
-//! whenever the stream pauses, since a failover may wait for it. A master that is silent for `repl-timeout`
-//! seconds is given up.
+//! Once a second the master gets a sign of life: an empty line while it sends its data, and then an
+//! acknowledgement of how much of its stream the log has. It gets one as well whenever the stream pauses,
+//! since a failover may wait for it. A master that is silent for `repl-timeout` seconds is given up.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -59,10 +58,8 @@ struct Patient<'a> {
     beat: Beat,
     /// The master would answer signs of life with errors, in the middle of its stream.
     is_silent: bool,
-    /// Something has come since the last sign of life.
+    /// An acknowledgement is due as soon as the stream pauses.
     owes: bool,
-    /// How long a read waits.
-    slice: Duration,
     last_beat: Instant,
     heard: Instant,
 }
@@ -84,7 +81,6 @@ impl<'a> Wire<'a> {
             beat: Beat::Nothing,
             is_silent: false,
             owes: false,
-            slice: BEAT,
             last_beat: now,
             heard: now,
         };
@@ -235,7 +231,7 @@ impl Patient<'_> {
 
     fn give_sign(&mut self) -> io::Result<()> {
         self.last_beat = Instant::now();
-        self.owes = false;
+        self.owe(false)?;
         match self.beat {
             _ if self.is_silent => Ok(()),
             Beat::Nothing => Ok(()),
@@ -244,10 +240,10 @@ impl Patient<'_> {
         }
     }
 
-    fn wait_for(&mut self, slice: Duration) -> io::Result<()> {
-        if self.slice != slice {
-            self.socket.set_read_timeout(Some(slice))?;
-            self.slice = slice;
+    fn owe(&mut self, owes: bool) -> io::Result<()> {
+        if self.owes != owes {
+            self.socket.set_read_timeout(Some(if owes { LULL } else { BEAT }))?;
+            self.owes = owes;
         }
         Ok(())
     }
@@ -275,7 +271,6 @@ impl Read for Patient<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             self.give_sign_if_due()?;
-            self.wait_for(if self.owes { LULL } else { BEAT })?;
             let mut socket = self.socket;
             match socket.read(buffer) {
                 Err(error)
@@ -291,7 +286,7 @@ impl Read for Patient<'_> {
                 Ok(0) => return Err(closed()),
                 Ok(read) => {
                     self.heard = Instant::now();
-                    self.owes = self.beat == Beat::Acknowledgement;
+                    self.owe(self.beat == Beat::Acknowledgement)?;
                     self.server.replication.received.add(read as u64);
                     self.server.upstream.hear(self.term);
                     return Ok(read);
