@@ -156,8 +156,8 @@ impl Replication {
     }
 
     /// Asks replicas to acknowledge the end of the log, unless nothing has come since they were asked. There
-    /// are two questions: who acknowledges the first one has received the second one with it, and so has the
-    /// whole stream. (What precedes the first one may have been acknowledged before.)
+    /// are two questions. A replica that acknowledges the first one has received the second one with it, and
+    /// so has the whole stream. (It may have acknowledged what precedes the first one before.)
     pub fn ask_for_end(&self, aof: &Aof) {
         if self.asked_for_end.load(SeqCst) != aof.appended_lsn()
             && let Some(lsn) = self.ask(aof, &QUESTION.repeat(2))
