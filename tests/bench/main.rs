@@ -43,6 +43,7 @@ mod servers;
 mod tables;
 
 use std::array::from_fn;
+use std::cell::RefCell;
 use std::fs;
 use std::process::Command;
 use std::thread;
@@ -97,8 +98,8 @@ const IDLE: usize = 1000;
 const LARGE_BYTES: usize = 5_000_000;
 /// The number of keys from which redis-benchmark chooses.
 const KEYS: usize = 100_000;
-/// A rewrite that takes longer counts as hanging.
-const REWRITE_LIMIT: Duration = Duration::from_secs(120);
+/// What takes longer counts as hanging.
+const LIMIT: Duration = Duration::from_secs(120);
 /// The interval at which a rewrite's progress and memory are sampled.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -374,7 +375,7 @@ fn log(scale: &Scale, kinds: &[Kind]) -> String {
                 quiet_ms[kind as usize].push(quiet.as_secs_f64() * 1e3);
             }
             if kind != Kind::Floor && is_wanted("log/rewrite") {
-                let mut seen = Rewrite::default();
+                let mut seen = Effort::default();
                 let longest = longest_wait(&server, scale.logged, || {
                     seen = rewrite(&server, scale.watch_seconds);
                 });
@@ -396,40 +397,47 @@ fn log(scale: &Scale, kinds: &[Kind]) -> String {
     facts.markdown()
 }
 
-/// Measurements of a rewrite of the log.
+/// What something that a server does takes.
 #[derive(Default)]
-struct Rewrite {
+struct Effort {
     seconds: f64,
-    /// The peak memory of the server and its child together.
+    /// The peak memory of the server and its child together, compared with the memory before.
     peak_percent: f64,
 }
 
-/// Rewrites the log and samples the server for this time, or longer if the rewrite takes longer.
-fn rewrite(server: &Server, watch_seconds: f64) -> Rewrite {
-    let mut client = server.connect();
-    let mut ask = |args: &[&str]| client.ask(args).expect("an answer");
-    // A short rewrite starts in the middle of the time.
-    sleep(watch_seconds / 4.0);
+/// Starts something, and samples the server until `INFO`, as it is returned, contains that text.
+fn watch(server: &Server, start: impl FnOnce(), info: impl Fn() -> String, end: &str) -> Effort {
     let before = server.resident_bytes();
     server.forget_peak();
     let started = Instant::now();
-    ask(&["BGREWRITEAOF"]);
+    start();
     let mut highest: f64 = 0.0;
-    let info = loop {
+    loop {
         // Samples include the child; the kernel's count is exact for the server itself.
         highest = highest.max(server.resident_bytes_of_all());
-        let info = ask(&["INFO", "persistence"]);
-        if info.contains("aof_rewrite_in_progress:0") {
-            break info;
+        let info = info();
+        if info.contains(end) {
+            break;
         }
-        assert!(started.elapsed() < REWRITE_LIMIT, "the rewrite does not end:\n{info}");
+        assert!(started.elapsed() < LIMIT, "no {end}:\n{info}");
         thread::sleep(LOOK);
-    };
+    }
     let seconds = started.elapsed().as_secs_f64();
-    assert!(info.contains("aof_last_bgrewrite_status:ok"), "the rewrite failed:\n{info}");
-    let peak = highest.max(server.peak_bytes());
-    sleep(watch_seconds * 0.75 - seconds);
-    Rewrite { seconds, peak_percent: peak / before * 100.0 }
+    Effort { seconds, peak_percent: highest.max(server.peak_bytes()) / before * 100.0 }
+}
+
+/// Rewrites the log and samples the server for this time, or longer if the rewrite takes longer.
+fn rewrite(server: &Server, watch_seconds: f64) -> Effort {
+    let client = RefCell::new(server.connect());
+    let ask = |args: &[&str]| client.borrow_mut().ask(args).expect("an answer");
+    // A short rewrite starts in the middle of the time.
+    sleep(watch_seconds / 4.0);
+    let start = || drop(ask(&["BGREWRITEAOF"]));
+    let info = || ask(&["INFO", "persistence"]);
+    let effort = watch(server, start, info, "aof_rewrite_in_progress:0");
+    assert!(info().contains("aof_last_bgrewrite_status:ok"), "the rewrite failed:\n{}", info());
+    sleep(watch_seconds * 0.75 - effort.seconds);
+    effort
 }
 
 /// One line about the programs and the machine.

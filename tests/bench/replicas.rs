@@ -1,6 +1,7 @@
 //! What a replica costs its master and the master's clients. The replica is a server of the same kind, on the
 //! same machine; so it takes CPU time that the master would have if it were elsewhere.
 
+use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,12 +9,10 @@ use std::time::{Duration, Instant};
 use crate::load::{Stop, StopAtEnd, longest_wait, set};
 use crate::servers::{Kind, Server};
 use crate::tables::{Facts, Rounds, show};
-use crate::{Case, LOOK, Scale, run, sleep};
+use crate::{Case, Effort, LIMIT, LOOK, Scale, run, sleep, watch};
 
 /// So many rounds are enough, each of which loads much data.
 const ROUNDS: usize = 3;
-/// What takes longer counts as hanging.
-const LIMIT: Duration = Duration::from_secs(120);
 /// How often the servers change roles.
 const MOVES: usize = 4;
 
@@ -42,7 +41,7 @@ pub(crate) fn replication(scale: &Scale, kinds: &[Kind]) -> String {
             sleep(scale.settle_seconds);
             // What was not used for a while is slow at first.
             longest_wait(&master, scale.replicated, || sleep(scale.watch_seconds / 4.0));
-            let mut seen = Sync::default();
+            let mut seen = Effort::default();
             let synchronized = || seen = synchronize(&master, &replica);
             let longest = longest_wait(&master, scale.replicated, synchronized);
             took[kind as usize].push(seen.seconds);
@@ -76,34 +75,12 @@ pub(crate) fn replication(scale: &Scale, kinds: &[Kind]) -> String {
     facts.markdown()
 }
 
-/// Measurements of a full synchronisation.
-#[derive(Default)]
-struct Sync {
-    seconds: f64,
-    /// The peak memory of the master and its child together.
-    peak_percent: f64,
-}
-
-fn synchronize(master: &Server, replica: &Server) -> Sync {
-    let mut client = replica.connect();
-    let mut ask = |args: &[&str]| client.ask(args).expect("an answer");
-    let before = master.resident_bytes();
-    master.forget_peak();
-    let mut highest: f64 = 0.0;
-    let started = Instant::now();
-    assert_eq!(ask(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]), "+OK");
-    loop {
-        highest = highest.max(master.resident_bytes_of_all());
-        let info = ask(&["INFO", "replication"]);
-        if info.contains("master_link_status:up") {
-            break;
-        }
-        assert!(started.elapsed() < LIMIT, "the replica does not get the data:\n{info}");
-        thread::sleep(LOOK);
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    let peak = highest.max(master.peak_bytes());
-    Sync { seconds, peak_percent: peak / before * 100.0 }
+fn synchronize(master: &Server, replica: &Server) -> Effort {
+    let client = RefCell::new(replica.connect());
+    let ask = |args: &[&str]| client.borrow_mut().ask(args).expect("an answer");
+    let port = master.port.to_string();
+    let start = || assert_eq!(ask(&["REPLICAOF", "127.0.0.1", &port]), "+OK");
+    watch(master, start, || ask(&["INFO", "replication"]), "master_link_status:up")
 }
 
 /// Lets the servers change roles under a client that writes all the time, and returns its longest wait.
